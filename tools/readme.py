@@ -33,7 +33,7 @@ def render(root=ROOT):
     nb.cells = [prepare(c, root) for c in nb.cells if not re.match(r'#\|\s*hide\b', c.source)]
     text, resources = MarkdownExporter().from_notebook_node(nb, {'unique_key': 'index', 'output_files_dir': 'images'})
     note = '<!-- Written by `make prepare` from nbs/index.ipynb: edit that notebook, not this file. -->\n\n'
-    return note + re.sub(r'\n{3,}', '\n\n', text).strip() + '\n', resources.get('outputs', {})
+    return note + re.sub(r'([ \t]*\n){3,}', '\n\n', text).strip() + '\n', resources.get('outputs', {})
 
 if __name__ == '__main__':
     text, pictures = render()
