@@ -139,6 +139,13 @@ class Backbone:
         "Text features as the UNet expects them."
         with torch.no_grad(): return self.text_encoder(self.tokenize(texts)).last_hidden_state
 
+    def reinitialised(self, seed: int=0): # Backbone
+        "The same backbone with random UNet weights: the floor that says what training the UNet was worth."
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            unet = UNet2DConditionModel.from_config(self.unet.config)
+        return Backbone(self.vae, unet.to(self.device, self.unet.dtype), self.text_encoder, self.tokenizer, self.scheduler, f'{self.name}, random UNet', self.settings)
+
     def encode_embeddings(self, embeddings, deep=()): # (P, L, D) -> (P, L, D)
         "Text features of embeddings with deep prompts; gradients flow."
         return encode_embeddings(self.text_encoder, embeddings, deep)

@@ -10,6 +10,7 @@ __all__ = ['Sample', 'listing', 'is_image', 'images_in', 'image_folders', 'pair_
 
 # %% ../nbs/02_data.ipynb #50a7af9c
 import hashlib, os, struct, warnings, zlib
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np, torch, torch.nn.functional as F
@@ -259,19 +260,20 @@ def load_mask(
 
 # %% ../nbs/02_data.ipynb #a93c3c48
 class AnomalyDataset(Dataset):
-    "The samples as tensors of one size: image, mask, label, index and has_mask."
+    "The samples as tensors: image, mask, label, index and has_mask."
     def __init__(
         self,
         samples: list, # of Sample
-        size: int, # side of images and masks in px
-    ): self.samples, self.size = list(samples), size
+        size: int, # side of the images in px
+        mask_size: int|None=None, # side of the masks in px; None = that of the images
+    ): self.samples, self.size, self.mask_size = list(samples), size, mask_size or size
     def __len__(self) -> int: return len(self.samples)
     def __getitem__(self, index: int) -> dict:
-        "One sample: image (3,S,S) in [-1,1], mask (1,S,S) in {0,1}, label, index, has_mask."
+        "One sample: image (3,S,S) in [-1,1], mask (1,M,M) in {0,1}, label, index, has_mask."
         s = self.samples[index]
         im = open_image(s.image)
-        image, mask = image_tensor(as_rgb(im, s.image), self.size), torch.zeros(1, self.size, self.size)
-        if s.mask is not None: mask = load_mask(s.mask, self.size, (im.height, im.width), s.image)
+        image, mask = image_tensor(as_rgb(im, s.image), self.size), torch.zeros(1, self.mask_size, self.mask_size)
+        if s.mask is not None: mask = load_mask(s.mask, self.mask_size, (im.height, im.width), s.image)
         if s.label==0 and mask.any(): raise DataError(f"{s.image} counts as normal but {s.mask} marks a defect: correct one of them")
         return dict(image=image, mask=mask, label=s.label, index=index, has_mask=(s.label==0 or s.mask is not None))
 
@@ -300,16 +302,17 @@ def stable_number(*parts) -> int:
 
 def make_loader(
     samples: list, # of Sample
-    size: int, # side of images and masks in px
+    size: int, # side of the images in px
     batch_size: int, # images in a batch; the last one may be smaller
     seed=None, # of the order; None = as listed
     epoch: int=0, # each epoch has an order of its own
     num_workers: int=0, # processes; 0 = load in this one
+    mask_size: int|None=None, # side of the masks in px; None = that of the images
 ) -> DataLoader: # of batches as made by `collate`
     "Batches in an order that depends on `seed` and `epoch` alone."
     gen = torch.Generator().manual_seed(stable_number('loader', seed, epoch))
     order = list(range(len(samples))) if seed is None else torch.randperm(len(samples), generator=gen).tolist()
-    return DataLoader(AnomalyDataset(samples, size), batch_size, sampler=order, collate_fn=collate, num_workers=num_workers, generator=gen)
+    return DataLoader(AnomalyDataset(samples, size, mask_size), batch_size, sampler=order, collate_fn=collate, num_workers=num_workers, generator=gen)
 
 # %% ../nbs/02_data.ipynb #eecae3a9
 def sample_digest(
@@ -339,8 +342,9 @@ def split_validation(
 ) -> tuple: # (train, valid), both in the given order
     "The samples in two parts, stratified by category and defect; a group of two or more has at least one in each part."
     if not 0 <= fraction < 1: raise DataError(f"validation_fraction must lie in [0, 1): got {fraction}")
-    groups, held = {}, set()
-    for s in samples: groups.setdefault((s.category, s.defect), []).append(s)
+    held, kinds = set(), Counter((s.category, s.defect) for s in samples)
+    groups = {} # defects seen once in a category are drawn from together
+    for s in samples: groups.setdefault((s.category, s.label, s.defect if kinds[s.category, s.defect] > 1 else ''), []).append(s)
     for group in groups.values():
         count = min(max(round(fraction*len(group)), 1), len(group)-1) if fraction else 0
         held.update(sorted(group, key=lambda s: stable_number(seed, sample_name(s)))[:count])

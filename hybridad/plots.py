@@ -217,6 +217,7 @@ def map_grid(
     threshold: float | None = None,  # dashed contour on maps, line in the colour bar
     label: str = 'anomaly map',  # what the colour bar measures
     cell: float = 1.4,  # width of a panel, inches
+    across: bool = False,  # a column per image instead of a row
     fig=None,  # Figure or SubFigure to clear and reuse
 ) -> Figure:
     "A row per image; every map in one colour scale, with the mask's outline on it."
@@ -229,13 +230,16 @@ def map_grid(
     low, high = shared_range(values) if values else (0, 1)
     norm = Normalize(low if vmin is None else vmin, high if vmax is None else vmax)
     height, width = records[0]['picture'].shape[:2]
-    fig, axes = _grid(fig, len(records), len(columns), (cell, cell * height / width))
-    for line, r in zip(axes, records):
+    shape = (len(columns), len(records)) if across else (len(records), len(columns))
+    fig, axes = _grid(fig, *shape, (cell, cell * height / width))
+    by_record = axes.T if across else axes
+    for line, r in zip(by_record, records):
         for ax, column in zip(line, columns): _panel(ax, r, column, norm, shown[-1] if shown else '', threshold)
-        line[0].set_ylabel(r['title'] + ('' if r['score'] is None else f'\nscore {r["score"]:.2f}'))
-    for ax, column in zip(axes[0], columns): ax.set_title(column)
+        title = r['title'] + ('' if r['score'] is None else f'\nscore {r["score"]:.2f}')
+        line[0].set_title(title, fontsize='small') if across else line[0].set_ylabel(title)
+    for ax, column in zip(by_record[0], columns): ax.set_ylabel(column) if across else ax.set_title(column)
     if values:
-        bar = _bar(fig, axes, norm, values, label, aspect=16 * len(records))
+        bar = _bar(fig, axes, norm, values, label, aspect=16 * shape[0])
         if threshold is not None: bar.ax.axhline(threshold, color='white', ls='--', lw=1.2, path_effects=[withStroke(linewidth=2.4, foreground='black')])
     return fig
 
