@@ -166,6 +166,7 @@ class JsonLog:
     "Append-only log of a run, one JSON object a line."
     def __init__(self, path, echo=False): self.path, self.echo = Path(path), echo
     def __call__(self, **row):
+        row['time'] = round(time.time())  # so that hours can be added up over several sittings
         with open(self.path, 'a') as f: f.write(json.dumps(row) + '\n')
         if self.echo: tqdm.write(json.dumps(row))
 
