@@ -13,9 +13,11 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from huggingface_hub.errors import HFValidationError
+from safetensors import SafetensorError
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from .attention import cross_attention, select_layers
+from .data import stable_number
 from .errors import BackboneError, ConfigError
 
 # %% ../nbs/10_backbone.ipynb #3624cc1a
@@ -32,6 +34,8 @@ def pick_device(
     there = dict(cpu=True, cuda=torch.cuda.is_available(), mps=torch.backends.mps.is_available())
     kind = name.split(':')[0]
     if kind not in there: raise ConfigError(f"device '{name}' does not exist: choose auto, cpu, cuda or mps")
+    if name != kind and not (kind == 'cuda' and name[5:].isdigit() and int(name[5:]) < torch.cuda.device_count()):
+        raise ConfigError(f"device '{name}' does not exist on this machine: choose auto, cpu or one of {torch.cuda.device_count()} cuda devices")
     if not there[kind]: raise ConfigError(f"device '{name}' is not available on this machine: choose auto or cpu")
     return torch.device(name)
 
@@ -121,7 +125,7 @@ class Backbone:
 
     def add_noise(self, latents, timestep: int, draw: int=0, seed: int=0):
         "Noisy latents; the noise depends on (seed, timestep, draw) alone, so a score never depends on the batch."
-        g = torch.Generator().manual_seed(hash((seed, timestep, draw)) % 2**63)
+        g = torch.Generator().manual_seed(stable_number('noise', seed, timestep, draw))
         eps = torch.randn(latents.shape[1:], generator=g).to(latents)
         return self.scheduler.add_noise(latents, eps.expand_as(latents), torch.full((len(latents),), timestep, device=latents.device))
 
@@ -159,7 +163,7 @@ def _load_parts(source, dtype, **hub):
     parts = {}
     for part, (cls, options) in wanted.items():
         try: parts[part] = cls.from_pretrained(source, subfolder=part, **options)
-        except (OSError, ValueError, TypeError, KeyError, RuntimeError, HFValidationError) as error:
+        except (OSError, ValueError, TypeError, KeyError, RuntimeError, HFValidationError, SafetensorError) as error:
             reason = str(error).strip().split('\n')[0][:200]
             raise BackboneError(f"backbone '{source}': part '{part}' could not be loaded ({reason}); give 'mini', a complete diffusers folder, or a Hub id that was downloaded before going offline") from error
     return parts
@@ -181,5 +185,6 @@ def load_backbone(
         raise BackboneError(f"backbone '{source}' is no folder: give 'mini', a diffusers folder, or a Hub id such as owner/model")
     else: parts = _load_parts(str(name), dtype, revision=revision, local_files_only=local_files_only)
     own = source/'hybridad.json'
-    settings = json.loads(own.read_text()) if own.is_file() else None
+    try: settings = json.loads(own.read_text()) if own.is_file() else None
+    except ValueError as error: raise BackboneError(f'{own} is no JSON ({error}): repair or remove it') from error
     return Backbone(**parts, name=str(name), settings=settings).to(pick_device(device))

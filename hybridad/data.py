@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['Sample', 'listing', 'is_image', 'images_in', 'image_folders', 'pair_masks', 'layout_of', 'category_folders',
            'data_root', 'read_mvtec', 'read_folder', 'read_dataset', 'open_image', 'as_rgb', 'image_tensor',
-           'load_image', 'load_mask', 'AnomalyDataset', 'collate', 'find_problems', 'stable_number', 'make_loader',
-           'sample_digest', 'sample_name', 'fingerprint', 'split_validation']
+           'load_image', 'load_mask', 'AnomalyDataset', 'collate', 'find_problems', 'write_atomic', 'stable_number',
+           'make_loader', 'sample_digest', 'sample_name', 'fingerprint', 'split_validation']
 
 # %% ../nbs/02_data.ipynb #50a7af9c
 import hashlib, os, struct, warnings, zlib
@@ -296,6 +296,19 @@ def find_problems(
     return problems
 
 # %% ../nbs/02_data.ipynb #e76363cb
+def write_atomic(
+    path, # the file to write; its folder is made
+    content: bytes, # what it shall hold
+) -> Path: # the file
+    "Write under a temporary name, force to disk, rename: a file is whole or not there."
+    path = Path(path); path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + '.partial')
+    try:
+        with open(temporary, 'wb') as f: f.write(content); f.flush(); os.fsync(f.fileno())
+        os.replace(temporary, path)
+    finally: temporary.unlink(missing_ok=True)
+    return path
+
 def stable_number(*parts) -> int:
     "A number in [0, 2**63) from the text of `parts`, equal on every machine and in every run."
     return int.from_bytes(hashlib.sha256('/'.join(map(str, parts)).encode()).digest()[:8], 'big') >> 1

@@ -7,8 +7,7 @@ __all__ = ['HEADLINE', 'Truth', 'summarise', 'local_contrast', 'contrast_floor',
            'table', 'write_json', 'refuse_seen']
 
 # %% ../nbs/61_evaluation.ipynb #91b0d726
-import json, math, os
-from pathlib import Path
+import json, math
 
 import numpy as np
 import torch
@@ -18,10 +17,11 @@ from tabulate import tabulate
 from torch import nn
 from tqdm.auto import tqdm
 
-from .data import make_loader, sample_name
+from .data import make_loader, sample_name, write_atomic
 from .detector import HybridAnomalyDetector, read_checkpoint
-from .errors import CheckpointError, DataError
+from .errors import CheckpointError, ConfigError, DataError
 from .metrics import anomaly_metrics, mean_metrics, to_json_value
+from .prompt_learner import content_of
 from .training import KeptInputs, digests, read_kept
 
 # %% ../nbs/61_evaluation.ipynb #6b17937d
@@ -108,13 +108,20 @@ def contrast_floor(truth: Truth, progress: bool=True): # {"mean", "defect_mean",
 # %% ../nbs/61_evaluation.ipynb #66ad01f3
 class WordsDetector(HybridAnomalyDetector):
     "Hand-written prompts, nothing learned."
-    def text(self): return self.backbone.encode_text([self.backbone.settings['normal'], self.backbone.settings['abnormal']])
+    @property
+    def words(self): return [self.backbone.settings['normal'], self.backbone.settings['abnormal']]
+    @property
+    def content(self): return content_of(self.backbone.tokenize(self.words), self.backbone.tokenizer.eos_token_id)
+    def text(self): return self.backbone.encode_text(self.words)
 
 class LinearProbe(HybridAnomalyDetector):
     "A ceiling: one free linear map of each layer's queries in place of prompts; replay only."
     def __init__(self, config=None, backbone=None):
         super().__init__(config, backbone)
-        self.heads = nn.ModuleList([nn.Linear(layer.to_q.out_features, 1) for layer in self.pipeline.layers.values()]).to(self.backbone.device)
+        if self.pipeline.readout != 'replay': raise ConfigError(f"a linear probe reads kept queries: use readout 'replay', not '{self.pipeline.readout}'")
+        with torch.random.fork_rng():
+            torch.manual_seed(self.config.model.seed)
+            self.heads = nn.ModuleList([nn.Linear(layer.to_q.out_features, 1) for layer in self.pipeline.layers.values()]).to(self.backbone.device)
     def text(self): return None
     def read(self, queries, text, mirrored=False): # (B, 2, S, S): zero, and the probe's logit
         size = (self.pipeline.map_size,)*2
@@ -156,11 +163,7 @@ def write_json(
     value, # arrays, numbers, NaN welcome
 ):
     "Write strict JSON in one step; NaN becomes null."
-    path = Path(path); path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + '.partial')
-    with open(temporary, 'w', encoding='utf-8') as f:
-        json.dump(to_json_value(value), f, indent=1, allow_nan=False); f.write('\n'); f.flush(); os.fsync(f.fileno())
-    os.replace(temporary, path)
+    return write_atomic(path, (json.dumps(to_json_value(value), indent=1, allow_nan=False) + '\n').encode())
 
 # %% ../nbs/61_evaluation.ipynb #0f281645
 def refuse_seen(

@@ -8,7 +8,7 @@ __all__ = ['READOUTS', 'EasonADPipeline']
 # %% ../nbs/12_pipeline.ipynb #eec4002c
 import torch
 
-from .attention import QueryRecorder, log_ratio, read_maps, select_layers
+from .attention import QueryRecorder, read_maps, select_layers
 from .backbone import Backbone
 from .errors import ConfigError
 
@@ -26,9 +26,10 @@ class EasonADPipeline:
         seed: int=0, # of the noise
         mass: str='competing', # how a prompt's mass is taken, see attention.log_masses
         map_size: int=64, # height and width of the maps
+        noise: bool=True, # False: the UNet sees the clean latent, as in D2D
     ):
         if readout not in READOUTS: raise ConfigError(f"readout '{readout}' does not exist: choose among {', '.join(READOUTS)}")
-        self.backbone, self.readout, self.draws, self.seed, self.mass, self.map_size = backbone, readout, draws, seed, mass, map_size
+        self.backbone, self.readout, self.draws, self.seed, self.mass, self.map_size, self.noise = backbone, readout, draws, seed, mass, map_size, noise
         self.layers = select_layers(backbone.unet, layers) if layers else backbone.layers
         self.timestep = backbone.timestep if timestep is None else timestep
         last = backbone.scheduler.config.num_train_timesteps - 1
@@ -47,7 +48,7 @@ class EasonADPipeline:
     ): # {name: (B, h, w, C)}, for exact {name: (B, P, h, w, C)}
         "Run the UNet once and keep its queries; it stops after the last layer that is read."
         context = self.context(prompts).to(latents.dtype)
-        noisy = self.backbone.add_noise(latents, self.timestep, draw, self.seed)
+        noisy = self.backbone.add_noise(latents, self.timestep, draw, self.seed) if self.noise else latents
         b, p = len(latents), len(context)
         with QueryRecorder(self.backbone.unet, list(self.layers), stop=True) as recorder, torch.set_grad_enabled(torch.is_grad_enabled() and self.readout != 'replay'):
             found = recorder.run(noisy.repeat_interleave(p, 0), self.timestep, context.repeat(b, 1, 1))

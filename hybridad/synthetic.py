@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['UNIT', 'HELD_OUT_CATEGORIES', 'HELD_OUT_KINDS', 'CONTRAST', 'RADIUS', 'NORMAL_SHARE', 'MATERIALS', 'OBJECTS',
-           'CATEGORIES', 'DEFECTS', 'DISTRACTORS', 'TRAIN_OFFSET', 'grid_of', 'turned', 'noise', 'colour', 'unit_range',
-           'lit', 'blend', 'log_uniform', 'carpet', 'grid', 'wood', 'brushed_metal', 'leather', 'marble', 'twill',
-           'granite', 'perforated', 'concrete', 'foam', 'plaster', 'knit', 'terrazzo', 'spectral', 'inlay',
+           'CATEGORIES', 'DEFECTS', 'DISTRACTORS', 'TRAIN_OFFSET', 'WRITTEN_OFFSET', 'grid_of', 'turned', 'noise',
+           'colour', 'lit', 'blend', 'log_uniform', 'carpet', 'grid', 'wood', 'brushed_metal', 'leather', 'marble',
+           'twill', 'granite', 'perforated', 'concrete', 'foam', 'plaster', 'knit', 'terrazzo', 'spectral', 'inlay',
            'photograph', 'backdrop', 'washer', 'hex_nut', 'capsule', 'bottle_top', 'gear', 'button', 'screw',
            'circuit_board', 'hole', 'scratch', 'stain', 'crack', 'patch', 'spots', 'dent', 'missing_part', 'fold',
            'bend', 'smear', 'thread', 'add_defect', 'add_distractors', 'camera', 'Picture', 'categories_of', 'render',
@@ -24,7 +24,7 @@ from PIL import Image
 from scipy import fft
 from scipy.ndimage import gaussian_filter, map_coordinates
 from scipy.spatial import cKDTree
-from skimage import data as skimage_data, draw
+from skimage import data as skimage_data
 from tqdm.auto import tqdm
 
 from .errors import DataError
@@ -77,7 +77,6 @@ def colour(
     "A random colour."
     return np.array(colorsys.hsv_to_rgb(rng.uniform(*hue), rng.random()*saturation, rng.uniform(*value)), np.float32)
 
-def unit_range(x): return (x - x.min()) / (np.ptp(x) + 1e-9)
 def lit(base, relief): return np.clip(base * (.55 + .6*relief[..., None]), 0, 1)
 def blend(a, b, alpha): return a + (b - a) * alpha[..., None]
 def log_uniform(rng, low, high): return float(np.exp(rng.uniform(np.log(low), np.log(high))))
@@ -556,12 +555,13 @@ def picture(
     return render(rng, size, categories[column], kind)
 
 # %% ../nbs/03_synthetic.ipynb #225bb8ad
-TRAIN_OFFSET = 1_000_000  # indices of the normal pictures in train/good start here
+TRAIN_OFFSET = 1_000_000    # indices of the normal pictures in train/good start here
+WRITTEN_OFFSET = 2_200_000  # data sets on disk begin here; a backbone in training draws from 0, so no picture serves both
 
 def _write_one(job):
     "Render one picture and write image, mask; returns its metadata row."
     root, seed, index, size, split = job
-    p = picture(seed, index, size, split, 'good' if index >= TRAIN_OFFSET else None)
+    p = picture(seed, WRITTEN_OFFSET + index, size, split, 'good' if index >= TRAIN_OFFSET else None)
     part = 'train' if index >= TRAIN_OFFSET else 'test'
     name = f'{index % TRAIN_OFFSET:05d}'
     file = Path(p.category)/part/p.kind/f'{name}.png'
@@ -572,7 +572,7 @@ def _write_one(job):
         mask.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(p.mask.astype(np.uint8)*255).save(mask, compress_level=1)
     return dict(file=file.as_posix(), category=p.category, kind=p.kind, caption=p.caption, contrast=round(p.contrast, 4),
-                area=round(p.area, 6), distractors=p.distractors, seed=seed, index=index)
+                area=round(p.area, 6), distractors=p.distractors, seed=seed, index=WRITTEN_OFFSET + index)
 
 def write_dataset(
     out, # folder to create; must not exist or be empty
@@ -587,7 +587,8 @@ def write_dataset(
     out = Path(out)
     categories, _ = categories_of(split)
     if not 64 <= size <= 512: raise DataError(f'size {size} is out of range: choose 64 to 512 pixels')
-    if count < 1: raise DataError(f'count {count} is out of range: choose at least 1 picture per category')
+    for name, value, least in (('count', count, 1), ('seed', seed, 0), ('workers', 1 if workers is None else workers, 1)):
+        if value < least: raise DataError(f'{name} {value} is out of range: choose at least {least}')
     if out.exists() and (not out.is_dir() or any(out.iterdir())): raise DataError(f'{out} exists already: choose another folder or remove it first')
     partial_out = out.with_name(out.name + '.partial')
     if partial_out.exists(): shutil.rmtree(partial_out)
