@@ -7,6 +7,7 @@ export PATH := $(BIN):$(PATH)
 .PHONY: demo test prepare lab
 
 demo: $(READY)      # find defects in pictures it has never seen: a table and one picture in runs/demo
+	rm -rf runs/demo
 	$(BIN)/hybridad_demo --out runs/demo
 
 test: $(READY)      # every notebook, then what a notebook cannot show

@@ -155,7 +155,7 @@ def table(
     show = lambda row: ['-' if row.get(k) is None or not math.isfinite(row[k]) else f'{row[k]:.3f}' for k in columns]
     rows = [[name, *show(r)] for name, r in results['categories'].items()] + [['mean', *show(results['mean'])]]
     for kind in ('floors', 'ceilings'):
-        rows += [[f'{kind[:-1]}: {name.replace("_", " ")}', *show(r.get('mean', r))] for name, r in results.get(kind, {}).items()]
+        rows += [[f'{kind[:-1]}: {name.replace("_", " ")}', *show(r.get('mean', r))] for name, r in results.get(kind, {}).items() if r]
     return tabulate(rows, ['', *(k.replace('_', ' ').replace('auroc', 'AUROC').replace('aupro', 'AUPRO').replace('ap', 'AP') for k in columns)], tablefmt=style, disable_numparse=True, colalign=('left',) + ('right',)*len(columns))
 
 def write_json(

@@ -2,6 +2,7 @@
 
 Every file carries the command, versions, processor and date. Parts are independent; run them with nothing else on the machine."""
 import json
+import os
 import platform
 import shutil
 import sys
@@ -22,7 +23,7 @@ from hybridad.training import KeptInputs, fit, keep_parts, read_log
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, RUNS = ROOT/'results', ROOT/'runs'/'measure'
-SHARED = Path(__import__('os').environ.get('HYBRIDAD_SHARED', ROOT.parent/'shared'))
+SHARED = Path(os.environ.get('HYBRIDAD_SHARED', ROOT.parent/'shared'))
 
 def about(command): # dict
     "What a figure needs to be repeated."
@@ -60,10 +61,10 @@ def measure_seeds():
     for seed in range(3):
         config = get_default_config(epochs=12, batch_size=32, learning_rate=5e-3, seed=seed)
         detector = HybridAnomalyDetector(config, first.backbone)
-        parts = keep_parts(detector, learn)
+        begun = time.perf_counter(); parts = keep_parts(detector, learn); encoding = time.perf_counter() - begun
         same = kept if seed == 0 else kept.asked_again(detector)
         fit(config, parts, fresh(f'seed{seed}'), detector)
-        rows.append(dict(seed=seed, **short(evaluate(detector, test, truth, same)[0]), seconds=read_log(RUNS/f'seed{seed}'/'log.jsonl')[-1]['seconds']))
+        rows.append(dict(seed=seed, **short(evaluate(detector, test, truth, same)[0]), seconds=read_log(RUNS/f'seed{seed}'/'log.jsonl')[-1]['seconds'], seconds_encoding=round(encoding, 1)))
         print(rows[-1])
     write_json(RESULTS/'seeds.json', dict(words=words, learned=rows, **about('python tools/measure.py seeds')))
 
@@ -83,13 +84,15 @@ def measure_real():
     "Prompts learned on synthetic pictures only, scored on photographs."
     checkpoint = RUNS/'demo'/'learned'/'best.safetensors'; found = {}
     detector, _ = HybridAnomalyDetector.from_checkpoint(checkpoint, device='cpu')
+    blank = HybridAnomalyDetector(detector.config, detector.backbone.reinitialised(0)); blank.load_checkpoint(RUNS/'demo'/'random_backbone'/'best.safetensors')
     for name in ('magnetic_tile', 'hazelnut_toy', 'steel_strip'):
         samples = [s for s in read_dataset(SHARED/'data'/name) if s.split == 'test']
         truth, kept = Truth(samples, 128), KeptInputs(detector, samples)
         results, maps, scores = evaluate(detector, samples, truth, kept)
         words, words_maps, _ = evaluate(WordsDetector(detector.config, detector.backbone), samples, truth, kept)
+        random, *_ = evaluate(blank, samples, truth, kept.asked_again(blank))
         floor = contrast_floor(truth)
-        found[name] = dict(images=len(samples), learned=short(results, 'defect_mean'), words=short(words, 'defect_mean'), local_contrast=short(floor, 'defect_mean'))
+        found[name] = dict(images=len(samples), learned=short(results, 'defect_mean'), words=short(words, 'defect_mean'), local_contrast=short(floor, 'defect_mean'), random_backbone=short(random, 'defect_mean'))
         print(name, json.dumps(found[name], indent=1, default=str))
         if name != 'steel_strip': save_figure(map_grid(examples(truth, {'words': words_maps, 'learned': maps}, scores, 5), across=True, label='log-ratio', cell=1.1), RESULTS/f'real_{name}.png', max_kb=59)
     write_json(RESULTS/'real.json', dict(sets=found, eval_size=128, **about('python tools/measure.py real')))
