@@ -398,6 +398,8 @@ def export_backbone(
     pipe = StableDiffusionPipeline(vae=vae, text_encoder=text, tokenizer=tokenizer, unet=unet, scheduler=new_scheduler(),
                                    safety_checker=None, feature_extractor=None, requires_safety_checker=False)
     pipe.to(torch.float16).save_pretrained(temporary, safe_serialization=True)
+    told = json.loads((temporary/'text_encoder'/'config.json').read_text())  # transformers 5 would load float16 here and diffusers float32 beside it
+    (temporary/'text_encoder'/'config.json').write_text(json.dumps(told | {'dtype': 'float32'}, indent=2) + '\n')
     (temporary/'hybridad.json').write_text(json.dumps(settings, indent=1) + '\n')
     for file in temporary.rglob('*'): file.chmod(0o755 if file.is_dir() else 0o644)  # some libraries write weights for their owner only
     if out.exists(): shutil.rmtree(out)

@@ -26,7 +26,8 @@ PROMPTS = [f'a photo of a {w}' for w in ('flawless carpet', 'flawless grid', 'pe
 
 def choose_timestep(backbone): # timestep, {timestep: validation figures}
     "Prompts learned at each timestep, compared on the validation part; held-out categories take no part."
-    folder = RUNS/'ship'
+    folder, cache = RUNS/'ship', RUNS/f'timesteps-{backbone.hash}.json'
+    if cache.exists(): found = {int(t): v for t, v in json.loads(cache.read_text()).items()}; return max(found, key=lambda t: found[t]['val_score']), found
     if not folder.exists(): write_dataset(folder, seed=77, split='auxiliary', count=16)
     samples = [s for s in read_mvtec(folder) if s.split == 'test']
     found, parts = {}, None
@@ -35,6 +36,7 @@ def choose_timestep(backbone): # timestep, {timestep: validation figures}
         parts = keep_parts(detector, samples) if parts is None else tuple(k.asked_again(detector) for k in parts)
         found[t], _ = validate(fit(detector.config, parts, fresh(f'timestep{t}'), detector), parts[1])
         print(t, {k: round(v, 4) for k, v in found[t].items()})
+    write_json(cache, found)
     return max(found, key=lambda t: found[t]['val_score']), found
 
 CARD = """---
