@@ -66,18 +66,10 @@ def summarise(
         inside = category == name
         kinds = sorted(set(defect[inside & (truth.labels == 1)]))
         categories[name] = truth.score(maps, scores, np.flatnonzero(inside)) | {'images': int(inside.sum())}
-        categories[name]['defects'] = {k: _of_defect(truth, maps, scores, inside & (defect == k), inside & (truth.labels == 0)) for k in kinds}
+        categories[name]['defects'] = {k: truth.score(maps, scores, np.flatnonzero(inside & ((defect == k) | (truth.labels == 0)))) | {'images': int((inside & (defect == k)).sum())} for k in kinds}
     plain = lambda row: {k: v for k, v in row.items() if k not in ('defects', 'images', 'reasons')}
     return dict(mean=mean_metrics([plain(r) for r in categories.values()]), categories=categories,
                 defect_mean=mean_metrics([plain(d) for r in categories.values() for d in r['defects'].values()]), eval_size=truth.size)
-
-def _of_defect(truth, maps, scores, mine, normal):
-    "Pixels of one defect type's images; images of the type against the category's normal ones."
-    pixel, image = truth.score(maps, scores, np.flatnonzero(mine)), truth.score(maps, scores, np.flatnonzero(mine | normal))
-    from_image = lambda k: k.startswith('image')
-    row = {k: v for k, v in image.items() if from_image(k)} | {k: v for k, v in pixel.items() if not from_image(k) and k != 'reasons'}
-    reasons = {k: v for source, image_level in ((image, True), (pixel, False)) for k, v in source['reasons'].items() if from_image(k) == image_level}
-    return row | {'images': int(mine.sum()), 'reasons': reasons}
 
 # %% ../nbs/61_evaluation.ipynb #ae9ed360
 def local_contrast(

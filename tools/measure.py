@@ -70,15 +70,15 @@ def measure_seeds():
 
 def measure_readouts():
     "The same prompts learned in each read-out; exact and joint pay for the UNet in every step, so all three get fewer pictures."
-    learn, test = sets(); learn, rows = learnable(learn, 176), {}
+    learn, test = sets(); learn, rows = learnable(learn, 66), {}
     for readout in ('replay', 'exact', 'joint'):
-        config = get_default_config(epochs=6, batch_size=16, learning_rate=5e-3, readout=readout)
+        config = get_default_config(epochs=4, batch_size=16, learning_rate=5e-3, readout=readout)
         detector = fit(config, learn, fresh(readout))
         seconds = read_log(RUNS/readout/'log.jsonl')[-1]['seconds']
         results, *_ = evaluate(detector, test)
         rows[readout] = short(results) | dict(seconds=seconds)
         print(readout, rows[readout])
-    write_json(RESULTS/'readouts.json', dict(pictures=len(learn), epochs=6, readouts=rows, **about('python tools/measure.py readouts')))
+    write_json(RESULTS/'readouts.json', dict(pictures=len(learn), epochs=4, readouts=rows, **about('python tools/measure.py readouts')))
 
 def measure_real():
     "Prompts learned on synthetic pictures only, scored on photographs."

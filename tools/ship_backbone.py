@@ -71,7 +71,7 @@ Timestep {timestep} was chosen on a validation part of the auxiliary categories,
 ## Limits
 
 Trained on synthetic pictures of 128 px only. On photographs its maps are weak, on whole natural images meaningless. Its vocabulary has some two hundred
-words; any other word falls into pieces it was never shown. Samples are a by-product.
+words; any other word falls into pieces it was never shown. Samples are rough textures; the classes in the prompts cannot be told apart.
 """
 
 def hours_of(log):
