@@ -131,9 +131,10 @@ class Backbone:
 
     def tokenize(self, texts): # list of P strings -> (P, L) ids
         "Token ids padded to the model's length, with the model's own padding token."
-        ids = self.tokenizer(texts, padding='max_length', max_length=self.length, return_tensors='pt').input_ids
-        if ids.shape[1] > self.length: raise ConfigError(f'a prompt has {ids.shape[1]} tokens, this backbone takes {self.length}: shorten {max(texts, key=len)!r}')
-        return ids.to(self.device)
+        ids = self.tokenizer(list(texts), padding='max_length', max_length=self.length).input_ids
+        for text, row in zip(texts, ids):
+            if len(row) > self.length: raise ConfigError(f'a prompt has {len(row)} tokens, this backbone takes {self.length}: shorten {text!r}')
+        return torch.tensor(ids, device=self.device)
 
     def embed(self, texts): # list of P strings -> (P, L, D)
         "Token embeddings, before positions."

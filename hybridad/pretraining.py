@@ -238,7 +238,7 @@ def train_autoencoder(
         loss, l1 = autoencoder_loss(vae, x)
         if not loss.isfinite(): raise HybridadError(f'the autoencoder loss is not finite at step {step}: lower vae_lr; {state} holds the last good state')
         optimizer.zero_grad(); loss.backward(); torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.); optimizer.step()
-        if step % 50 == 49: log(stage='vae', step=step+1, l1=round(l1.item(), 5), loss=round(loss.item(), 5))
+        if step % 50 == 49 or step + 1 == recipe.vae_steps: log(stage='vae', step=step+1, l1=round(l1.item(), 5), loss=round(loss.item(), 5))
         if step % 250 == 249: _save_state(state, step=step+1, model=vae.state_dict(), optimizer=optimizer.state_dict())
     vae.eval()
     with torch.no_grad(): z = torch.cat([vae.encode(as_tensor(images[i:i+64]).to(device)).latent_dist.mode() for i in range(0, min(512, len(images)), 64)])
@@ -380,7 +380,7 @@ def train_diffusion(recipe: Recipe, corpus: Corpus, trainer: DiffusionTrainer, l
     until, smoothed, start, begun = min(until or recipe.steps, recipe.steps), {}, time.time(), trainer.step
     for _ in tqdm(range(trainer.step, until), desc='diffusion', initial=trainer.step, total=recipe.steps):
         for k, v in trainer.advance(corpus.batch(trainer.step)).items(): smoothed[k] = .98*smoothed.get(k, v) + .02*v
-        if trainer.step % 50 == 0:
+        if trainer.step % 50 == 0 or trainer.step == until:
             log(stage='diffusion', step=trainer.step, seen=trainer.seen, **{k: round(v, 4) for k, v in smoothed.items()},
                 steps_per_s=round((trainer.step - begun)/(time.time() - start), 2))
         if trainer.step % 200 == 0: trainer.save()
