@@ -49,7 +49,7 @@ def measure_demo():
     out = fresh('demo')
     found = demo(out)
     save_to = RESULTS/'demo'; save_to.mkdir(parents=True, exist_ok=True)
-    write_json(save_to/'metrics.json', found | about('hybridad_demo --out runs/demo'))
+    write_json(save_to/'metrics.json', found | about('python tools/measure.py demo'))
     shutil.copy(out/'examples.png', save_to/'examples.png')
 
 def measure_seeds():
