@@ -198,11 +198,11 @@ def _columns(level):
 # %% ../nbs/90_cli.ipynb #62926967
 def demo(
     out, # folder of the run
-    auxiliary: int=40, # pictures per auxiliary category
-    held_out: int=80, # pictures per held-out category
+    auxiliary: int=20, # pictures per auxiliary category
+    held_out: int=60, # pictures per held-out category
     seed: int=0,
     device: str='auto',
-    epochs: int=12,
+    epochs: int=8,
     progress: bool=True,
 ): # the contents of metrics.json
     "Learn on the auxiliary categories of fresh synthetic data, report on the held-out ones."

@@ -400,6 +400,8 @@ def export_backbone(
     pipe.to(torch.float16).save_pretrained(temporary, safe_serialization=True)
     told = json.loads((temporary/'text_encoder'/'config.json').read_text())  # transformers 5 would load float16 here and diffusers float32 beside it
     (temporary/'text_encoder'/'config.json').write_text(json.dumps(told | {'dtype': 'float32'}, indent=2) + '\n')
+    for file in temporary.glob('*/config.json'):  # where the weights were loaded from is nobody's business
+        file.write_text(json.dumps({k: v for k, v in json.loads(file.read_text()).items() if k != '_name_or_path'}, indent=2) + '\n')
     (temporary/'hybridad.json').write_text(json.dumps(settings, indent=1) + '\n')
     for file in temporary.rglob('*'): file.chmod(0o755 if file.is_dir() else 0o644)  # some libraries write weights for their owner only
     if out.exists(): shutil.rmtree(out)

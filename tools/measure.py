@@ -38,7 +38,7 @@ def fresh(name):
     if folder.exists(): shutil.rmtree(folder)
     return folder
 
-def sets(seed=0, auxiliary=40, held_out=80):
+def sets(seed=0, auxiliary=20, held_out=60):
     "Auxiliary samples to learn from and held-out samples to score, as the demo draws them."
     folder = RUNS/f'data{seed}'
     for split, count in (('auxiliary', auxiliary), ('held_out', held_out)):
@@ -55,11 +55,11 @@ def measure_demo():
 def measure_seeds():
     "Other seeds of the prompts on one set of pictures: the spread that a gain must exceed."
     learn, test = sets(); rows = []
-    config = get_default_config(epochs=12, batch_size=32, learning_rate=5e-3)
+    config = get_default_config(epochs=8, batch_size=32, learning_rate=5e-3)
     first = HybridAnomalyDetector(config); truth, kept = Truth(test), KeptInputs(first, test)
     words = short(evaluate(WordsDetector(config, first.backbone), test, truth, kept)[0])
     for seed in range(3):
-        config = get_default_config(epochs=12, batch_size=32, learning_rate=5e-3, seed=seed)
+        config = get_default_config(epochs=8, batch_size=32, learning_rate=5e-3, seed=seed)
         detector = HybridAnomalyDetector(config, first.backbone)
         begun = time.perf_counter(); parts = keep_parts(detector, learn); encoding = time.perf_counter() - begun
         same = kept if seed == 0 else kept.asked_again(detector)
@@ -70,7 +70,7 @@ def measure_seeds():
 
 def measure_readouts():
     "The same prompts learned in each read-out; exact and joint pay for the UNet in every step, so all three get fewer pictures."
-    learn, test = sets(); learn, rows = learnable(learn, 66), {}
+    learn, test = sets(); learn, rows = learnable(learn, 75), {}
     for readout in ('replay', 'exact', 'joint'):
         config = get_default_config(epochs=4, batch_size=16, learning_rate=5e-3, readout=readout)
         detector = fit(config, learn, fresh(readout))

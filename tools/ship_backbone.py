@@ -5,6 +5,7 @@ draws samples, writes the model card and results/pretraining.json."""
 import json
 import shutil
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -16,12 +17,13 @@ from hybridad.data import read_mvtec
 from hybridad.detector import HybridAnomalyDetector
 from hybridad.evaluation import write_json
 from hybridad.plots import map_grid, save_figure
+from hybridad.pretraining import GROUND, Recipe
 from hybridad.synthetic import HELD_OUT_CATEGORIES, HELD_OUT_KINDS, write_dataset
 from hybridad.training import fit, keep_parts, read_log, validate
 
 from measure import ROOT, RUNS, about, fresh
 
-TIMESTEPS = (1, 10, 30, 100)
+TIMESTEPS = (1, 10, 30)
 PROMPTS = [f'a photo of a {w}' for w in ('flawless carpet', 'flawless grid', 'perfect wood', 'intact gear', 'clean granite', 'damaged plaster with a hole')]
 
 def choose_timestep(backbone): # timestep, {timestep: validation figures}
@@ -63,9 +65,9 @@ vocabulary. Left out altogether: the categories {held_categories} and the defect
 `{command}` with the settings of `recipe.json`: an autoencoder (L1, gradient L1, a trace of KL; {vae_steps:,} steps), every picture encoded once, then
 {steps:,} steps of the UNet and the text encoder together, the first {full_from:,} on crops of 16x16 latents. Each batch is denoised (epsilon prediction);
 three quarters of it are also read as hybridad reads them, and the log-ratio of a damaged and a flawless prompt over the up-block layers is taught the
-defect mask (focal, dice and one image term). What is shipped is the moving average ({ema}), in float16.
-
-Hours on two CPU cores ({cpu}): {hours:.1f}. Last losses: {final}.
+defect mask by balanced cross entropy (defect cells, background, strongest cells of the picture). What is shipped is the moving average ({ema}), in float16.
+{begun}
+Hours on two CPU cores ({cpu}), all sittings: {hours:.1f}. Last losses: {final}.
 Timestep {timestep} was chosen on a validation part of the auxiliary categories, see `results/pretraining.json`.
 
 ## Limits
@@ -84,10 +86,11 @@ def ship(run):
     source, target = run/'backbone', ROOT/'hybridad'/'backbones'/'mini'
     backbone, hours = load_backbone(str(source), 'cpu'), hours_of(log)
     timestep, found = choose_timestep(backbone)
+    vocabulary = {n: (run/'tokenizer'/n if (run/'tokenizer').exists() else target/'tokenizer'/n).read_bytes() for n in ('vocab.json', 'merges.txt')}
     if target.exists(): shutil.rmtree(target)
     shutil.copytree(source, target)
     for file in target.rglob('*'): file.chmod(0o755 if file.is_dir() else 0o644)
-    for name in ('vocab.json', 'merges.txt'): shutil.copy(run/'tokenizer'/name, target/'tokenizer'/name)  # what transformers 4 reads
+    for name, content in vocabulary.items(): (target/'tokenizer'/name).write_bytes(content)  # what transformers 4 reads
     settings = json.loads((source/'hybridad.json').read_text()) | dict(timestep=timestep)
     (target/'hybridad.json').write_text(json.dumps(settings, indent=1) + '\n')
     shutil.copy(run/'recipe.json', target/'recipe.json')
@@ -95,15 +98,19 @@ def ship(run):
     images = pipe(PROMPTS, num_inference_steps=25, guidance_scale=3., generator=torch.Generator().manual_seed(1), output_type='np').images
     save_figure(map_grid([dict(image=x, title=p[13:]) for x, p in zip(images, PROMPTS)], ['image'], across=True), target/'samples.png', max_kb=100)
     rows = [r for r in log if r['stage'] == 'diffusion']; last = rows[-1]
-    facts = about(f'hybridad_backbone --out {run}' + (' --set compiled=true' if recipe['compiled'] else ''))
-    final = {k: last[k] for k in ('mse', 'focal', 'dice', 'image')}
+    usual = asdict(Recipe())
+    chosen = ' '.join(f'{k}={str(v).lower() if isinstance(v, bool) else v}' for k, v in recipe.items() if v != usual[k])
+    facts, told = about(f'hybridad_backbone --out {run}' + (f' --set {chosen}' if chosen else '')), ROOT/'results'/'pretraining.json'
+    before = json.loads(told.read_text()) if recipe['start'] == 'mini' and told.exists() else None  # the sitting that made the weights this run began with
+    begun = f"\nThe run began with the weights of an earlier sitting: `{before['command']}`, {before['hours']:.1f} hours, a focal and Dice loss; its settings and log are in `results/pretraining.json`.\n" if before else ''
+    terms = ('mse', *GROUND); final = {k: last[k] for k in terms}
     size = lambda m: sum(p.numel() for p in m.parameters())/1e6
     unet, text, vae = size(backbone.unet), size(backbone.text_encoder), size(backbone.vae)
-    (target/'README.md').write_text(CARD.format(**recipe, **facts, **{'unet': unet, 'text': text, 'vae': vae}, millions=unet + text + vae, hours=hours, final=final, timestep=timestep,
+    (target/'README.md').write_text(CARD.format(**recipe, **facts, begun=begun, **{'unet': unet, 'text': text, 'vae': vae}, millions=unet + text + vae, hours=hours + (before['hours'] if before else 0), final=final, timestep=timestep,
         prompts='; '.join(p[13:] for p in PROMPTS), held_categories=', '.join(HELD_OUT_CATEGORIES), held_kinds=' and '.join(HELD_OUT_KINDS)))
-    keep = [{k: r[k] for k in ('step', 'mse', 'focal', 'dice', 'image')} for r in rows]
-    write_json(ROOT/'results'/'pretraining.json', dict(facts, recipe=recipe, hours=hours, pictures=recipe['pictures'], crops_and_pictures_seen=last['seen'], final=final,
-        timestep=timestep, timesteps={str(t): v for t, v in found.items()}, autoencoder=[{k: r[k] for k in ('step', 'l1', 'loss')} for r in log if r['stage'] == 'vae'], log=keep))
+    keep = [{k: r[k] for k in ('step', *terms)} for r in rows]
+    write_json(told, dict(facts, recipe=recipe, hours=hours, pictures=recipe['pictures'], crops_and_pictures_seen=last['seen'], final=final,
+        timestep=timestep, timesteps={str(t): v for t, v in found.items()}, autoencoder=[{k: r[k] for k in ('step', 'l1', 'loss')} for r in log if r['stage'] == 'vae'] or before['autoencoder'], log=keep, before=before))
 
 if __name__ == '__main__':
     torch.set_num_threads(2)
