@@ -76,6 +76,11 @@ Trained on synthetic pictures of 128 px only. On photographs its maps are weak, 
 words; any other word falls into pieces it was never shown. Samples are rough textures; the classes in the prompts cannot be told apart.
 """
 
+BEGUN = """
+The run began with the weights of an earlier sitting: `{command}`, {hours:.1f} hours, losses {terms}. The autoencoder is that sitting's, and it drew another
+{pictures:,} pictures, from seed {seed}; its settings and log are in `results/pretraining.json`.
+"""
+
 def hours_of(log):
     "Hours of work: gaps of over ten minutes between log rows were pauses."
     times = [r['time'] for r in log]
@@ -102,11 +107,13 @@ def ship(run):
     chosen = ' '.join(f'{k}={str(v).lower() if isinstance(v, bool) else v}' for k, v in recipe.items() if v != usual[k])
     facts, told = about(f'hybridad_backbone --out {run}' + (f' --set {chosen}' if chosen else '')), ROOT/'results'/'pretraining.json'
     before = json.loads(told.read_text()) if recipe['start'] == 'mini' and told.exists() else None  # the sitting that made the weights this run began with
-    begun = f"\nThe run began with the weights of an earlier sitting: `{before['command']}`, {before['hours']:.1f} hours, a focal and Dice loss; its settings and log are in `results/pretraining.json`.\n" if before else ''
+    begun = BEGUN.format(**before, seed=before['recipe']['seed'], terms=', '.join(before['final'])) if before else ''
+    spent, sitting = hours, before
+    while sitting: spent, sitting = spent + sitting['hours'], sitting.get('before')
     terms = ('mse', *GROUND); final = {k: last[k] for k in terms}
     size = lambda m: sum(p.numel() for p in m.parameters())/1e6
     unet, text, vae = size(backbone.unet), size(backbone.text_encoder), size(backbone.vae)
-    (target/'README.md').write_text(CARD.format(**recipe, **facts, begun=begun, **{'unet': unet, 'text': text, 'vae': vae}, millions=unet + text + vae, hours=hours + (before['hours'] if before else 0), final=final, timestep=timestep,
+    (target/'README.md').write_text(CARD.format(**recipe, **facts, begun=begun, **{'unet': unet, 'text': text, 'vae': vae}, millions=unet + text + vae, hours=spent, final=final, timestep=timestep,
         prompts='; '.join(p[13:] for p in PROMPTS), held_categories=', '.join(HELD_OUT_CATEGORIES), held_kinds=' and '.join(HELD_OUT_KINDS)))
     keep = [{k: r[k] for k in ('step', *terms)} for r in rows]
     write_json(told, dict(facts, recipe=recipe, hours=hours, pictures=recipe['pictures'], crops_and_pictures_seen=last['seen'], final=final,
