@@ -270,7 +270,7 @@ def encode_corpus(
     return arrays
 
 # %% ../nbs/62_pretraining.ipynb #744d07eb
-GROUND = dict(defect=.5, background=2., image=1.) # weights of the three terms
+GROUND = dict(defect=.5, background=2., image=1.5) # weights of the three terms
 
 def grounding_loss(
     logits, # (B, h, w) log-ratio of abnormal and normal prompt

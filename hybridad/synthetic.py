@@ -8,9 +8,9 @@ __all__ = ['UNIT', 'HELD_OUT_CATEGORIES', 'HELD_OUT_KINDS', 'CONTRAST', 'RADIUS'
            'noise', 'colour', 'lit', 'blend', 'log_uniform', 'carpet', 'grid', 'wood', 'brushed_metal', 'leather',
            'marble', 'twill', 'granite', 'perforated', 'concrete', 'foam', 'plaster', 'knit', 'terrazzo', 'spectral',
            'paving', 'mosaic', 'printed_foil', 'inlay', 'photograph', 'backdrop', 'washer', 'hex_nut', 'capsule',
-           'bottle_top', 'gear', 'button', 'screw', 'circuit_board', 'hole', 'scratch', 'stain', 'crack', 'patch',
-           'spots', 'dent', 'missing_part', 'fold', 'bend', 'smear', 'thread', 'add_defect', 'add_distractors',
-           'camera', 'Picture', 'categories_of', 'render', 'picture', 'write_dataset']
+           'bottle_top', 'gear', 'button', 'screw', 'circuit_board', 'keypad', 'assembly', 'wiring', 'hole', 'scratch',
+           'stain', 'crack', 'patch', 'spots', 'dent', 'missing_part', 'fold', 'bend', 'smear', 'thread', 'add_defect',
+           'add_distractors', 'camera', 'Picture', 'categories_of', 'render', 'picture', 'write_dataset']
 
 # %% ../nbs/03_synthetic.ipynb #4e086f10
 import colorsys, json, os, shutil
@@ -342,7 +342,50 @@ def circuit_board(rng, size):
         board = blend(board, metal*.9, _inside(np.hypot(y - cy, x - cx), pad))
     return np.clip(board*(1 + .03*noise(rng, size, .8)[..., None]), 0, 1), np.ones((size, size), bool)
 
-OBJECTS = {f.__name__: f for f in (washer, hex_nut, capsule, bottle_top, gear, button, screw, circuit_board)}
+def keypad(rng, size):
+    "Rows of keys in a few colours, each with a printed sign."
+    y, x = grid_of(size); pitch, slant = rng.uniform(15, 34, 2), rng.choice([0, .25, .5]); key = pitch*rng.uniform(.3, .46); ink = rng.uniform(.5, 1.4)
+    row = np.floor(y/pitch[0]); column = np.floor(x/pitch[1] + slant*row); which = (row.astype(int)*13 + column.astype(int)) % 97
+    dy, dx = (y/pitch[0] % 1 - .5)*pitch[0], ((x/pitch[1] + slant*row) % 1 - .5)*pitch[1]
+    outside = np.hypot(np.maximum(np.abs(dy) - key[0] + 2, 0), np.maximum(np.abs(dx) - key[1] + 2, 0))
+    tones, (sy, sx, kind) = np.stack([colour(rng, (.15, .95), .6) for _ in range(3)]), rng.uniform(-1, 1, (3, 97))
+    bar, ring = np.maximum(np.abs(dy - 2*sy[which]), np.abs(dx)/3) - 1, np.abs(np.hypot(dy, dx - 2*sx[which]) - 3)
+    faces = blend(tones[(rng.random(97)**3*3).astype(int)[which]], colour(rng, (0, 1), .4), _inside(np.where(kind[which] < 0, bar, ring), ink))
+    faces = faces*(1 + rng.uniform(0, .2)*dy/key[0])[..., None]
+    plate = colour(rng, (.05, .9), .4)*(1 + rng.uniform(.01, .05)*noise(rng, size, 1))[..., None]
+    return np.clip(blend(plate, faces, _inside(outside, 2)), 0, 1).astype(np.float32), np.ones((size, size), bool)
+
+def _part(rng, dy, dx, radius):
+    "Outline alpha and tone of one small part: a bolt, a ring, a bar or a pill."
+    d, a, shape = np.hypot(dy, dx), np.arctan2(dy, dx), rng.integers(4)
+    if shape == 0: return _inside(d*np.cos(a % (np.pi/3) - np.pi/6), radius*.87), .85 + .2*(d < radius*.5)
+    if shape == 1: return _inside(d, radius)*(1 - _inside(d, radius*rng.uniform(.3, .6))), .85 + .15*np.cos(2*a)
+    if shape == 2: return _inside(np.maximum(np.abs(dy) - radius*.4, np.abs(dx) - radius*1.3), 0), 1 - .15*np.cos(dx*rng.uniform(.6, 1.5))
+    return _inside(np.hypot(dy, np.maximum(np.abs(dx) - radius*.6, 0)), radius*.6), 1.05 - .4*(dy/radius)**2
+
+def assembly(rng, size):
+    "Many different parts on one plate, each with a cast shade."
+    y, x = grid_of(size); out = np.ones((size, size, 3), np.float32)*colour(rng, (.1, .9), .4)*(1 + rng.uniform(.01, .06)*noise(rng, size, rng.uniform(.5, 2)))[..., None]
+    shade, largest, turn = rng.uniform(-2, 2, 2), rng.uniform(6, 20), rng.uniform(0, np.pi)
+    for _ in range(int(rng.integers(6, 22))):
+        cy, cx = rng.uniform(0, UNIT, 2); t, r = turn + rng.integers(4)*np.pi/2, log_uniform(rng, 3, largest)
+        dy, dx = (y - cy)*np.cos(t) - (x - cx)*np.sin(t), (y - cy)*np.sin(t) + (x - cx)*np.cos(t)
+        outline, tone = _part(rng, dy, dx, r)
+        out = out*(1 - .4*_inside(np.hypot(dy - shade[0], dx - shade[1]), r*.8))[..., None]
+        out = blend(out, colour(rng, (.2, .95), .6)*tone[..., None], outline)
+    return np.clip(out, 0, 1), np.ones((size, size), bool)
+
+def wiring(rng, size):
+    "Insulated wires over a ground, each with a shine along its crest."
+    y, x = grid_of(size); out = np.ones((size, size, 3), np.float32)*colour(rng, (.05, .9), .4)*(1 + rng.uniform(.01, .08)*noise(rng, size, 1))[..., None]
+    slow, wide = noise(rng, size, 2, 128, 40)*rng.uniform(0, 5), rng.uniform(1, 6)
+    for _ in range(int(rng.integers(4, 20))):
+        t, w = rng.choice([0, np.pi/2]) + rng.normal(0, .15), wide*rng.uniform(.6, 1.4)
+        across = ((y - UNIT/2)*np.cos(t) - (x - UNIT/2)*np.sin(t) - rng.uniform(-64, 64) + slow)/w
+        out = blend(out, colour(rng, (.1, .95), .9)*np.clip(1.1 - .5*across**2, 0, 2)[..., None], _inside(np.abs(across)*w, w))
+    return np.clip(out, 0, 1), np.ones((size, size), bool)
+
+OBJECTS = {f.__name__: f for f in (washer, hex_nut, capsule, bottle_top, gear, button, screw, circuit_board, keypad, assembly, wiring)}
 CATEGORIES = MATERIALS | OBJECTS
 
 # %% ../nbs/03_synthetic.ipynb #0348fff5
@@ -467,11 +510,11 @@ def add_defect(
     image, # (S, S, 3) float in [0, 1]
     region, # (S, S) bool: where the defect may lie
     kind: str, # a key of DEFECTS
-): # (S, S, 3) image, (S, S) bool mask, contrast in [0, 1]
-    "Add one visible defect; the draw is repeated until at least the faintest allowed contrast shows."
+): # (S, S, 3) image, (S, S) bool mask, contrast in [0, 1], the kind drawn
+    "Add one visible defect; the draw is repeated until at least the faintest allowed contrast shows. What cannot show on a surface, such as a bend of a plain one, becomes a hole."
     for _ in range(40):
         found = _damaged(rng, image, region, kind)
-        if found is not None: return found
+        if found is not None: return *found, kind
     return add_defect(rng, image, region, 'hole' if kind != 'hole' else 'stain')
 
 # %% ../nbs/03_synthetic.ipynb #9181852e
@@ -563,7 +606,7 @@ def render(
     image, region = made if isinstance(made, tuple) else (made, np.ones((size, size), bool))
     clean, distractors = add_distractors(rng, image.astype(np.float32), region)
     if kind == 'good': broken, mask, contrast = clean, np.zeros((size, size), bool), 0.
-    else: broken, mask, contrast = add_defect(rng, clean, region, kind)
+    else: broken, mask, contrast, kind = add_defect(rng, clean, region, kind)
     shoot = camera(rng, clean)
     twin = shoot(clean)
     return Picture(shoot(broken) if kind != 'good' else twin, mask, twin, category, kind, contrast, distractors)
