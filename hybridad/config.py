@@ -134,6 +134,7 @@ class ModelConfig(Section):
     n_ctx: int = 12 # learned tokens in each prompt
     depth: int = 9 # text-encoder layers that get learned tokens of their own
     t_n_ctx: int = 4 # learned tokens in each of those layers
+    ctx_init: list|None = None # normal and abnormal words that the contexts start from; None = noise
     readout: str = 'replay' # how attention is read: exact, replay or joint
     mass: str = 'competing' # whether the two prompts compete for attention or each keep their own
     timestep: int|None = None # diffusion step 0..999; None = the backbone's own

@@ -90,6 +90,9 @@ class HybridAnomalyDetector(nn.Module):
         with torch.random.fork_rng():
             torch.manual_seed(m.seed)
             self.prompts = MinimalPromptLearner(self.backbone, m.n_ctx, m.depth, m.t_n_ctx)
+        if m.ctx_init:
+            if len(m.ctx_init) != 2: raise ConfigError(f'ctx_init holds {len(m.ctx_init)} texts: give two, normal and abnormal words')
+            self.prompts.start_from(self.backbone, *m.ctx_init)
         self.layer_logits = nn.Parameter(torch.zeros(len(self.pipeline.layers)), requires_grad=m.learn_layer_weights)
         self.log_temperature = nn.Parameter(torch.tensor(float(m.temperature)).log())
         self.image_offset = nn.Parameter(torch.zeros(()))

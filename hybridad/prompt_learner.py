@@ -24,6 +24,19 @@ def content_of(
     at, end = torch.arange(ids.shape[1], device=ids.device)[None], (ids == eos).int().argmax(1, keepdim=True)
     return (at > 0) & (at < end)
 
+def _layer_inputs(
+    backbone, # Backbone
+    embeddings, # (P, L, D)
+): # list over text layers of (P, L, D)
+    "What each layer of the text encoder receives."
+    core, seen = getattr(backbone.text_encoder, 'text_model', backbone.text_encoder), []
+    note = lambda module, args, kwargs: seen.append(args[0] if args else kwargs['hidden_states'])
+    handles = [layer.register_forward_pre_hook(note, with_kwargs=True) for layer in core.encoder.layers]
+    try: backbone.encode_embeddings(embeddings, ())
+    finally:
+        for handle in handles: handle.remove()
+    return seen
+
 class MinimalPromptLearner(nn.Module):
     "The learnable tokens of a normal and an abnormal prompt; holds no frozen weight."
     def __init__(self,
@@ -48,6 +61,19 @@ class MinimalPromptLearner(nn.Module):
         self.ctx_normal, self.ctx_abnormal = draw(n_ctx, backbone.width), draw(n_ctx, backbone.width)
         self.compound = nn.ParameterList([draw(t_n_ctx, backbone.width) for _ in range(self.depth - 1)])
         assert self.trainable == 2*n_ctx*backbone.width + (self.depth - 1)*t_n_ctx*backbone.width
+
+    @torch.no_grad()
+    def start_from(self,
+        backbone, # the one given before
+        normal: str, # words that the normal contexts start from
+        abnormal: str, # words that the abnormal contexts start from
+    ):
+        "Start at words instead of noise: contexts at their embeddings, repeated to fill them (CoOp's ctx_init), compound prompts at what they overwrite."
+        for ctx, text in ((self.ctx_normal, normal), (self.ctx_abnormal, abnormal)):
+            words = backbone.embed([text])[0][content_of(backbone.tokenize([text]), backbone.tokenizer.eos_token_id)[0]]
+            if not len(words): raise ConfigError(f'ctx_init holds {text!r}: give at least one word for each prompt')
+            ctx.copy_(words[torch.arange(self.n_ctx) % len(words)])
+        for tokens, hidden in zip(self.compound, _layer_inputs(backbone, self()[0])[1:]): tokens.copy_(hidden[:, 1:1 + len(tokens)].mean(0))
 
     @property
     def trainable(self): return sum(p.numel() for p in self.parameters())
