@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PALETTE', 'NORMAL', 'ABNORMAL', 'HEAT', 'SIGNED', 'OUTLINE', 'to_picture', 'shared_range', 'overlay', 'map_grid',
            'short_layer', 'attention_grid', 'normal_abnormal', 'worst_gallery', 'score_histogram', 'curves',
-           'training_curves', 'bar_with_floors', 'layer_chart', 'save_figure']
+           'training_curves', 'bar_with_floors', 'layer_chart', 'ablation_chart', 'save_figure']
 
 # %% ../nbs/70_plots.ipynb #7c735466
 import os
@@ -587,6 +587,27 @@ def layer_chart(
         ax.legend(frameon=False, fontsize='small', loc='lower left', bbox_to_anchor=(0, 1), borderaxespad=0)
     ax.set(xlabel=label, ylim=(len(numbers) - .5, -.5))
     ax.margins(x=.12)
+    return ax.figure
+
+# %% ../nbs/70_plots.ipynb #db4b3296
+def ablation_chart(
+    rows, # DataFrame or list of dicts: variant, group, a figure and its half-width under NAME_95
+    value: str = 'pixel_auroc',  # which figure
+    label: str | None = None,  # of the axis; default: the figure's name
+    ax=None,  # axes to draw into
+) -> Figure:
+    "A dot per variant with its 95 % interval, coloured by group; the line is the first variant."
+    rows = rows.to_dict('records') if hasattr(rows, 'to_dict') else list(rows)
+    if not rows: raise HybridadError('There is no row to draw; pass the table of an ablation.')
+    ax, groups = _own_axes(ax, (6.6, .21 * len(rows) + .8)), list(dict.fromkeys(r['group'] for r in rows))
+    ax.axvline(rows[0][value], color='grey', lw=1, ls=':')
+    for place, r in enumerate(rows):
+        colour, spread = PALETTE[groups.index(r['group']) % len(PALETTE)], r.get(f'{value}_95', np.nan)
+        ax.errorbar(r[value], place, xerr=None if not np.isfinite(spread) else spread, fmt='o', ms=4.5, color=colour, capsize=2, lw=1.2)
+    ax.set_yticks(range(len(rows)), labels=[r['variant'] for r in rows], fontsize='small')
+    for tick, r in zip(ax.get_yticklabels(), rows): tick.set_color(PALETTE[groups.index(r['group']) % len(PALETTE)])
+    ax.set(xlabel=label or value.replace('_', ' '), ylim=(len(rows) - .5, -.5))
+    ax.grid(axis='x', lw=.4, alpha=.5)
     return ax.figure
 
 # %% ../nbs/70_plots.ipynb #7ff5024c

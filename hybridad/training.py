@@ -143,10 +143,11 @@ class Trainer:
         train: KeptInputs,
         valid: KeptInputs|None, # None: the last epoch counts as the best
         out: Path, # the run's folder
+        loss_fn=None, # (outputs, targets) -> loss, {term: value}; None: CrossAttentionLoss with the weights of the config
     ):
         t = detector.config.training
         self.detector, self.train, self.valid, self.out, self.t = detector, train, valid, Path(out), t
-        self.loss_fn, self.epoch, self.best, self.seconds = CrossAttentionLoss(t.loss_weights), 0, -math.inf, 0.
+        self.loss_fn, self.epoch, self.best, self.seconds = loss_fn or CrossAttentionLoss(t.loss_weights), 0, -math.inf, 0.
         self.digests = sorted(digests(train.samples + (valid.samples if valid else [])))
         self.steps = max(1, t.epochs*math.ceil(len(train)/t.batch_size))
         named = [(n, p) for n, p in detector.named_parameters() if p.requires_grad]
@@ -241,12 +242,13 @@ def fit(
     detector=None, # a HybridAnomalyDetector of this config to train; None: a new one
     resume: bool=False, # continue the run in `out`
     progress: bool=True,
+    loss_fn=None, # a loss of your own: (outputs, targets) -> loss, {term: value, 'total': value}
 ): # the detector with the learnables of the best epoch
     "Learn the prompts; the folder appears once all images have been read."
     out = _usable(out, config, resume)
     detector = detector or HybridAnomalyDetector(config)
     train, valid = samples if isinstance(samples, tuple) else keep_parts(detector, samples, progress)
-    trainer = Trainer(detector, train, valid, out)
+    trainer = Trainer(detector, train, valid, out, loss_fn)
     out.mkdir(parents=True, exist_ok=True)
     if resume: trainer.resume()
     else: write_atomic(out/'config.json', (json.dumps(to_json_value(config.to_dict()), indent=1) + '\n').encode())
