@@ -12,7 +12,8 @@ from pathlib import Path
 
 import torch
 
-from hybridad.cli import demo, examples, learnable
+from hybridad.backbone import MINI
+from hybridad.cli import LEARN, demo, examples, learnable
 from hybridad.config import get_default_config
 from hybridad.data import read_dataset, read_mvtec
 from hybridad.detector import HybridAnomalyDetector
@@ -51,15 +52,16 @@ def measure_demo():
     save_to = RESULTS/'demo'; save_to.mkdir(parents=True, exist_ok=True)
     write_json(save_to/'metrics.json', found | about('python tools/measure.py demo'))
     shutil.copy(out/'examples.png', save_to/'examples.png')
+    shutil.copy(out/'learned'/'best.safetensors', MINI/'prompts.safetensors')  # what the package offers to those without a checkpoint
 
 def measure_seeds():
     "Other seeds of the prompts on one set of pictures: the spread that a gain must exceed."
     learn, test = sets(); rows = []
-    config = get_default_config(epochs=8, batch_size=32, learning_rate=5e-3)
+    config = get_default_config(epochs=8, batch_size=32, **LEARN)
     first = HybridAnomalyDetector(config); truth, kept = Truth(test), KeptInputs(first, test)
     words = short(evaluate(WordsDetector(config, first.backbone), test, truth, kept)[0])
     for seed in range(3):
-        config = get_default_config(epochs=8, batch_size=32, learning_rate=5e-3, seed=seed)
+        config = get_default_config(epochs=8, batch_size=32, seed=seed, **LEARN)
         detector = HybridAnomalyDetector(config, first.backbone)
         begun = time.perf_counter(); parts = keep_parts(detector, learn); encoding = time.perf_counter() - begun
         same = kept if seed == 0 else kept.asked_again(detector)
@@ -72,7 +74,7 @@ def measure_readouts():
     "The same prompts learned in each read-out; exact and joint pay for the UNet in every step, so all three get fewer pictures."
     learn, test = sets(); learn, rows = learnable(learn, 75), {}
     for readout in ('replay', 'exact', 'joint'):
-        config = get_default_config(epochs=4, batch_size=16, learning_rate=5e-3, readout=readout)
+        config = get_default_config(epochs=4, batch_size=16, readout=readout, **LEARN)
         detector = fit(config, learn, fresh(readout))
         seconds = read_log(RUNS/readout/'log.jsonl')[-1]['seconds']
         results, *_ = evaluate(detector, test)

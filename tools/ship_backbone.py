@@ -1,7 +1,7 @@
 """Turn a finished pretraining run into the embedded backbone: python tools/ship_backbone.py runs/mini
 
 Chooses the timestep on a validation part of the auxiliary categories, copies the diffusers folder to hybridad/backbones/mini,
-draws samples, writes the model card and results/pretraining.json."""
+draws samples, writes the model card and results/pretraining.json. Prompts fit one set of weights only: `tools/measure.py demo` puts new ones there."""
 import json
 import shutil
 import sys
@@ -12,6 +12,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from hybridad.backbone import load_backbone
+from hybridad.cli import LEARN
 from hybridad.config import get_default_config
 from hybridad.data import read_mvtec
 from hybridad.detector import HybridAnomalyDetector
@@ -34,7 +35,7 @@ def choose_timestep(backbone): # timestep, {timestep: validation figures}
     samples = [s for s in read_mvtec(folder) if s.split == 'test']
     found, parts = {}, None
     for t in TIMESTEPS:
-        detector = HybridAnomalyDetector(get_default_config(epochs=8, batch_size=32, learning_rate=5e-3, timestep=t), backbone)
+        detector = HybridAnomalyDetector(get_default_config(epochs=8, batch_size=32, timestep=t, **LEARN), backbone)
         parts = keep_parts(detector, samples) if parts is None else tuple(k.asked_again(detector) for k in parts)
         found[t], _ = validate(fit(detector.config, parts, fresh(f'timestep{t}'), detector), parts[1])
         print(t, {k: round(v, 4) for k, v in found[t].items()})
