@@ -53,25 +53,48 @@ def _backbone_arguments(parser):
 
 def _data_arguments(parser):
     parser.add_argument('--data_path', required=True, help='folder of the data set')
-    parser.add_argument('--dataset', default='auto', help='layout: auto, mvtec or folder')
+    parser.add_argument('--dataset', default='auto', help='layout: auto or a name such as mvtec, visa, btad, mpdd, folder, table, meta')
     parser.add_argument('--categories', nargs='+', help='only these')
     parser.add_argument('--num_workers', type=int, default=0, help='loader processes')
 
 # %% ../nbs/90_cli.ipynb #a5d3da49
 def _data(parser):
     sub = parser.add_subparsers(dest='action', required=True)
-    synth = sub.add_parser('synth', help='write synthetic inspection pictures in MVTec layout', formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    act = lambda name, text: sub.add_parser(name, help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    synth = act('synth', 'write synthetic inspection pictures in MVTec layout')
     synth.add_argument('--out', required=True, help='folder to create')
     synth.add_argument('--size', type=int, default=128, help='side in pixels, 64 to 512')
     synth.add_argument('--seed', type=int, default=0)
     synth.add_argument('--split', default='auxiliary', help='auxiliary or held_out')
     synth.add_argument('--count', type=int, default=50, help='test pictures per category')
     synth.add_argument('--workers', type=int, help='processes; default: one per core')
+    look = act('check', 'decode every file of a data set and say what is there and what is wrong')
+    look.add_argument('dir', help='the data set')
+    look.add_argument('--dataset', default='auto', help='layout: auto or a name such as mvtec, visa, btad, mpdd, folder, table, meta')
+    look.add_argument('--workers', type=int, default=4, help='threads that decode')
+    get = act('download', 'fetch a published data set, verify its hash and unpack it')
+    get.add_argument('name', help='mvtec, mvtec_ad2, mvtec_loco, visa, btad, mpdd, or any name with --url and --sha256')
+    get.add_argument('dir', help='the set appears as DIR/NAME')
+    get.add_argument('--url', help='address of the archive; default: the known one')
+    get.add_argument('--sha256', help='hash of the archive; default: the known one')
+
+def _check(a):
+    from hybridad.datasets import check_dataset, report
+    found = check_dataset(a.dir, a.dataset, a.workers)
+    print(report(found))
+    return 2 if found['problems'] else 0
+
+def _download(a):
+    from hybridad.datasets import SOURCES, download
+    if a.name in SOURCES: print(f'{a.name}: licence {SOURCES[a.name].licence}, as stated at {SOURCES[a.name].page}')
+    print(download(a.name, a.dir, a.url, a.sha256))
 
 @_command
 @_arguments(_data)
 def hybridad_data(a):
-    "Make data sets."
+    "Make, check and fetch data sets."
+    if a.action == 'check': return _check(a)
+    if a.action == 'download': return _download(a)
     from hybridad.synthetic import write_dataset
     print(write_dataset(a.out, a.size, a.seed, a.split, a.count, a.workers))
 
