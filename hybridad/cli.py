@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LEARN', 'hybridad_data', 'learnable', 'examples', 'hybridad_train', 'hybridad_test', 'demo', 'hybridad_demo',
-           'hybridad_ablation', 'recipe_from', 'hybridad_backbone']
+           'roots_of', 'hybridad_protocol', 'hybridad_ablation', 'recipe_from', 'hybridad_backbone']
 
 # %% ../nbs/90_cli.ipynb #3b5087c4
 import argparse, json, os, sys, time
@@ -53,25 +53,48 @@ def _backbone_arguments(parser):
 
 def _data_arguments(parser):
     parser.add_argument('--data_path', required=True, help='folder of the data set')
-    parser.add_argument('--dataset', default='auto', help='layout: auto, mvtec or folder')
+    parser.add_argument('--dataset', default='auto', help='layout: auto or a name such as mvtec, visa, btad, mpdd, folder, table, meta')
     parser.add_argument('--categories', nargs='+', help='only these')
     parser.add_argument('--num_workers', type=int, default=0, help='loader processes')
 
 # %% ../nbs/90_cli.ipynb #a5d3da49
 def _data(parser):
     sub = parser.add_subparsers(dest='action', required=True)
-    synth = sub.add_parser('synth', help='write synthetic inspection pictures in MVTec layout', formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    act = lambda name, text: sub.add_parser(name, help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    synth = act('synth', 'write synthetic inspection pictures in MVTec layout')
     synth.add_argument('--out', required=True, help='folder to create')
     synth.add_argument('--size', type=int, default=128, help='side in pixels, 64 to 512')
     synth.add_argument('--seed', type=int, default=0)
     synth.add_argument('--split', default='auxiliary', help='auxiliary or held_out')
     synth.add_argument('--count', type=int, default=50, help='test pictures per category')
     synth.add_argument('--workers', type=int, help='processes; default: one per core')
+    look = act('check', 'decode every file of a data set and say what is there and what is wrong')
+    look.add_argument('dir', help='the data set')
+    look.add_argument('--dataset', default='auto', help='layout: auto or a name such as mvtec, visa, btad, mpdd, folder, table, meta')
+    look.add_argument('--workers', type=int, default=4, help='threads that decode')
+    get = act('download', 'fetch a published data set, verify its hash and unpack it')
+    get.add_argument('name', help='mvtec, mvtec_ad2, mvtec_loco, visa, btad, mpdd, or any name with --url and --sha256')
+    get.add_argument('dir', help='the set appears as DIR/NAME')
+    get.add_argument('--url', help='address of the archive; default: the known one')
+    get.add_argument('--sha256', help='hash of the archive; default: the known one')
+
+def _check(a):
+    from hybridad.datasets import check_dataset, report
+    found = check_dataset(a.dir, a.dataset, a.workers)
+    print(report(found))
+    return 2 if found['problems'] else 0
+
+def _download(a):
+    from hybridad.datasets import SOURCES, download
+    if a.name in SOURCES: print(f'{a.name}: licence {SOURCES[a.name].licence}, as stated at {SOURCES[a.name].page}')
+    print(download(a.name, a.dir, a.url, a.sha256))
 
 @_command
 @_arguments(_data)
 def hybridad_data(a):
-    "Make data sets."
+    "Make, check and fetch data sets."
+    if a.action == 'check': return _check(a)
+    if a.action == 'download': return _download(a)
     from hybridad.synthetic import write_dataset
     print(write_dataset(a.out, a.size, a.seed, a.split, a.count, a.workers))
 
@@ -157,41 +180,88 @@ def _test(parser):
     parser.add_argument('--smoothing', type=float, help='sigma of a Gaussian on the map, in cells; default: as in training')
     parser.add_argument('--allow_seen', action='store_true', help='score images the checkpoint was trained on')
     parser.add_argument('--other_backbone', action='store_true', help='accept a checkpoint learned on other frozen weights')
+    parser.add_argument('--calibrate', metavar='RULE', help="find thresholds on these images and store them with the checkpoint: 'f1max', or the share of normal images that may be flagged, as 0.01")
+    parser.add_argument('--intervals', type=int, default=0, metavar='DRAWS', help='95 percent intervals of the figures from this many draws of images')
+    parser.add_argument('--maps', action='store_true', help='write raw maps as float tiff in the layout of the official MVTec evaluation')
+    parser.add_argument('--compare', nargs='+', type=Path, default=[], metavar='RUN', help='earlier runs on the same data, shown beside this one')
+    parser.add_argument('--resume', action='store_true', help='continue the evaluation in --out')
     parser.add_argument('--out', type=Path, help='folder of the run; default: runs/test-DATE-TIME')
+
+def _rate(text): # None for the best F1
+    "The rule of --calibrate."
+    if text in (None, 'f1max'): return None
+    try: rate = float(text)
+    except ValueError: raise ConfigError(f"--calibrate {text}: say f1max, or a share such as 0.01") from None
+    if not 0 <= rate < 1: raise ConfigError(f'--calibrate {text}: the share of normal images that may be flagged lies in [0, 1)')
+    return rate
+
+def _test_folder(a):
+    "The run's folder, new or to be continued."
+    if not a.resume: return _free(a.out or _run_folder('test'))
+    if not a.out or not (a.out/'parts'/'asked.json').exists(): raise ConfigError(f'{a.out or "--resume"} holds no evaluation to continue: give the folder of a stopped one as --out, or leave out --resume')
+    return a.out
 
 @_command
 @_arguments(_test)
 def hybridad_test(a):
     "Score a folder with a checkpoint."
     from hybridad.data import read_dataset
-    out = _free(a.out or _run_folder('test'))
+    rate, out = _rate(a.calibrate), _test_folder(a)
     samples = [s for s in read_dataset(a.data_path, a.dataset, a.categories) if s.split == 'test']
     from hybridad.detector import HybridAnomalyDetector
-    from hybridad.evaluation import Truth, WordsDetector, contrast_floor, evaluate, refuse_seen, table, write_json
-    from hybridad.plots import map_grid, save_figure
-    from hybridad.training import KeptInputs
+    from hybridad.evaluation import Truth, WordsDetector, contrast_floor, refuse_seen, summarise
+    from hybridad.reports import calibration, compare, read_results, score_in_parts, store_thresholds
+    earlier = {str(p): read_results(p) for p in a.compare}
     detector, about = HybridAnomalyDetector.from_checkpoint(a.checkpoint_path, a.backbone, a.device, a.other_backbone)
     for section, key in (('data', 'image_size'), ('data', 'eval_size'), ('model', 'smoothing')):
         if getattr(a, key) is not None: detector.config[section][key] = getattr(a, key)
     detector.config.data.num_workers = a.num_workers
-    seen = refuse_seen(a.checkpoint_path, samples, a.allow_seen)
-    begun = time.perf_counter()
+    seen, begun = refuse_seen(a.checkpoint_path, samples, a.allow_seen), time.perf_counter()
     truth = Truth(samples, detector.config.data.eval_size, a.num_workers)
-    kept = KeptInputs(detector, samples)
-    results, maps, scores = evaluate(detector, samples, truth, kept)
-    seconds = time.perf_counter() - begun
-    words, words_maps, _ = evaluate(WordsDetector(detector.config, detector.backbone), samples, truth, kept)
-    results |= dict(floors=dict(local_contrast=contrast_floor(truth), words=words, random_backbone=None), reasons={'random_backbone': 'needs prompts of its own, learned on the auxiliary set: see hybridad_demo'}, seen_in_training=seen, seconds=round(seconds, 2), metrics=a.metrics)
-    figure = map_grid(examples(truth, {'words': words_maps, 'learned': maps}, scores, 6), ['image', 'mask', 'words', 'learned'], across=True, label='log-ratio of attention, abnormal to normal')
-    out.mkdir(parents=True, exist_ok=True)
+    found, spent = score_in_parts(dict(learned=detector, words=WordsDetector(detector.config, detector.backbone)), samples, truth.size, out/'parts')
+    (maps, scores), words = found['learned'], summarise(truth, *found['words'])
+    results, thresholds = summarise(truth, maps, scores), about.get('thresholds') or {}
+    results |= dict(floors=dict(local_contrast=contrast_floor(truth), words=words, random_backbone=None), reasons={'random_backbone': 'needs prompts of its own, learned on the auxiliary set: see hybridad_demo'}, seen_in_training=seen, seconds=round(time.perf_counter() - begun, 2), metrics=a.metrics)
+    if a.intervals: results['intervals'] = _intervals(truth, maps, scores, a.intervals)
+    if a.calibrate: store_thresholds(a.checkpoint_path, thresholds := calibration(truth, maps, scores, rate))
     detector.config.data.update(dict(data_path=str(a.data_path), layout=a.dataset, categories=a.categories))
-    write_json(out/'config.json', dict(detector.config.to_dict(), checkpoint=str(a.checkpoint_path), thresholds=about['thresholds'], backbone_hash=detector.backbone.hash))
+    about = dict(detector.config.to_dict(), checkpoint=str(a.checkpoint_path), thresholds=thresholds, backbone_hash=detector.backbone.hash)
+    _write_test(out, a, about, truth, found, results, thresholds, spent)
+    print(f'\n{len(samples)} images, evaluated at {truth.size} px, in {results["seconds"]:.0f} s: {out}')
+    if earlier: print(f'\n{compare({str(out): results} | earlier)}')
+
+def _write_test(out, a, about, truth, found, results, thresholds, spent):
+    "Everything a test run leaves, the parts removed last."
+    import shutil
+    from hybridad.evaluation import table, write_json
+    from hybridad.plots import map_grid, save_figure
+    from hybridad.reports import image_rows, write_csv, write_maps, write_tables
+    (maps, scores), (words_maps, _) = found['learned'], found['words']
+    write_json(out/'config.json', about)
+    rows = image_rows(truth, maps, scores, thresholds, spent)
+    write_csv(out/'images.csv', rows)
     with open(out/'log.jsonl', 'w', encoding='utf-8') as f:
-        for s, score in zip(samples, scores): f.write(json.dumps(dict(image=str(s.image), category=s.category, defect=s.defect, label=s.label, score=round(float(score), 6))) + '\n')
-    save_figure(figure, out/'examples.png', max_kb=59)
-    write_json(out/'metrics.json', results)
+        for r in rows: f.write(json.dumps(dict(image=r['path'], category=r['category'], defect=r['defect'], label=r['label'], score=round(r['score'], 6))) + '\n')
+    if a.maps: write_maps(out/'MAPS', truth.samples, maps)
+    save_figure(map_grid(examples(truth, {'words': words_maps, 'learned': maps}, scores, 6), ['image', 'mask', 'words', 'learned'], across=True, label='log-ratio of attention, abnormal to normal'), out/'examples.png', max_kb=59)
+    write_tables(out, results, _columns(a.metrics))
+    shutil.rmtree(out/'parts')
     print(table(results, columns=_columns(a.metrics)))
-    print(f'\n{len(samples)} images, evaluated at {truth.size} px, in {seconds:.0f} s: {out}')
+    for k, (low, high) in results.get('intervals', {}).items(): print(f'{k}: pooled, 95 % of {a.intervals} draws in {low:.3f} to {high:.3f}')
+    print(_decided(rows, thresholds))
+
+def _decided(rows, thresholds):
+    "What the thresholds say of the images, in a sentence or two."
+    if thresholds.get('image') is None: return '\nno decisions: the checkpoint holds no threshold, find one with --calibrate on a validation part'
+    wrong, odd = sum((r['decision'] == 'anomalous') != r['label'] for r in rows), [r['path'] for r in rows if r['unlike']]
+    told = f"\n{sum(r['decision'] == 'anomalous' for r in rows)} of {len(rows)} images called anomalous, {wrong} wrongly or missed, at the stored threshold ({thresholds.get('rule', 'best F1')}), see images.csv"
+    return told + (f'\nwarning: {len(odd)} pictures are unlike those the threshold was found on, such as {odd[0]}: do not trust their decisions' if odd else '')
+
+def _intervals(truth, maps, scores, draws):
+    from hybridad.streaming import bootstrap_intervals
+    known = truth.known
+    told = bootstrap_intervals(scores, truth.labels, n=draws)
+    return told | {k: v for k, v in bootstrap_intervals(scores[known], truth.labels[known], maps[known], truth.masks[known], n=draws).items() if not k.startswith('image')}
 
 def _columns(level):
     from hybridad.evaluation import HEADLINE
@@ -252,6 +322,50 @@ def hybridad_demo(a):
     "Find defects in categories whose masks were never seen, on the embedded backbone and synthetic data."
     found = demo(a.out, seed=a.seed, device=a.device, **(dict(auxiliary=4, held_out=8, epochs=3) if a.small else {}))
     print(f'\n{found["trainable_parameters"]:,} learned values, {found["seconds"]:.0f} s: {a.out}/metrics.json, {a.out}/examples.png')
+
+# %% ../nbs/90_cli.ipynb #5f6d16ce
+def _protocol(parser):
+    parser.add_argument('--train', required=True, help='name of the set to learn on')
+    parser.add_argument('--test', required=True, nargs='+', help='names of the sets to score')
+    parser.add_argument('--roots', required=True, nargs='+', metavar='NAME=DIR', help='where each set lies, or one folder that holds them under their names')
+    parser.add_argument('--seeds', nargs='+', type=int, default=[0], help='one run each')
+    parser.add_argument('--out', type=Path, help='folder of the run, continued if it was begun; default: runs/protocol-DATE-TIME')
+    parser.add_argument('--num_workers', type=int, default=0, help='loader processes')
+    _backbone_arguments(parser)
+    for name, kind in dict(epochs=int, batch_size=int, learning_rate=float, readout=str, timestep=int, draws=int, image_size=int, eval_size=int, smoothing=float).items():
+        parser.add_argument(f'--{name}', type=kind, default=argparse.SUPPRESS, help='default: see hybridad.config')
+
+def roots_of(
+    names: list, # of sets
+    roots: list, # NAME=DIR, or folders that hold sets under their names
+) -> dict: # name -> Path
+    "Where each set lies."
+    told, holders = dict(r.split('=', 1) for r in roots if '=' in r), [Path(r) for r in roots if '=' not in r]
+    for name in told:
+        if name not in names: raise ConfigError(f'--roots {name}={told[name]}: {name} is neither learned on nor scored, name it in --train or --test')
+    for name in names:
+        if name not in told and (found := next((h/name for h in holders if (h/name).exists()), None)): told[name] = found
+        if name not in told: raise ConfigError(f'--roots says nothing of {name}: add {name}=DIR')
+    return {name: Path(told[name]) for name in names}
+
+@_command
+@_arguments(_protocol)
+def hybridad_protocol(a):
+    "Learn on one set, score others: the published cross-dataset protocol."
+    if a.train in a.test: raise ConfigError(f'--test {a.train}: a set that is learned on cannot be scored, name others')
+    roots = roots_of([a.train, *a.test], a.roots)
+    from hybridad.config import get_default_config
+    from hybridad.data import read_dataset
+    names = ('epochs', 'batch_size', 'learning_rate', 'readout', 'timestep', 'draws', 'image_size', 'eval_size', 'smoothing')
+    told = {k: getattr(a, k) for k in names if hasattr(a, k)} | ({'backbone': a.backbone} if a.backbone else {})
+    config = get_default_config(**told, device=a.device, num_workers=a.num_workers, data_path=str(roots[a.train]))
+    out = _writable(a.out or _run_folder('protocol'))
+    train, tests = learnable(read_dataset(roots[a.train])), {n: [s for s in read_dataset(roots[n]) if s.split == 'test'] for n in a.test}
+    from hybridad.protocol import protocol, protocol_table
+    from hybridad.data import write_atomic
+    found = protocol(train, tests, out, config, tuple(a.seeds))
+    for style, name in (('github', 'protocol.md'), ('latex_booktabs', 'protocol.tex')): write_atomic(out/name, (protocol_table(found, style) + '\n').encode())
+    print(f'learned on {a.train}, {len(train)} images\n\n{protocol_table(found)}\n\n{out}/protocol.json')
 
 # %% ../nbs/90_cli.ipynb #dfd10012
 def _ablation(parser):

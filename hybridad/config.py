@@ -63,7 +63,7 @@ _LIMITS = dict(n_ctx='[1, 64]', depth='[1, 64]', t_n_ctx='[1, 64]', timestep='[0
     num_workers='[0, 64]', validation_fraction='[0, 1)', epochs='[0, inf)', batch_size='[1, inf)', learning_rate='(0, inf)',
     weight_decay='[0, inf)', grad_clip='(0, inf)', warmup_fraction='[0, 1]')
 _CHOICES = dict(readout=('exact', 'replay', 'joint'), mass=('competing', 'own'), score=('topk', 'mean_ratio', 'max'),
-    layout=('auto', 'mvtec', 'folder'))
+    layout=('auto', 'mvtec', 'btad', 'mvtec_loco', 'mvtec_ad2', 'folder', 'mpdd', 'visa', 'table', 'meta'))
 
 def check(
     key: str, # the setting's name
@@ -156,7 +156,7 @@ class ModelConfig(Section):
 class DataConfig(Section):
     "Which images are read, and how large."
     data_path: str|None = None # folder of the data set
-    layout: str = 'auto' # auto, mvtec or folder
+    layout: str = 'auto' # auto, or a key of hybridad.layouts.LAYOUTS
     image_size: int|None = None # side in px of the square the backbone sees; None = the backbone's own
     eval_size: int = 128 # side in px at which pixel metrics are computed
     num_workers: int = 0 # loader processes; 0 = load in the main one
