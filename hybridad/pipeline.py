@@ -51,7 +51,7 @@ class EasonADPipeline:
         noisy = self.backbone.add_noise(latents, self.timestep, draw, self.seed) if self.noise else latents
         b, p = len(latents), len(context)
         with QueryRecorder(self.backbone.unet, list(self.layers), stop=True) as recorder, torch.set_grad_enabled(torch.is_grad_enabled() and self.readout != 'replay'):
-            found = recorder.run(noisy.repeat_interleave(p, 0), self.timestep, context.repeat(b, 1, 1))
+            found = recorder.run(noisy.repeat_interleave(p, 0), self.timestep, context.repeat(b, 1, 1), **self.backbone.conditions(noisy.repeat_interleave(p, 0)))
         return {n: q.unflatten(0, (b, p)) if self.readout == 'exact' else q for n, q in found.items()}
 
     def masses(self,
