@@ -196,11 +196,12 @@ class AttentionReader(QueryRecorder):
     @property
     def maps(self): return self.found # {name: (B, G, h, w)}
 
+    def _reduce(self, layer, q, k): # (B, N, C), (B, L, C) -> (B, G, N)
+        return group_masses(_products(_heads(q, layer.heads), _heads(k, layer.heads), layer), self.groups)
+
     def _watch(self, name, layer):
         held = []
-        def reduce(module, inputs, k):
-            q = held.pop()
-            self._keep(name, group_masses(_products(_heads(q, layer.heads), _heads(k, layer.heads), layer), self.groups).unflatten(-1, self._sizes[name]))
+        reduce = lambda module, inputs, k: self._keep(name, self._reduce(layer, held.pop(), k).unflatten(-1, self._sizes[name]))
         return [layer.to_q.register_forward_hook(lambda module, inputs, output: held.append(output)), layer.to_k.register_forward_hook(reduce)]
 
 # %% ../nbs/10_attention.ipynb #f10038e7
