@@ -200,14 +200,15 @@ def estimate(
     batches, # of the training steps
     step_rounds: int,
 ): # dict: minutes, gb
-    "Time and memory of the job, from a pass of a sixteenth of the area."
-    small = latents[:1, :, :latents.shape[2]//4, :latents.shape[3]//4]
+    "Time and memory of the job, from a pass of a sixteenth of the area, or of all where that is small."
+    part = 1 if latents[0, 0].numel() <= 1024 else 4
+    small = latents[:1, :, :latents.shape[2]//part, :latents.shape[3]//part]
     prompts = backbone.encode_text(words_of(backbone)).requires_grad_()
-    with torch.no_grad(): one = 16*min(interleaved(dict(plain=forward_cases(backbone, small)['plain']), 2)['plain'])
+    with torch.no_grad(): one = part**2*min(interleaved(dict(plain=forward_cases(backbone, small)['plain']), 2)['plain'])
     with LiveBytes() as counted: kept = EasonADPipeline(backbone, 'exact').queries(small, prompts)
     weights = sum(p.numel()*p.element_size() for m in backbone.modules for p in m.parameters())
     passes = 6.2*(rounds + 1) + sum(5.6*2*b*(step_rounds + 1) for b in batches) # plain, reader, everything 1 each; exact 1.4; replay, joint 0.75; a step forward and back 2 x 2 x 1.4
-    return dict(minutes=round(passes*one/60, 1), gb=round((weights + 16*counted.peak*max(batches, default=1))/1e9, 1))
+    return dict(minutes=round(passes*one/60, 1), gb=round((weights + part**2*counted.peak*max(batches, default=1))/1e9, 1))
 
 # %% ../nbs/72_bench.ipynb #fbec3627
 def cuda_ms(f, n: int=10):
@@ -289,13 +290,13 @@ def figures(
     "Measure one backbone."
     sync = torch.cuda.synchronize if latents.is_cuda else lambda: None
     cases, memory = forward_cases(backbone, latents), reader_bytes(backbone, latents)
-    times, work = interleaved(cases, rounds, sync), gflop(cases['plain'])
+    times, flops = interleaved(cases, rounds, sync), {n: gflop(f) for n, f in cases.items()}
     spread = {'reader_time_ratio': ratio(times, 'reader', 'plain'), **{f'{r}_two_prompts_ratio': ratio(times, r, 'plain') for r in READOUTS}}
     for key, batch, whole in (('replay_step_speedup', 1, False), ('replay_whole_step_speedup', 1, True), ('replay_whole_step_speedup_batch_4', 4, True)):
         spread[key] = ratio(interleaved(step_cases(backbone, latents.repeat(batch, 1, 1, 1), whole), step_rounds, sync), 'exact', 'replay')
-    top, seconds = ceilings(latents.device, quick=quick), median(times['plain'])
+    top, seconds, work = ceilings(latents.device, quick=quick), median(times['plain']), flops['plain']
     plain = dict(seconds=round(seconds, 5), gflop=round(work, 2), gflops=round(work/seconds, 1), share_of_matmul=round(work/seconds/top['matmul_gflops'], 3))
-    return dict({k: v['median'] for k, v in spread.items()}, reader_extra_mb=round(memory['reader_extra_mb'], 4), memory={k: round(v, 4) for k, v in memory.items()}, spread=spread, plain_forward=plain, ceilings=top,
+    return dict({k: v['median'] for k, v in spread.items()}, reader_extra_mb=round(memory['reader_extra_mb'], 4), memory={k: round(v, 4) for k, v in memory.items()}, spread=spread, plain_forward=plain, work_ratio={n: round(f/work, 4) for n, f in flops.items()}, ceilings=top,
                 parts_seconds=where_time_goes(backbone, latents, step_rounds, sync), peers=peers(backbone, latents, times, memory, rounds, sync))
 
 def summary(results): # str
