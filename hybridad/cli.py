@@ -284,7 +284,7 @@ def hybridad_backbone(a):
 def _bench(parser):
     parser.add_argument('--out', type=Path, required=True, help='folder for bench.json, table.md and bench.png')
     parser.add_argument('--quick', action='store_true', help='only the embedded backbone: seconds instead of half an hour')
-    parser.add_argument('--configs', type=Path, help='diffusers folder with the json files and tokenizer of a full-size model, run with random weights')
+    parser.add_argument('--configs', type=Path, help='diffusers folder with the json files and tokenizer of another full-size model, run with random weights')
     parser.add_argument('--backbone', help="a full-size model with its weights instead, as 'sd21'")
     parser.add_argument('--device', default='auto', help='auto, cpu or cuda')
     parser.add_argument('--rounds', type=int, default=9, help='how often each forward pass is timed')

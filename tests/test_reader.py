@@ -198,6 +198,15 @@ def test_real_tokenizer_pads_with_an_exclamation_mark():
     assert (tokenizer.pad_token, tokenizer.pad_token_id) == ('!', 0)
 
 @real
+def test_benchmark_has_the_real_sizes():
+    from hybridad.bench import SD21
+    from transformers import CLIPTextConfig
+    text = CLIPTextConfig.from_pretrained(SHARED, subfolder='text_encoder').to_dict()
+    real = {p: json.loads((SHARED/p/'config.json').read_text()) for p in ('unet', 'vae')} | dict(text_encoder=text)
+    plain = lambda v: list(v) if isinstance(v, tuple) else v
+    for part, sizes in SD21.items(): assert {k: real[part][k] for k in sizes} == {k: plain(v) for k, v in sizes.items()}
+
+@real
 def test_stable_diffusion_2_1_at_full_size():
     model = random_backbone(SHARED)
     told = model.describe()
