@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LEARN', 'hybridad_data', 'learnable', 'examples', 'hybridad_train', 'hybridad_test', 'demo', 'hybridad_demo',
-           'roots_of', 'hybridad_protocol', 'hybridad_ablation', 'recipe_from', 'hybridad_backbone']
+           'roots_of', 'hybridad_protocol', 'hybridad_ablation', 'recipe_from', 'hybridad_backbone', 'hybridad_bench']
 
 # %% ../nbs/90_cli.ipynb #3b5087c4
 import argparse, json, os, sys, time
@@ -442,3 +442,22 @@ def hybridad_backbone(a):
     recipe = recipe_from(getattr(a, 'set'))
     from hybridad.pretraining import pretrain
     print(pretrain(_writable(a.out), recipe, a.resume, a.until, device=a.device))
+
+# %% ../nbs/90_cli.ipynb #bd8023fc
+def _bench(parser):
+    parser.add_argument('--out', type=Path, required=True, help='folder for bench.json, table.md and bench.png')
+    parser.add_argument('--quick', action='store_true', help='only the embedded backbone: seconds instead of half an hour')
+    parser.add_argument('--configs', type=Path, help='diffusers folder with the json files and tokenizer of another full-size model, run with random weights')
+    parser.add_argument('--backbone', help="a full-size model with its weights instead, as 'sd21'")
+    parser.add_argument('--device', default='auto', help='auto, cpu or cuda')
+    parser.add_argument('--rounds', type=int, default=9, help='how often each forward pass is timed')
+
+@_command
+@_arguments(_bench)
+def hybridad_bench(a):
+    "Measure what reading attention costs."
+    if a.rounds < 1: raise ConfigError(f'--rounds {a.rounds} is out of range: choose at least 1')
+    out = _free(a.out)
+    from hybridad.bench import bench, summary
+    results = bench(out, a.quick, a.configs, a.backbone, a.device, a.rounds)
+    print(f'{summary(results)}\n\n{results["seconds"]:.0f} s: {out}/bench.json, table.md, bench.png')
