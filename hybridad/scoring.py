@@ -10,6 +10,7 @@ __all__ = ['SHIPPED', 'COLUMNS', 'regions_of', 'upright', 'Photos', 'find_images
 import csv, hashlib, io, json, math, os
 from collections import Counter
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -292,6 +293,7 @@ def score_folder(
     if form not in ('csv', 'parquet'): raise ConfigError(f"format '{form}' does not exist: choose csv or parquet")
     if pictures not in ('all', 'anomalous', 'none'): raise ConfigError(f"pictures '{pictures}' does not exist: choose all, anomalous or none")
     if part < 1: raise ConfigError(f'part {part} is out of range: choose at least 1')
+    if form == 'parquet' and not find_spec('pyarrow'): raise ConfigError('parquet needs pyarrow: pip install pyarrow, or choose csv')
     out, (rank, world, wait), (names, refused, other) = Path(out), processes(), find_images(paths)
     _begin(out, _plan(scorer, names, part, form, pictures), resume, rank == 0, wait)
     mine = range(rank, math.ceil(len(names)/part), world)
