@@ -61,7 +61,7 @@ def read_checkpoint(
     try:
         with safe_open(path, 'pt') as f: tensors, raw = {k: f.get_tensor(k) for k in f.keys()}, f.metadata() or {}
         about = json.loads(raw['hybridad'])
-        if not (isinstance(about, dict) and isinstance(about.get('config'), dict)) or any(k not in about for k in ABOUT): raise ValueError('metadata')
+        if not (isinstance(about, dict) and isinstance(about.get('config'), dict) and isinstance(about.get('thresholds') or {}, dict)) or any(k not in about for k in ABOUT): raise ValueError('metadata')
     except (SafetensorError, OSError, KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f'{path} is no hybridad checkpoint ({type(error).__name__}): give a .safetensors file written by hybridad_train') from None
     bad = next((k for k, v in tensors.items() if not torch.isfinite(v).all()), None)

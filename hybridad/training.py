@@ -133,12 +133,12 @@ def _log(path, **row):
 def read_log(path): # list of dicts
     "The rows of a log.jsonl; lines cut short by a crash are left out."
     rows = []
-    for line in Path(path).read_text(encoding='utf-8').splitlines() if Path(path).exists() else ():
+    for line in Path(path).read_text(encoding='utf-8', errors='replace').splitlines() if Path(path).exists() else ():
         try: rows.append(json.loads(line))
-        except json.JSONDecodeError: continue
-    return rows
+        except (ValueError, RecursionError): continue
+    return [r for r in rows if isinstance(r, dict) and isinstance(r.get('epoch'), int)]
 
-# %% ../nbs/60_training.ipynb #a3ad2056
+# %% ../nbs/60_training.ipynb #69aba82c
 def processes(): # rank, number of processes, function that waits for all of them
     "Which of how many this process is under `accelerate launch`; alone otherwise."
     if int(os.environ.get('WORLD_SIZE', 1)) == 1: return 0, 1, lambda: None
@@ -210,7 +210,7 @@ class Step:
 
 class _NotFinite(ArithmeticError): "Names what was not finite."
 
-# %% ../nbs/60_training.ipynb #b1005acd
+# %% ../nbs/60_training.ipynb #bbed0169
 class Trainer:
     "One run in one folder: config.json, provenance.json, log.jsonl, best.safetensors, last.safetensors, resume.pt."
     every = 60. # seconds between saves inside an epoch
@@ -278,7 +278,7 @@ class Trainer:
             try:
                 saved = torch.load(path, map_location='cpu', weights_only=True)
                 if same := saved['trained_on'] == self.digests: self._restore(saved)
-            except (RuntimeError, ValueError, LookupError, TypeError, AttributeError, EOFError, pickle.UnpicklingError) as error:
+            except (RuntimeError, ValueError, LookupError, TypeError, AttributeError, EOFError, OSError, pickle.UnpicklingError) as error:
                 raise CheckpointError(f'{path} is damaged ({type(error).__name__}): begin again in another --out; {self.out/"best.safetensors"} may still be good') from None
             if not same: raise CheckpointError(f'{self.out} was begun on other images: continue with the same data folder, or choose another --out')
         if self.step.rank: return
@@ -307,9 +307,9 @@ def usable(
     "The run's folder, or why it cannot be used; nothing is created."
     out = Path(out); told = out/'config.json'
     if resume:
-        if not told.exists(): raise CheckpointError(f'{out} holds no run to continue (no config.json): leave out --resume to begin one')
+        if not told.is_file(): raise CheckpointError(f'{out} holds no run to continue (no config.json): leave out --resume to begin one')
         try: same = _same_settings(json.loads(told.read_text()), to_json_value(config.to_dict()))
-        except (ValueError, AttributeError): raise CheckpointError(f'{told} is damaged: begin again in another --out') from None
+        except (ValueError, AttributeError, RecursionError): raise CheckpointError(f'{told} is damaged: begin again in another --out') from None
         if not same: raise ConfigError(f'{out} was begun with other settings, see {told}: continue with those, or choose another --out')
     elif out.exists() and (not out.is_dir() or any(out.iterdir())): raise ConfigError(f'{out} is not empty: say --resume to continue the run in it, or choose another --out')
     return out
@@ -341,7 +341,7 @@ def _create(out, config, about):
     if home.exists(): home.rmdir()
     os.replace(work, home)
 
-# %% ../nbs/60_training.ipynb #50fe4306
+# %% ../nbs/60_training.ipynb #a677a254
 def keep_parts(
     detector: HybridAnomalyDetector,
     samples: list, # of Sample
