@@ -313,13 +313,13 @@ def score_folder(
                 rows.append(_row(f)); bar.update()
                 if tell: tell(f)
             write_atomic(target, _encode(rows, form))
-    return _finish(out, math.ceil(len(names)/part), form), other
+    return _finish(out, math.ceil(len(names)/part), form, rank), other
 
-def _finish(out, parts, form):
+def _finish(out, parts, form, rank):
     "Count decisions; once every part is there, join csv parts to scores.csv, whichever process comes last."
     counts = Counter(r['decision'] for r in read_scores(out))
     if form == 'csv' and len(list((out/'parts').glob('part-*.csv'))) == parts:
-        with open(temporary := out/f'scores.{os.getpid()}.partial', 'w', newline='', encoding='utf-8') as f:
+        with open(temporary := out/f'scores.{rank}.partial', 'w', newline='', encoding='utf-8') as f:
             writer = csv.DictWriter(f, COLUMNS, lineterminator='\n'); writer.writeheader()
             for r in read_scores(out): writer.writerow(r | dict(regions=json.dumps(r['regions'])))
             f.flush(); os.fsync(f.fileno())
