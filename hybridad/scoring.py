@@ -259,7 +259,7 @@ def _plan(scorer, names, part, form, pictures):
     d, digest = scorer.detector, hashlib.sha256()
     for n in names: digest.update(os.fsencode(n) + b'\0')
     prompts = hashlib.sha256(b''.join(v.detach().float().cpu().numpy().tobytes() for v in d.state_dict().values())).hexdigest()[:16]
-    return dict(images=len(names), list=digest.hexdigest()[:16], prompts=prompts, backbone_hash=d.backbone.hash, config=d.config.to_dict(), image_threshold=scorer.image, pixel_threshold=scorer.pixel, source=scorer.source, part=part, format=form, pictures=pictures)
+    return dict(images=len(names), list=digest.hexdigest()[:16], prompts=prompts, backbone_hash=d.backbone.hash, image_size=d.image_size, model={k: v for k, v in d.config.model.to_dict().items() if k not in ('device', 'backbone')}, image_threshold=scorer.image, pixel_threshold=scorer.pixel, source=scorer.source, part=part, format=form, pictures=pictures)
 
 def _begin(out, plan, resume, first, wait):
     "Check the folder of a run against its plan; the first process writes it."
@@ -268,7 +268,7 @@ def _begin(out, plan, resume, first, wait):
         if not told.exists(): raise CheckpointError(f'{out} holds no scoring to continue (no scoring.json): leave out --resume to begin one')
         try: before = json.loads(told.read_text())
         except ValueError as error: raise CheckpointError(f'{told} is damaged ({error}): score into another --out') from None
-        same = lambda k: k in ('config', 'source') or before.get(k) == plan[k]
+        same = lambda k: k == 'source' or before.get(k) == plan[k]
         differs = [k for k in plan if not same(k)] if isinstance(before, dict) else ['everything']
         if differs: raise ConfigError(f"{out} was begun with another {', '.join(differs)}, see {told}: continue with the same images and settings, or choose another --out")
     elif out.exists() and (not out.is_dir() or any(p.suffix != '.partial' for p in out.iterdir())): raise ConfigError(f'{out} is not empty: say --resume to continue the scoring in it, or choose another --out')
