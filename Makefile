@@ -1,10 +1,10 @@
-# make demo | test | prepare | outputs | lab     Each builds .venv first when it is missing or older than its settings.
+# make demo | test | prepare | outputs | lab | proof     Each builds .venv first when it is missing or older than its settings.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN    := $(CURDIR)/.venv/bin
 READY  := .venv/.ready
 export PATH := $(BIN):$(PATH)
 
-.PHONY: demo test prepare outputs lab
+.PHONY: demo test prepare outputs lab proof
 
 demo: $(READY)      # find defects in pictures it has never seen: a table and one picture in runs/demo
 	rm -rf runs/demo
@@ -22,6 +22,13 @@ prepare: $(READY)   # after editing notebooks: clean them, regenerate hybridad/ 
 
 outputs: $(READY)   # run every notebook and keep what it shows, then `make prepare`
 	cd nbs && TQDM_DISABLE=1 HF_HUB_OFFLINE=1 $(BIN)/jupyter nbconvert --to notebook --execute --inplace [0-9]*.ipynb guides/*.ipynb index.ipynb
+
+proof: $(READY)     # hours: kills, 20,000 hostile files, bad inputs, 20,000 pictures, two processes; writes results/*.json and results/bad_inputs.md
+	$(BIN)/python proof/bad_inputs.py
+	HYBRIDAD_FUZZ=4000 $(BIN)/pytest tests/test_fuzz.py
+	$(BIN)/python proof/kills.py
+	$(BIN)/python proof/processes.py
+	$(BIN)/python proof/scale.py
 
 lab: $(READY)       # read and edit the notebooks
 	$(BIN)/jupyter lab nbs

@@ -24,7 +24,7 @@ setup(
     packages=find_packages(include=[cfg['lib_path'], cfg['lib_path'] + '.*']),
     package_data={cfg['lib_path']: ['backbones/mini/**/*', 'backbones/LICENSE']},
     install_requires=split(cfg['requirements']),
-    extras_require={'dev': split(cfg['dev_requirements'])},
+    extras_require={extra: split(cfg[f'{extra}_requirements']) for extra in ('dev', 'export', 'tracking')},
     entry_points={
         'console_scripts': split(cfg['console_scripts']),
         'nbdev': [f"{cfg['lib_path']}={cfg['lib_path']}._modidx:d"],

@@ -1,0 +1,38 @@
+"""`accelerate launch` with two processes against one: the same prompts to rounding, and what it costs in time.
+
+    python proof/processes.py [--out results/processes.json]
+"""
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from safetensors.torch import load_file
+
+from hybridad.synthetic import write_dataset
+
+def run(processes, data, out):
+    "Seconds of a training run with some processes on the CPU, one thread each."
+    launch = [sys.executable, '-m', 'accelerate.commands.launch', '--cpu', '--num_processes', str(processes), '--num_machines', '1', '--mixed_precision', 'no', '--dynamo_backend', 'no', '--num_cpu_threads_per_process', '1']
+    code = Path(out).with_suffix('.py'); code.write_text('import sys\nfrom hybridad.cli import hybridad_train\nsys.exit(hybridad_train(sys.argv[1:]))\n')
+    begun = time.perf_counter()
+    r = subprocess.run([*launch, str(code), '--data_path', str(data), '--epochs', '2', '--batch_size', '16', '--readout', 'exact', '--validation_fraction', '0', '--device', 'cpu', '--out', str(out)], capture_output=True, text=True)
+    assert r.returncode == 0, r.stderr[-2000:]
+    return time.perf_counter() - begun
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--out', type=Path, default=Path('results/processes.json'))
+    a = parser.parse_args(); work = Path(tempfile.mkdtemp())
+    data = write_dataset(work/'data', split='auxiliary', count=4, progress=False)
+    seconds = {n: run(n, data, work/f'run{n}') for n in (1, 2)}
+    one, two = (load_file(work/f'run{n}'/'last.safetensors') for n in (1, 2))
+    told = dict(readout='exact', batch_size=16, epochs=2, seconds={str(n): round(s, 1) for n, s in seconds.items()}, time_ratio=round(seconds[1]/seconds[2], 2), largest_difference=max(float((one[k] - two[k]).abs().max()) for k in one))
+    a.out.write_text(json.dumps(told, indent=1) + '\n'); print(json.dumps(told, indent=1))
+    shutil.rmtree(work)
+
+if __name__ == '__main__': main()

@@ -1,0 +1,129 @@
+"""Nothing is lost: runs that are killed, run out of disk or are shared by processes end in what an undisturbed run gives.
+
+A child is forked with everything in memory, so each attempt costs seconds and the kill is a real one. `make proof` kills the commands
+themselves, 25 times each."""
+import multiprocessing as mp
+import os
+import random
+import resource
+import signal
+import socket
+import time
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from hybridad.config import get_default_config
+from hybridad.data import read_mvtec
+from hybridad.detector import HybridAnomalyDetector
+from hybridad.errors import HybridadError
+from hybridad.evaluation import WordsDetector
+from hybridad.scoring import Scorer, read_scores, score_folder
+from hybridad.synthetic import picture
+from hybridad.training import Step, Trainer, fit, keep_parts, read_log
+
+FORK = mp.get_context('fork')
+CONFIG = get_default_config(epochs=6, batch_size=8, learning_rate=5e-3, device='cpu')
+Trainer.every = 0.  # save after each step, so that a kill meets a half-done epoch
+
+@pytest.fixture(scope='module')
+def samples(tmp_path_factory):
+    "Sixteen pictures with masks, in MVTec layout."
+    root = tmp_path_factory.mktemp('data')/'thing'
+    for i in range(16):
+        p = picture(5, i, 64); kind = 'good' if not p.mask.any() else 'scratch'
+        for part, pixels in ((f'test/{kind}', p.image), (f'ground_truth/{kind}', p.mask*255)):
+            if part == 'ground_truth/good': continue
+            (root/part).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels.astype('uint8')).save(root/part/f'{i:02d}.png')
+    return read_mvtec(root)
+
+@pytest.fixture(scope='module')
+def loaded(samples):
+    "One thread, the backbone, and what it said of the pictures: shared by all children."
+    torch.set_num_threads(1)
+    detector = HybridAnomalyDetector(CONFIG)
+    return detector.backbone, keep_parts(detector, samples, progress=False)
+
+def train(loaded, out, limit=None):
+    "Begin or continue a run; with `limit`, on a disk that takes files of so many bytes only."
+    if limit: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    backbone, parts = loaded
+    fit(CONFIG, parts, out, HybridAnomalyDetector(CONFIG, backbone), (out/'config.json').exists(), progress=False)
+
+def killed(target, args, seen, rng):
+    "Run in a child and kill it a moment after `seen()` changes; whether the kill came before the end."
+    child, before = FORK.Process(target=target, args=args), seen(); child.start()
+    while child.is_alive() and seen() == before: time.sleep(.002)
+    time.sleep(rng.uniform(0, .05)); child.kill(); child.join()
+    return child.exitcode == -signal.SIGKILL
+
+def state_of(out): return lambda: (out/'resume.pt').stat().st_mtime_ns if (out/'resume.pt').exists() else 0
+
+def outcome(out):
+    "Prompts and figures of a run, without the clock."
+    rows = [{k: v for k, v in r.items() if k != 'seconds'} for r in read_log(out/'log.jsonl')]
+    return [load_file(out/f'{n}.safetensors') for n in ('best', 'last')], rows
+
+@pytest.fixture(scope='module')
+def straight(loaded, tmp_path_factory):
+    train(loaded, out := tmp_path_factory.mktemp('straight')/'run')
+    return outcome(out)
+
+def same(found, wanted):
+    assert found[1] == wanted[1]
+    for ours, theirs in zip(found[0], wanted[0]):
+        assert ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
+
+def test_training_survives_kills_to_the_same_bits(loaded, straight, tmp_path):
+    out, rng = tmp_path/'run', random.Random(0)
+    kills = sum(killed(train, (loaded, out), state_of(out), rng) for _ in range(4))
+    train(loaded, out)
+    assert kills >= 3, 'the kills came too late to show anything'
+    same(outcome(out), straight)
+
+def test_full_disk_keeps_the_last_good_state(loaded, straight, tmp_path):
+    out = tmp_path/'run'; killed(train, (loaded, out), state_of(out), random.Random(0))
+    files = lambda: {p.name: p.read_bytes() for p in out.iterdir() if p.suffix in ('.pt', '.safetensors', '.json')}
+    before, pipe = files(), FORK.Pipe()
+    def attempt(end):
+        try: train(loaded, out, 2000)
+        except HybridadError as error: end.send(str(error))
+    child = FORK.Process(target=attempt, args=(pipe[1],)); child.start(); child.join()
+    assert pipe[0].poll(5), 'the run ended without an error'
+    told = pipe[0].recv()
+    assert 'free some space' in told and f'--resume --out {out}' in told
+    assert files() == before
+    train(loaded, out)
+    same(outcome(out), straight)
+
+def learn(loaded, samples, out, rank=0, world=1, port=0):
+    "Twenty steps of one of several processes, as `accelerate launch` would start it."
+    if world > 1: os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world), LOCAL_WORLD_SIZE=str(world), MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port), ACCELERATE_USE_CPU='true')
+    config = get_default_config(epochs=20, batch_size=16, device='cpu')
+    detector = HybridAnomalyDetector(config, loaded[0]); train = loaded[1][0]
+    step = Step(detector, train, 20)
+    for i in range(20): step(torch.arange(len(train)).roll(i)[:7]) # an odd number: the halves are not equal
+    if rank == 0: torch.save({n: p.detach() for n, p in detector.named_parameters()}, out)
+
+def test_two_processes_learn_what_one_learns(loaded, samples, tmp_path):
+    with socket.socket() as s: s.bind(('127.0.0.1', 0)); port = s.getsockname()[1]
+    jobs = [FORK.Process(target=learn, args=(loaded, samples, tmp_path/'two.pt', r, 2, port)) for r in range(2)]
+    for j in jobs: j.start()
+    for j in jobs: j.join(120)
+    assert [j.exitcode for j in jobs] == [0, 0]
+    learn(loaded, samples, tmp_path/'one.pt')
+    one, two = (torch.load(tmp_path/f'{n}.pt', weights_only=True) for n in ('one', 'two'))
+    assert max(float((one[n] - two[n]).abs().max()) for n in one) < 1e-5
+
+def test_scoring_survives_kills_without_gaps_or_repeats(loaded, samples, tmp_path):
+    scorer, folder = Scorer(WordsDetector(CONFIG, loaded[0]), 0., 0.), samples[0].image.parents[1]
+    def run(out): score_folder(folder, out, scorer, resume=(out/'scoring.json').exists(), part=2, progress=False)
+    run(tmp_path/'straight'); cut, rng = tmp_path/'cut', random.Random(1)
+    kills = sum(killed(run, (cut,), lambda: len(list(cut.glob('parts/*.csv'))), rng) for _ in range(3)); run(cut)
+    names = [r['image'] for r in read_scores(cut)]
+    assert kills >= 2 and len(names) == len(set(names)) == 16
+    assert (cut/'scores.csv').read_bytes() == (tmp_path/'straight'/'scores.csv').read_bytes()
+    assert not list(tmp_path.rglob('*.partial')), 'a half-written file was left'
