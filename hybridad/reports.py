@@ -89,7 +89,7 @@ def describe(
 def unlike(
     images, # (N, 3, S, S) uint8
     reference: dict|None, # from `calibration`; None = nothing is known
-    limit: float=1.5, # times the distance of the farthest validation picture
+    limit: float=1.2, # times the distance of the farthest validation picture
 ) -> list: # of N texts, '' for a picture like those of the validation part
     "How far a picture is from those the thresholds were found on, by Mahalanobis distance, and the feature that stands out."
     if not reference: return ['']*len(images)
