@@ -45,7 +45,8 @@ class FixedPrompts(nn.Module):
         "As EasonADPipeline.queries, for one draw."
         many, noisy = len(self.context), self.scale*latents + offset
         if many > 1: noisy = noisy.repeat_interleave(many, 0)
-        with QueryRecorder(self.unet, list(self.reader.pipeline.layers), stop=True) as recorder: found = recorder.run(noisy, self.timestep, self.context.repeat(latents.shape[0], 1, 1))
+        # a tracer cannot leave the UNet half-way: it sees the whole of it, and what no output needs is dropped from the graph
+        with QueryRecorder(self.unet, list(self.reader.pipeline.layers), stop=not torch.compiler.is_exporting()) as recorder: found = recorder.run(noisy, self.timestep, self.context.repeat(latents.shape[0], 1, 1))
         return {n: q.unflatten(0, (-1, many)) if self.reader.pipeline.readout == 'exact' else q for n, q in found.items()}
 
     def forward(self, images): # (B, 3, H, W) in [-1, 1] -> (B, S, S) log-ratio maps, (B,) image logits
@@ -98,7 +99,7 @@ def export_onnx(
     _need('onnx', 'onnxruntime', 'onnxscript')
     out = Path(out)
     if out.suffix != '.onnx': raise ConfigError(f'{out} does not end in .onnx: choose another --out')
-    model = FixedPrompts(detector.eval()); images = trial_images(3, detector.image_size)
+    model = FixedPrompts(detector).eval(); images = trial_images(3, detector.image_size)
     with torch.no_grad():
         program = torch.onnx.export(model, (images[:2],), input_names=['images'], output_names=['maps', 'scores'], dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), dynamo=True, verbose=False)
     told = dict(input='images (B, 3, H, W) RGB in [-1, 1]', size=detector.image_size, outputs='maps: log-ratio, scores: logit', backbone_hash=detector.backbone.hash, **(about or {}))
@@ -113,7 +114,7 @@ def export_onnx(
 
 def _gigabytes(model): return sum(p.numel()*p.element_size() for p in model.parameters())/1e9
 
-# %% ../nbs/80_export.ipynb #5afd5d2a
+# %% ../nbs/80_export.ipynb #e5284b58
 def export_textual_inversion(
     checkpoint, # file from hybridad_train
     out, # folder: normal.safetensors, abnormal.safetensors
@@ -127,7 +128,7 @@ def export_textual_inversion(
         prompts[name] = f'{word} {template}'
     return prompts
 
-# %% ../nbs/80_export.ipynb #da8e7b76
+# %% ../nbs/80_export.ipynb #f72812f7
 LEARNED = ('prompts.', 'layer_logits', 'log_temperature', 'image_offset')
 
 class LearnedPrompts(ModelHubMixin):
@@ -169,7 +170,7 @@ class LearnedPrompts(ModelHubMixin):
 
     def generate_model_card(self, *args, **kwargs): return ModelCard(card(self.about, self.metrics))
 
-# %% ../nbs/80_export.ipynb #f72812f7
+# %% ../nbs/80_export.ipynb #0b5e9854
 def push(
     prompts: LearnedPrompts,
     name: str, # 'owner/name'
@@ -180,7 +181,7 @@ def push(
     except (OSError, ValueError, httpx.HTTPError) as error:
         raise HybridadError(f"the Hub did not take {name} ({(str(error).splitlines() or [type(error).__name__])[0]}): check the name and the network, and log in with `hf auth login`") from None
 
-# %% ../nbs/80_export.ipynb #44c5e456
+# %% ../nbs/80_export.ipynb #4f38900c
 def _figures(metrics):
     "The table of a metrics.json with its floors, or a sentence that there is none."
     if not metrics.get('categories'): return 'No table was stored beside the checkpoint.'
