@@ -94,9 +94,11 @@ def trace_onnx(
     about: dict|None=None, # kept in the file's metadata, such as thresholds
 ): # torch.onnx.ONNXProgram: images -> maps, scores, any batch size
     "The graph from images to maps, with what it expects written into it."
+    from onnxscript.optimizer import fold_constants, remove_unused_nodes
     d = model.reader
     with torch.no_grad():
-        program = torch.onnx.export(model, (trial_images(2, d.image_size),), input_names=['images'], output_names=['maps', 'scores'], dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), dynamo=True, verbose=False)
+        program = torch.onnx.export(model, (trial_images(2, d.image_size),), input_names=['images'], output_names=['maps', 'scores'], dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), dynamo=True, verbose=False, optimize=False)
+    fold_constants(program.model); remove_unused_nodes(program.model) # the rest onnxruntime does when it loads the file
     told = dict(input='images (B, 3, H, W) RGB in [-1, 1]', size=d.image_size, outputs='maps: log-ratio, scores: logit', backbone_hash=d.backbone.hash, **(about or {}))
     program.model.metadata_props['hybridad'] = json.dumps(told)
     return program
