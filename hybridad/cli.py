@@ -490,13 +490,14 @@ def hybridad_score(a):
     from tqdm.auto import tqdm
     rank, world, _ = processes(); out = _shared(a.out, 'score', world)
     out = _writable(out) if a.resume else _free(out)
-    find_images(a.images) # complains before the backbone is loaded
+    total = len(find_images(a.images)[0]) # complains before the backbone is loaded
     scorer, begun = load_scorer(a.checkpoint_path, a.backbone, a.device, a.other_backbone, a.threshold, a.pixel_threshold), time.perf_counter()
     if rank == 0: print(f'{scorer.source}\nanomalous from {scorer.image:.3f}, regions from {scorer.pixel:.3f}\n')
     counts, other = score_folder(a.images, out, scorer, a.resume, a.part, a.format, a.pictures, a.batch_size, a.num_workers, tell=None if a.quiet else lambda f: tqdm.write(told(f)))
-    if other and rank == 0: print('\nleft alone, no image by name: ' + ', '.join(f'{n} {kind}' for kind, n in sorted(other.items())))
+    if counts.total() < total: return # other processes are still at it: the last one tells
+    if other: print('\nleft alone, no image by name: ' + ', '.join(f'{n} {kind}' for kind, n in sorted(other.items())))
     print(f'\n{counts.total()} images, ' + ', '.join(f'{counts[k]} {k}' for k in ('anomalous', 'normal', 'unreadable')) + f', {time.perf_counter() - begun:.0f} s: {out}')
-    return 3 if counts['unreadable'] else 0
+    return 3 if counts['unreadable'] and world == 1 else 0
 
 # %% ../nbs/90_cli.ipynb #41067c68
 def _export(parser):

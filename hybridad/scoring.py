@@ -297,6 +297,7 @@ def score_folder(
     "Score a folder in parts that survive a kill; under accelerate each process takes its share of the parts."
     if form not in ('csv', 'parquet'): raise ConfigError(f"format '{form}' does not exist: choose csv or parquet")
     if pictures not in ('all', 'anomalous', 'none'): raise ConfigError(f"pictures '{pictures}' does not exist: choose all, anomalous or none")
+    check('batch_size', batch_size, int); check('num_workers', num_workers, int)
     if part < 1: raise ConfigError(f'part {part} is out of range: choose at least 1')
     if form == 'parquet' and not find_spec('pyarrow'): raise ConfigError('parquet needs pyarrow: pip install pyarrow, or choose csv')
     out, (rank, world, wait), (names, refused, other) = Path(out), processes(), find_images(paths)

@@ -141,9 +141,11 @@ def read_log(path): # list of dicts
 # %% ../nbs/60_training.ipynb #69aba82c
 def processes(): # rank, number of processes, function that waits for all of them
     "Which of how many this process is under `accelerate launch`; alone otherwise."
-    if int(os.environ.get('WORLD_SIZE', 1)) == 1: return 0, 1, lambda: None
+    world = int(os.environ.get('WORLD_SIZE', 1))
+    if world == 1: return 0, 1, lambda: None
     from accelerate import PartialState
-    state = PartialState()
+    state = PartialState(cpu=not torch.accelerator.is_available() or os.environ.get('ACCELERATE_USE_CPU', '').lower() in ('1', 'true', 'yes'))
+    if state.num_processes != world: raise ConfigError(f'{world} processes were started and {state.num_processes} found each other: launch with accelerate launch, or with torchrun and ACCELERATE_USE_CPU=true on processors')
     return state.process_index, state.num_processes, state.wait_for_everyone
 
 class Step:
@@ -357,10 +359,12 @@ def keep_parts(
 
 class _Trackers:
     "TensorBoard or trackio through accelerate; log.jsonl is written with or without them."
-    def __init__(self, names, config, out, device):
+    @staticmethod
+    def check(names):
         for n in names:
             if n not in ('tensorboard', 'trackio'): raise ConfigError(f"tracker '{n}' does not exist: choose tensorboard or trackio")
             if not importlib.util.find_spec(n): raise ConfigError(f"tracker '{n}' is not installed: pip install 'hybridad[tracking]', or leave it out")
+    def __init__(self, names, config, out, device):
         self.to = None
         if not names: return
         from accelerate import Accelerator
@@ -403,7 +407,7 @@ def fit(
 ): # the detector with the learnables of the best epoch
     "Learn the prompts; the folder appears once all images have been read."
     out, (rank, _, wait) = usable(out, config, resume), processes()
-    wait()
+    _Trackers.check(trackers); wait()
     detector = detector or HybridAnomalyDetector(config)
     train, valid = samples if isinstance(samples, tuple) else keep_parts(detector, samples, progress)
     trainer = Trainer(detector, train, valid, out, accumulate, loss_fn)

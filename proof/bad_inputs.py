@@ -22,7 +22,7 @@ from hybridad import cli
 from hybridad.backbone import MINI
 from hybridad.config import get_default_config
 from hybridad.detector import HybridAnomalyDetector, read_checkpoint
-from hybridad.synthetic import picture
+from hybridad.synthetic import categories_of, picture
 
 def png(width, height, data=b''):
     "A PNG that claims a size."
@@ -32,7 +32,7 @@ def png(width, height, data=b''):
 def folder(root, count=6, size=64):
     "A small data set in MVTec layout."
     for i in range(count):
-        p = picture(3, i*5, size); kind = 'crack' if p.mask.any() else 'good'
+        kind = 'good' if i % 2 else 'crack'; p = picture(3, i*5, size, kind='good' if i % 2 else categories_of('auxiliary')[1][0])
         for part, pixels in ((f'test/{kind}', p.image), (f'ground_truth/{kind}', (p.mask*255).astype(np.uint8))):
             if part == 'ground_truth/good': continue
             (root/part).mkdir(parents=True, exist_ok=True); Image.fromarray(pixels).save(root/part/f'{i}.png')

@@ -1,9 +1,10 @@
-"""`accelerate launch` with two processes against one: the same prompts to rounding, and what it costs in time.
+"""Two processes against one through accelerate: the same prompts to rounding, and what it costs in time.
 
     python proof/processes.py [--out results/processes.json]
 """
 import argparse
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -16,12 +17,13 @@ from safetensors.torch import load_file
 from hybridad.synthetic import write_dataset
 
 def run(processes, data, out):
-    "Seconds of a training run with some processes on the CPU, one thread each."
-    launch = [sys.executable, '-m', 'accelerate.commands.launch', '--cpu', '--num_processes', str(processes), '--num_machines', '1', '--mixed_precision', 'no', '--dynamo_backend', 'no', '--num_cpu_threads_per_process', '1']
-    code = Path(out).with_suffix('.py'); code.write_text('import sys\nfrom hybridad.cli import hybridad_train\nsys.exit(hybridad_train(sys.argv[1:]))\n')
+    "Seconds of a training run with some processes on the CPU, one thread each; `accelerate launch` starts several on devices only, so torchrun does here."
+    code = out.with_suffix('.py'); code.write_text('import sys\nfrom hybridad.cli import hybridad_train\nsys.exit(hybridad_train(sys.argv[1:]))\n')
+    launch = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', str(processes)]
     begun = time.perf_counter()
-    r = subprocess.run([*launch, str(code), '--data_path', str(data), '--epochs', '2', '--batch_size', '16', '--readout', 'exact', '--validation_fraction', '0', '--device', 'cpu', '--out', str(out)], capture_output=True, text=True)
+    r = subprocess.run([*launch, str(code), '--data_path', str(data), '--epochs', '2', '--batch_size', '16', '--readout', 'exact', '--validation_fraction', '0', '--device', 'cpu', '--out', str(out)], capture_output=True, text=True, env=os.environ | dict(ACCELERATE_USE_CPU='true', OMP_NUM_THREADS='1'))
     assert r.returncode == 0, r.stderr[-2000:]
+    assert json.loads((out/'provenance.json').read_text())['processes'] == processes
     return time.perf_counter() - begun
 
 def main():

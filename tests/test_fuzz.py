@@ -15,7 +15,7 @@ from hybridad.errors import HybridadError
 from hybridad.scoring import COLUMNS, Photos, _encode, read_scores
 from hybridad.training import read_log, usable
 
-CASES = int(os.environ.get('HYBRIDAD_FUZZ', 60))
+CASES = int(os.environ.get('HYBRIDAD_FUZZ', 300))
 fuzz = settings(max_examples=CASES, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 
 def encoded(form, mode='RGB', **options):

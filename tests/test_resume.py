@@ -105,6 +105,7 @@ def learn(loaded, samples, out, rank=0, world=1, port=0):
     config = get_default_config(epochs=20, batch_size=16, device='cpu')
     detector = HybridAnomalyDetector(config, loaded[0]); train = loaded[1][0]
     step = Step(detector, train, 20)
+    assert (step.rank, step.world) == (rank, world)
     for i in range(20): step(torch.arange(len(train)).roll(i)[:7]) # an odd number: the halves are not equal
     if rank == 0: torch.save({n: p.detach() for n, p in detector.named_parameters()}, out)
 
