@@ -95,7 +95,8 @@ _CODE = attention, pipeline, prompt_learner, losses, detector_module, training, 
 
 def _key(variant, config, bench): # 16 hex digits
     "A hash of everything that a result depends on."
-    own = [inspect.getsource(o) for o in (variant.loss, variant.detector) if o is not None]
+    methods = [f for c in variant.detector.__mro__ if issubclass(c, HybridAnomalyDetector) for f in vars(c).values() if inspect.isfunction(f)]  # a class made in a notebook has no source of its own
+    own = [inspect.getsource(o) for o in (*([variant.loss] if variant.loss else []), *methods)]
     code = [inspect.getsource(m) for m in _CODE] + own
     text = json.dumps([config.to_dict(), bench.data, bench.backbone.hash, code], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
