@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from matplotlib import colormaps
 from PIL import Image, ImageDraw, ImageOps
-from scipy.ndimage import find_objects, label
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
@@ -27,6 +26,7 @@ from .data import as_rgb, image_tensor, open_image, write_atomic
 from .detector import HybridAnomalyDetector, smooth
 from .errors import CheckpointError, ConfigError, DataError
 from .evaluation import WordsDetector
+from .reports import patches
 from .training import processes
 
 # %% ../nbs/64_scoring.ipynb #49bd2211
@@ -37,13 +37,9 @@ def regions_of(
     height: int,
 ): # list of {box: [left, top, right, bottom] px, area: px, peak: highest value}, strongest first
     "The connected patches of a map, in pixels of the photograph."
-    marked, _ = label(heat >= cut, np.ones((3, 3)))
-    sy, sx, found = height/heat.shape[0], width/heat.shape[1], []
-    for k, (ys, xs) in enumerate(find_objects(marked), 1):
-        inside = marked[ys, xs] == k
-        box = [math.floor(xs.start*sx), math.floor(ys.start*sy), math.ceil(xs.stop*sx), math.ceil(ys.stop*sy)]
-        found.append(dict(box=box, area=max(1, round(float(inside.sum())*sx*sy)), peak=round(float(heat[ys, xs][inside].max()), 4)))
-    return sorted(found, key=lambda r: -r['peak'])
+    sy, sx = height/heat.shape[0], width/heat.shape[1]
+    return [dict(box=[math.floor(xs.start*sx), math.floor(ys.start*sy), math.ceil(xs.stop*sx), math.ceil(ys.stop*sy)],
+                 area=max(1, round(cells*sx*sy)), peak=round(peak, 4)) for ys, xs, cells, peak in patches(heat, cut)]
 
 # %% ../nbs/64_scoring.ipynb #b57ad3ad
 def upright(

@@ -31,7 +31,7 @@ def main():
     parser.add_argument('--out', type=Path, default=Path('results/processes.json'))
     a = parser.parse_args(); work = Path(tempfile.mkdtemp())
     data = write_dataset(work/'data', split='auxiliary', count=4, progress=False)
-    told = dict(batch_size=16, epochs=2)
+    told = dict(command='python proof/processes.py', date=time.strftime('%Y-%m-%d'), batch_size=16, epochs=2)
     for readout in ('replay', 'exact'):
         seconds = {n: round(run(n, readout, data, work/f'{readout}{n}'), 1) for n in (1, 2)}
         one, two = (load_file(work/f'{readout}{n}'/'last.safetensors') for n in (1, 2))
