@@ -115,7 +115,7 @@ def learnable(
     if limit and len(chosen) > limit: chosen = [chosen[i*len(chosen)//limit] for i in range(limit)]
     return chosen
 
-LEARN = dict(learning_rate=5e-3, ctx_init=None) # how the demo and the ablation learn prompts on the embedded backbone
+LEARN = dict(learning_rate=2e-3, ctx_init=['flawless perfect normal intact clean', 'damaged broken defective faulty anomalous']) # how the demo and the ablation learn prompts on the embedded backbone
 
 def _train(parser):
     _data_arguments(parser); _backbone_arguments(parser)
@@ -414,7 +414,7 @@ def hybridad_ablation(a):
     chosen = [v for v in variants if not a.only or v.name in a.only or v.name == 'default']
     out, begun = _writable(a.out), time.perf_counter(); out.mkdir(parents=True, exist_ok=True)
     learn, test = _ablation_sets(a)
-    config = get_default_config(epochs=a.epochs, batch_size=32, learning_rate=LEARN['learning_rate'], ctx_init=LEARN['ctx_init'], device=a.device)
+    config = get_default_config(epochs=a.epochs, batch_size=32, **LEARN, device=a.device)
     table = ablate(chosen, Bench(config, learn, test, backbone), out, 1 if a.small else a.seeds)
     from hybridad.data import write_atomic
     from hybridad.plots import ablation_chart, save_figure

@@ -1,6 +1,7 @@
-"""Turn a finished pretraining run into the embedded backbone: python tools/ship_backbone.py runs/mini
+"""Turn a finished pretraining run into the embedded backbone: python tools/ship_backbone.py runs/mini3 [runs/mini2/backbone]
 
-Chooses the timestep on a validation part of the auxiliary categories, copies the diffusers folder to hybridad/backbones/mini,
+With an earlier backbone given, the one it began with, its weights are averaged in. Chooses its share and the timestep on a validation part of
+the auxiliary categories, copies the diffusers folder to hybridad/backbones/mini,
 draws samples, writes the model card and results/pretraining.json. Prompts fit one set of weights only: `tools/measure.py demo` puts new ones there."""
 import json
 import shutil
@@ -10,37 +11,52 @@ from pathlib import Path
 
 import torch
 from diffusers import StableDiffusionPipeline
+from safetensors.torch import load_file, save_file
 
 from hybridad.backbone import load_backbone
-from hybridad.cli import LEARN
 from hybridad.config import get_default_config
 from hybridad.data import read_mvtec
-from hybridad.detector import HybridAnomalyDetector
-from hybridad.evaluation import write_json
+from hybridad.evaluation import WordsDetector, write_json
 from hybridad.plots import map_grid, save_figure
 from hybridad.pretraining import GROUND, Recipe
 from hybridad.synthetic import HELD_OUT_CATEGORIES, HELD_OUT_KINDS, write_dataset
-from hybridad.training import fit, keep_parts, read_log, validate
+from hybridad.training import KeptInputs, validate
 
-from measure import ROOT, RUNS, about, fresh
+from measure import ROOT, RUNS, about
 
 TIMESTEPS = (1, 10, 30)
 PROMPTS = [f'a photo of a {w}' for w in ('flawless carpet', 'flawless grid', 'perfect wood', 'intact gear', 'clean granite', 'damaged plaster with a hole')]
 
-def choose_timestep(backbone): # timestep, {timestep: validation figures}
-    "Prompts learned at each timestep, compared on the validation part; held-out categories take no part."
-    folder, cache = RUNS/'ship', RUNS/f'timesteps-{backbone.hash}.json'
-    if cache.exists(): found = {int(t): v for t, v in json.loads(cache.read_text()).items()}; return max(found, key=lambda t: found[t]['val_score']), found
+SHARES = (0., .1, .2, .3, .4, .5)
+PARTS = ('unet/diffusion_pytorch_model.safetensors', 'text_encoder/model.safetensors')
+
+def validation_samples():
+    folder = RUNS/'ship'
     if not folder.exists(): write_dataset(folder, seed=77, split='auxiliary', count=16)
-    samples = [s for s in read_mvtec(folder) if s.split == 'test']
-    found, parts = {}, None
-    for t in TIMESTEPS:
-        detector = HybridAnomalyDetector(get_default_config(epochs=8, batch_size=32, timestep=t, **LEARN), backbone)
-        parts = keep_parts(detector, samples) if parts is None else tuple(k.asked_again(detector) for k in parts)
-        found[t], _ = validate(fit(detector.config, parts, fresh(f'timestep{t}'), detector), parts[1])
-        print(t, {k: round(v, 4) for k, v in found[t].items()})
-    write_json(cache, found)
-    return max(found, key=lambda t: found[t]['val_score']), found
+    return [s for s in read_mvtec(folder) if s.split == 'test']
+
+def between(source, earlier, share): # folder of a backbone
+    "Weights between two sittings of one run (Wortsman et al. 2022, model soups)."
+    folder = RUNS/'averaged'
+    if folder.exists(): shutil.rmtree(folder)
+    shutil.copytree(source, folder)
+    for p in PARTS if share else ():
+        old, new = load_file(earlier/p), load_file(source/p)
+        save_file({k: (share*old[k].float() + (1 - share)*v.float()).to(v.dtype) for k, v in new.items()}, folder/p, {'format': 'pt'})
+    return folder
+
+def choose(source, earlier): # share of the earlier weights, timestep, [figures of each choice]
+    "What reads best with hand-written words on validation pictures; held-out categories take no part."
+    rows, kept = [], None
+    for share in SHARES if earlier else (0.,):
+        backbone = load_backbone(str(between(source, earlier, share)), 'cpu')
+        for t in TIMESTEPS:
+            words = WordsDetector(get_default_config(timestep=t), backbone)
+            kept = KeptInputs(words, validation_samples()) if kept is None else kept.asked_again(words)
+            rows.append(dict(share=share, timestep=t, **validate(words, kept)[0]))
+            print({k: round(v, 4) for k, v in rows[-1].items()})
+    best = max(rows, key=lambda r: r['val_score'])
+    return best['share'], best['timestep'], rows
 
 CARD = """---
 license: cc-by-4.0
@@ -63,10 +79,10 @@ vocabulary. Left out altogether: the categories {held_categories} and the defect
 
 ## Recipe
 
-`{command}` with the settings of `recipe.json`: an autoencoder (L1, gradient L1, a trace of KL; {vae_steps:,} steps), every picture encoded once, then
+`{command}` with the settings of `recipe.json`: an autoencoder (L1, gradient L1, a trace of KL; {vae_steps:,} steps, of the first sitting), every picture encoded once, then
 {steps:,} steps of the UNet and the text encoder together, the first {full_from:,} on crops of 16x16 latents. Each batch is denoised (epsilon prediction);
 three quarters of it are also read as hybridad reads them, and the log-ratio of a damaged and a flawless prompt over the up-block layers is taught the
-defect mask by balanced cross entropy (defect cells, background, strongest cells of the picture). What is shipped is the moving average ({ema}), in float16.
+defect mask by balanced cross entropy (defect cells, background, strongest cells of the picture). The moving average ({ema}) is kept, in float16.
 {begun}
 Hours on two CPU cores ({cpu}), all sittings: {hours:.1f}. Last losses: {final}.
 Timestep {timestep} was chosen on a validation part of the auxiliary categories, see `results/pretraining.json`.
@@ -78,8 +94,10 @@ words; any other word falls into pieces it was never shown. Samples are rough te
 """
 
 BEGUN = """
-The run began with the weights of an earlier sitting: `{command}`, {hours:.1f} hours, losses {terms}. The autoencoder is that sitting's, and it drew another
-{pictures:,} pictures, from seed {seed}; its settings and log are in `results/pretraining.json`.
+It began with the weights of an earlier sitting: `{command}`, {hours:.1f} hours, losses {terms}, another {pictures:,} pictures from seed {seed}.
+"""
+AVERAGED = """
+What is shipped lies between both sittings: {share:.0%} of the earlier weights, the rest of the later ones, as the validation pictures chose.
 """
 
 def hours_of(log):
@@ -87,11 +105,12 @@ def hours_of(log):
     times = [r['time'] for r in log]
     return sum(b - a for a, b in zip(times, times[1:]) if b - a < 600)/3600
 
-def ship(run):
-    run = Path(run); recipe, log = json.loads((run/'recipe.json').read_text()), read_log(run/'log.jsonl')
-    source, target = run/'backbone', ROOT/'hybridad'/'backbones'/'mini'
+def ship(run, earlier=None):
+    run = Path(run); source = run/'backbone'; recipe, log = json.loads((run/'recipe.json').read_text()), [json.loads(row) for row in (run/'log.jsonl').read_text().splitlines()]
+    target = ROOT/'hybridad'/'backbones'/'mini'
+    share, timestep, found = choose(source, earlier and Path(earlier))
+    source = between(source, earlier and Path(earlier), share)
     backbone, hours = load_backbone(str(source), 'cpu'), hours_of(log)
-    timestep, found = choose_timestep(backbone)
     vocabulary = {n: (run/'tokenizer'/n if (run/'tokenizer').exists() else target/'tokenizer'/n).read_bytes() for n in ('vocab.json', 'merges.txt')}
     if target.exists(): shutil.rmtree(target)
     shutil.copytree(source, target)
@@ -108,18 +127,20 @@ def ship(run):
     chosen = ' '.join(f'{k}={str(v).lower() if isinstance(v, bool) else v}' for k, v in recipe.items() if v != usual[k])
     facts, told = about(f'hybridad_backbone --out {run}' + (f' --set {chosen}' if chosen else '')), ROOT/'results'/'pretraining.json'
     before = json.loads(told.read_text()) if recipe['start'] == 'mini' and told.exists() else None  # the sitting that made the weights this run began with
-    begun = BEGUN.format(**before, seed=before['recipe']['seed'], terms=', '.join(before['final'])) if before else ''
-    spent, sitting = hours, before
-    while sitting: spent, sitting = spent + sitting['hours'], sitting.get('before')
+    if before and before['command'] == facts['command']: before = before['before']  # this run was shipped before
+    begun, spent, sitting = AVERAGED.format(share=share) if share else '', hours, before
+    while sitting:
+        begun += BEGUN.format(**sitting, seed=sitting['recipe']['seed'], terms=', '.join(sitting['final']))
+        spent, sitting = spent + sitting['hours'], sitting.get('before')
     terms = ('mse', *GROUND); final = {k: last[k] for k in terms}
     size = lambda m: sum(p.numel() for p in m.parameters())/1e6
     unet, text, vae = size(backbone.unet), size(backbone.text_encoder), size(backbone.vae)
-    (target/'README.md').write_text(CARD.format(**recipe, **facts, begun=begun, **{'unet': unet, 'text': text, 'vae': vae}, millions=unet + text + vae, hours=spent, final=final, timestep=timestep,
+    (target/'README.md').write_text(CARD.format(**recipe, **facts, begun=begun, **{'unet': unet, 'text': text, 'vae': vae}, millions=unet + text + vae, hours=spent, final=', '.join(f'{k} {v:.3f}' for k, v in final.items()), timestep=timestep,
         prompts='; '.join(p[13:] for p in PROMPTS), held_categories=', '.join(HELD_OUT_CATEGORIES), held_kinds=' and '.join(HELD_OUT_KINDS)))
     keep = [{k: r[k] for k in ('step', *terms)} for r in rows]
     write_json(told, dict(facts, recipe=recipe, hours=hours, pictures=recipe['pictures'], crops_and_pictures_seen=last['seen'], final=final,
-        timestep=timestep, timesteps={str(t): v for t, v in found.items()}, autoencoder=[{k: r[k] for k in ('step', 'l1', 'loss')} for r in log if r['stage'] == 'vae'] or before['autoencoder'], log=keep, before=before))
+        timestep=timestep, share_of_earlier=share, choices=found, autoencoder=[{k: r[k] for k in ('step', 'l1', 'loss')} for r in log if r['stage'] == 'vae'] or before['autoencoder'], log=keep, before=before))
 
 if __name__ == '__main__':
     torch.set_num_threads(2)
-    ship(sys.argv[1])
+    ship(*sys.argv[1:3])
