@@ -41,10 +41,11 @@ def standard_variants(
     def rows(group, **named): return [Variant(name.replace('_', ' '), group, settings) for name, settings in named.items()]
     out = [Variant('default', 'default')]
     out += [Variant('words, nothing learned', 'prompts', dict(epochs=0), detector=WordsDetector)]
-    out += rows('prompts', contexts_only=dict(depth=1), started_from_noise=dict(ctx_init=None), **{f'{k} contexts': dict(n_ctx=k) for k in (4, 8)})
+    out += rows('prompts', start_words_nothing_learned=dict(epochs=0), contexts_only=dict(depth=1), started_from_noise=dict(ctx_init=None), **{f'{k} contexts': dict(n_ctx=k) for k in (4, 8)})
     out += rows('prompts', **{f'depth {d}': dict(depth=d) for d in range(2, min(backbone.depth, 9))})
     out += rows('read-out', exact=dict(readout='exact'), joint=dict(readout='joint'), own_mass=dict(mass='own'))
     out += rows('timestep', **{f't = {t}': dict(timestep=t) for t in (1, 10, 30, 100, 300) if t != backbone.timestep}, no_noise=dict(noise=False), four_noise_draws=dict(draws=4))
+    out += rows('views', two_views=dict(views=2), four_views=dict(views=4))
     out += rows('layers', **{f'only {p}': dict(layers=[p]) for p in ('down', 'mid', 'up_blocks.0', 'up_blocks.1', 'up_blocks.2')}, all_layers=dict(layers=['down', 'mid', 'up']), equal_layer_weights=dict(learn_layer_weights=False))
     out += rows('loss', **{f'without {term}': dict(loss_weights={term: 0.}) for term in LOSS_WEIGHTS})
     return out + rows('score', maximum=dict(score='max'), mean_ratio=dict(score='mean_ratio'), top_5_percent=dict(top_fraction=.05), smoothing_1=dict(smoothing=1.))
@@ -60,7 +61,7 @@ class Bench:
         progress: bool=True,
     ):
         self.config, self.learn, self.test, self.backbone, self.progress = config, learn, test, backbone, progress
-        self.truth, self.kept, self.base = Truth(test, config.data.eval_size, progress=progress), {}, None
+        self.truth, self.kept, self.base = Truth(test, config.data.eval_size, progress=progress), {}, {}
         self.data = hashlib.sha256(''.join(training.digests(learn) + training.digests(test)).encode()).hexdigest()[:16]
 
     def configured(self, variant: Variant, seed: int): # Config
@@ -73,11 +74,11 @@ class Bench:
     def inputs(self, detector): # (learn, valid) KeptInputs, test KeptInputs
         "What the frozen parts say to a detector of these settings."
         m = detector.config.model
-        key = m.readout, m.timestep, m.draws, m.noise, tuple(detector.pipeline.layers), m.seed, detector.config.training.loss_weights['consistency'] > 0
+        key = m.views, m.readout, m.timestep, m.draws, m.noise, tuple(detector.pipeline.layers), m.seed, detector.config.training.loss_weights['consistency'] > 0
         if key not in self.kept:
             self.kept.clear()  # one set of queries at a time: memory stays flat however long the list
-            if self.base is None: self.base = (*keep_parts(detector, self.learn, self.progress), KeptInputs(detector, self.test, progress=self.progress))
-            self.kept[key] = [k.asked_again(detector, self.progress) if k else None for k in self.base]
+            if m.views not in self.base: self.base[m.views] = (*keep_parts(detector, self.learn, self.progress), KeptInputs(detector, self.test, progress=self.progress))
+            self.kept[key] = [k.asked_again(detector, self.progress) if k else None for k in self.base[m.views]]
         return self.kept[key]
 
 # %% ../nbs/63_ablation.ipynb #1563e577

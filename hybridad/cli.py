@@ -124,14 +124,14 @@ def _train(parser):
     parser.add_argument('--resume', action='store_true', help='continue the run in --out')
     parser.add_argument('--accumulate', type=int, default=1, help='pieces that a batch is learned in, to save memory')
     parser.add_argument('--log_with', nargs='+', default=(), help='tensorboard, trackio; log.jsonl is always written')
-    for name, kind in dict(epochs=int, batch_size=int, learning_rate=float, readout=str, mass=str, timestep=int, draws=int, image_size=int, eval_size=int, seed=int, validation_fraction=float, smoothing=float).items():
+    for name, kind in dict(epochs=int, batch_size=int, learning_rate=float, readout=str, mass=str, timestep=int, draws=int, views=int, image_size=int, eval_size=int, seed=int, validation_fraction=float, smoothing=float).items():
         parser.add_argument(f'--{name}', type=kind, default=argparse.SUPPRESS, help='default: see hybridad.config')
     parser.add_argument('--layers', nargs='+', default=argparse.SUPPRESS, help="beginnings of layer names, as 'up' or 'up_blocks.1'")
 
 def _config(a):
     "The configuration that the flags describe."
     from hybridad.config import get_debug_config, get_default_config
-    names = ('epochs', 'batch_size', 'learning_rate', 'readout', 'mass', 'timestep', 'draws', 'image_size', 'eval_size', 'seed', 'validation_fraction', 'smoothing', 'layers')
+    names = ('epochs', 'batch_size', 'learning_rate', 'readout', 'mass', 'timestep', 'draws', 'views', 'image_size', 'eval_size', 'seed', 'validation_fraction', 'smoothing', 'layers')
     told = {k: getattr(a, k) for k in names if hasattr(a, k)}
     told |= dict(data_path=str(a.data_path), layout=a.dataset, num_workers=a.num_workers, device=a.device, **({'categories': a.categories} if a.categories else {}))
     if a.backbone: told['backbone'] = a.backbone

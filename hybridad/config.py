@@ -58,7 +58,7 @@ def inside(
     return above and (value <= high if interval[-1]==']' else value < high)
 
 # %% ../nbs/01_config.ipynb #63dba1ea
-_LIMITS = dict(n_ctx='[1, 64]', depth='[1, 64]', t_n_ctx='[1, 64]', timestep='[0, 999]', draws='[1, inf)', temperature='(0, inf)',
+_LIMITS = dict(n_ctx='[1, 64]', depth='[1, 64]', t_n_ctx='[1, 64]', timestep='[0, 999]', draws='[1, inf)', views='[1, 4]', temperature='(0, inf)',
     smoothing='[0, inf)', top_fraction='(0, 1]', map_size='[1, 1024]', seed='[0, inf)', image_size='[8, 4096]', eval_size='[8, 4096]',
     num_workers='[0, 64]', validation_fraction='[0, 1)', epochs='[0, inf)', batch_size='[1, inf)', learning_rate='(0, inf)',
     weight_decay='[0, inf)', grad_clip='(0, inf)', warmup_fraction='[0, 1]')
@@ -139,6 +139,7 @@ class ModelConfig(Section):
     mass: str = 'competing' # whether the two prompts compete for attention or each keep their own
     timestep: int|None = None # diffusion step 0..999; None = the backbone's own
     draws: int = 1 # noise draws averaged per image
+    views: int = 1 # views averaged per image when scoring: itself, mirrored, upside down, both
     noise: bool = True # False = read the clean latent at the timestep, as D2D does
     layers: list|None = None # names of attention layers; None = the backbone's own
     temperature: float = 1.0 # divides the logits of the maps

@@ -115,12 +115,11 @@ class LinearProbe(HybridAnomalyDetector):
             torch.manual_seed(self.config.model.seed)
             self.heads = nn.ModuleList([nn.Linear(layer.to_q.out_features, 1) for layer in self.pipeline.layers.values()]).to(self.backbone.device)
     def text(self): return None
-    def read(self, queries, text, mirrored=False): # (B, 2, S, S): zero, and the probe's logit
+    def read(self, queries, text): # (B, 2, S, S): zero, and the probe's logit
         size = (self.pipeline.map_size,)*2
         logits = [F.interpolate(head(q[n].float()).movedim(-1, 1), size=size, mode='bilinear', align_corners=False)[:, 0]
                   for q in queries for n, head in zip(self.pipeline.layers, self.heads)]
-        masses = torch.stack([torch.zeros_like(logits[0]), sum(logits)/len(queries)], 1)
-        return masses.flip(-1) if mirrored else masses
+        return torch.stack([torch.zeros_like(logits[0]), sum(logits)/len(queries)], 1)
 
 # %% ../nbs/61_evaluation.ipynb #0386cfc1
 def evaluate(

@@ -143,7 +143,7 @@ class Scorer:
         "Look at some photographs."
         seen, d, read = [b for b in batch if 'image' in b], self.detector, iter(())
         if seen:
-            got = d.outputs(d.read(d.queries(torch.stack([b['image'] for b in seen]), self.text), self.text))
+            got = d.outputs(d.masses(torch.stack([b['image'] for b in seen]), self.text, range(d.config.model.views)))
             read = zip(smooth(got['logits'], d.config.model.smoothing).float().cpu().numpy(), got['image_logits'].diff(dim=1)[:, 0].cpu().double().tolist())
         return [self._finding(b, *next(read)) if 'image' in b else Finding(b['path'], reason=b['reason']) for b in batch]
 

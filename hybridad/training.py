@@ -19,10 +19,10 @@ from tqdm.auto import tqdm
 from .attention import log_ratio
 from .config import Config
 from .data import fingerprint, make_loader, sample_digest, split_validation, stable_number, write_atomic
-from .detector import HybridAnomalyDetector, smooth
+from .detector import HybridAnomalyDetector, smooth, turned
 from .errors import CheckpointError, ConfigError, DataError, HybridadError
 from .losses import CrossAttentionLoss
-from .metrics import anomaly_metrics, f1_threshold, mean_metrics, to_json_value
+from .metrics import anomaly_metrics, f1_threshold, mean_metrics, rate_threshold, to_json_value
 
 # %% ../nbs/60_training.ipynb #58969838
 def _memory_of(queries): return sum(q[0].numel()*2 for q in queries.values())
@@ -32,17 +32,18 @@ class KeptInputs:
     def __init__(self,
         detector: HybridAnomalyDetector,
         samples: list, # of Sample
-        mirrored: bool=False, # keep the mirrored view too, for the consistency term
+        views: int|None=None, # how many are kept; None: those that a score is averaged over
         budget: float=2e9, # bytes of queries that may be kept; above that they are recomputed in each step
         progress: bool=True,
     ):
         if not samples: raise DataError('there is no image to learn from or to score: check data_path and categories')
         m, d = detector.config.model, detector.config.data
-        self.samples, self.views, self.latents, self.queries = samples, 1 + mirrored, [[] for _ in range(1 + mirrored)], None
+        self.samples, self.views, self.queries = samples, views or m.views, None
+        self.latents = [[] for _ in range(self.views)]
         masks, labels, known = [], [], []
         loader = make_loader(samples, detector.image_size, 32, num_workers=d.num_workers, mask_size=m.map_size)
         for batch in tqdm(loader, desc='encode images', disable=not progress, leave=False):
-            for view, kept in enumerate(self.latents): kept.append(detector.backbone.encode_image(batch['images'].flip(-1) if view else batch['images']).cpu())
+            for view, kept in enumerate(self.latents): kept.append(detector.backbone.encode_image(turned(batch['images'], view)).cpu())
             masks.append(batch['targets']['masks'].bool()); labels.append(batch['targets']['labels']); known.append(batch['has_mask'])
         self.latents = [torch.cat(z) for z in self.latents]
         self.masks, self.labels, self.known, self.budget = torch.cat(masks), torch.cat(labels), torch.cat(known), budget
@@ -73,23 +74,24 @@ class KeptInputs:
         detector: HybridAnomalyDetector,
         index, # (B,) LongTensor of samples
         text, # (2, L, D) text features
-        view: int=0, # 1: mirrored, and turned back
+        view: int=0, # read in this view and turned back
     ): # (B, 2, S, S) log masses
         "What the detector reads of some samples."
         device = detector.backbone.device
         if self.queries is not None: found = [{n: q[index].to(device) for n, q in draw.items()} for draw in self.queries[view]]
         else: found = [detector.pipeline.queries(self.latents[view][index].to(device), text, d) for d in range(detector.pipeline.draws)]
-        return detector.read(found, text, mirrored=view == 1)
+        return turned(detector.read(found, text), view)
 
     def outputs(self,
         detector: HybridAnomalyDetector,
         index, # (B,) LongTensor
-        train: bool=False, # keep gradients and add the second view
+        train: bool=False, # keep gradients and add the second view; otherwise average over the views
     ): # the detector's output dictionary
         "As the detector's forward pass, from what was kept."
         with torch.set_grad_enabled(train):
             text = detector.text()
-            out = detector.outputs(self.masses(detector, index, text))
+            views = range(1 if train else self.views)
+            out = detector.outputs(sum(self.masses(detector, index, text, v) for v in views)/len(views))
             if train and self.views > 1: out['paired_logits'] = log_ratio(self.masses(detector, index, text, 1))
         return out
 
@@ -116,7 +118,7 @@ def read_kept(
 def validate(
     detector: HybridAnomalyDetector,
     kept: KeptInputs,
-): # dict of mean figures over categories, and val_score, their mean; thresholds image, pixel with the highest F1, None where undefined
+): # dict of mean figures over categories, and val_score, their mean; thresholds: an image score that one flawless image in ten exceeds, a pixel value with the highest F1; None where undefined
     "Figures and decision thresholds on a validation part, at the resolution of the maps."
     maps, scores = read_kept(detector, kept); names = np.array([s.category for s in kept.samples])
     masks, labels, known = kept.masks[:, 0].numpy(), kept.labels.numpy(), kept.known.numpy()
@@ -124,7 +126,7 @@ def validate(
     mean = mean_metrics(rows)
     told = {k: mean[k] for k in ('image_auroc', 'image_ap', 'pixel_auroc', 'pixel_ap', 'aupro') if math.isfinite(mean.get(k, math.nan))}
     pixel = f1_threshold(maps[known], masks[known]) if known.any() else math.nan
-    return told | {'val_score': float(np.mean(list(told.values()))) if told else math.nan}, to_json_value(dict(image=f1_threshold(scores, labels), pixel=pixel))
+    return told | {'val_score': float(np.mean(list(told.values()))) if told else math.nan}, to_json_value(dict(image=rate_threshold(scores, labels, .1), pixel=pixel))
 
 # %% ../nbs/60_training.ipynb #a0b98df1
 def _log(path, **row):
@@ -164,7 +166,8 @@ class Step:
         named = [(n, p) for n, p in detector.named_parameters() if p.requires_grad]
         few = [p for n, p in named if n in ('layer_logits', 'log_temperature', 'image_offset')]
         many = [p for n, p in named if all(p is not q for q in few)]
-        self.optimizer = torch.optim.AdamW([dict(params=many), dict(params=few, lr=10*t.learning_rate, weight_decay=0.)], t.learning_rate, weight_decay=t.weight_decay)
+        # eps: gradients below it are rounding, which two processes round differently and Adam would blow up to full steps
+        self.optimizer = torch.optim.AdamW([dict(params=many), dict(params=few, lr=10*t.learning_rate, weight_decay=0.)], t.learning_rate, weight_decay=t.weight_decay, eps=1e-6)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._rate)
 
     def _rate(self, step):
@@ -354,8 +357,8 @@ def keep_parts(
     "The training and the validation part of a set, each seen once by the frozen backbone."
     config = detector.config
     train, valid = split_validation(samples, config.data.validation_fraction, config.model.seed)
-    mirrored = config.training.loss_weights['consistency'] > 0
-    return KeptInputs(detector, train, mirrored, progress=progress), KeptInputs(detector, valid, progress=progress) if valid else None
+    pairs = 1 + (config.training.loss_weights['consistency'] > 0)
+    return KeptInputs(detector, train, pairs, progress=progress), KeptInputs(detector, valid, progress=progress) if valid else None
 
 class _Trackers:
     "TensorBoard or trackio through accelerate; log.jsonl is written with or without them."
