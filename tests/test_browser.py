@@ -93,7 +93,8 @@ def test_the_guide_answers_in_jupyterlab(page, tmp_path):
     words.fill('a photo of a scratch'); words.press('Enter')
     before = changed(page, attention, before)
     photo = tmp_path/'my_photo.png'; Image.effect_mandelbrot((300, 200), (-2, -1, 1, 1), 60).convert('P').save(photo)
-    attention.locator('input[type=file]').set_input_files(photo)
+    with page.expect_file_chooser() as chooser: attention.locator('button.widget-upload, .widget-upload button').first.click()
+    chooser.value.set_files(photo)
     changed(page, attention, before); shoot(page, attention, 'attention_upload')
     assert 'my_photo.png' in attention.locator('select').first.inner_text()
 
