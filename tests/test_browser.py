@@ -16,8 +16,7 @@ SHOTS = ROOT/'build'/'screenshots'
 CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser')
 FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync']
 
-pytestmark = [pytest.mark.skipif(not CHROMIUM, reason='no chromium on this machine: apt-get install chromium to test the widgets in a browser'),
-              pytest.mark.skipif(not os.environ.get('HYBRIDAD_BROWSER'), reason='takes minutes and is not proven yet: set HYBRIDAD_BROWSER=1 to drive JupyterLab')]
+pytestmark = pytest.mark.skipif(not CHROMIUM, reason='no chromium on this machine: apt-get install chromium to test the widgets in a browser')
 
 def free_port():
     with socket.socket() as s: s.bind(('127.0.0.1', 0)); return s.getsockname()[1]
