@@ -13,7 +13,7 @@ from collections import Counter
 from pathlib import Path
 import numpy as np, torch, torch.nn.functional as F
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 from .errors import DataError
 from .layouts import Sample, images_in, published_set, read_dataset, read_folder, read_mvtec, write_atomic, write_meta
 
@@ -64,9 +64,9 @@ def image_tensor(
     size: int, # side of the result in px
 ) -> torch.Tensor: # (3,size,size) float32 in [-1,1]
     "The image resized to a square, aspect ratio not kept, by antialiased bicubic interpolation."
-    pixels = np.asarray(im.resize((size, size), Image.BICUBIC), dtype=np.float32)
-    if pixels.ndim==2: pixels = np.stack([pixels]*3, -1)
-    return torch.from_numpy(pixels/127.5 - 1).permute(2, 0, 1).clamp(-1, 1).contiguous()
+    pixels = torch.from_numpy(np.array(im.resize((size, size), Image.BICUBIC)))
+    pixels = pixels.expand(3, -1, -1) if pixels.ndim==2 else pixels.permute(2, 0, 1)
+    return pixels.contiguous().float().div_(127.5).sub_(1).clamp_(-1, 1)
 
 def load_image(
     path, # an image file
@@ -127,7 +127,7 @@ class AnomalyDataset(Dataset):
         im = open_image(s.image)
         image, mask = image_tensor(as_rgb(im, s.image), self.size), torch.zeros(1, self.mask_size, self.mask_size)
         if s.mask is not None: mask = load_mask(s.mask, self.mask_size, (im.height, im.width), s.image)
-        if s.label==0 and mask.any(): raise DataError(f"{s.image} counts as normal but {s.mask} marks a defect: correct one of them")
+        if s.label==0 and s.mask is not None and mask.any(): raise DataError(f"{s.image} counts as normal but {s.mask} marks a defect: correct one of them")
         if s.label and s.mask is not None and not mask.any():
             raise DataError(f"{s.image} counts as defective but {s.mask} marks nothing: draw the defect, or remove the mask to score the image alone")
         return dict(image=image, mask=mask, label=s.label, index=index, has_mask=(s.label==0 or s.mask is not None))
@@ -135,10 +135,10 @@ class AnomalyDataset(Dataset):
 def collate(
     batch: list, # of items of an AnomalyDataset
 ) -> dict: # images (B,3,S,S), targets, indices (B,), has_mask (B,)
-    "Items stacked into a batch; targets holds masks (B,1,S,S) and labels (B,)."
+    "Items stacked into a batch, by a loader process directly into shared memory; targets holds masks (B,1,S,S) and labels (B,)."
     column = lambda key: [item[key] for item in batch]
-    return dict(images=torch.stack(column('image')), indices=torch.tensor(column('index')), has_mask=torch.tensor(column('has_mask')),
-                targets=dict(masks=torch.stack(column('mask')), labels=torch.tensor(column('label'))))
+    return dict(images=default_collate(column('image')), indices=torch.tensor(column('index')), has_mask=torch.tensor(column('has_mask')),
+                targets=dict(masks=default_collate(column('mask')), labels=torch.tensor(column('label'))))
 
 def find_problems(
     samples: list, # of Sample

@@ -351,6 +351,10 @@ def write_atomic(
         with open(temporary, 'wb') as f: f.write(content); f.flush(); os.fsync(f.fileno())
         os.replace(temporary, path)
     finally: temporary.unlink(missing_ok=True)
+    if os.name == 'posix':  # the new name lives in the folder, which a power cut may still forget
+        folder = os.open(path.parent, os.O_RDONLY)
+        try: os.fsync(folder)
+        finally: os.close(folder)
     return path
 
 def write_meta(

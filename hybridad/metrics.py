@@ -148,6 +148,15 @@ def figures(
                 f1max=float((2 * tp / (flagged + n_defect)).max()),
                 aupro=_area(*_corners(cuts, cuts['pro'], n_good), limit))
 
+def _up_to(
+    scores,  # (N,) ascending
+    cut,  # (K,) float64 thresholds
+):  # (K,) how many scores do not exceed each threshold
+    "As searchsorted, without widening all scores to the type of the few thresholds."
+    narrow = cut.astype(scores.dtype)
+    narrow = np.where(narrow > cut, np.nextafter(narrow, scores.dtype.type(-np.inf)), narrow)
+    return np.searchsorted(scores, narrow, 'right')
+
 def pixel_metrics(
     maps,  # (N,H,W) anomaly maps of one category, or a list of (H,W); higher is more anomalous
     masks,  # (N,H,W) defect where > 0
@@ -162,8 +171,8 @@ def pixel_metrics(
     result = figures(_cuts(good, defect, weight), len(good), len(defect), limit)
     found = np.append(np.cumsum(weight)[::-1], 0.)  # weight of the defect pixels from the i-th lowest up
     result['aupro_anomalyclip'] = stretched_area(
-        min(good[0], defect[-1]), max(good[-1], defect[0]), lambda cut: 1 - np.searchsorted(good, cut, 'right') / len(good),
-        lambda cut: found[np.searchsorted(defect[::-1], cut, 'right')], limit)
+        min(good[0], defect[-1]), max(good[-1], defect[0]), lambda cut: 1 - _up_to(good, cut) / len(good),
+        lambda cut: found[_up_to(defect[::-1], cut)], limit)
     return result | {'reasons': legacy_reason(result)}
 
 def legacy_reason(result):  # {} or {'aupro_anomalyclip': text}
