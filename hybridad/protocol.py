@@ -52,13 +52,13 @@ def published_rows(
     return [(method, SOURCES[source], share(sets[name])) for method, source, sets in PUBLISHED_ROWS if name in sets], ''
 
 # %% ../nbs/61b_protocol.ipynb #b49d3918
-def _learned(train, config, out, progress):
+def _learned(train, config, backbone, folder, progress):
     "The detector of one seed, learned or read back."
-    folder = out/'learned'
-    finished = (folder/'finished').exists()
-    if finished: return HybridAnomalyDetector.from_checkpoint(folder/'best.safetensors', config.model.backbone, config.model.device)[0]
-    detector = fit(config, train, folder, HybridAnomalyDetector(config), resume=(folder/'config.json').exists(), progress=progress)
-    write_atomic(folder/'finished', b'')
+    detector = HybridAnomalyDetector(config, backbone)
+    if (folder/'finished').exists(): detector.load_checkpoint(folder/'best.safetensors')
+    else:
+        fit(config, train, folder, detector, resume=(folder/'config.json').exists(), progress=progress)
+        write_atomic(folder/'finished', b'')
     return detector
 
 def _scored(name, detectors, samples, truth, out, progress):
@@ -94,16 +94,20 @@ def protocol(
     write_json(out/'asked.json', asked)
     told = {name: dict(seeds=[], images=len(samples)) for name, samples in tests.items()}
     truths = {name: Truth(samples, config.data.eval_size, config.data.num_workers, progress) for name, samples in tests.items()}
+    backbone = HybridAnomalyDetector(config).backbone
     for number, seed in enumerate(seeds):
         one = copy.deepcopy(config); one.model.seed = seed
         folder = out/f'seed{seed}'
-        detector = _learned(train, one, folder, progress)
+        detector = _learned(train, one, backbone, folder/'learned', progress)
+        blank = None if number else _learned(train, one, backbone.reinitialised(seed), folder/'random_backbone', progress)
         for name, samples in tests.items(): refuse_seen(folder/'learned'/'best.safetensors', samples)
         for name, samples in tests.items():
             scored = dict(learned=detector) | ({} if number else dict(words=WordsDetector(one, detector.backbone)))
             results = _scored(name, scored, samples, truths[name], folder, progress)
             told[name]['seeds'].append({k: results['learned']['mean'].get(k) for k in _COLUMNS})
-            if not number: told[name]['floors'] = dict(words=results['words']['mean'], local_contrast=_floors(truths[name], folder/name, progress)['mean'])
+            if not number:
+                random = _scored(name, dict(random_backbone=blank), samples, truths[name], folder/'random', progress)['random_backbone']
+                told[name]['floors'] = dict(words=results['words']['mean'], local_contrast=_floors(truths[name], folder/name, progress)['mean'], random_backbone=random['mean'])
     for name, samples in tests.items(): told[name] |= _summary(told[name], samples)
     write_json(out/'protocol.json', dict(asked=asked, sets=told))
     return told
