@@ -77,7 +77,7 @@ class Bench:
         key = m.views, m.readout, m.timestep, m.draws, m.noise, tuple(detector.pipeline.layers), m.seed, detector.config.training.loss_weights['consistency'] > 0
         if key not in self.kept:
             self.kept.clear()  # one set of queries at a time: memory stays flat however long the list
-            if m.views not in self.base: self.base[m.views] = (*keep_parts(detector, self.learn, self.progress), KeptInputs(detector, self.test, progress=self.progress))
+            if m.views not in self.base: self.base = {m.views: (*keep_parts(detector, self.learn, self.progress), KeptInputs(detector, self.test, progress=self.progress))}
             self.kept[key] = [k.asked_again(detector, self.progress) if k else None for k in self.base[m.views]]
         return self.kept[key]
 

@@ -20,7 +20,7 @@ from torch import nn
 
 from .attention import QueryRecorder
 from .data import write_atomic
-from .detector import HybridAnomalyDetector, read_checkpoint, smooth, turned
+from .detector import HybridAnomalyDetector, read_checkpoint, over_views, smooth, turned
 from .errors import CheckpointError, ConfigError, HybridadError
 from .evaluation import table
 from .prompt_learner import TEMPLATES
@@ -56,8 +56,7 @@ class FixedPrompts(nn.Module):
     def forward(self, images): # (B, 3, H, W) in [-1, 1] -> (B, S, S) log-ratio maps, (B,) image logits
         "Raw maps and scores, to be compared with the thresholds of the checkpoint."
         d = self.reader
-        views = range(d.config.model.views)
-        out = d.outputs(sum(turned(self._masses(turned(images, v)), v) for v in views)/len(views))
+        out = d.outputs(over_views(lambda v: self._masses(turned(images, v)), range(d.config.model.views)))
         return smooth(out['logits'], d.config.model.smoothing), out['image_logits'][:, 1] - out['image_logits'][:, 0]
 
 # %% ../nbs/80_export.ipynb #84443fb0

@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 from .attention import log_ratio
 from .config import Config
 from .data import fingerprint, make_loader, sample_digest, split_validation, stable_number, write_atomic
-from .detector import HybridAnomalyDetector, smooth, turned
+from .detector import HybridAnomalyDetector, over_views, smooth, turned
 from .errors import CheckpointError, ConfigError, DataError, HybridadError
 from .losses import CrossAttentionLoss
 from .metrics import anomaly_metrics, f1_threshold, mean_metrics, rate_threshold, to_json_value
@@ -74,13 +74,14 @@ class KeptInputs:
         detector: HybridAnomalyDetector,
         index, # (B,) LongTensor of samples
         text, # (2, L, D) text features
-        view: int=0, # read in this view and turned back
+        views=(0,), # read in these, turned back and averaged
     ): # (B, 2, S, S) log masses
         "What the detector reads of some samples."
         device = detector.backbone.device
-        if self.queries is not None: found = [{n: q[index].to(device) for n, q in draw.items()} for draw in self.queries[view]]
-        else: found = [detector.pipeline.queries(self.latents[view][index].to(device), text, d) for d in range(detector.pipeline.draws)]
-        return turned(detector.read(found, text), view)
+        def read(view):
+            if self.queries is None: return detector.read([detector.pipeline.queries(self.latents[view][index].to(device), text, d) for d in range(detector.pipeline.draws)], text)
+            return detector.read([{n: q[index].to(device) for n, q in draw.items()} for draw in self.queries[view]], text)
+        return over_views(read, views)
 
     def outputs(self,
         detector: HybridAnomalyDetector,
@@ -90,9 +91,8 @@ class KeptInputs:
         "As the detector's forward pass, from what was kept."
         with torch.set_grad_enabled(train):
             text = detector.text()
-            views = range(1 if train else self.views)
-            out = detector.outputs(sum(self.masses(detector, index, text, v) for v in views)/len(views))
-            if train and self.views > 1: out['paired_logits'] = log_ratio(self.masses(detector, index, text, 1))
+            out = detector.outputs(self.masses(detector, index, text, range(1 if train else self.views)))
+            if train and self.views > 1: out['paired_logits'] = log_ratio(self.masses(detector, index, text, (1,)))
         return out
 
     def targets(self, index): # dict for CrossAttentionLoss

@@ -97,7 +97,7 @@ BEGUN = """
 It began with the weights of an earlier sitting: `{command}`, {hours:.1f} hours, losses {terms}, another {pictures:,} pictures from seed {seed}.
 """
 AVERAGED = """
-What is shipped lies between both sittings: {share:.0%} of the earlier weights, the rest of the later ones, as the validation pictures chose.
+What is shipped lies between the last two sittings: {share:.0%} of the earlier weights, the rest of the later ones, as the validation pictures chose.
 """
 
 def hours_of(log):
@@ -106,10 +106,12 @@ def hours_of(log):
     return sum(b - a for a, b in zip(times, times[1:]) if b - a < 600)/3600
 
 def ship(run, earlier=None):
-    run = Path(run); source = run/'backbone'; recipe, log = json.loads((run/'recipe.json').read_text()), [json.loads(row) for row in (run/'log.jsonl').read_text().splitlines()]
+    run = Path(run); source, recipe = run/'backbone', json.loads((run/'recipe.json').read_text())
+    log = [json.loads(row) for row in (run/'log.jsonl').read_text().splitlines()]
     target = ROOT/'hybridad'/'backbones'/'mini'
-    share, timestep, found = choose(source, earlier and Path(earlier))
-    source = between(source, earlier and Path(earlier), share)
+    earlier = Path(earlier) if earlier else None
+    share, timestep, found = choose(source, earlier)
+    source = between(source, earlier, share)
     backbone, hours = load_backbone(str(source), 'cpu'), hours_of(log)
     vocabulary = {n: (run/'tokenizer'/n if (run/'tokenizer').exists() else target/'tokenizer'/n).read_bytes() for n in ('vocab.json', 'merges.txt')}
     if target.exists(): shutil.rmtree(target)
