@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['SD21', 'BARS', 'interleaved', 'median_interval', 'ratio', 'LiveBytes', 'StoreEverything', 'storing', 'CountedReader',
-           'attention_map_diffusers', 'words_of', 'two_groups', 'forward_cases', 'step_cases', 'reader_bytes',
-           'ceilings', 'gflop', 'estimate', 'cuda_ms', 'gpu_figures', 'sd21_sized', 'scoring_speed', 'where_time_goes',
-           'peers', 'figures', 'summary', 'picture', 'bench']
+           'attention_map_diffusers', 'has_peer', 'words_of', 'two_groups', 'forward_cases', 'step_cases',
+           'reader_bytes', 'peer_difference', 'ceilings', 'gflop', 'estimate', 'cuda_ms', 'gpu_figures', 'sd21_sized',
+           'scoring_speed', 'where_time_goes', 'peers', 'figures', 'summary', 'picture', 'bench']
 
 # %% ../nbs/72_bench.ipynb #f0cedd30
-import copy, importlib.util, json, os, platform, time, weakref
+import importlib.metadata, importlib.util, json, os, platform, time, weakref
 from contextlib import contextmanager
 from math import comb
 from pathlib import Path
@@ -108,16 +108,13 @@ class CountedReader(AttentionReader):
         with self.counted: return super()._reduce(layer, q, k)
 
 @contextmanager
-def attention_map_diffusers(unet): # yields a copy of the UNet that it has taken over
-    "The package of that name; it changes diffusers' processors for the whole process, so they are put back."
-    from attention_map_diffusers import attn_maps, init_pipeline
-    from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
+def attention_map_diffusers(unet): # yields its capture
+    "The package of that name (1.0 or later) on every cross-attention layer: all heads, all tokens."
     from types import SimpleNamespace
-    kept = [(c, c.__call__) for c in (AttnProcessor, AttnProcessor2_0)]
-    try: yield init_pipeline(SimpleNamespace(unet=copy.deepcopy(unet))).unet
-    finally:
-        for c, call in kept: c.__call__ = call
-        attn_maps.clear()
+    from attention_map_diffusers import AttentionCapture
+    with AttentionCapture(SimpleNamespace(unet=unet), relations='image->text', heads='all', mode='exact') as capture: yield capture
+
+def has_peer(): return importlib.util.find_spec('attention_map_diffusers') is not None
 
 # %% ../nbs/72_bench.ipynb #7331d5c7
 def words_of(backbone): return [backbone.settings['normal'], backbone.settings['abnormal']]
@@ -141,8 +138,11 @@ def forward_cases(
         with AttentionReader(unet, groups, layers): return plain()
     def store_everything():
         with storing(unet): return plain()
+    def peer():
+        with attention_map_diffusers(unet): return plain()
     def both(pipeline): return lambda: pipeline.masses(pipeline.queries(latents, prompts), prompts)
     cases = dict(plain=plain, reader=reader, store_everything=store_everything, **{r: both(EasonADPipeline(backbone, r)) for r in READOUTS})
+    if has_peer() and not conditions: cases['attention-map-diffusers'] = peer
     return {n: torch.no_grad()(f) for n, f in cases.items()}
 
 def step_cases(
@@ -164,15 +164,30 @@ def step_cases(
 def reader_bytes(
     backbone,
     latents, # (B, C, h, w)
-): # dict of MB (1e6 bytes): reader peak and what it keeps, what the peer keeps
-    "What reading allocates beyond the plain pass."
-    plain, reader = forward_cases(backbone, latents)['plain'], CountedReader(backbone.unet, two_groups(backbone), list(backbone.layers))
+): # dict of MB (1e6 bytes): reader peak and what it keeps, what peers keep
+    "What reading allocates beyond the plain pass, and what storing everything leaves behind."
+    cases = forward_cases(backbone, latents)
+    plain, reader = cases['plain'], CountedReader(backbone.unet, two_groups(backbone), list(backbone.layers))
     reader.counted = LiveBytes()
+    def mb(tensors): return sum(t.numel()*t.element_size() for t in tensors)/1e6
     with torch.no_grad():
         with reader: plain()
         with storing(backbone.unet) as stores: plain()
-    peer = sum(s.probabilities.numel()*s.probabilities.element_size() for s in stores.values())
-    return dict(reader_extra_mb=reader.counted.peak/1e6, reader_keeps_mb=sum(m.numel()*4 for m in reader.maps.values())/1e6, store_everything_keeps_mb=peer/1e6)
+        found = dict(reader_extra_mb=reader.counted.peak/1e6, reader_keeps_mb=mb(reader.maps.values()), store_everything_keeps_mb=mb(s.probabilities for s in stores.values()))
+        if 'attention-map-diffusers' in cases:
+            with attention_map_diffusers(backbone.unet) as capture: plain(); found['attention-map-diffusers_keeps_mb'] = mb(r.data for r in capture.records)
+    return found
+
+def peer_difference(
+    backbone,
+    latents, # (B, C, h, w)
+): # float
+    "Largest difference between the reader's maps of single tokens and those of `attention-map-diffusers`, over all cross-attention layers."
+    plain, names = forward_cases(backbone, latents)['plain'], list(cross_attention(backbone.unet))
+    with torch.no_grad():
+        with AttentionReader(backbone.unet, torch.eye(backbone.length, device=latents.device), names) as reader: plain()
+        with attention_map_diffusers(backbone.unet) as capture: plain(); theirs = {r.layer_id.removeprefix('unet.'): r.data.mean(1) for r in capture.records}
+    return max((reader.maps[n].flatten(2).transpose(1, 2) - theirs[n].to(latents.device)).abs().max().item() for n in names)
 
 # %% ../nbs/72_bench.ipynb #0a141aa8
 def ceilings(
@@ -286,19 +301,12 @@ def where_time_goes(backbone, latents, rounds: int=3, sync=lambda: None): # {par
         cases = dict(autoencoder=lambda: backbone.encode_image(images), unet_until_last_layer=lambda: pipeline.queries(latents), both_prompts=lambda: pipeline.masses(kept, prompts), text_encoder=lambda: backbone.encode_text(words_of(backbone)))
         return {n: round(median(t), 5) for n, t in interleaved(cases, rounds, sync).items()}
 
-def peers(backbone, latents, times, memory, rounds, sync): # {name: dict or None}
+def peers(backbone, latents, times, memory): # {name: dict or None}
     "Time and memory of others beside ours, in units of the same plain pass."
-    found = {'hybridad': dict(time_ratio=ratio(times, 'reader', 'plain'), keeps_mb=memory['reader_keeps_mb']),
-             'store_everything': dict(time_ratio=ratio(times, 'store_everything', 'plain'), keeps_mb=memory['store_everything_keeps_mb']), 'attention-map-diffusers': None}
-    if importlib.util.find_spec('attention_map_diffusers') is None: return found
-    from attention_map_diffusers import attn_maps
-    context = backbone.encode_text(words_of(backbone)[:1])
-    def call(unet): return lambda: unet(latents, torch.tensor([backbone.timestep], device=latents.device), context)
-    with torch.no_grad(), attention_map_diffusers(backbone.unet) as theirs: # its processors serve both, ours is timed after it
-        taken = interleaved(dict(theirs=call(theirs)), rounds, sync)['theirs']
-        stored = sum(t.numel()*t.element_size() for t in tree_iter(dict(attn_maps)) if isinstance(t, torch.Tensor))
-    with torch.no_grad(): plain = interleaved(dict(plain=call(backbone.unet)), rounds, sync)['plain']
-    return {**found, 'attention-map-diffusers': dict(time_ratio=ratio(dict(a=taken, b=plain), 'a', 'b'), keeps_mb=stored/1e6)}
+    cases = dict(hybridad='reader') | {n: n for n in ('store_everything', 'attention-map-diffusers')}
+    found = {n: dict(time_ratio=ratio(times, case, 'plain'), keeps_mb=memory[f'{case}_keeps_mb']) if case in times else None for n, case in cases.items()}
+    if has_peer(): found['attention-map-diffusers'] |= dict(version=importlib.metadata.version('attention-map-diffusers'), largest_difference=peer_difference(backbone, latents))
+    return found
 
 def figures(
     backbone,
@@ -317,7 +325,7 @@ def figures(
     top, seconds, work = ceilings(latents.device, quick=quick), median(times['plain']), flops['plain']
     plain = dict(seconds=round(seconds, 5), gflop=round(work, 2), gflops=round(work/seconds, 1), share_of_matmul=round(work/seconds/top['matmul_gflops'], 3))
     return dict({k: v['median'] for k, v in spread.items()}, reader_extra_mb=round(memory['reader_extra_mb'], 4), memory={k: round(v, 4) for k, v in memory.items()}, spread=spread, plain_forward=plain, work_ratio={n: round(f/work, 4) for n, f in flops.items()}, ceilings=top,
-                parts_seconds=where_time_goes(backbone, latents, step_rounds, sync), peers=peers(backbone, latents, times, memory, rounds, sync))
+                parts_seconds=where_time_goes(backbone, latents, step_rounds, sync), peers=peers(backbone, latents, times, memory))
 
 def summary(results): # str
     "The results as a table, with the bar where one applies."
