@@ -215,14 +215,14 @@ def estimate(
     batches, # of the training steps
     step_rounds: int,
 ): # dict: minutes, gb
-    "Time and memory of the job, from a pass of a sixteenth of the area, or of all where that is small."
-    part = 1 if latents[0, 0].numel() <= 1024 else 4
+    "Time and memory of the job, from a pass of a quarter of the area, or of all where that is small."
+    part = 1 if latents[0, 0].numel() <= 1024 else 2
     small = latents[:1, :, :latents.shape[2]//part, :latents.shape[3]//part]
     prompts = backbone.encode_text(words_of(backbone)).requires_grad_()
     with torch.no_grad(): one = part**2*min(interleaved(dict(plain=forward_cases(backbone, small)['plain']), 2)['plain'])
     with LiveBytes() as counted: kept = EasonADPipeline(backbone, 'exact').queries(small, prompts)
     weights = sum(p.numel()*p.element_size() for m in backbone.modules for p in m.parameters())
-    passes = 6.2*(rounds + 1) + sum(5.6*2*b*(step_rounds + 1) for b in batches) # plain, reader, everything 1 each; exact 1.4; replay, joint 0.75; a step forward and back 2 x 2 x 1.4
+    passes = 6.9*(rounds + 2) + sum((3*b + .5)*(step_rounds + 1) for b in batches) # plain, reader, two peers 1 each; exact 1.4; replay, joint 0.75; once more to count operations; an exact step 3 an image, the text encoder a half
     return dict(minutes=round(passes*one/60, 1), gb=round((weights + part**2*counted.peak*max(batches, default=1))/1e9, 1))
 
 # %% ../nbs/72_bench.ipynb #fbec3627

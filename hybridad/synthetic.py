@@ -633,8 +633,8 @@ WRITTEN_OFFSET = 2_200_000  # data sets on disk begin here; a backbone in traini
 
 def _write_one(job):
     "Render one picture and write image, mask; returns its metadata row."
-    root, seed, index, size, split = job
-    p = picture(seed, WRITTEN_OFFSET + index, size, split, 'good' if index >= TRAIN_OFFSET else None)
+    root, seed, index, size, split, draw = job
+    p = draw(seed, WRITTEN_OFFSET + index, size, split, 'good' if index >= TRAIN_OFFSET else None)
     part = 'train' if index >= TRAIN_OFFSET else 'test'
     name = f'{index % TRAIN_OFFSET:05d}'
     file = Path(p.category)/part/p.kind/f'{name}.png'
@@ -655,10 +655,12 @@ def write_dataset(
     count: int=50, # test pictures per category; a fifth as many normal ones go to train/good
     workers: int|None=None, # processes; None: one per core
     progress: bool=True,
+    draw=picture, # function with the arguments of picture, such as rough.rough_picture
+    columns: int|None=None, # pictures that make a turn, for another `draw`; None: the categories of the split
 ): # the folder
     "Write a split as an MVTec-style folder; it appears under its final name only when complete."
     out = Path(out)
-    categories, _ = categories_of(split)
+    n = columns or len(categories_of(split)[0])
     if not 64 <= size <= 512: raise DataError(f'size {size} is out of range: choose 64 to 512 pixels')
     for name, value, least in (('count', count, 1), ('seed', seed, 0), ('workers', 1 if workers is None else workers, 1)):
         if value < least: raise DataError(f'{name} {value} is out of range: choose at least {least}')
@@ -666,9 +668,8 @@ def write_dataset(
     partial_out = out.with_name(out.name + '.partial')
     if partial_out.exists(): shutil.rmtree(partial_out)
     partial_out.mkdir(parents=True)
-    n = len(categories)
     indices = [*range(n*count), *range(TRAIN_OFFSET, TRAIN_OFFSET + n*max(1, count//5))]
-    jobs = [(partial_out, seed, i, size, split) for i in indices]
+    jobs = [(partial_out, seed, i, size, split, draw) for i in indices]
     workers = workers or os.cpu_count()
     with ProcessPoolExecutor(workers) as pool:
         rows = list(tqdm(pool.map(_write_one, jobs, chunksize=16), total=len(jobs), desc=f'synth {split}', disable=not progress))
