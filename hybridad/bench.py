@@ -312,7 +312,7 @@ def figures(
     backbone,
     latents, # (1, C, h, w)
     rounds: int=9, # of the forward cases
-    step_rounds: int=3, # of the training steps
+    step_rounds: int=5, # of the training steps
     quick: bool=False,
 ): # dict with the keys of bench.json that belong to one model
     "Measure one backbone."
@@ -367,9 +367,9 @@ def bench(
     model = mini if quick else load_backbone(backbone, str(where)) if backbone else random_backbone(configs, device=str(where)) if configs else sd21_sized(where)
     side = 16 if quick else model.unet.config.sample_size
     latents = torch.randn(1, model.unet.config.in_channels, side, side, generator=torch.Generator().manual_seed(0)).to(where)
-    guess = estimate(model, latents, rounds, (1, 1, 4), 3)
+    guess = estimate(model, latents, rounds, (1, 1, 4), 5)
     tell(f"{model.name} on {where}, {side}x{side} latents: about {guess['minutes']} minutes and {guess['gb']} GB of memory")
-    results = figures(model, latents, rounds, 3, quick)
+    results = figures(model, latents, rounds, 5, quick)
     speed = scoring_speed(mini, 8, rounds, torch.cuda.synchronize if latents.is_cuda else lambda: None)
     results['spread']['mini_images_per_s'], results['mini_images_per_s'] = speed, speed['median']
     results['gpu'] = gpu_figures(model) if latents.is_cuda and not quick else None

@@ -111,6 +111,7 @@ class HybridAnomalyDetector(nn.Module):
         self.layer_logits = nn.Parameter(torch.zeros(len(self.pipeline.layers)), requires_grad=m.learn_layer_weights)
         self.log_temperature = nn.Parameter(torch.tensor(float(m.temperature)).log())
         self.image_offset = nn.Parameter(torch.zeros(()))
+        self.normals = None # a reference of normal pictures, see normals.use_normals
         self.to(self.backbone.device)
 
     @property
@@ -132,7 +133,8 @@ class HybridAnomalyDetector(nn.Module):
         return [self.pipeline.queries(latents, text, d) for d in range(self.pipeline.draws)]
 
     def read(self, queries, text): # (B, 2, S, S) log masses
-        return self.pipeline.masses(queries, text, self.layer_weights, self.content if self.pipeline.mass == 'own' else None)
+        masses = self.pipeline.masses(queries, text, self.layer_weights, self.content if self.pipeline.mass == 'own' else None)
+        return self.normals(masses, queries) if self.normals else masses
 
     def masses(self, images, text, views=(0,)): # (B, 2, S, S) log masses
         "What is read of images, averaged over views, each turned back."

@@ -42,7 +42,11 @@ class EasonADPipeline:
         last = backbone.scheduler.config.num_train_timesteps - 1
         if not self.timesteps or any(not 0 <= t <= last for t in self.timesteps): raise ConfigError(f'timestep {self.timestep} is out of range: choose 0 to {last}')
         if draws < 1: raise ConfigError(f'draws {draws} is out of range: choose at least 1')
+        self.also = () # names of layers that are recorded beside those that are read
         self.draws = draws*len(self.timesteps) # passes of the UNet that one map is averaged over
+
+    @property
+    def recorded(self): return [*self.also, *(n for n in self.layers if n not in self.also)]
 
     def context(self, prompts=None):
         "What the UNet is told: (P', L', D), by read-out."
@@ -65,7 +69,7 @@ class EasonADPipeline:
     ): # {name: (B, h, w, C)}, for exact {name: (B, P, h, w, C)}
         "Run the UNet once and keep its queries; it stops after the last layer that is read."
         context = self.context(prompts)
-        with QueryRecorder(self.backbone.unet, list(self.layers), stop=True) as recorder, torch.set_grad_enabled(torch.is_grad_enabled() and self.readout != 'replay'):
+        with QueryRecorder(self.backbone.unet, self.recorded, stop=True) as recorder, torch.set_grad_enabled(torch.is_grad_enabled() and self.readout != 'replay'):
             found = self._pass(recorder, latents, context, draw)
         return {n: q.unflatten(0, (len(latents), len(context))) if self.readout == 'exact' else q for n, q in found.items()}
 
@@ -113,7 +117,7 @@ class QueryCache:
         if pipeline.readout != 'replay': raise ConfigError(f"queries of read-out '{pipeline.readout}' change with the prompts and cannot be kept: use 'replay'")
         p, b = pipeline, pipeline.backbone
         self.folder, self.pipeline, self.stores = Path(folder), pipeline, None
-        self.settings = dict(backbone=b.hash, neutral=b.settings['neutral'], layers=list(p.layers), timesteps=p.timesteps, draws=p.draws, seed=p.seed, noise=p.noise)
+        self.settings = dict(backbone=b.hash, neutral=b.settings['neutral'], layers=p.recorded, timesteps=p.timesteps, draws=p.draws, seed=p.seed, noise=p.noise)
         if (self.folder/'cache.json').is_file(): self._open()
         elif self.folder.exists(): raise ConfigError(f'{self.folder} exists and is no query cache: choose another folder')
 

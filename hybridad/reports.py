@@ -36,7 +36,7 @@ def asked_for(
     "What makes two evaluations the same: weights, settings, and the bytes of the images in their order."
     def known(d):
         tensors = b''.join(v.detach().cpu().contiguous().numpy().tobytes() for _, v in sorted(d.state_dict().items()))
-        told = json.dumps([type(d).__name__, d.config.to_dict()['model'], d.image_size, d.backbone.hash], sort_keys=True)
+        told = json.dumps([type(d).__name__, d.config.to_dict()['model'], d.image_size, d.backbone.hash, d.normals and d.normals.hash], sort_keys=True)
         return hashlib.sha256(tensors + told.encode()).hexdigest()[:16]
     images = hashlib.sha256(''.join(digests(samples)).encode()).hexdigest()[:16]
     return dict(detectors={k: known(d) for k, d in detectors.items()}, images=images, size=size, part=part)
@@ -153,17 +153,19 @@ def image_rows(
     truth: Truth,
     maps, # (N, size, size) raw
     scores, # (N,) raw
-    thresholds: dict|None=None, # from `calibration` or a checkpoint
+    thresholds: dict|None=None, # from `calibration` or a checkpoint; image and pixel may be {category: number}
     seconds=None, # (N,)
 ) -> list: # of dicts: path, category, defect, label, score, decision, regions, unlike, seconds
     "One row an image: what was scored, decided and found."
     thresholds = thresholds or {}
-    cut, odd, rows = thresholds.get('image'), unlike(truth.images, thresholds.get('reference')), []
+    cut_of = lambda key, s: v[s.category] if isinstance(v := thresholds.get(key), dict) else v
+    odd, rows = unlike(truth.images, thresholds.get('reference')), []
     for i, s in enumerate(truth.samples):
+        cut = cut_of('image', s)
         with Image.open(s.image) as im: size = im.size
         decision = '' if cut is None else ('normal', 'anomalous')[int(scores[i] >= cut)]
         rows.append(dict(path=str(s.image), category=s.category, defect=s.defect, label=s.label, score=float(scores[i]), decision=decision,
-                         regions=found_regions(maps[i], thresholds.get('pixel'), size), unlike=odd[i], seconds='' if seconds is None else round(float(seconds[i]), 4)))
+                         regions=found_regions(maps[i], cut_of('pixel', s), size), unlike=odd[i], seconds='' if seconds is None else round(float(seconds[i]), 4)))
     return rows
 
 def write_csv(

@@ -24,6 +24,7 @@ from .backbone import MINI
 from .config import check, get_default_config
 from .data import as_rgb, image_tensor, open_image, write_atomic
 from .detector import HybridAnomalyDetector, smooth
+from .normals import load_normals, use_normals
 from .errors import CheckpointError, ConfigError, DataError
 from .evaluation import WordsDetector
 from .reports import patches
@@ -158,6 +159,7 @@ def load_scorer(
     other_backbone: bool=False, # accept prompts learned on other frozen weights
     threshold: float|None=None, # of the image score, in place of the stored one
     pixel_threshold: float|None=None, # of the map
+    normals=None, # a folder or list of normal pictures; their evidence is added and their thresholds decide
 ): # Scorer
     "A detector ready to decide."
     shipped = checkpoint is None and backbone in (None, 'mini') and SHIPPED.is_file()
@@ -167,6 +169,11 @@ def load_scorer(
     else:
         detector, about = HybridAnomalyDetector.from_checkpoint(SHIPPED if shipped else checkpoint, 'mini' if shipped else backbone, device, other_backbone)
         stored, source = about.get('thresholds') or {}, 'prompts that come with the package' if shipped else f'prompts of {checkpoint}'
+    if normals is not None:
+        names, refused, _ = find_images(normals)
+        if refused: raise DataError(next(iter(refused.values())))
+        use_normals(detector, load_normals(names, detector.image_size))
+        stored, source = detector.normals.thresholds, f'{source}, and {len(names)} normal pictures'
     pick = lambda told, key: stored.get(key) if told is None else told
     return Scorer(detector, pick(threshold, 'image'), pick(pixel_threshold, 'pixel'), source)
 
@@ -255,7 +262,7 @@ def _plan(scorer, names, part, form, pictures):
     d, digest = scorer.detector, hashlib.sha256()
     for n in names: digest.update(os.fsencode(n) + b'\0')
     prompts = hashlib.sha256(b''.join(v.detach().float().cpu().numpy().tobytes() for v in d.state_dict().values())).hexdigest()[:16]
-    return dict(images=len(names), list=digest.hexdigest()[:16], prompts=prompts, backbone_hash=d.backbone.hash, image_size=d.image_size, model={k: v for k, v in d.config.model.to_dict().items() if k not in ('device', 'backbone')}, image_threshold=scorer.image, pixel_threshold=scorer.pixel, source=scorer.source, part=part, format=form, pictures=pictures)
+    return dict(images=len(names), list=digest.hexdigest()[:16], prompts=prompts, normals=d.normals and d.normals.hash, backbone_hash=d.backbone.hash, image_size=d.image_size, model={k: v for k, v in d.config.model.to_dict().items() if k not in ('device', 'backbone')}, image_threshold=scorer.image, pixel_threshold=scorer.pixel, source=scorer.source, part=part, format=form, pictures=pictures)
 
 def _begin(out, plan, resume, first, wait):
     "Check the folder of a run against its plan; the first process writes it."
