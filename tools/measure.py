@@ -1,4 +1,4 @@
-"""Measure what the results guide shows, each part into results/: python tools/measure.py demo seeds readouts real
+"""Measure what the results guide shows, each part into results/: python tools/measure.py demo seeds readouts real normals
 
 Every file carries the command, versions, processor and date. Parts are independent; run them with nothing else on the machine."""
 import json
@@ -10,6 +10,7 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from hybridad.backbone import MINI
@@ -18,6 +19,7 @@ from hybridad.config import get_default_config
 from hybridad.data import read_dataset, read_mvtec
 from hybridad.detector import HybridAnomalyDetector
 from hybridad.evaluation import HEADLINE, Truth, WordsDetector, contrast_floor, evaluate, write_json
+from hybridad.normals import load_normals, use_normals
 from hybridad.plots import map_grid, save_figure
 from hybridad.synthetic import write_dataset
 from hybridad.training import KeptInputs, fit, keep_parts, read_log
@@ -99,6 +101,26 @@ def measure_real():
         if name != 'steel_strip': save_figure(map_grid(examples(truth, {'words': words_maps, 'learned': maps}, scores, 5), across=True, label='log-ratio', cell=1.1), RESULTS/f'real_{name}.png', max_kb=59)
     write_json(RESULTS/'real.json', dict(sets=found, eval_size=128, **about('python tools/measure.py real')))
 
+def measure_normals():
+    "Photographs with a few normal pictures beside the prompts: k of them, three draws each; the settings were chosen on synthetic lines."
+    checkpoint, found = RUNS/'demo'/'learned'/'best.safetensors', {}
+    for name in ('magnetic_tile', 'hazelnut_toy'):
+        every = read_dataset(SHARED/'data'/name)
+        samples, good = [s for s in every if s.split == 'test'], [s.image for s in every if s.split == 'train' and s.label == 0]
+        truth, rows = Truth(samples, 128), {}
+        for k in (0, 1, 2, 4, 8, len(good)):
+            figures = []
+            for draw in range(1 if k in (0, len(good)) else 3):
+                detector, _ = HybridAnomalyDetector.from_checkpoint(checkpoint, device='cpu')
+                chosen = [good[i] for i in np.random.default_rng([draw, k]).permutation(len(good))[:k]]
+                if k: use_normals(detector, load_normals(chosen, detector.image_size))
+                results, maps, scores = evaluate(detector, samples, truth)
+                figures.append(short(results, 'defect_mean') | (dict(false_alarms=float((scores[truth.labels == 0] >= detector.normals.thresholds['image']).mean()), hits=float((scores[truth.labels == 1] >= detector.normals.thresholds['image']).mean())) if k else {}))
+            rows['all' if k == len(good) else str(k)] = {m: [round(f[m], 4) for f in figures] for m in figures[0]} | dict(pictures=k)
+            print(name, k, rows['all' if k == len(good) else str(k)])
+        found[name] = rows
+    write_json(RESULTS/'normals.json', dict(sets=found, eval_size=128, **about('python tools/measure.py normals')))
+
 if __name__ == '__main__':
     torch.set_num_threads(2)
-    for part in sys.argv[1:] or ('demo', 'seeds', 'readouts', 'real'): globals()[f'measure_{part}']()
+    for part in sys.argv[1:] or ('demo', 'seeds', 'readouts', 'real', 'normals'): globals()[f'measure_{part}']()
