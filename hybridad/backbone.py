@@ -147,7 +147,8 @@ class Backbone:
         "Fingerprint of the frozen weights (rounded to float16), to tell backbones apart."
         digest = hashlib.sha256()
         for m in self.modules:
-            for k, v in sorted(m.state_dict().items()): digest.update(k.encode()); digest.update(v.detach().cpu().half().contiguous().numpy().tobytes())
+            named = {k.removeprefix('text_model.'): v for k, v in m.state_dict().items()} # transformers 4 has that prefix, 5 has not
+            for k, v in sorted(named.items()): digest.update(k.encode()); digest.update(v.detach().cpu().half().contiguous().numpy().tobytes())
         return digest.hexdigest()[:16]
 
     def encode_image(self, images): # (B, 3, H, W) in [-1, 1] -> (B, C, H/f, W/f)
@@ -212,10 +213,14 @@ def _classes(double): # {part: class}
 def _load_part(source, part, cls, dtype, remedy, **hub):
     "One component from a folder or a Hub id; library errors become one sentence."
     kind = dict(torch_dtype=dtype, use_safetensors=True) if part in ('vae', 'unet') else dict(dtype=dtype, use_safetensors=True) if 'encoder' in part else {}
-    try: return cls.from_pretrained(source, subfolder=part, **kind, **hub)
+    try: loaded = cls.from_pretrained(source, subfolder=part, **kind, **hub, **(dict(output_loading_info=True) if kind else {}))
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, HFValidationError, SafetensorError) as error:
         reason = str(error).strip().split('\n')[0][:200]
         raise BackboneError(f"backbone '{source}': part '{part}' could not be loaded ({reason}); {remedy}") from error
+    if not kind: return loaded
+    lacking = [k for k in loaded[1]['missing_keys'] if not k.endswith('position_ids')]
+    if lacking: raise BackboneError(f"backbone '{source}': part '{part}' has no {sorted(lacking)[0]} ({len(lacking)} weights are missing), which would be left random: copy or download it again")
+    return loaded[0]
 
 def _load_parts(source, dtype, remedy, **hub): # {part: component}
     "The UNet first, since it tells how many text encoders there are."

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -407,6 +408,8 @@ def export_backbone(
     pipe.to(torch.float16).save_pretrained(temporary, safe_serialization=True)
     told = json.loads((temporary/'text_encoder'/'config.json').read_text())  # transformers 5 would load float16 here and diffusers float32 beside it
     (temporary/'text_encoder'/'config.json').write_text(json.dumps(told | {'dtype': 'float32'}, indent=2) + '\n')
+    weights = load_file(temporary/'text_encoder'/'model.safetensors')  # transformers 5 reads both spellings, transformers 4 only this one
+    save_file({'text_model.' + k.removeprefix('text_model.'): v for k, v in weights.items()}, temporary/'text_encoder'/'model.safetensors', {'format': 'pt'})
     for file in temporary.glob('*/config.json'):  # where the weights were loaded from is nobody's business
         file.write_text(json.dumps({k: v for k, v in json.loads(file.read_text()).items() if k != '_name_or_path'}, indent=2) + '\n')
     (temporary/'hybridad.json').write_text(json.dumps(settings, indent=1) + '\n')

@@ -41,8 +41,8 @@ def between(source, earlier, share): # folder of a backbone
     if folder.exists(): shutil.rmtree(folder)
     shutil.copytree(source, folder)
     for p in PARTS if share else ():
-        old, new = load_file(earlier/p), load_file(source/p)
-        save_file({k: (share*old[k].float() + (1 - share)*v.float()).to(v.dtype) for k, v in new.items()}, folder/p, {'format': 'pt'})
+        old, new = {k.removeprefix('text_model.'): v for k, v in load_file(earlier/p).items()}, load_file(source/p)
+        save_file({k: (share*old[k.removeprefix('text_model.')].float() + (1 - share)*v.float()).to(v.dtype) for k, v in new.items()}, folder/p, {'format': 'pt'})
     return folder
 
 def choose(source, earlier): # share of the earlier weights, timestep, [figures of each choice]
