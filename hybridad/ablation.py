@@ -15,8 +15,9 @@ import pandas as pd
 from scipy import stats
 from tqdm.auto import tqdm
 
-from . import attention, detector as detector_module, losses, metrics, pipeline, prompt_learner, training
+from . import attention, backbone as backbone_module, data, detector as detector_module, evaluation, losses, metrics, pipeline, prompt_learner, training
 from .config import LOSS_WEIGHTS, get_default_config
+from .data import read_json
 from .detector import HybridAnomalyDetector
 from .errors import ConfigError
 from .evaluation import HEADLINE, Truth, WordsDetector, evaluate, write_json
@@ -92,7 +93,7 @@ def interval(
     return float(x.mean()), float(stats.t.ppf(.5 + level/2, len(x) - 1)*x.std(ddof=1)/math.sqrt(len(x)))
 
 # %% ../nbs/63_ablation.ipynb #df76f386
-_CODE = attention, pipeline, prompt_learner, losses, detector_module, training, metrics
+_CODE = attention, data, backbone_module, pipeline, prompt_learner, losses, detector_module, training, metrics, evaluation
 
 def _key(variant, config, bench): # 16 hex digits
     "A hash of everything that a result depends on."
@@ -111,7 +112,7 @@ def run_variant(
     "One run: learn, test, keep the result."
     config, out = bench.configured(variant, seed), Path(out)
     kept = out/'cache'/f'{_key(variant, config, bench)}.json'
-    if kept.exists(): return json.loads(kept.read_text())
+    if kept.exists(): return read_json(kept)
     begun, detector = time.perf_counter(), variant.detector(config, bench.backbone)
     learn, valid, test = bench.inputs(detector)
     folder = out/'runs'/kept.stem

@@ -50,7 +50,7 @@ def _writable(out):
 def _free(out):
     "Refuse a run folder that is in use, too."
     out = _writable(out)
-    if out.exists() and any(out.iterdir()): raise ConfigError(f'{out} is not empty: choose another --out')
+    if out.exists() and any(not p.is_dir() and p.suffix != '.partial' for p in out.rglob('*')): raise ConfigError(f'{out} is not empty: choose another --out')
     return out
 
 def _backbone_arguments(parser):
@@ -297,6 +297,7 @@ def _write_test(out, a, about, truth, found, results, thresholds, spent):
     if a.maps: write_maps(out/'MAPS', truth.samples, maps)
     save_figure(map_grid(examples(truth, {'words': words_maps, 'learned': maps}, scores, 6), ['image', 'mask', 'words', 'learned'], across=True, label='log-ratio of attention, abnormal to normal'), out/'examples.png', max_kb=59)
     write_tables(out, results, _columns(a.metrics))
+    for part in sorted((out/'parts').rglob('*.npz')): part.unlink() # what --resume asks for goes last
     shutil.rmtree(out/'parts')
     print(table(results, columns=_columns(a.metrics)))
     for k, (low, high) in results.get('intervals', {}).items(): print(f'{k}: pooled, 95 % of {a.intervals} draws in {low:.3f} to {high:.3f}')
@@ -461,8 +462,9 @@ def hybridad_ablation(a):
     table = ablate(chosen, Bench(config, learn, test, backbone), out, 1 if a.small else a.seeds)
     from hybridad.data import write_atomic
     from hybridad.plots import ablation_chart, save_figure
-    write_atomic(out/'ablation.csv', table.round(4).to_csv(index=False).encode())
-    save_figure(ablation_chart(table), out/'ablation.png', max_kb=59)
+    name = 'selected' if a.only else 'ablation' # a part never replaces the whole
+    write_atomic(out/f'{name}.csv', table.round(4).to_csv(index=False).encode())
+    save_figure(ablation_chart(table), out/f'{name}.png', max_kb=59)
     print(table[['group', 'variant', 'pixel_auroc', 'pixel_auroc_95', 'aupro', 'image_auroc', 'gain', 'gain_95', 'seconds']].round(3).to_string(index=False))
     print(f'\n{len(learn)} images to learn on, {len(test)} to test on, {time.perf_counter() - begun:.0f} s: {out}\none row again: hybridad_ablation --out {out} --only NAME')
 

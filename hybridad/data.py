@@ -5,16 +5,17 @@
 # %% auto #0
 __all__ = ['open_image', 'as_rgb', 'image_tensor', 'load_image', 'mask_files', 'load_mask', 'orientation', 'AnomalyDataset',
            'collate', 'find_problems', 'stable_number', 'make_loader', 'sample_digest', 'sample_name', 'fingerprint',
-           'split_validation', 'Sample', 'read_dataset', 'read_folder', 'read_mvtec', 'write_atomic', 'write_meta']
+           'read_json', 'read_arrays', 'split_validation', 'Sample', 'read_dataset', 'read_folder', 'read_mvtec',
+           'write_atomic', 'write_meta']
 
 # %% ../nbs/02_data.ipynb #62b234c9
-import hashlib, os, struct, warnings, zlib
+import hashlib, json, os, struct, warnings, zipfile, zlib
 from collections import Counter
 from pathlib import Path
 import numpy as np, torch, torch.nn.functional as F
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, default_collate
-from .errors import DataError
+from .errors import CheckpointError, DataError
 from .layouts import Sample, images_in, published_set, read_dataset, read_folder, read_mvtec, write_atomic, write_meta
 
 _all_ = ['Sample', 'read_dataset', 'read_folder', 'read_mvtec', 'write_atomic', 'write_meta']
@@ -189,6 +190,22 @@ def fingerprint(
     "A short hash over the names of the samples and the bytes of their images and masks."
     lines = [f"{sample_name(s)} {sample_digest(s.image)} {sample_digest(s.mask) if s.mask else '-'}" for s in samples]
     return hashlib.sha256('\n'.join(sorted(lines)).encode()).hexdigest()[:16]
+
+# %% ../nbs/02_data.ipynb #16a53beb
+def read_json(
+    path, # a JSON file of an earlier run
+): # its contents
+    "What a run wrote, or a CheckpointError that names the file."
+    try: return json.loads(Path(path).read_text(encoding='utf-8'))
+    except (OSError, ValueError, RecursionError) as err: raise CheckpointError(f'{path} is damaged ({type(err).__name__}): remove it to do that part again, or choose another --out') from None
+
+def read_arrays(
+    path, # an npz file of an earlier run
+) -> dict: # {name: array}
+    "As `read_json`, for arrays; pickled objects are refused."
+    try:
+        with np.load(path) as kept: return dict(kept)
+    except (OSError, ValueError, KeyError, EOFError, zlib.error, zipfile.BadZipFile) as err: raise CheckpointError(f'{path} is damaged ({type(err).__name__}): remove it to do that part again, or choose another --out') from None
 
 # %% ../nbs/02_data.ipynb #745bea4d
 def split_validation(

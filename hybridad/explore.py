@@ -29,6 +29,7 @@ from .detector import pool_logits, smooth
 from .errors import ConfigError, DataError, HybridadError
 from .pipeline import EasonADPipeline, READOUTS
 from .prompt_learner import TEMPLATES, content_of
+from .training import KeptInputs, read_kept
 from .plots import ABNORMAL, HEAT, NORMAL, OUTLINE, PALETTE, SIGNED, overlay, shared_range, short_layer, to_picture
 
 # %% ../nbs/71_explore.ipynb #4c423c79
@@ -363,6 +364,7 @@ class AttentionExplorer(Explorer):
         detector=None, # a trained HybridAnomalyDetector, to look at learned prompts too
     ):
         if not images: raise DataError('there is no picture to explore: pass {name: image}')
+        if detector and detector.backbone.hash != backbone.hash: raise ConfigError(f"the prompts were learned on other weights than backbone '{backbone.name}' holds: pass detector.backbone")
         self.backbone, self.detector, self.images, self.looks = backbone, detector, dict(images), {}
         s, heads = backbone.settings, min(l.heads for l in cross_attention(backbone.unet).values())
         text = lambda value, name: widgets.Text(value=value, description=name, continuous_update=False, layout=widgets.Layout(width='420px'))
@@ -374,7 +376,8 @@ class AttentionExplorer(Explorer):
         self.clickable = ClickPicture(next(iter(images.values())), self.refresh)
         self.upload = widgets.FileUpload(accept='image/*', description='own picture')
         self.upload.observe(self._add, 'value')
-        super().__init__(controls, [widgets.VBox([self.clickable.canvas, self.upload])])
+        self.nearest, self._table = widgets.HTML(), context_table(detector) if detector else ''
+        super().__init__(controls, [widgets.VBox([self.clickable.canvas, self.upload, self.nearest])])
         controls['picture'].observe(lambda change: self.clickable.show(self.images[change['new']]), 'value')
 
     def _add(self, change):
@@ -389,6 +392,7 @@ class AttentionExplorer(Explorer):
 
     def draw(self, picture, words, abnormal, normal, prompt, layers, head, readout, timestep):
         if not layers: raise ConfigError('no layer is chosen: mark at least one')
+        self.nearest.value = self._table if words == 'learned' else '' # learned contexts cannot be read: these words are closest
         if picture not in self.looks: self.looks[picture] = Look(self.backbone, self.images[picture])
         return attention_view(self.looks[picture], self.told(words, normal, abnormal), prompt, list(layers), None if head < 0 else head, readout, timestep, self.clickable.at)
 
@@ -500,6 +504,14 @@ class CompareExplorer(Explorer):
         names = list(maps); apart = np.abs(self.maps[names[0]] - self.maps[names[1]]).mean((1, 2))
         options = [(f'{truth.samples[i].category}, {truth.samples[i].defect} ({apart[i]:.2f})', int(i)) for i in np.argsort(-apart)]
         super().__init__(dict(index=_choice(options, 'picture', width='360px'), one=_choice(names, 'first'), two=_choice(names, 'second', names[1])))
+
+    @classmethod
+    def of(cls,
+        truth, # Truth
+        detectors: dict, # {name: HybridAnomalyDetector}: checkpoints, backbones or read-outs
+    ):
+        "Ask two or more detectors about the same images."
+        return cls(truth, {name: read_kept(d, KeptInputs(d, truth.samples, budget=0, progress=False))[0] for name, d in detectors.items()})
 
     def draw(self, index, one, two):
         if one == two: raise ConfigError(f'{one} is compared with itself: choose another method')

@@ -16,6 +16,7 @@ import torch
 
 from .attention import QueryRecorder, SelfRecorder, read_maps, select_layers, sharpen
 from .backbone import Backbone
+from .data import read_json
 from .errors import BackboneError, ConfigError
 
 # %% ../nbs/12_pipeline.ipynb #ef562eee
@@ -123,7 +124,7 @@ class QueryCache:
 
     def _open(self):
         "Map the files of a finished cache, if it was made with the same settings."
-        kept = json.loads((self.folder/'cache.json').read_text())
+        kept = read_json(self.folder/'cache.json')
         if other := [k for k, v in self.settings.items() if kept.get(k) != v]:
             raise ConfigError(f"{self.folder} holds queries made with other settings ({', '.join(other)}): remove it, or choose another folder")
         self.stores = [{n: np.load(self.folder/f'{d}_{i}.npy', mmap_mode='r') for i, n in enumerate(kept['layers'])} for d in range(kept['draws'])]

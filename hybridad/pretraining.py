@@ -10,7 +10,7 @@ __all__ = ['NORMAL_WORDS', 'ABNORMAL_WORDS', 'GENERIC', 'KIND_WORDS', 'OPENINGS'
            'pretrain']
 
 # %% ../nbs/62_pretraining.ipynb #f7a4e23a
-import io, json, math, os, shutil, time
+import io, json, math, os, pickle, shutil, time
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, fields
@@ -28,8 +28,8 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from .attention import QueryRecorder, log_ratio, read_maps
 from .backbone import load_backbone, pick_device
-from .data import write_atomic
-from .errors import ConfigError, HybridadError
+from .data import read_arrays, read_json, write_atomic
+from .errors import CheckpointError, ConfigError, HybridadError
 from .rough import SURFACES, rough_picture
 from .synthetic import CATEGORIES, DEFECTS, picture
 
@@ -212,6 +212,16 @@ def _save_state(path, **state):
     "Write a resume file in one step."
     buffer = io.BytesIO(); torch.save(state, buffer); write_atomic(path, buffer.getvalue())
 
+def _load_state(path, device='cpu'):
+    "A resume file, or a CheckpointError that names it."
+    try: return torch.load(path, map_location=device, weights_only=True)
+    except (RuntimeError, ValueError, EOFError, OSError, pickle.UnpicklingError) as error: raise CheckpointError(f'{path} is damaged ({type(error).__name__}): remove it to begin this stage again') from None
+
+def _keep_vae(vae, work):
+    "The autoencoder in work/vae, which appears when it is complete."
+    if (work/'vae.partial').exists(): shutil.rmtree(work/'vae.partial')
+    vae.save_pretrained(work/'vae.partial'); os.replace(work/'vae.partial', work/'vae')
+
 def gradient_l1(a, b):
     "Mean absolute difference of horizontal and vertical image gradients."
     return (a.diff(dim=-1) - b.diff(dim=-1)).abs().mean() + (a.diff(dim=-2) - b.diff(dim=-2)).abs().mean()
@@ -236,7 +246,7 @@ def train_autoencoder(
     optimizer = torch.optim.AdamW(vae.parameters(), recipe.vae_lr, weight_decay=1e-4)
     state, first = work/'vae_state.pt', 0
     if state.exists():
-        saved = torch.load(state, map_location=device, weights_only=True); first = saved['step']
+        saved = _load_state(state, device); first = saved['step']
         vae.load_state_dict(saved['model']); optimizer.load_state_dict(saved['optimizer'])
     for step in tqdm(range(first, recipe.vae_steps), desc='autoencoder', initial=first, total=recipe.vae_steps):
         rng = np.random.default_rng([recipe.seed, 1, step]); torch.manual_seed(recipe.seed*1_000_003 + step)
@@ -251,7 +261,7 @@ def train_autoencoder(
     vae.eval()
     with torch.no_grad(): z = torch.cat([vae.encode(as_tensor(images[i:i+64]).to(device)).latent_dist.mode() for i in range(0, min(512, len(images)), 64)])
     vae.register_to_config(scaling_factor=float(1/z.std()))
-    vae.save_pretrained(work/'vae.partial'); os.replace(work/'vae.partial', work/'vae')
+    _keep_vae(vae, work)
     return vae
 
 # %% ../nbs/62_pretraining.ipynb #1b292699
@@ -331,7 +341,7 @@ class DiffusionTrainer:
         if state.exists(): self._resume()
 
     def _resume(self):
-        saved = torch.load(self.state, map_location='cpu', weights_only=True)
+        saved = _load_state(self.state)
         self.step, self.seen, self.average = saved['step'], saved['seen'], [a.to(p.device) for a, p in zip(saved['ema'], self.parameters)]
         for p, q in zip(self.parameters, saved['params']): p.data.copy_(q)
         self.optimizer.load_state_dict(saved['opt'])
@@ -429,14 +439,14 @@ def pretrain(
     "All three stages; each continues where it stopped."
     out, recipe, device = Path(out), recipe or Recipe(), pick_device(device); told = out/'recipe.json'
     if out.exists() and (not out.is_dir() or any(out.iterdir())) and not resume: raise ConfigError(f'{out} is not empty: say --resume to continue the run in it, or choose another folder')
-    if told.exists() and json.loads(told.read_text()) != asdict(recipe): raise ConfigError(f'{out} was begun with another recipe, see {told}: continue with that one, or choose another folder')
+    if told.exists() and read_json(told) != asdict(recipe): raise ConfigError(f'{out} was begun with another recipe, see {told}: continue with that one, or choose another folder')
     begun = load_backbone(recipe.start, 'cpu') if recipe.start else None
     if not told.exists(): write_atomic(told, (json.dumps(asdict(recipe), indent=1) + '\n').encode())
     log, tokenizer = JsonLog(out/'log.jsonl', echo), begun.tokenizer if begun else make_tokenizer(out/'tokenizer', recipe.length)
     vae, unet, text = new_components(recipe, tokenizer)
-    if not (out/'vae').exists(): vae.save_pretrained(out/'vae') if begun else train_autoencoder(recipe, vae, out, log, device)
+    if not (out/'vae').exists(): _keep_vae(vae, out) if begun else train_autoencoder(recipe, vae, out, log, device)
     vae = AutoencoderKL.from_pretrained(out/'vae').eval().requires_grad_(False).to(device)
-    arrays = dict(np.load(out/'latents.npz')) if (out/'latents.npz').exists() else encode_corpus(recipe, vae, out)
+    arrays = read_arrays(out/'latents.npz') if (out/'latents.npz').exists() else encode_corpus(recipe, vae, out)
     trainer = DiffusionTrainer(recipe, unet, text, tokenizer, out/'state.pt', device)
     log.forget_after(trainer.step)
     train_diffusion(recipe, Corpus(recipe, arrays), trainer, log, until)

@@ -14,6 +14,7 @@ from tabulate import tabulate
 
 from .data import write_atomic
 from .detector import HybridAnomalyDetector
+from .data import read_json
 from .errors import ConfigError
 from .evaluation import HEADLINE, Truth, WordsDetector, contrast_floor, refuse_seen, summarise, write_json
 from .layouts import published_set
@@ -74,7 +75,7 @@ def _floors(truth, out, progress):
     "The local-contrast floor of one set, measured once."
     path = out/'local_contrast.json'
     if not path.exists(): write_json(path, contrast_floor(truth, progress))
-    return json.loads(path.read_text())
+    return read_json(path)
 
 # %% ../nbs/61b_protocol.ipynb #972e5618
 def protocol(
@@ -89,7 +90,7 @@ def protocol(
     out = Path(out)
     if not tests: raise ConfigError('there is no test set: name at least one with --test')
     asked = dict(config=config.to_dict(), seeds=list(seeds), train=len(train), tests={k: len(v) for k, v in tests.items()})
-    if (out/'asked.json').exists() and json.loads((out/'asked.json').read_text()) != json.loads(json.dumps(asked)):
+    if (out/'asked.json').exists() and read_json(out/'asked.json') != json.loads(json.dumps(asked)):
         raise ConfigError(f'{out} was begun with other sets or settings, see {out}/asked.json: continue with those, or choose another --out')
     write_json(out/'asked.json', asked)
     told = {name: dict(seeds=[], images=len(samples)) for name, samples in tests.items()}

@@ -19,7 +19,7 @@ from scipy import ndimage
 from tabulate import tabulate
 from tqdm.auto import tqdm
 
-from .data import write_atomic
+from .data import read_arrays, read_json, write_atomic
 from .detector import read_checkpoint
 from .errors import ConfigError, DataError
 from .evaluation import HEADLINE, Truth, summarise, table, write_json
@@ -62,14 +62,12 @@ def score_in_parts(
     if not samples: raise DataError('there is no image to evaluate: check data_path and categories')
     if folder is not None:
         about, asked = Path(folder)/'asked.json', asked_for(detectors, samples, size, part)
-        if about.exists() and json.loads(about.read_text()) != asked: raise ConfigError(f'{folder} holds parts of an evaluation of other images or settings: choose another --out')
+        if about.exists() and read_json(about) != asked: raise ConfigError(f'{folder} holds parts of an evaluation of other images or settings: choose another --out')
         write_json(about, asked)
     found = []
     for first in tqdm(range(0, len(samples), part), desc='score parts', disable=not progress, leave=False):
         file = folder and Path(folder)/f'{first:06}.npz'
-        if file and file.exists():
-            with np.load(file) as kept: found.append(dict(kept))
-            continue
+        if file and file.exists(): found.append(read_arrays(file)); continue
         found.append(_score_part(detectors, samples[first:first + part], size))
         if file: np.savez(content := io.BytesIO(), **found[-1]); write_atomic(file, content.getvalue())
     whole = {k: np.concatenate([f[k] for f in found]) for k in found[0]}

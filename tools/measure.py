@@ -1,4 +1,4 @@
-"""Measure what the results guide shows, each part into results/: python tools/measure.py demo seeds readouts real normals
+"""Measure what the results guide shows, each part into results/: python tools/measure.py demo seeds readouts real normals explorers onnx ablation
 
 Every file carries the command, versions, processor and date. Parts are independent; run them with nothing else on the machine."""
 import json
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hybridad.backbone import MINI
+from hybridad.backbone import MINI, load_backbone
 from hybridad.cli import LEARN, demo, examples, learnable
 from hybridad.config import get_default_config
 from hybridad.data import read_dataset, read_mvtec
@@ -21,7 +21,7 @@ from hybridad.detector import HybridAnomalyDetector
 from hybridad.evaluation import HEADLINE, Truth, WordsDetector, contrast_floor, evaluate, write_json
 from hybridad.normals import load_normals, use_normals
 from hybridad.plots import map_grid, save_figure
-from hybridad.synthetic import write_dataset
+from hybridad.synthetic import picture, write_dataset
 from hybridad.training import KeptInputs, fit, keep_parts, read_log
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -121,6 +121,48 @@ def measure_normals():
         found[name] = rows
     write_json(RESULTS/'normals.json', dict(sets=found, eval_size=128, **about('python tools/measure.py normals')))
 
+def measure_ablation():
+    "One change at a time on an idle machine; the cache in runs/measure/ablation makes a stopped run cheap to repeat."
+    from hybridad.cli import hybridad_ablation
+    out, begun = RUNS/'ablation', time.perf_counter()
+    if hybridad_ablation(['--out', str(out)]): raise SystemExit('the ablation failed')
+    for ending in ('csv', 'png'): shutil.copy(out/f'ablation.{ending}', RESULTS/f'ablation.{ending}')
+    runs = [json.loads(f.read_text())['seconds'] for f in (out/'cache').glob('*.json')]
+    write_json(RESULTS/'ablation.json', dict(runs=len(runs), seconds_of_runs=round(sum(runs)), seconds_now=round(time.perf_counter() - begun), backbone_hash=load_backbone('mini', 'cpu').hash, **about('hybridad_ablation --out runs/measure/ablation')))
+
+def measure_explorers():
+    "How long each explorer takes to answer a moved control, once its picture is cached."
+    from hybridad.explore import AttentionExplorer, CompareExplorer, DecisionExplorer, ResultsBrowser
+    _, test = sets(); test = test[::10]
+    detector, _ = HybridAnomalyDetector.from_checkpoint(MINI/'prompts.safetensors', 'mini', 'cpu')
+    truth = Truth(test, 128); results, maps, scores = evaluate(detector, test, truth)
+    pictures = {f'{i}': torch.from_numpy(picture(5, i, split='held_out').image).permute(2, 0, 1)/127.5 - 1 for i in range(2)}
+    attention = AttentionExplorer(detector.backbone, pictures, detector)
+    shown = {'attention: words': (attention, 'abnormal', [f'a photo of a {w} object' for w in ('broken', 'faulty', 'defective')]), 'attention: head': (attention, 'head', [0, 1, -1]), 'attention: learned or words': (attention, 'words', ['learned', 'words']),
+             'decision: threshold': (DecisionExplorer(truth, maps), 'threshold', [.3, .6, .5]), 'decision: smoothing': (DecisionExplorer(truth, maps), 'smoothing', [1., 2., 0.]),
+             'browser: from': (ResultsBrowser(truth, maps, scores), 'first', [6, 12, 0]), 'compare: picture': (c := CompareExplorer(truth, {'learned': maps, 'half': maps/2}), 'index', [o[1] for o in c.controls['index'].options[:3]])}
+    def answer(explorer, control, value):
+        begun = time.perf_counter(); explorer.controls[control].value = value
+        if explorer.error: raise explorer.error
+        return 1000*(time.perf_counter() - begun)
+    rows = {}
+    for name, (explorer, control, values) in shown.items():
+        for v in values: answer(explorer, control, v) # once untimed
+        times = sorted(answer(explorer, control, v) for _ in range(5) for v in values)
+        rows[name] = dict(median_ms=round(times[len(times)//2], 1), most_ms=round(times[-1], 1), moves=len(times)); print(name, rows[name])
+    times = []
+    for at in ((.2, .3), (.6, .6), (.8, .1)): begun = time.perf_counter(); attention.clickable.mark(*at); times.append(1000*(time.perf_counter() - begun))
+    rows['attention: click'] = dict(median_ms=round(sorted(times)[1], 1), most_ms=round(max(times), 1), moves=3); print(rows['attention: click'])
+    write_json(RESULTS/'explorers.json', dict(bar_ms=250, explorers=rows, **about('python tools/measure.py explorers')))
+
+def measure_onnx():
+    "The exported graph against PyTorch, prompts of the package."
+    from hybridad.export import export_onnx
+    detector, stored = HybridAnomalyDetector.from_checkpoint(MINI/'prompts.safetensors', 'mini', 'cpu')
+    out = fresh('onnx'); out.mkdir(parents=True)
+    found = export_onnx(detector, out/'detector.onnx', dict(thresholds=stored.get('thresholds'))); print(found)
+    write_json(RESULTS/'onnx.json', found | about('python tools/measure.py onnx'))
+
 if __name__ == '__main__':
     torch.set_num_threads(2)
-    for part in sys.argv[1:] or ('demo', 'seeds', 'readouts', 'real', 'normals'): globals()[f'measure_{part}']()
+    for part in sys.argv[1:] or ('demo', 'seeds', 'readouts', 'real', 'normals', 'explorers', 'onnx', 'ablation'): globals()[f'measure_{part}']()
