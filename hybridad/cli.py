@@ -210,22 +210,32 @@ def _rate(text): # None for the best F1
 def _test_folder(a):
     "The run's folder, new or to be continued."
     if not a.resume: return _free(a.out or _run_folder('test'))
-    if not a.out or not any((a.out/'parts').rglob('asked.json')): raise ConfigError(f'{a.out or "--resume"} holds no evaluation to continue: give the folder of a stopped one as --out, or leave out --resume')
+    if not a.out or not (a.out/'parts'/'run.json').exists(): raise ConfigError(f'{a.out or "--resume"} holds no evaluation to continue: give the folder of a stopped one as --out, or leave out --resume')
     return a.out
 
 def normals_of(
     folder, # as given by --normals
-    category: str,
-    shots: int|None=None, # how many, spread over all
-): # list of paths
-    "The normal pictures of a category: those in train/good where there is such a folder."
-    from hybridad.scoring import find_images
-    folder = Path(folder); places = folder/category/'train'/'good', folder/category, folder/'train'/'good', folder
-    names, refused, _ = find_images(next((p for p in places if p.is_dir()), folder))
-    if refused: raise ConfigError(next(iter(refused.values())))
-    if shots is None: return names
-    if not 1 <= shots <= len(names): raise ConfigError(f'--shots {shots} is out of range: {category} has {len(names)} normal pictures in {folder}')
-    return [names[i*len(names)//shots] for i in range(shots)]
+    categories, # names
+    shots: int|None=None, # how many of each, spread over all
+): # {category: list of paths}
+    "Normal pictures: DIR/CATEGORY/train/good (or ok), DIR/CATEGORY itself; for a single category also DIR/train/good and DIR."
+    from hybridad.scoring import ENDINGS
+    inside = lambda place: sorted(p for p in place.iterdir() if p.is_file() and p.suffix.lower() in ENDINGS) if place.is_dir() else []
+    ways, found = (('train', 'good'), ('train', 'ok'), ()), {}
+    for c in categories:
+        places = [Path(folder, c, *w) for w in ways] + [Path(folder, *w) for w in ways if len(categories) == 1]
+        names = next(filter(None, map(inside, places)), None)
+        if not names: raise ConfigError(f'there are no normal pictures of {c} in {folder}: put them into {places[0]} or {places[2]}')
+        if shots is not None and not 1 <= shots <= len(names): raise ConfigError(f'--shots {shots} is out of range: {c} has {len(names)} normal pictures in {folder}')
+        found[c] = names if shots is None else [names[i*len(names)//shots] for i in range(shots)]
+    return found
+
+def _as_before(folder, asked):
+    "Note what a run was asked for, or refuse to continue another one in its folder."
+    from hybridad.data import read_json, write_atomic
+    note = folder/'run.json'
+    if note.exists() and read_json(note) != asked: raise ConfigError(f'{folder} was begun with other normal pictures, or without: continue with the same, or choose another --out')
+    write_atomic(note, json.dumps(asked).encode())
 
 def _scored(a, detector, words, samples, size, out): # {name: (maps, scores)}, seconds an image, {category: thresholds} from normal pictures
     "Raw maps and scores; with --normals one category after the other, and zero-shot beside."
@@ -234,17 +244,17 @@ def _scored(a, detector, words, samples, size, out): # {name: (maps, scores)}, s
     from hybridad.data import sample_digest
     from hybridad.normals import load_normals, use_normals
     from hybridad.reports import score_in_parts
-    if not a.normals:
-        if a.shots: raise ConfigError('--shots needs --normals, the folder to take them from')
-        return *score_in_parts(dict(learned=detector, words=words), samples, size, out/'parts'), {}
-    zero_shot, places, parts, thresholds = copy.copy(detector), {}, [], {}
+    places = {}
     for i, s in enumerate(samples): places.setdefault(s.category, []).append(i)
-    chosen = {c: normals_of(a.normals, c, a.shots) for c in places}
-    tested = {sample_digest(s.image): s.image for s in samples}
-    if both := next((p for names in chosen.values() for p in names if sample_digest(p) in tested), None): raise ConfigError(f'{both} is among the pictures to be scored: give normal pictures that are not')
-    for c, index in places.items():
+    chosen = normals_of(a.normals, places, a.shots) if a.normals else {}
+    known = {c: [sample_digest(p) for p in names] for c, names in chosen.items()}; vouching = {d for ds in known.values() for d in ds}
+    if both := next((s.image for s in samples if vouching and sample_digest(s.image) in vouching), None): raise ConfigError(f'{both} is among the normal pictures, too: give normal pictures that are not scored')
+    _as_before(out/'parts', known)
+    if not a.normals: return *score_in_parts(dict(learned=detector, words=words), samples, size, out/'parts'), {}
+    zero_shot, parts, thresholds = copy.copy(detector), [], {}
+    for number, (c, index) in enumerate(places.items()):
         use_normals(detector, load_normals(chosen[c], detector.image_size)); thresholds[c] = detector.normals.thresholds
-        parts.append((index, *score_in_parts(dict(learned=detector, words=words, zero_shot=zero_shot), [samples[i] for i in index], size, out/'parts'/c)))
+        parts.append((index, *score_in_parts(dict(learned=detector, words=words, zero_shot=zero_shot), [samples[i] for i in index], size, out/'parts'/f'{number:03d}')))
     order = np.argsort(np.concatenate([index for index, *_ in parts]))
     join = lambda of: np.concatenate([of(found, seconds) for _, found, seconds in parts])[order]
     return {n: tuple(join(lambda f, _: f[n][k]) for k in (0, 1)) for n in parts[0][1]}, join(lambda _, seconds: seconds), thresholds
@@ -261,6 +271,8 @@ def hybridad_test(a):
     from hybridad.reports import calibration, compare, read_results, store_thresholds
     from hybridad.scoring import SHIPPED
     earlier, shipped = {str(p): read_results(p) for p in a.compare}, a.checkpoint_path is None
+    if a.shots is not None and not a.normals: raise ConfigError('--shots needs --normals, the folder to take them from')
+    if a.calibrate and a.normals: raise ConfigError('--calibrate finds zero-shot thresholds, and normal pictures set their own: leave one of the two out')
     if shipped and a.calibrate: raise ConfigError('--calibrate writes thresholds into a checkpoint: give one as --checkpoint_path')
     if shipped and a.backbone not in (None, 'mini'): raise ConfigError(f'the prompts that come with the package belong to the embedded backbone: give --checkpoint_path with prompts for {a.backbone}')
     a.checkpoint_path = a.checkpoint_path or SHIPPED
@@ -272,8 +284,8 @@ def hybridad_test(a):
     truth = Truth(samples, detector.config.data.eval_size, a.num_workers)
     found, spent, own = _scored(a, detector, WordsDetector(detector.config, detector.backbone), samples, truth.size, out)
     (maps, scores), floors = found['learned'], {n: summarise(truth, *found[n]) for n in ('words', 'zero_shot') if n in found}
-    results, thresholds = summarise(truth, maps, scores), {k: {c: t[k] for c, t in own.items()} for k in ('image', 'pixel')} | dict(rule='none of the normal pictures reaches it') if own else about.get('thresholds') or {}
-    results |= dict(normals=dict(folder=str(a.normals), shots=a.shots) if own else None, floors=dict(local_contrast=contrast_floor(truth), **floors, random_backbone=None), reasons={'random_backbone': 'needs prompts of its own, learned on the auxiliary set: see hybridad_demo'}, seen_in_training=seen, seconds=round(time.perf_counter() - begun, 2), metrics=a.metrics)
+    results, thresholds = summarise(truth, maps, scores), {k: {c: t[k] for c, t in own.items()} for k in ('image', 'pixel')} | dict(rule='above every normal picture') if own else about.get('thresholds') or {}
+    results |= dict(normals=dict(folder=str(a.normals), shots=a.shots, categories=list(own)) if own else None, floors=dict(local_contrast=contrast_floor(truth), **floors, random_backbone=None), reasons={'random_backbone': 'needs prompts of its own, learned on the auxiliary set: see hybridad_demo'}, seen_in_training=seen, seconds=round(time.perf_counter() - begun, 2), metrics=a.metrics)
     if a.intervals: results['intervals'] = _intervals(truth, maps, scores, a.intervals)
     if a.calibrate: store_thresholds(a.checkpoint_path, thresholds := calibration(truth, maps, scores, rate))
     detector.config.data.update(dict(data_path=str(a.data_path), layout=a.dataset, categories=a.categories))
@@ -506,8 +518,8 @@ def _score(parser):
     parser.add_argument('--normals', nargs='+', metavar='DIR', help='a folder of normal pictures, or some files: what is unlike them counts, too, and their scores set the thresholds')
     parser.add_argument('--out', type=Path, help='folder of the run; default: runs/score-DATE-TIME')
     parser.add_argument('--resume', action='store_true', help='continue the run in --out')
-    parser.add_argument('--threshold', type=float, help='an image is anomalous from this score up; default: the one in the checkpoint')
-    parser.add_argument('--pixel_threshold', type=float, help='regions are where the map reaches this; default: the one in the checkpoint')
+    parser.add_argument('--threshold', type=float, help='an image is anomalous from this score up; default: that of the normal pictures, else the one in the checkpoint')
+    parser.add_argument('--pixel_threshold', type=float, help='regions are where the map reaches this; default: likewise')
     parser.add_argument('--batch_size', type=int, default=8)
     parser.add_argument('--num_workers', type=int, default=0, help='loader processes')
     parser.add_argument('--part', type=int, default=256, help='images that are written together; a killed run loses one part at most')
@@ -531,12 +543,13 @@ def told(
 def hybridad_score(a):
     "Say whether something is wrong in photographs, and where. Exit code 0: all were read, 3: some could not be, 2: nothing was done."
     if a.resume and not a.out: raise ConfigError('--resume needs --out, the folder of the run to continue')
-    from hybridad.scoring import find_images, load_scorer, score_folder
+    from hybridad.scoring import apart, find_images, load_scorer, score_folder
     from hybridad.training import processes
     from tqdm.auto import tqdm
     rank, world, _ = processes(); out = _shared(a.out, 'score', world)
     out = _writable(out) if a.resume else _free(out)
-    total = len(find_images(a.images)[0]) # complains before the backbone is loaded
+    names = find_images(a.images)[0]; total = len(names) # complains before the backbone is loaded
+    if a.normals: apart(names, a.normals)
     scorer, begun = load_scorer(a.checkpoint_path, a.backbone, a.device, a.other_backbone, a.threshold, a.pixel_threshold, a.normals), time.perf_counter()
     if rank == 0: print(f'{scorer.source}\nanomalous from {scorer.image:.3f}, regions from {scorer.pixel:.3f}\n')
     counts, other = score_folder(a.images, out, scorer, a.resume, a.part, a.format, a.pictures, a.batch_size, a.num_workers, tell=None if a.quiet else lambda f: tqdm.write(told(f)))

@@ -31,6 +31,7 @@ class FixedPrompts(nn.Module):
     "A detector whose prompts have become constants: images to maps and scores, no text encoder, no random numbers."
     def __init__(self, detector: HybridAnomalyDetector):
         super().__init__()
+        if detector.normals: raise ConfigError('normal pictures cannot be exported with the prompts: call use_normals(detector, None) first')
         p, b = detector.pipeline, detector.backbone
         self.reader, self.vae, self.unet = detector, b.vae, b.unet
         side = detector.image_size//b.factor; shape = (1, b.unet.config.in_channels, side, side)

@@ -138,6 +138,7 @@ class QueryCache:
         "Fill the cache; the folder appears when it is complete."
         if self.stores: raise ConfigError(f'{self.folder} is filled already: clear() it first')
         batches, p = iter(batches), self.pipeline
+        if p.recorded != self.settings['layers']: raise ConfigError('other layers are recorded than when this cache was made: make it again, after use_normals')
         first = next(batches)
         shapes = [q.shape[1:] for q in p.queries(first[:1]).values()]
         size, place = 2*count*p.draws*sum(map(prod, shapes)), next(f for f in self.folder.absolute().parents if f.exists())

@@ -439,7 +439,7 @@ def pretrain(
     "All three stages; each continues where it stopped."
     out, recipe, device = Path(out), recipe or Recipe(), pick_device(device); told = out/'recipe.json'
     if out.exists() and (not out.is_dir() or any(out.iterdir())) and not resume: raise ConfigError(f'{out} is not empty: say --resume to continue the run in it, or choose another folder')
-    if told.exists() and read_json(told) != asdict(recipe): raise ConfigError(f'{out} was begun with another recipe, see {told}: continue with that one, or choose another folder')
+    if told.exists() and asdict(Recipe()) | read_json(told) != asdict(recipe): raise ConfigError(f'{out} was begun with another recipe, see {told}: continue with that one, or choose another folder')
     begun = load_backbone(recipe.start, 'cpu') if recipe.start else None
     if not told.exists(): write_atomic(told, (json.dumps(asdict(recipe), indent=1) + '\n').encode())
     log, tokenizer = JsonLog(out/'log.jsonl', echo), begun.tokenizer if begun else make_tokenizer(out/'tokenizer', recipe.length)

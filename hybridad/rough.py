@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PHOTOS', 'KEPT_OBJECTS', 'SURFACES', 'SURFACE_NAMES', 'KEPT', 'ROUGH_DEFECTS', 'NEW', 'OLD', 'rolled_sheet',
            'dead_leaves', 'wavelets', 'snapshot', 'quilted', 'tray', 'blotch', 'streak', 'chip', 'damage',
-           'rough_camera', 'rough_picture', 'write_rough']
+           'rough_camera', 'Invisible', 'rough_picture', 'write_rough']
 
 # %% ../nbs/03a_rough.ipynb #06dc4554
 import io
@@ -176,6 +176,9 @@ def rough_camera(rng, image):
     return shoot
 
 # %% ../nbs/03a_rough.ipynb #133352d7
+class Invisible(Exception):
+    "No defect shows on this surface; another one is drawn."
+
 def _scene(rng, size, category):
     "Image and region of a category, its texture often almost flat."
     made = (CATEGORIES | SURFACES)[category](rng, size)
@@ -188,7 +191,7 @@ def _damaged(rng, clean, region, kind):
     for k in (kind, 'blotch', 'hole'):
         for _ in range(10):
             if found := damage(rng, clean, region, k): return k, found
-    raise DataError(f'no defect shows on this surface ({region.sum()} cells): draw another picture')
+    raise Invisible
 
 def rough_picture(
     seed: int,
@@ -198,8 +201,14 @@ def rough_picture(
     kind: str|None=None, # force 'good' or a key of ROUGH_DEFECTS
 ): # a Picture; its kind is the word of DEFECTS that describes it best
     "The index-th rough picture; surfaces and the auxiliary categories of `synthetic` take turns."
-    rng = np.random.default_rng([seed, index, 2]); names = SURFACE_NAMES if index % 2 else KEPT
-    category = names[index//2 % len(names)]
+    names = SURFACE_NAMES if index % 2 else KEPT
+    for attempt in range(9):
+        try: return _rough(np.random.default_rng([seed, index, 2, attempt][:3 + (attempt > 0)]), size, names[index//2 % len(names)], kind)
+        except Invisible: continue
+    raise DataError(f'no defect shows on picture {index} of seed {seed}: take another index')
+
+def _rough(rng, size, category, kind):
+    "One scene, lit and shot."
     image, region = _scene(rng, size, category)
     clean, distractors = add_distractors(rng, image, region)
     if kind is None: kind = 'good' if rng.random() < NORMAL_SHARE else NEW[rng.integers(len(NEW))] if rng.random() < .5 else OLD[rng.integers(len(OLD))]
@@ -209,5 +218,5 @@ def rough_picture(
     return Picture(twin if said == 'good' else shoot(broken), mask, twin, category, said, contrast, distractors)
 
 def write_rough(out, size=128, seed=0, count=50, workers=None, progress=True):
-    "Write rough pictures as `synthetic.write_dataset` writes its own: `count` test pictures for each category."
+    "Write rough pictures as `synthetic.write_dataset` writes its own: `count` test pictures for each category of `synthetic`, and as many again of the six surfaces together."
     return write_dataset(out, size, seed, 'rough', count, workers, progress, rough_picture, 2*len(KEPT))

@@ -412,6 +412,7 @@ def fit(
     out, (rank, _, wait) = usable(out, config, resume), processes()
     _Trackers.check(trackers); wait()
     detector = detector or HybridAnomalyDetector(config)
+    if detector.normals: raise ConfigError('prompts are learned without normal pictures: call use_normals(detector, None) first')
     train, valid = samples if isinstance(samples, tuple) else keep_parts(detector, samples, progress)
     trainer = Trainer(detector, train, valid, out, accumulate, loss_fn)
     if resume: trainer.resume()
