@@ -6,7 +6,7 @@ draws samples, writes the model card and results/pretraining.json. Prompts fit o
 import json
 import shutil
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -15,25 +15,29 @@ from safetensors.torch import load_file, save_file
 
 from hybridad.backbone import load_backbone
 from hybridad.config import get_default_config
-from hybridad.data import read_mvtec
+from hybridad.data import read_dataset, read_mvtec
 from hybridad.evaluation import WordsDetector, write_json
 from hybridad.plots import map_grid, save_figure
 from hybridad.pretraining import GROUND, Recipe
+from hybridad.rough import write_rough
 from hybridad.synthetic import HELD_OUT_CATEGORIES, HELD_OUT_KINDS, write_dataset
 from hybridad.training import KeptInputs, validate
 
-from measure import ROOT, RUNS, about
+from measure import ROOT, RUNS, SHARED, about
 
-TIMESTEPS = (1, 10, 30)
+TIMESTEPS = (1, 10)
 PROMPTS = [f'a photo of a {w}' for w in ('flawless carpet', 'flawless grid', 'perfect wood', 'intact gear', 'clean granite', 'damaged plaster with a hole')]
 
-SHARES = (0., .1, .2, .3, .4, .5)
+SHARES = (0., .2, .4, .6)
 PARTS = ('unet/diffusion_pytorch_model.safetensors', 'text_encoder/model.safetensors')
 
-def validation_samples():
-    folder = RUNS/'ship'
-    if not folder.exists(): write_dataset(folder, seed=77, split='auxiliary', count=16)
-    return [s for s in read_mvtec(folder) if s.split == 'test']
+def validation_sets(): # {name: list of Sample}
+    "Clean and rough pictures of the auxiliary categories, and every third steel strip where there are any: none of them is a test."
+    clean, rough, steel = RUNS/'ship', RUNS/'ship_rough', SHARED/'data'/'steel_strip'
+    if not clean.exists(): write_dataset(clean, seed=77, split='auxiliary', count=16)
+    if not rough.exists(): write_rough(rough, seed=77, count=6)
+    test = lambda folder: [s for s in read_mvtec(folder) if s.split == 'test']
+    return dict(auxiliary=test(clean), rough=[replace(s, category='rough') for s in test(rough)]) | (dict(steel_strip=[s for s in read_dataset(steel) if s.split == 'test'][::3]) if steel.is_dir() else {})
 
 def between(source, earlier, share): # folder of a backbone
     "Weights between two sittings of one run (Wortsman et al. 2022, model soups)."
@@ -46,15 +50,16 @@ def between(source, earlier, share): # folder of a backbone
     return folder
 
 def choose(source, earlier): # share of the earlier weights, timestep, [figures of each choice]
-    "What reads best with hand-written words on validation pictures; held-out categories take no part."
-    rows, kept = [], None
+    "What reads best with hand-written words on validation pictures, mean over sets; held-out categories and the photographs of the tests take no part."
+    rows, sets, kept = [], validation_sets(), {}
     for share in SHARES if earlier else (0.,):
         backbone = load_backbone(str(between(source, earlier, share)), 'cpu')
         for t in TIMESTEPS:
             words = WordsDetector(get_default_config(timestep=t), backbone)
-            kept = KeptInputs(words, validation_samples()) if kept is None else kept.asked_again(words)
-            rows.append(dict(share=share, timestep=t, **validate(words, kept)[0]))
-            print({k: round(v, 4) for k, v in rows[-1].items()})
+            kept = {n: kept[n].asked_again(words) if kept else KeptInputs(words, samples) for n, samples in sets.items()}
+            told = {n: validate(words, k)[0] for n, k in kept.items()}
+            rows.append(dict(share=share, timestep=t, val_score=sum(f['val_score'] for f in told.values())/len(told), sets=told))
+            print(share, t, round(rows[-1]['val_score'], 4), {n: {k: round(v, 3) for k, v in f.items()} for n, f in told.items()}, flush=True)
     best = max(rows, key=lambda r: r['val_score'])
     return best['share'], best['timestep'], rows
 
@@ -74,8 +79,8 @@ hybridad runs and can be measured without a download. It is not Stable Diffusion
 
 ## Data
 
-{pictures:,} procedural pictures of 128 px and the clean twins of a fifth of them, drawn by `hybridad.synthetic` from seed {seed}; captions from a fixed
-vocabulary. Left out altogether: the categories {held_categories} and the defect kinds {held_kinds}.
+{pictures:,} procedural pictures of 128 px and the clean twins of a fifth of them, drawn from seed {seed}, {rough:.0%} of them by `hybridad.rough` and the others by
+`hybridad.synthetic`; captions from a fixed vocabulary. Crops of scikit-image's own photographs are among the materials. Left out altogether: the categories {held_categories} and the defect kinds {held_kinds}.
 
 ## Recipe
 
@@ -85,7 +90,7 @@ three quarters of it are also read as hybridad reads them, and the log-ratio of 
 defect mask by balanced cross entropy (defect cells, background, strongest cells of the picture). The moving average ({ema}) is kept, in float16.
 {begun}
 Hours on two CPU cores ({cpu}), all sittings: {hours:.1f}. Last losses: {final}.
-Timestep {timestep} was chosen on a validation part of the auxiliary categories, see `results/pretraining.json`.
+Timestep {timestep} was chosen on validation pictures (auxiliary categories, clean and rough, and steel strips), see `results/pretraining.json`.
 
 ## Limits
 
