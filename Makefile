@@ -23,12 +23,15 @@ prepare: $(READY)   # after editing notebooks: clean them, regenerate hybridad/ 
 outputs: $(READY)   # run every notebook and keep what it shows, then `make prepare`
 	cd nbs && TQDM_DISABLE=1 HF_HUB_OFFLINE=1 $(BIN)/jupyter nbconvert --to notebook --execute --inplace [0-9]*.ipynb guides/*.ipynb index.ipynb
 
-proof: $(READY)     # hours: kills, 20,000 hostile files, bad inputs, 20,000 pictures, two processes; writes results/*.json and results/bad_inputs.md
+proof: $(READY)     # hours: kills, 20,000 hostile files, bad inputs, 20,000 pictures, two processes, the benchmark, the ablation; writes into results/
 	$(BIN)/python proof/bad_inputs.py
 	HYBRIDAD_FUZZ=4000 $(BIN)/pytest tests/test_fuzz.py
 	$(BIN)/python proof/kills.py
 	$(BIN)/python proof/processes.py
 	$(BIN)/python proof/scale.py
+	$(BIN)/pip install --no-deps attention-map-diffusers==1.0.0
+	rm -rf results/bench && OMP_NUM_THREADS=2 $(BIN)/hybridad_bench --out results/bench
+	$(BIN)/python tools/measure.py explorers onnx ablation
 
 lab: $(READY)       # read and edit the notebooks
 	$(BIN)/jupyter lab nbs

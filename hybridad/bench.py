@@ -335,6 +335,11 @@ def summary(results): # str
         s = results['spread'].get(key)
         rows.append([key, f"{results[key]:.4g}", f"{s['low']:.4g} to {s['high']:.4g}, {s['rounds']} rounds" if s else '', f'{sign} {bar:g}' if full or key == 'mini_images_per_s' else f'({sign} {bar:g} at full size)'])
     for key, bar in dict(ms_per_image='<= 4.3', train_peak_gb='<= 10', floor_ms='').items(): rows.append([f'gpu.{key}', f"{results['gpu'][key]:.4g}" if results['gpu'] else 'not measured', '', bar])
+    span = lambda s: f"{s['low']:.4g} to {s['high']:.4g}, {s['rounds']} rounds"
+    for name, p in results['peers'].items(): rows.append([f'peers: {name}, time', *((f"{p['time_ratio']['median']:.4g}", span(p['time_ratio']), f"keeps {p['keeps_mb']:.3g} MB") if p else ('not installed', '', ''))])
+    for part, s in results['parts_seconds'].items(): rows.append([f'seconds: {part}', f'{s:.4g}', '', ''])
+    plain, top = results['plain_forward'], results['ceilings']
+    rows += [['plain forward, GFLOP/s', f"{plain['gflops']:.4g}", '', f"matrix product {top['matmul_gflops']:.4g}"], ['copy, GB/s', f"{top['copy_gb_per_s']:.4g}", '', '']]
     return tabulate(rows, ['figure', 'median', 'interval', 'bar'], tablefmt='github', disable_numparse=True)
 
 def picture(results): # matplotlib figure
@@ -373,7 +378,8 @@ def bench(
     speed = scoring_speed(mini, 8, rounds, torch.cuda.synchronize if latents.is_cuda else lambda: None)
     results['spread']['mini_images_per_s'], results['mini_images_per_s'] = speed, speed['median']
     results['gpu'] = gpu_figures(model) if latents.is_cuda and not quick else None
-    about = dict(model=model.name, weights='trained' if quick or backbone else 'random', latents=list(latents.shape), device=str(where), threads=torch.get_num_threads(), cores=os.cpu_count(),
+    command = f'hybridad_bench --out {out}' + ' --quick'*quick + (f' --configs {configs}' if configs else '') + (f' --backbone {backbone}' if backbone else '') + (f' --rounds {rounds}' if rounds != 9 else '')
+    about = dict(command=command, model=model.name, weights='trained' if quick or backbone else 'random', latents=list(latents.shape), device=str(where), threads=torch.get_num_threads(), cores=os.cpu_count(),
                  machine=platform.machine(), torch=torch.__version__, estimate=guess, seconds=round(time.perf_counter() - begun, 1))
     results = about | results
     out = Path(out); out.mkdir(parents=True, exist_ok=True)

@@ -116,7 +116,7 @@ def learnable(
     if limit and len(chosen) > limit: chosen = [chosen[i*len(chosen)//limit] for i in range(limit)]
     return chosen
 
-LEARN = dict(learning_rate=2e-3, ctx_init=['flawless perfect normal intact clean', 'damaged broken defective faulty anomalous']) # how the demo and the ablation learn prompts on the embedded backbone
+LEARN = dict(learning_rate=2e-3, views=4, ctx_init=['flawless perfect normal intact clean', 'damaged broken defective faulty anomalous']) # how the demo and the ablation learn prompts on the embedded backbone
 
 def _train(parser):
     _data_arguments(parser); _backbone_arguments(parser)
@@ -284,7 +284,7 @@ def hybridad_test(a):
     truth = Truth(samples, detector.config.data.eval_size, a.num_workers)
     found, spent, own = _scored(a, detector, WordsDetector(detector.config, detector.backbone), samples, truth.size, out)
     (maps, scores), floors = found['learned'], {n: summarise(truth, *found[n]) for n in ('words', 'zero_shot') if n in found}
-    results, thresholds = summarise(truth, maps, scores), {k: {c: t[k] for c, t in own.items()} for k in ('image', 'pixel')} | dict(rule='above every normal picture') if own else about.get('thresholds') or {}
+    results, thresholds = summarise(truth, maps, scores), {k: {c: t.get(k) for c, t in own.items()} for k in ('image', 'pixel')} | dict(rule='above every normal picture') if own else about.get('thresholds') or {}
     results |= dict(normals=dict(folder=str(a.normals), shots=a.shots, categories=list(own)) if own else None, floors=dict(local_contrast=contrast_floor(truth), **floors, random_backbone=None), reasons={'random_backbone': 'needs prompts of its own, learned on the auxiliary set: see hybridad_demo'}, seen_in_training=seen, seconds=round(time.perf_counter() - begun, 2), metrics=a.metrics)
     if a.intervals: results['intervals'] = _intervals(truth, maps, scores, a.intervals)
     if a.calibrate: store_thresholds(a.checkpoint_path, thresholds := calibration(truth, maps, scores, rate))
@@ -317,7 +317,7 @@ def _write_test(out, a, about, truth, found, results, thresholds, spent):
 
 def _decided(rows, thresholds):
     "What the thresholds say of the images, in a sentence or two."
-    if thresholds.get('image') is None: return '\nno decisions: the checkpoint holds no threshold, find one with --calibrate on a validation part'
+    if thresholds.get('image') is None or not any(r['decision'] for r in rows): return '\nno decisions: the checkpoint holds no threshold, find one with --calibrate on a validation part'
     wrong, odd = sum((r['decision'] == 'anomalous') != r['label'] for r in rows), [r['path'] for r in rows if r['unlike']]
     told = f"\n{sum(r['decision'] == 'anomalous' for r in rows)} of {len(rows)} images called anomalous, {wrong} wrongly or missed, at the stored threshold ({thresholds.get('rule', 'one flawless validation image in ten exceeds it')}), see images.csv"
     return told + (f'\nwarning: {len(odd)} pictures are unlike those the threshold was found on, such as {odd[0]}: do not trust their decisions' if odd else '')

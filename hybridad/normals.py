@@ -11,7 +11,7 @@ import hashlib, json
 import torch
 import torch.nn.functional as F
 
-from .attention import cross_attention, log_ratio
+from .attention import log_ratio, select_layers
 from .data import as_rgb, image_tensor, open_image
 from .detector import VIEWS, HybridAnomalyDetector, over_views, smooth, turned
 from .errors import ConfigError, DataError
@@ -44,12 +44,15 @@ class NormalReference:
         images, # (K, 3, H, W) in [-1, 1], all of them normal
         limit: int=16384, # rows of the bank; of more, a fixed random part of each picture is kept
         judged: int=64, # pictures that are compared with the others, spread over all
+        layer: str|None=None, # whose queries are compared; None: the first that the UNet runs
+        weight: float=1., # of the evidence beside the prompts
     ):
         if images.ndim != 4 or not len(images): raise DataError(f'normal pictures have shape {tuple(images.shape)}: give at least one, as (K, 3, H, W)')
         if type(detector).read is not HybridAnomalyDetector.read: raise ConfigError(f'{type(detector).__name__} reads maps in its own way and would leave the normal pictures out: use a HybridAnomalyDetector')
         images, hashes = distinct(images)
-        self.layer, self.size, self.count = next(iter(cross_attention(detector.backbone.unet))), (detector.pipeline.map_size,)*2, len(images)
-        self.hash = hashlib.sha256(json.dumps([hashes, self.layer, limit, judged]).encode()).hexdigest()[:16]
+        self.layer, self.size, self.count = next(iter(select_layers(detector.backbone.unet, layer and [layer]))), (detector.pipeline.map_size,)*2, len(images)
+        self.weight = weight
+        self.hash = hashlib.sha256(json.dumps([hashes, self.layer, limit, judged, weight]).encode()).hexdigest()[:16]
         detector.pipeline.also, detector.normals = (self.layer,), None
         with torch.no_grad(): self._calibrate(detector, *self._collect(detector, images, limit, {i*self.count//min(judged, self.count) for i in range(min(judged, self.count))}))
 
@@ -83,12 +86,12 @@ class NormalReference:
         fused = over_views(lambda v: prompts[v] + self.evidence(among[v]), views)
         out = detector.outputs(torch.stack([torch.zeros_like(fused), fused], 1))
         scores, maps = out['image_logits'].diff(dim=1)[:, 0].cpu().double(), smooth(fused, detector.config.model.smoothing).cpu().flatten()
-        self.thresholds = dict(image=scores.max().item() + 1e-6, pixel=maps.kthvalue(max(1, round(.999*len(maps)))).values.item())
+        self.thresholds = dict(image=scores.max().item() + 1e-6, pixel=maps.kthvalue(max(1, round(.999*len(maps)))).values.item()) if self.count > 1 else {} # beside its mirror images a single picture is too much like itself to say where normal ends
 
     def evidence(self, distance): # (B, h, w) -> (B, S, S)
         "Log distance in standard deviations of the normal pictures', in units of the prompt map's."
         z = (distance - self.mean)/self.std
-        return self.scale*F.interpolate(z[:, None], size=self.size, mode='bilinear', align_corners=False)[:, 0]
+        return self.weight*self.scale*F.interpolate(z[:, None], size=self.size, mode='bilinear', align_corners=False)[:, 0]
 
     def __call__(self,
         masses, # (B, 2, S, S) log masses of the prompts
@@ -102,10 +105,11 @@ class NormalReference:
 def use_normals(
     detector: HybridAnomalyDetector,
     images, # (K, 3, H, W) in [-1, 1]; None: forget them, zero-shot again
+    **how, # as for NormalReference: layer, weight, limit, judged
 ): # the detector, which now reads the evidence of normal pictures in every call
     "Tell a detector what normal looks like."
     detector.normals, detector.pipeline.also = None, ()
-    if images is not None: detector.normals = NormalReference(detector, images)
+    if images is not None: detector.normals = NormalReference(detector, images, **how)
     return detector
 
 def load_normals(

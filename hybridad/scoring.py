@@ -178,7 +178,7 @@ def load_scorer(
         names, refused, _ = find_images(normals)
         if refused: raise DataError(next(iter(refused.values())))
         use_normals(detector, load_normals(names, detector.image_size, upright))
-        stored, source = detector.normals.thresholds, f'{source}, and {len(names)} normal pictures'
+        stored, source = detector.normals.thresholds or stored, f'{source}, and {len(names)} normal pictures' + (', too few to set a threshold' if not detector.normals.thresholds else '')
     pick = lambda told, key: stored.get(key) if told is None else told
     return Scorer(detector, pick(threshold, 'image'), pick(pixel_threshold, 'pixel'), source)
 

@@ -28,7 +28,7 @@ from measure import ROOT, RUNS, SHARED, about
 TIMESTEPS = (1, 10)
 PROMPTS = [f'a photo of a {w}' for w in ('flawless carpet', 'flawless grid', 'perfect wood', 'intact gear', 'clean granite', 'damaged plaster with a hole')]
 
-SHARES = (0., .2, .4, .6)
+SHARES = (0., .2, .4, .6, 1.)
 PARTS = ('unet/diffusion_pytorch_model.safetensors', 'text_encoder/model.safetensors')
 
 def validation_sets(): # {name: list of Sample}
@@ -50,7 +50,7 @@ def between(source, earlier, share): # folder of a backbone
     return folder
 
 def choose(source, earlier): # share of the earlier weights, timestep, [figures of each choice]
-    "What reads best with hand-written words on validation pictures, mean over sets; held-out categories and the photographs of the tests take no part."
+    "What reads best with hand-written words on validation pictures, mean over sets, among those that lose nothing on the clean one (0.002 is what seeds differ by); held-out categories and the photographs of the tests take no part."
     rows, sets, kept = [], validation_sets(), {}
     for share in SHARES if earlier else (0.,):
         backbone = load_backbone(str(between(source, earlier, share)), 'cpu')
@@ -60,7 +60,7 @@ def choose(source, earlier): # share of the earlier weights, timestep, [figures 
             told = {n: validate(words, k)[0] for n, k in kept.items()}
             rows.append(dict(share=share, timestep=t, val_score=sum(f['val_score'] for f in told.values())/len(told), sets=told))
             print(share, t, round(rows[-1]['val_score'], 4), {n: {k: round(v, 3) for k, v in f.items()} for n, f in told.items()}, flush=True)
-    best = max(rows, key=lambda r: r['val_score'])
+    best = max((r for r in rows if r['sets']['auxiliary']['val_score'] >= max(q['sets']['auxiliary']['val_score'] for q in rows) - .002), key=lambda r: r['val_score'])
     return best['share'], best['timestep'], rows
 
 CARD = """---
