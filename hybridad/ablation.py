@@ -46,7 +46,7 @@ def standard_variants(
     out += rows('prompts', **{f'depth {d}': dict(depth=d) for d in range(2, min(backbone.depth, 9))})
     out += rows('read-out', exact=dict(readout='exact'), joint=dict(readout='joint'), own_mass=dict(mass='own'))
     out += rows('timestep', **{f't = {t}': dict(timestep=t) for t in (1, 10, 30, 100, 300) if t != backbone.timestep}, no_noise=dict(noise=False), four_noise_draws=dict(draws=4))
-    out += rows('views', **{f'{k} view{"s"*(k > 1)}': dict(views=k) for k in (1, 2, 4)})
+    out += rows('views', two_views=dict(views=2), four_views=dict(views=4))
     out += rows('layers', **{f'only {p}': dict(layers=[p]) for p in ('down', 'mid', 'up_blocks.0', 'up_blocks.1', 'up_blocks.2')}, all_layers=dict(layers=['down', 'mid', 'up']), equal_layer_weights=dict(learn_layer_weights=False))
     out += rows('loss', **{f'without {term}': dict(loss_weights={term: 0.}) for term in LOSS_WEIGHTS})
     return out + rows('score', maximum=dict(score='max'), mean_ratio=dict(score='mean_ratio'), top_5_percent=dict(top_fraction=.05), smoothing_1=dict(smoothing=1.))
