@@ -128,18 +128,6 @@ def token_scores(
     return _products(q, k, layer).unflatten(-2, size)
 
 # %% ../nbs/10_attention.ipynb #e9b4ef13
-class _LogSumExp(torch.autograd.Function):
-    "logsumexp over the last axis; the softmax is kept, so that its gradient is one product instead of three passes over all scores."
-    @staticmethod
-    def forward(ctx, x):
-        p = x.softmax(-1); ctx.save_for_backward(p)
-        return x.amax(-1) - p.amax(-1).log()
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, g): return ctx.saved_tensors[0]*g[..., None]
-
-def _logsumexp(x): return _LogSumExp.apply(x) if x.requires_grad else x.logsumexp(-1)
-
 def log_masses(
     scores, # (B, P, heads, h, w, L) from token_scores
     mass: str='competing', # 'competing' or 'own'
@@ -147,14 +135,14 @@ def log_masses(
 ): # (B, P, heads, h, w) log of the attention mass of each prompt
     "Attention mass of whole prompts, in log space."
     if mass == 'competing':
-        total = _logsumexp(scores)
+        total = scores.logsumexp(-1)
         return total - total.logsumexp(1, keepdim=True)
     if mass != 'own': raise ConfigError(f"mass '{mass}' does not exist: choose 'competing' or 'own'")
     if content is None or content.all(-1).any():
         raise ConfigError("mass 'own' needs content tokens that are a part of each prompt: a whole prompt has mass one everywhere and says nothing")
     if not content.any(-1).all(): raise ConfigError("mass 'own' needs at least one content token in each prompt")
-    inside = _logsumexp(scores.masked_fill(~content[:, None, None, None], -torch.inf))
-    return inside - _logsumexp(scores)
+    inside = scores.masked_fill(~content[:, None, None, None], -torch.inf).logsumexp(-1)
+    return inside - scores.logsumexp(-1)
 
 # %% ../nbs/10_attention.ipynb #7eb6d156
 def blend(
