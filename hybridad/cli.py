@@ -116,7 +116,7 @@ def learnable(
     if limit and len(chosen) > limit: chosen = [chosen[i*len(chosen)//limit] for i in range(limit)]
     return chosen
 
-LEARN = dict(learning_rate=2e-3, views=4, ctx_init=['flawless perfect normal intact clean', 'damaged broken defective faulty anomalous']) # how the demo and the ablation learn prompts on the embedded backbone
+LEARN = dict(learning_rate=2e-3, views=4, ctx_init=['flawless perfect normal intact clean', 'damaged broken defective faulty anomalous']) # how the demo learns prompts on the embedded backbone, and the ablation with one view
 
 def _train(parser):
     _data_arguments(parser); _backbone_arguments(parser)

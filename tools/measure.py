@@ -102,7 +102,7 @@ def measure_real():
     write_json(RESULTS/'real.json', dict(sets=found, eval_size=128, **about('python tools/measure.py real')))
 
 def measure_normals():
-    "Photographs with a few normal pictures beside the prompts: k of them, eight in three draws; the settings were chosen on synthetic lines."
+    "Photographs with a few normal pictures beside the prompts: k of them, eight in three draws."
     checkpoint, found = RUNS/'demo'/'learned'/'best.safetensors', {}
     for name in ('magnetic_tile', 'hazelnut_toy'):
         every = read_dataset(SHARED/'data'/name)
