@@ -114,7 +114,8 @@ class QueryRecorder:
 
 # %% ../nbs/10_attention.ipynb #c452f253
 def _heads(x, heads): return x.unflatten(-1, (heads, -1)).movedim(-2, -3)  # ... L (h d) -> ... h L d
-def _products(q, k, layer): return q.float() @ (k.float() * layer.scale).mT  # ... h N d, ... h L d -> ... h N L
+def _wide(x): return x if x.dtype == torch.float64 else x.float()
+def _products(q, k, layer): return q.to(_wide(k).dtype) @ (_wide(k) * layer.scale).mT  # ... h N d, ... h L d -> ... h N L
 
 def token_scores(
     layer, # the cross-attention layer that the queries came from
@@ -282,6 +283,6 @@ def sharpen(
 ): # (B, P, h, w)
     "Maps averaged over the pixels that attend to each other."
     q, k = (_heads(x.flatten(1, 2), layer.heads) for x in pair)
-    flat = F.interpolate(maps.float(), size=tuple(pair[0].shape[1:3]), mode='bilinear', align_corners=False).flatten(2).mT # (B, N, P)
+    flat = F.interpolate(_wide(maps), size=tuple(pair[0].shape[1:3]), mode='bilinear', align_corners=False).flatten(2).mT # (B, N, P)
     for _ in range(steps): flat = torch.cat([_products(rows, k, layer).softmax(-1).mean(1) @ flat for rows in q.split(chunk, 2)], 1)
     return flat.mT.unflatten(-1, pair[0].shape[1:3])

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PARTS', 'MINI', 'DEFAULTS', 'HUB', 'pick_device', 'encode_embeddings', 'check_family', 'Backbone', 'check_finite',
-           'load_backbone', 'random_backbone']
+           'read_settings', 'load_backbone', 'random_backbone']
 
 # %% ../nbs/11_backbone.ipynb #508b55f5
 import hashlib, json
@@ -17,6 +17,7 @@ from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
+from .config import check
 from .attention import SUPPORTED, cross_attention, select_layers
 from .data import stable_number
 from .errors import BackboneError, ConfigError
@@ -237,6 +238,20 @@ def check_finite(backbone):
         if bad: raise BackboneError(f"backbone '{backbone.name}': {type(m).__name__} holds numbers that are not finite in {bad}: copy or download it again, or load it in float32")
     return backbone
 
+_KINDS = dict(timestep=int, layers=list|None, neutral=str, normal=str, abnormal=str)
+
+def read_settings(
+    path, # the hybridad.json of a backbone folder
+): # dict, see DEFAULTS
+    "What a backbone says of how it is best read, each entry checked."
+    try: told = json.loads(Path(path).read_text(encoding='utf-8'))
+    except (OSError, ValueError, RecursionError) as error: raise BackboneError(f'{path} is no JSON ({error}): repair or remove it') from None
+    if not isinstance(told, dict) or not told.keys() <= _KINDS.keys(): raise BackboneError(f"{path} may hold {', '.join(_KINDS)} and nothing else: repair or remove it")
+    try: told = {k: check(k, v, _KINDS[k]) for k, v in told.items()}
+    except ConfigError as error: raise BackboneError(f'{path}: {error}') from None
+    if not all(isinstance(n, str) for n in told.get('layers') or ()): raise BackboneError(f'{path}: layers must be names')
+    return told
+
 def load_backbone(
     name: str='mini', # 'mini', a short name in HUB as 'sd21', a local diffusers folder, or a Hub id
     device: str='auto', # as in pick_device
@@ -257,9 +272,7 @@ def load_backbone(
     else:
         remedy = f"on a machine with network, load_backbone('{name}') puts the files into the Hub cache; copy that cache here and point HF_HOME to it, or give the model as a folder; {SUPPORTED}"
         parts = _load_parts(str(where), dtype, remedy, revision=revision or pin, local_files_only=local_files_only)
-    own = source/'hybridad.json'
-    try: settings = json.loads(own.read_text()) if own.is_file() else None
-    except ValueError as error: raise BackboneError(f'{own} is no JSON ({error}): repair or remove it') from error
+    own = source/'hybridad.json'; settings = read_settings(own) if own.is_file() else None
     return check_finite(Backbone(**parts, name=str(name), settings=settings).to(pick_device(device)))
 
 # %% ../nbs/11_backbone.ipynb #e5811eb9

@@ -56,6 +56,7 @@ def _free(out):
 def _backbone_arguments(parser):
     parser.add_argument('--backbone', help="'mini', a local diffusers folder, or a Hub id")
     parser.add_argument('--device', default='auto', help='auto, cpu, cuda or mps')
+    parser.add_argument('--precision', help='of the frozen weights: float32, bfloat16, float16 or float64; default: as in training, there float32 or what accelerate was told')
 
 def _data_arguments(parser):
     parser.add_argument('--data_path', required=True, help='folder of the data set')
@@ -136,6 +137,7 @@ def _config(a):
     told = {k: getattr(a, k) for k in names if hasattr(a, k)}
     told |= dict(data_path=str(a.data_path), layout=a.dataset, num_workers=a.num_workers, device=a.device, **({'categories': a.categories} if a.categories else {}))
     if a.backbone: told['backbone'] = a.backbone
+    if precision := a.precision or dict(bf16='bfloat16', fp16='float16').get(os.environ.get('ACCELERATE_MIXED_PRECISION')): told['precision'] = precision
     return (get_debug_config if a.debug else get_default_config)(**told)
 
 def examples(truth, maps, scores, columns=4): # list of records for map_grid
@@ -207,10 +209,12 @@ def _rate(text): # None for the best F1
     if not 0 <= rate < 1: raise ConfigError(f'--calibrate {text}: the share of normal images that may be flagged lies in [0, 1)')
     return rate
 
-def _test_folder(a):
+def _begun(out): return (out/'parts'/'run.json').exists()
+
+def _test_folder(a, processes):
     "The run's folder, new or to be continued."
-    if not a.resume: return _free(a.out or _run_folder('test'))
-    if not a.out or not (a.out/'parts'/'run.json').exists(): raise ConfigError(f'{a.out or "--resume"} holds no evaluation to continue: give the folder of a stopped one as --out, or leave out --resume')
+    if not a.resume: return _free(_shared(a.out, 'test', processes))
+    if not a.out or not _begun(a.out) and not (a.out/'metrics.json').exists(): raise ConfigError(f'{a.out or "--resume"} holds no evaluation to continue: give the folder of a stopped one as --out, or leave out --resume')
     return a.out
 
 def normals_of(
@@ -264,10 +268,13 @@ def _scored(a, detector, words, samples, size, out): # {name: (maps, scores)}, s
 def hybridad_test(a):
     "Score a folder with a checkpoint."
     from hybridad.data import read_dataset
-    rate, out = _rate(a.calibrate), _test_folder(a)
+    from hybridad.training import processes, provenance
+    (rank, world, wait), rate = processes(), _rate(a.calibrate)
+    out = _test_folder(a, world); wait() # until all have found it free
+    if a.resume and not _begun(out): return _complete(out, a)
     samples = [s for s in read_dataset(a.data_path, a.dataset, a.categories) if s.split == 'test']
     from hybridad.detector import HybridAnomalyDetector
-    from hybridad.evaluation import Truth, WordsDetector, contrast_floor, refuse_seen, summarise
+    from hybridad.evaluation import Truth, WordsDetector, contrast_floor, refuse_seen, summarise, write_json
     from hybridad.reports import calibration, compare, read_results, store_thresholds
     from hybridad.scoring import SHIPPED
     earlier, shipped = {str(p): read_results(p) for p in a.compare}, a.checkpoint_path is None
@@ -276,13 +283,14 @@ def hybridad_test(a):
     if shipped and a.calibrate: raise ConfigError('--calibrate writes thresholds into a checkpoint: give one as --checkpoint_path')
     if shipped and a.backbone not in (None, 'mini'): raise ConfigError(f'the prompts that come with the package belong to the embedded backbone: give --checkpoint_path with prompts for {a.backbone}')
     a.checkpoint_path = a.checkpoint_path or SHIPPED
-    detector, about = HybridAnomalyDetector.from_checkpoint(a.checkpoint_path, a.backbone, a.device, a.other_backbone)
+    detector, about = HybridAnomalyDetector.from_checkpoint(a.checkpoint_path, a.backbone, a.device, a.other_backbone, a.precision)
     for section, key in (('data', 'image_size'), ('data', 'eval_size'), ('model', 'smoothing')):
         if getattr(a, key) is not None: detector.config[section][key] = getattr(a, key)
     detector.config.data.num_workers = a.num_workers
     seen, begun = refuse_seen(a.checkpoint_path, samples, a.allow_seen), time.perf_counter()
+    found, spent, own = _scored(a, detector, WordsDetector(detector.config, detector.backbone), samples, detector.config.data.eval_size, out)
+    if rank: return # one process tells
     truth = Truth(samples, detector.config.data.eval_size, a.num_workers)
-    found, spent, own = _scored(a, detector, WordsDetector(detector.config, detector.backbone), samples, truth.size, out)
     (maps, scores), floors = found['learned'], {n: summarise(truth, *found[n]) for n in ('words', 'zero_shot') if n in found}
     results, thresholds = summarise(truth, maps, scores), {k: {c: t.get(k) for c, t in own.items()} for k in ('image', 'pixel')} | dict(rule='above every normal picture') if own else about.get('thresholds') or {}
     results |= dict(normals=dict(folder=str(a.normals), shots=a.shots, categories=list(own)) if own else None, floors=dict(local_contrast=contrast_floor(truth), **floors, random_backbone=None), reasons={'random_backbone': 'needs prompts of its own, learned on the auxiliary set: see hybridad_demo'}, seen_in_training=seen, seconds=round(time.perf_counter() - begun, 2), metrics=a.metrics)
@@ -290,6 +298,7 @@ def hybridad_test(a):
     if a.calibrate: store_thresholds(a.checkpoint_path, thresholds := calibration(truth, maps, scores, rate))
     detector.config.data.update(dict(data_path=str(a.data_path), layout=a.dataset, categories=a.categories))
     about = dict(detector.config.to_dict(), checkpoint=str(a.checkpoint_path), thresholds=thresholds, backbone_hash=detector.backbone.hash)
+    write_json(out/'provenance.json', provenance(detector, samples))
     _write_test(out, a, about, truth, found, results, thresholds, spent)
     print(f'\n{len(samples)} images, evaluated at {truth.size} px, in {results["seconds"]:.0f} s: {out}')
     if earlier: print(f'\n{compare({str(out): results} | earlier)}')
@@ -309,11 +318,19 @@ def _write_test(out, a, about, truth, found, results, thresholds, spent):
     if a.maps: write_maps(out/'MAPS', truth.samples, maps)
     save_figure(map_grid(examples(truth, {'words': words_maps, 'learned': maps}, scores, 6), ['image', 'mask', 'words', 'learned'], across=True, label='log-ratio of attention, abnormal to normal'), out/'examples.png', max_kb=59)
     write_tables(out, results, _columns(a.metrics))
-    for part in sorted((out/'parts').rglob('*.npz')): part.unlink() # what --resume asks for goes last
+    (out/'parts'/'run.json').unlink() # from here on the run is complete
     shutil.rmtree(out/'parts')
     print(table(results, columns=_columns(a.metrics)))
     for k, (low, high) in results.get('intervals', {}).items(): print(f'{k}: pooled, 95 % of {a.intervals} draws in {low:.3f} to {high:.3f}')
     print(_decided(rows, thresholds))
+
+def _complete(out, a):
+    "Tell what a finished run found, once more."
+    import shutil
+    from hybridad.evaluation import table
+    from hybridad.reports import read_results
+    shutil.rmtree(out/'parts', ignore_errors=True)
+    print(f'{table(read_results(out), columns=_columns(a.metrics))}\n\nnothing is left to do: {out}')
 
 def _decided(rows, thresholds):
     "What the thresholds say of the images, in a sentence or two."
@@ -422,7 +439,7 @@ def hybridad_protocol(a):
     from hybridad.config import get_default_config
     from hybridad.data import read_dataset
     names = ('epochs', 'batch_size', 'learning_rate', 'readout', 'timestep', 'draws', 'image_size', 'eval_size', 'smoothing')
-    told = {k: getattr(a, k) for k in names if hasattr(a, k)} | ({'backbone': a.backbone} if a.backbone else {})
+    told = {k: getattr(a, k) for k in names if hasattr(a, k)} | {k: v for k, v in dict(backbone=a.backbone, precision=a.precision).items() if v}
     config = get_default_config(**told, device=a.device, num_workers=a.num_workers, data_path=str(roots[a.train]))
     out = _writable(a.out or _run_folder('protocol'))
     train, tests = learnable(read_dataset(roots[a.train])), {n: [s for s in read_dataset(roots[n]) if s.split == 'test'] for n in a.test}
@@ -435,6 +452,7 @@ def hybridad_protocol(a):
 # %% ../nbs/90_cli.ipynb #dfd10012
 def _ablation(parser):
     parser.add_argument('--out', type=Path, required=True, help='folder for cache, table and figure; the same folder again continues it')
+    parser.add_argument('--resume', action='store_true', help='only continue: the folder must hold an ablation')
     parser.add_argument('--data_path', help='learn on this folder; default: fresh synthetic auxiliary pictures')
     parser.add_argument('--test_path', help='test on this folder; default: fresh synthetic held-out pictures')
     parser.add_argument('--only', nargs='+', metavar='NAME', help='only these variants; --list shows the names')
@@ -448,37 +466,47 @@ def _ablation_sets(a): # samples to learn on, samples to test on
     "The folders the user gave, or synthetic ones that are drawn once and found again."
     from hybridad.data import read_dataset
     from hybridad.synthetic import write_dataset
-    folders = []
-    for given, split, count in ((a.data_path, 'auxiliary', 1 if a.small else 12), (a.test_path, 'held_out', 6 if a.small else 40)):
+    given, sets = [p and read_dataset(p) for p in (a.data_path, a.test_path)], [] # complain before anything is drawn
+    for samples, split, count in zip(given, ('auxiliary', 'held_out'), (1, 6) if a.small else (12, 40)):
         made = a.out/'data'/f'{split}-{count}'
-        folders.append(given or (made if made.exists() else write_dataset(made, seed=int(split == 'held_out'), split=split, count=count)))
-    learn, test = (read_dataset(f) for f in folders)
+        if not samples and not made.exists(): write_dataset(made, seed=int(split == 'held_out'), split=split, count=count)
+        sets.append(samples or read_dataset(made))
+    learn, test = sets
     return learnable(learn), [s for s in test if s.split == 'test']
 
 @_command
 @_arguments(_ablation)
 def hybridad_ablation(a):
     "Change one thing at a time, learn again with several seeds, and print what it did."
-    from hybridad.ablation import WORDS, Bench, ablate, standard_variants
+    import torch
+    from hybridad.ablation import Bench, ablate, standard_variants
     from hybridad.backbone import load_backbone
     from hybridad.config import get_default_config
-    backbone = load_backbone(a.backbone or 'mini', a.device)
+    from hybridad.detector import HybridAnomalyDetector
+    from hybridad.evaluation import write_json
+    from hybridad.training import provenance
+    if a.seeds < 1: raise ConfigError(f'--seeds {a.seeds} is out of range: choose at least 1')
+    precision = a.precision or 'float32'
+    config = get_default_config(epochs=a.epochs, batch_size=32, **LEARN | dict(views=1), device=a.device, precision=precision) # one view, or every row would cost four times as much
+    backbone = load_backbone(a.backbone or 'mini', a.device, getattr(torch, precision))
     variants = standard_variants(backbone)
     if a.list: print('\n'.join(f'{v.group}: {v.name}' for v in variants)); return
     unknown = set(a.only or ()) - {v.name for v in variants}
     if unknown: raise ConfigError(f'there is no variant {sorted(unknown)[0]!r}: --list prints the names')
     chosen = [v for v in variants if not a.only or v.name in a.only or v.name == 'default']
-    out, begun = _writable(a.out), time.perf_counter(); out.mkdir(parents=True, exist_ok=True)
+    if a.resume and not (a.out/'provenance.json').exists(): raise ConfigError(f'{a.out} holds no ablation to continue: leave out --resume to begin one')
+    out, begun = _writable(a.out), time.perf_counter()
     learn, test = _ablation_sets(a)
-    config = get_default_config(epochs=a.epochs, batch_size=32, **LEARN | dict(views=1), device=a.device) # one view, or every row would cost four times as much
+    write_json(out/'provenance.json', provenance(HybridAnomalyDetector(config, backbone), learn + test))
     table = ablate(chosen, Bench(config, learn, test, backbone), out, 1 if a.small else a.seeds)
     from hybridad.data import write_atomic
     from hybridad.plots import ablation_chart, save_figure
     name = 'selected' if a.only else 'ablation' # a part never replaces the whole
+    table['command'] = [f"hybridad_ablation --out {out} --only '{v}'" for v in table.variant]
     write_atomic(out/f'{name}.csv', table.round(4).to_csv(index=False).encode())
     save_figure(ablation_chart(table), out/f'{name}.png', max_kb=59)
     print(table[['group', 'variant', 'pixel_auroc', 'pixel_auroc_95', 'aupro', 'image_auroc', 'gain', 'gain_95', 'seconds']].round(3).to_string(index=False))
-    print(f'\n{len(learn)} images to learn on, {len(test)} to test on, {time.perf_counter() - begun:.0f} s: {out}\none row again: hybridad_ablation --out {out} --only NAME')
+    print(f'\n{len(learn)} images to learn on, {len(test)} to test on, {time.perf_counter() - begun:.0f} s: {out}\none row again, as its command in {name}.csv says: {table.command.iloc[-1]}')
 
 # %% ../nbs/90_cli.ipynb #2d6935e5
 def _backbone(parser):
@@ -550,7 +578,7 @@ def hybridad_score(a):
     out = _writable(out) if a.resume else _free(out)
     names = find_images(a.images)[0]; total = len(names) # complains before the backbone is loaded
     if a.normals: apart(names, a.normals)
-    scorer, begun = load_scorer(a.checkpoint_path, a.backbone, a.device, a.other_backbone, a.threshold, a.pixel_threshold, a.normals), time.perf_counter()
+    scorer, begun = load_scorer(a.checkpoint_path, a.backbone, a.device, a.other_backbone, a.threshold, a.pixel_threshold, a.normals, a.precision), time.perf_counter()
     if rank == 0: print(f'{scorer.source}\nanomalous from {scorer.image:.3f}, regions from {scorer.pixel:.3f}\n')
     counts, other = score_folder(a.images, out, scorer, a.resume, a.part, a.format, a.pictures, a.batch_size, a.num_workers, tell=None if a.quiet else lambda f: tqdm.write(told(f)))
     if counts.total() < total: return # other processes are still at it: the last one tells

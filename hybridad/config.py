@@ -62,7 +62,7 @@ _LIMITS = dict(n_ctx='[1, 64]', depth='[1, 64]', t_n_ctx='[1, 64]', timestep='[0
     smoothing='[0, inf)', top_fraction='(0, 1]', map_size='[1, 1024]', seed='[0, inf)', image_size='[8, 4096]', eval_size='[8, 4096]',
     num_workers='[0, 64]', validation_fraction='[0, 1)', epochs='[0, inf)', batch_size='[1, inf)', learning_rate='(0, inf)',
     weight_decay='[0, inf)', grad_clip='(0, inf)', warmup_fraction='[0, 1]')
-_CHOICES = dict(readout=('exact', 'replay', 'joint'), mass=('competing', 'own'), score=('topk', 'mean_ratio', 'max'),
+_CHOICES = dict(precision=('float32', 'bfloat16', 'float16', 'float64'), readout=('exact', 'replay', 'joint'), mass=('competing', 'own'), score=('topk', 'mean_ratio', 'max'),
     layout=('auto', 'mvtec', 'btad', 'mvtec_loco', 'mvtec_ad2', 'folder', 'mpdd', 'visa', 'table', 'meta'))
 
 def check(
@@ -148,7 +148,7 @@ class ModelConfig(Section):
     score: str = 'topk' # image score from the map: topk, mean_ratio or max
     top_fraction: float = 0.005 # share of cells that `topk` averages
     map_size: int = 64 # side of the anomaly map in cells
-    use_fp16: bool = False # half precision for the frozen backbone
+    precision: str = 'float32' # of the frozen weights: float32, bfloat16, float16 (scoring only) or float64 (learned ones, too)
     device: str = 'auto' # auto, cpu, cuda, cuda:1, ...
     seed: int = 0 # of weights, noise and data order
 

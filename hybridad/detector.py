@@ -99,8 +99,7 @@ class HybridAnomalyDetector(nn.Module):
         self.config = config or get_default_config()
         m = self.config.model
         if m.score not in SCORES: raise ConfigError(f"score '{m.score}' does not exist: choose among {', '.join(SCORES)}")
-        dtype = torch.float16 if m.use_fp16 else torch.float32
-        self.backbone = backbone or load_backbone(m.backbone, m.device, dtype)
+        self.backbone = backbone or load_backbone(m.backbone, m.device, getattr(torch, m.precision))
         self.pipeline = EasonADPipeline(self.backbone, m.readout, m.layers, m.timestep, m.draws, m.seed, m.mass, m.map_size, m.noise)
         with torch.random.fork_rng():
             torch.manual_seed(m.seed)
@@ -112,7 +111,7 @@ class HybridAnomalyDetector(nn.Module):
         self.log_temperature = nn.Parameter(torch.tensor(float(m.temperature)).log())
         self.image_offset = nn.Parameter(torch.zeros(()))
         self.normals = None # a reference of normal pictures, see normals.use_normals
-        self.to(self.backbone.device)
+        self.to(self.backbone.device, torch.float64 if m.precision == 'float64' else None)
 
     @property
     def layer_weights(self): return self.layer_logits.softmax(0)
@@ -195,13 +194,15 @@ class HybridAnomalyDetector(nn.Module):
         backbone: str|None=None, # another name or folder for the same backbone
         device: str='auto',
         other_backbone: bool=False,
+        precision: str|None=None, # another one than the prompts were learned in
     ): # (detector, metadata)
         "Build a detector with the settings stored in a checkpoint, and load it."
         _, about = read_checkpoint(path)
         config = Config.from_dict(about['config'])
         config.model.backbone, config.model.device = backbone or about['backbone'], device
         config.model.timestep, config.model.layers = about['timestep'], about['layers']
-        loaded = load_backbone(config.model.backbone, device, torch.float16 if config.model.use_fp16 else torch.float32)
+        config.model.precision = precision or config.model.precision
+        loaded = load_backbone(config.model.backbone, device, getattr(torch, config.model.precision))
         check_fit(path, about, loaded, other_backbone)
         detector = cls(config, loaded)
         return detector, detector.load_checkpoint(path, other_backbone)

@@ -332,7 +332,7 @@ def read_meta(
     "The samples of a meta.json as AnomalyCLIP writes it."
     path = Path(path); path = path/'meta.json' if path.is_dir() else path
     try: told = json.loads(path.read_text(encoding='utf-8'))
-    except (OSError, ValueError) as err: raise DataError(f"cannot read {path}: {err}, write it again") from None
+    except (OSError, ValueError, RecursionError) as err: raise DataError(f"cannot read {path}: {err}, write it again") from None
     try: rows = [dict(image=r['img_path'], mask=r['mask_path'], label=r['anomaly'], category=r['cls_name'], defect=r['specie_name'], split=split)
                  for split, classes in told.items() for records in classes.values() for r in records]
     except (KeyError, TypeError, AttributeError):

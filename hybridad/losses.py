@@ -125,13 +125,13 @@ def _need(
     key: str,  # what is wanted
     shape: tuple,  # expected shape, None where any size will do
     remedy: str = '',  # what to do about it
-) -> Tensor:  # given[key], floating point as float32
+) -> Tensor:  # given[key], half precision as float32
     "One named tensor, or an error that says what it is for."
     if given.get(key) is None: raise HybridadError(f'The loss needs {key!r} of shape {shape} and it is missing{remedy}.')
     x = given[key]
     if x.ndim != len(shape) or any(want not in (None, have) for want, have in zip(shape, x.shape)):
         raise HybridadError(f'{key!r} has shape {tuple(x.shape)}; the loss expects {shape} (None: any size).')
-    return x.float() if x.is_floating_point() else x
+    return x.float() if x.is_floating_point() and x.dtype != torch.float64 else x
 
 
 def _outlined(

@@ -283,7 +283,7 @@ def encode_corpus(
         columns['m'].append(F.max_pool2d(masks, 4).bool().numpy())
         columns['c'].append([names.index(r[3]) for r in rows]); columns['k'].append([kinds.index(r[4]) for r in rows])
     arrays = {k: np.concatenate(v) for k, v in columns.items()}
-    with open(work/'latents.partial', 'wb') as f: np.savez(f, **arrays)
+    with open(work/'latents.partial', 'wb') as f: np.savez(f, **arrays); f.flush(); os.fsync(f.fileno())
     os.replace(work/'latents.partial', work/'latents.npz')
     return arrays
 
@@ -438,7 +438,7 @@ def pretrain(
 ): # the folder with the exported backbone, out/backbone
     "All three stages; each continues where it stopped."
     out, recipe, device = Path(out), recipe or Recipe(), pick_device(device); told = out/'recipe.json'
-    if out.exists() and (not out.is_dir() or any(out.iterdir())) and not resume: raise ConfigError(f'{out} is not empty: say --resume to continue the run in it, or choose another folder')
+    if out.exists() and (not out.is_dir() or any(p.suffix != '.partial' for p in out.iterdir())) and not resume: raise ConfigError(f'{out} is not empty: say --resume to continue the run in it, or choose another folder')
     if told.exists() and asdict(Recipe()) | read_json(told) != asdict(recipe): raise ConfigError(f'{out} was begun with another recipe, see {told}: continue with that one, or choose another folder')
     begun = load_backbone(recipe.start, 'cpu') if recipe.start else None
     if not told.exists(): write_atomic(told, (json.dumps(asdict(recipe), indent=1) + '\n').encode())

@@ -84,8 +84,6 @@ class MinimalPromptLearner(nn.Module):
         return torch.cat([self.template[:, :1], contexts, self.template[:, 1+self.n_ctx:]], 1), list(self.compound)
 
 # %% ../nbs/20_prompt_learner.ipynb #6910f1ff
-import pickle
-
 from .errors import CheckpointError
 
 # %% ../nbs/20_prompt_learner.ipynb #98d4e148
@@ -98,15 +96,18 @@ def load_anomalyclip(
     "Take over contexts and compound prompts of AnomalyCLIP; the file is read without running any code in it."
     try: state = torch.load(path, map_location='cpu', weights_only=True)['prompt_learner']
     except FileNotFoundError: raise CheckpointError(f'{path} does not exist: give a checkpoint of AnomalyCLIP') from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, IndexError) as error:
+    except Exception as error: # of any kind: the file may hold anything
         raise CheckpointError(f"{path} is no checkpoint of AnomalyCLIP ({type(error).__name__}): give one with the key 'prompt_learner'") from error
+    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in state.items()): raise CheckpointError(f"{path} is no checkpoint of AnomalyCLIP: its 'prompt_learner' must hold named tensors")
     renamed = {'ctx_pos': 'ctx_normal', 'ctx_neg': 'ctx_abnormal', **{f'compound_prompts_text.{i}': f'compound.{i}' for i in range(learner.depth - 1)}}
     own = learner.state_dict()
     unknown = [k for k in state if k not in renamed and not k.startswith(NOT_LEARNED)]
     missing = [k for k in renamed if k not in state]
     if unknown or missing: raise CheckpointError(f'{path} does not fit: {(unknown or missing)[0]} is {"unknown" if unknown else "missing"}; this learner has n_ctx {learner.n_ctx}, depth {learner.depth}, AnomalyCLIP is published with 12 and 9')
-    found = {name: state[k].flatten(0, -3)[0] if k.startswith('ctx') else state[k] for k, name in renamed.items()}
+    first = lambda v: v.reshape(-1, *v.shape[-2:])[0] if v.ndim > 2 and v.numel() else v # its contexts are (1, 1, n_ctx, width)
+    found = {name: first(state[k]) for k, name in renamed.items()}
     for name, value in found.items():
+        if not value.isfinite().all(): raise CheckpointError(f'{path} holds values in {name} that are not finite: get it again')
         if value.shape != own[name].shape: raise CheckpointError(f'{path} does not fit: {name} is {tuple(value.shape)}, this learner has {tuple(own[name].shape)}; AnomalyCLIP needs a text encoder of width 768, as that of SD 1.5')
     learner.load_state_dict(found)
     return [k for k in state if k not in renamed]

@@ -24,7 +24,7 @@ from .detector import read_checkpoint
 from .errors import ConfigError, DataError
 from .evaluation import HEADLINE, Truth, summarise, table, write_json
 from .metrics import f1_threshold, rate_threshold, to_json_value
-from .training import KeptInputs, digests, read_kept
+from .training import KeptInputs, digests, processes, read_kept
 
 # %% ../nbs/61a_reports.ipynb #affe28b0
 def asked_for(
@@ -58,18 +58,24 @@ def score_in_parts(
     part: int=64, # images in a part
     progress: bool=True,
 ) -> tuple: # {name: ((N,size,size) maps, (N,) scores)}, (N,) seconds an image
-    "Raw maps and scores of all detectors; with a folder an interrupted run continues where it stopped."
+    "Raw maps and scores of all detectors; with a folder an interrupted run continues where it stopped, and under accelerate each process scores its share."
+    rank, world, wait = processes()
     if not samples: raise DataError('there is no image to evaluate: check data_path and categories')
+    if world > 1 and folder is None: raise ConfigError('several processes need a folder that all of them know: give one')
     if folder is not None:
         about, asked = Path(folder)/'asked.json', asked_for(detectors, samples, size, part)
         if about.exists() and read_json(about) != asked: raise ConfigError(f'{folder} holds parts of an evaluation of other images or settings: choose another --out')
-        write_json(about, asked)
-    found = []
-    for first in tqdm(range(0, len(samples), part), desc='score parts', disable=not progress, leave=False):
-        file = folder and Path(folder)/f'{first:06}.npz'
-        if file and file.exists(): found.append(read_arrays(file)); continue
-        found.append(_score_part(detectors, samples[first:first + part], size))
-        if file: np.savez(content := io.BytesIO(), **found[-1]); write_atomic(file, content.getvalue())
+        if rank == 0: write_json(about, asked)
+    kept, file = {}, lambda first: Path(folder)/f'{first:06}.npz'
+    starts = range(0, len(samples), part)
+    for first in tqdm(starts[rank::world], desc='score parts', disable=not progress or rank > 0, leave=False):
+        if folder is not None and file(first).exists(): continue
+        told = _score_part(detectors, samples[first:first + part], size)
+        if folder is None: kept[first] = told
+        else: np.savez(content := io.BytesIO(), **told); write_atomic(file(first), content.getvalue())
+    wait() # for the parts of the others
+    found = [kept[first] if folder is None else read_arrays(file(first)) for first in starts]
+    wait() # until the others have read mine
     whole = {k: np.concatenate([f[k] for f in found]) for k in found[0]}
     return {name: (whole[f'{name}_maps'], whole[f'{name}_scores']) for name in detectors}, whole['seconds']
 

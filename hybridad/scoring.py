@@ -28,7 +28,7 @@ from .normals import load_normals, use_normals
 from .errors import CheckpointError, ConfigError, DataError
 from .evaluation import WordsDetector
 from .reports import patches
-from .training import processes
+from .training import processes, provenance
 
 # %% ../nbs/64_scoring.ipynb #49bd2211
 def regions_of(
@@ -165,14 +165,15 @@ def load_scorer(
     threshold: float|None=None, # of the image score, in place of the stored one or that of the normal pictures
     pixel_threshold: float|None=None, # of the map
     normals=None, # a folder or list of normal pictures; their evidence is added and their thresholds decide
+    precision: str|None=None, # of the frozen weights; None: as in training
 ): # Scorer
     "A detector ready to decide."
     shipped = checkpoint is None and backbone in (None, 'mini') and SHIPPED.is_file()
     if checkpoint is None and not shipped:
-        detector, stored = WordsDetector(get_default_config(backbone=backbone or 'mini', device=device)), {}
+        detector, stored = WordsDetector(get_default_config(backbone=backbone or 'mini', device=device, precision=precision or 'float32')), {}
         source = f"no checkpoint was given{'' if SHIPPED.is_file() else ' and the package holds none'}: nothing is learned, the hand-written words {detector.words[0]!r} and {detector.words[1]!r} decide"
     else:
-        detector, about = HybridAnomalyDetector.from_checkpoint(SHIPPED if shipped else checkpoint, 'mini' if shipped else backbone, device, other_backbone)
+        detector, about = HybridAnomalyDetector.from_checkpoint(SHIPPED if shipped else checkpoint, 'mini' if shipped else backbone, device, other_backbone, precision)
         stored, source = about.get('thresholds') or {}, 'prompts that come with the package' if shipped else f'prompts of {checkpoint}'
     if normals is not None:
         names, refused, _ = find_images(normals)
@@ -268,7 +269,7 @@ def _plan(scorer, names, part, form, pictures):
     d, digest = scorer.detector, hashlib.sha256()
     for n in names: digest.update(os.fsencode(n) + b'\0')
     prompts = hashlib.sha256(b''.join(v.detach().float().cpu().numpy().tobytes() for v in d.state_dict().values())).hexdigest()[:16]
-    return dict(images=len(names), list=digest.hexdigest()[:16], prompts=prompts, normals=d.normals and d.normals.hash, backbone_hash=d.backbone.hash, image_size=d.image_size, model={k: v for k, v in d.config.model.to_dict().items() if k not in ('device', 'backbone')}, **({} if d.normals else dict(image_threshold=scorer.image, pixel_threshold=scorer.pixel)), source=scorer.source, part=part, format=form, pictures=pictures)
+    return dict(images=len(names), list=digest.hexdigest()[:16], prompts=prompts, normals=d.normals and d.normals.hash, backbone_hash=d.backbone.hash, image_size=d.image_size, model={k: v for k, v in d.config.model.to_dict().items() if k not in ('device', 'backbone')}, **({} if d.normals else dict(image_threshold=scorer.image, pixel_threshold=scorer.pixel)), source=scorer.source, part=part, format=form, pictures=pictures, provenance=provenance(d))
 
 def _begin(out, plan, resume, first, wait):
     "Check the folder of a run against its plan; the first process writes it."
@@ -277,7 +278,7 @@ def _begin(out, plan, resume, first, wait):
         if not told.exists(): raise CheckpointError(f'{out} holds no scoring to continue (no scoring.json): leave out --resume to begin one')
         try: before = json.loads(told.read_text())
         except ValueError as error: raise CheckpointError(f'{told} is damaged ({error}): score into another --out') from None
-        same = lambda k: k == 'source' or before.get(k) == plan[k]
+        same = lambda k: k in ('source', 'provenance') or before.get(k) == plan[k]
         differs = [k for k in plan if not same(k)] if isinstance(before, dict) else ['everything']
         if differs: raise ConfigError(f"{out} was begun with another {', '.join(differs)}, see {told}: continue with the same images and settings, or choose another --out")
     elif out.exists() and (not out.is_dir() or any(p.suffix != '.partial' for p in out.iterdir())): raise ConfigError(f'{out} is not empty: say --resume to continue the scoring in it, or choose another --out')

@@ -25,7 +25,8 @@ from .losses import CrossAttentionLoss
 from .metrics import anomaly_metrics, f1_threshold, mean_metrics, rate_threshold, to_json_value
 
 # %% ../nbs/60_training.ipynb #58969838
-def _memory_of(queries): return sum(q[0].numel()*2 for q in queries.values())
+def _stored(q): return q if q.dtype == torch.float64 else q.half()
+def _memory_of(queries): return sum(_stored(q[0]).nbytes for q in queries.values())
 
 class KeptInputs:
     "What the frozen parts say of a set of samples, computed once: latents, for replay queries, masks on the map's grid, labels."
@@ -59,16 +60,16 @@ class KeptInputs:
 
     @torch.no_grad()
     def _keep_queries(self, detector, progress):
-        "Queries of every view and draw, in half precision."
+        "Queries of every view and draw, in half precision except in a float64 run."
         ask = lambda view, draw, rows: detector.pipeline.queries(self.latents[view][rows].to(detector.backbone.device), None, draw)
         draws, one = range(detector.pipeline.draws), ask(0, 0, slice(0, 1))
         if len(self)*self.views*len(draws)*_memory_of(one) > self.budget: return
-        self.queries = [[{n: torch.empty(len(self), *q.shape[1:], dtype=torch.float16) for n, q in one.items()} for _ in draws] for _ in range(self.views)]
+        self.queries = [[{n: _stored(q).new_empty(len(self), *q.shape[1:], device='cpu') for n, q in one.items()} for _ in draws] for _ in range(self.views)]
         for first in tqdm(range(0, len(self), 32), desc='keep queries', disable=not progress, leave=False):
             rows = slice(first, first + 32)
             for view, stored in enumerate(self.queries):
                 for draw in draws:
-                    for n, q in ask(view, draw, rows).items(): stored[draw][n][rows] = q.half().cpu()
+                    for n, q in ask(view, draw, rows).items(): stored[draw][n][rows] = _stored(q).cpu()
 
     def masses(self,
         detector: HybridAnomalyDetector,
@@ -161,6 +162,7 @@ class Step:
     ):
         t = detector.config.training
         if accumulate < 1: raise ConfigError(f'accumulate {accumulate} is out of range: choose at least 1')
+        if detector.config.model.precision == 'float16': raise ConfigError("precision 'float16' has no room for the gradients of prompts: learn in bfloat16 or float32, float16 is for scoring")
         self.detector, self.train, self.steps, self.accumulate, self.t = detector, train, steps, accumulate, t
         self.loss_fn, (self.rank, self.world, self.wait) = loss_fn or CrossAttentionLoss(t.loss_weights), processes()
         named = [(n, p) for n, p in detector.named_parameters() if p.requires_grad]
@@ -333,12 +335,12 @@ def _git():
 
 def provenance(
     detector: HybridAnomalyDetector,
-    samples: list, # of Sample
+    samples=None, # list of Sample; None: what was seen is told elsewhere
 ): # dict, fit for json
     "What a result depends on besides the settings."
     versions = {n: version(n) for n in ('torch', 'diffusers', 'transformers', 'safetensors', 'numpy', 'pillow')}
     return dict(python=platform.python_version(), platform=platform.platform(), versions=versions, git=_git(), backbone=detector.backbone.name, backbone_hash=detector.backbone.hash,
-                images=len(samples), data_fingerprint=fingerprint(samples), device=str(detector.backbone.device), threads=torch.get_num_threads(), processes=processes()[1])
+                device=str(detector.backbone.device), threads=torch.get_num_threads(), processes=processes()[1], **(dict(images=len(samples), data_fingerprint=fingerprint(samples)) if samples else {}))
 
 def _create(out, config, about):
     "The run's folder with settings and provenance, whole or not there."

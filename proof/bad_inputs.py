@@ -92,7 +92,7 @@ def cases(work):
     for what, more in {'a folder that is not there': ['--data_path', work/'gone'], 'a file as folder': ['--data_path', good], 'an empty folder': ['--data_path', empty], 'an unknown layout': ['--dataset', 'imagenet'], 'a category that is not there': ['--categories', 'spoon'],
                        'a negative number of epochs': ['--epochs', -1], 'a batch of none': ['--batch_size', 0], 'a learning rate of nan': ['--learning_rate', 'nan'], 'an infinite learning rate': ['--learning_rate', 'inf'], 'an unknown read-out': ['--readout', 'guess'],
                        'a timestep of 5000': ['--timestep', 5000], 'a layer that is not there': ['--layers', 'side'], 'an image size of 30': ['--image_size', 30], 'mass own without content': ['--mass', 'none'], 'a validation part of all': ['--validation_fraction', 1], 'minus one worker': ['--num_workers', -1],
-                       'a backbone that is not there': ['--backbone', work/'gone'], 'a backbone without parts': ['--backbone', empty], 'a device that is not there': ['--device', 'tpu'], 'no piece': ['--accumulate', 0], 'an unknown tracker': ['--log_with', 'paper'], 'a number that is text': ['--epochs', 'many'], 'an unknown flag': ['--epoch_count', 3]}.items():
+                       'a backbone that is not there': ['--backbone', work/'gone'], 'a backbone without parts': ['--backbone', empty], 'a device that is not there': ['--device', 'tpu'], 'no piece': ['--accumulate', 0], 'an unknown tracker': ['--log_with', 'paper'], 'a number that is text': ['--epochs', 'many'], 'an unknown flag': ['--epoch_count', 3], 'an unknown precision': ['--precision', 'double'], 'float16 to learn in': ['--precision', 'float16']}.items():
         yield train[0], what, [*train[1], *more]
     yield train[0], 'an output folder in use', [*train[1], '--out', full]
     yield train[0], 'an output below a file', [*train[1], '--out', good/'x']
@@ -105,12 +105,21 @@ def cases(work):
     yield 'hybridad_export', 'a checkpoint that is not there', ['--checkpoint_path', work/'gone', '--out', work/'a.onnx']
     yield 'hybridad_test', 'a checkpoint that is not there', ['--data_path', data, '--checkpoint_path', work/'gone']
     yield 'hybridad_test', 'a folder without a test part', ['--data_path', photos, '--checkpoint_path', good]
+    test = ['--data_path', data]
+    for what, more in {'normal pictures that are not there': ['--normals', work/'gone'], 'a folder of normal pictures without one': ['--normals', empty], 'more normal pictures than there are': ['--normals', photos, '--shots', 9], 'shots of nothing': ['--shots', 2], 'normal pictures that are scored, too': ['--normals', data/'test'/'good'],
+                       'thresholds asked for twice': ['--normals', photos, '--calibrate', '0.1'], 'a share of two': ['--checkpoint_path', good, '--calibrate', 2], 'thresholds for the prompts of the package': ['--calibrate', 'f1max'], 'another backbone for the prompts of the package': ['--backbone', 'sd21'], 'nothing to continue': ['--resume', '--out', empty],
+                       'a run to compare with that is not there': ['--compare', work/'gone'], 'an unknown precision': ['--precision', 'half'], 'an evaluation at 3 px': ['--eval_size', 3]}.items(): yield 'hybridad_test', what, [*test, *more]
+    for what, more in {'normal pictures that are not there': ['--normals', work/'gone'], 'a folder of normal pictures without one': ['--normals', empty], 'normal pictures that are scored, too': ['--normals', photos], 'an unknown precision': ['--precision', 'half']}.items(): yield score[0], what, [*score[1], *more]
+    for what, more in {'an unknown variant': ['--only', 'magic'], 'a folder that is not there': ['--data_path', work/'gone'], 'a backbone that is not there': ['--backbone', work/'gone'], 'no seed': ['--seeds', 0], 'nothing to continue': ['--resume', '--out', empty]}.items(): yield 'hybridad_ablation', what, more
+    both = ['--train', 'thing', '--roots', work/'data']
+    for what, more in {'a set learned on and scored': [*both, '--test', 'thing'], 'a set that lies nowhere': [*both, '--test', 'other'], 'a place for a set nobody named': [*both, '--test', 'other', '--roots', f'third={data}'], 'a place that is not there': [*both, '--test', 'other', '--roots', f'thing={data}', f'other={work}/gone']}.items(): yield 'hybridad_protocol', what, more
+    for what, more in {'no round': ['--rounds', 0], 'a folder without configurations': ['--configs', empty], 'an output folder in use': ['--out', full]}.items(): yield 'hybridad_bench', what, more
     yield 'hybridad_data', 'an unknown split', ['synth', '--split', 'secret']
     yield 'hybridad_data', 'a size of 4', ['synth', '--size', 4]
     yield 'hybridad_backbone', 'an unknown setting', ['--set', 'depth=3']
     yield 'hybridad_backbone', 'a number that is text', ['--set', 'steps=many']
 
-NEEDS_OUT = 'hybridad_train', 'hybridad_score', 'hybridad_test', 'hybridad_data', 'hybridad_backbone'
+NEEDS_OUT = tuple(f'hybridad_{n}' for n in 'train score test data backbone ablation protocol bench'.split())
 
 def attempt(name, args, out):
     "Exit code and what is printed, of one command."

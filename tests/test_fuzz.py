@@ -9,9 +9,12 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from PIL import Image
 from safetensors.torch import save
 
+from hybridad.backbone import load_backbone, read_settings
 from hybridad.config import Config, get_default_config
 from hybridad.detector import ABOUT, read_checkpoint
 from hybridad.errors import HybridadError
+from hybridad.layouts import dummy_tree, read_dataset
+from hybridad.prompt_learner import MinimalPromptLearner, load_anomalyclip
 from hybridad.scoring import COLUMNS, Photos, _encode, read_scores
 from hybridad.training import read_log, usable
 
@@ -94,3 +97,41 @@ def test_tables(tmp_path_factory, data):
     try: rows = list(read_scores(out))
     except HybridadError as error: assert 'is damaged' in str(error)
     else: assert all(r.keys() == set(COLUMNS) and isinstance(r['width'], int) for r in rows)
+
+def listed(tmp_path_factory, layout, name, data):
+    "What is read of a small data set whose list is replaced; names that lead out of it never are."
+    root = tmp_path_factory.getbasetemp()/f'listed_{layout}'
+    if not root.exists(): dummy_tree(root, layout, n=1)
+    kept = root/f'{name}.good'
+    if not kept.exists(): (root/name).rename(kept)
+    (root/name).write_bytes(data(kept.read_bytes()))
+    try: samples = read_dataset(root, layout)
+    except HybridadError as error: assert str(root) in str(error)
+    else: assert samples and all(s.image.resolve().is_relative_to(root.resolve()) and s.label in (0, 1) for s in samples)
+
+@fuzz
+@given(data=st.data())
+def test_table_of_samples(tmp_path_factory, data): listed(tmp_path_factory, 'table', 'samples.csv', lambda good: data.draw(broken([good, good.replace(b'.png', b'/../../../x.png')])))
+
+@fuzz
+@given(data=st.data())
+def test_meta_json(tmp_path_factory, data): listed(tmp_path_factory, 'meta', 'meta.json', lambda good: data.draw(broken([good, good.replace(b'"test"', b'"../.."')])))
+
+@fuzz
+@given(data=broken([b'{"timestep": 10, "layers": ["up_blocks.0"], "neutral": "a photo"}', json.dumps(dict(layers=[1], normal=None)).encode()]))
+def test_backbone_settings(tmp_path_factory, data):
+    path = tmp_path_factory.getbasetemp()/'hybridad.json'; path.write_bytes(data)
+    try: told = read_settings(path)
+    except HybridadError as error: assert str(path) in str(error)
+    else: assert isinstance(told.get('timestep', 0), int) and isinstance(told.get('neutral', ''), str)
+
+LEARNER = MinimalPromptLearner(load_backbone('mini', 'cpu'), 2, 2, 1)
+torch.save(dict(prompt_learner={'ctx_pos': torch.ones(1, 1, 2, LEARNER.template.shape[-1]), 'ctx_neg': torch.ones(1, 1, 2, LEARNER.template.shape[-1]), 'compound_prompts_text.0': torch.zeros(1, LEARNER.template.shape[-1]), 'token_prefix_pos': torch.ones(3)}), PUBLISHED := io.BytesIO())
+
+@fuzz
+@given(data=broken([PUBLISHED.getvalue()]))
+def test_anomalyclip_checkpoints(tmp_path_factory, data):
+    path = tmp_path_factory.getbasetemp()/'epoch_15.pth'; path.write_bytes(data)
+    try: left_out = load_anomalyclip(LEARNER, path)
+    except HybridadError as error: assert str(path) in str(error)
+    else: assert len(left_out) == 1 and all(torch.isfinite(p).all() for p in LEARNER.parameters())

@@ -2,6 +2,8 @@
 
 A child is forked with everything in memory, so each attempt costs seconds and the kill is a real one. `make proof` kills the commands
 themselves, 25 times each."""
+import contextlib
+import json
 import multiprocessing as mp
 import os
 import random
@@ -15,6 +17,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from hybridad import cli
 from hybridad.config import get_default_config
 from hybridad.data import read_mvtec
 from hybridad.detector import HybridAnomalyDetector
@@ -22,7 +25,7 @@ from hybridad.errors import HybridadError
 from hybridad.evaluation import WordsDetector
 from hybridad.scoring import Scorer, read_scores, score_folder
 from hybridad.synthetic import picture
-from hybridad.training import Step, Trainer, fit, keep_parts, read_log
+from hybridad.training import Step, Trainer, fit, keep_parts, read_kept, read_log
 
 FORK = mp.get_context('fork')
 CONFIG = get_default_config(epochs=6, batch_size=8, learning_rate=5e-3, device='cpu')
@@ -99,25 +102,61 @@ def test_full_disk_keeps_the_last_good_state(loaded, straight, tmp_path):
     train(loaded, out)
     same(outcome(out), straight)
 
-def learn(loaded, samples, out, rank=0, world=1, port=0):
-    "Twenty steps of one of several processes, as `accelerate launch` would start it."
-    if world > 1: os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world), LOCAL_WORLD_SIZE=str(world), MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port), ACCELERATE_USE_CPU='true')
-    config = get_default_config(epochs=20, batch_size=16, device='cpu')
-    detector = HybridAnomalyDetector(config, loaded[0]); train = loaded[1][0]
-    step = Step(detector, train, 20)
-    assert (step.rank, step.world) == (rank, world)
-    for i in range(20): step(torch.arange(len(train)).roll(i)[:7]) # an odd number: the halves are not equal
-    if rank == 0: torch.save({n: p.detach() for n, p in detector.named_parameters()}, out)
+def as_one_of(rank, world, port, target, args):
+    "Call as one of several processes, as `accelerate launch` would start it."
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world), LOCAL_WORLD_SIZE=str(world), MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port), ACCELERATE_USE_CPU='true')
+    target(*args)
 
-def test_two_processes_learn_what_one_learns(loaded, samples, tmp_path):
+def in_two_processes(target, *args):
     with socket.socket() as s: s.bind(('127.0.0.1', 0)); port = s.getsockname()[1]
-    jobs = [FORK.Process(target=learn, args=(loaded, samples, tmp_path/'two.pt', r, 2, port)) for r in range(2)]
+    jobs = [FORK.Process(target=as_one_of, args=(r, 2, port, target, args)) for r in range(2)]
     for j in jobs: j.start()
     for j in jobs: j.join(120)
     assert [j.exitcode for j in jobs] == [0, 0]
-    learn(loaded, samples, tmp_path/'one.pt')
-    one, two = (torch.load(tmp_path/f'{n}.pt', weights_only=True) for n in ('one', 'two'))
-    assert max(float((one[n] - two[n]).abs().max()) for n in one) < 1e-5
+
+def farthest(one, two): return max(float((one[n] - two[n]).abs().max()) for n in one)
+
+def learn(loaded, out):
+    "Twenty steps, which the processes share."
+    config = get_default_config(epochs=20, batch_size=16, device='cpu')
+    detector = HybridAnomalyDetector(config, loaded[0]); train = loaded[1][0]
+    step = Step(detector, train, 20)
+    for i in range(20): step(torch.arange(len(train)).roll(i)[:7]) # an odd number: the halves are not equal
+    if step.rank == 0: torch.save({n: p.detach() for n, p in detector.named_parameters()}, out)
+
+def test_two_processes_learn_what_one_learns(loaded, tmp_path):
+    in_two_processes(learn, loaded, tmp_path/'two.pt'); learn(loaded, tmp_path/'one.pt')
+    assert farthest(*(torch.load(tmp_path/f'{n}.pt', weights_only=True) for n in ('one', 'two'))) < 1e-5
+
+def test_whole_run_in_double_precision(samples, tmp_path):
+    config = get_default_config(epochs=6, batch_size=8, learning_rate=5e-3, device='cpu', precision='float64')
+    run = lambda out: fit(config, samples, out, progress=False)
+    in_two_processes(run, tmp_path/'two'); run(tmp_path/'one')
+    one, two = (load_file(tmp_path/n/'last.safetensors') for n in ('one', 'two'))
+    assert one['layer_logits'].dtype == torch.float64 and farthest(one, two) < 1e-5
+
+def quietly(command, *args):
+    with contextlib.redirect_stdout(None): assert command([str(a) for a in args]) == 0
+
+def figures(out): return {k: v for k, v in json.loads((out/'metrics.json').read_text()).items() if k != 'seconds'}
+
+def test_two_processes_score_what_one_scores(samples, tmp_path):
+    root = samples[0].image.parents[2]
+    check = 'hybridad_test', cli.hybridad_test, ('--data_path', root, '--device', 'cpu')
+    score = 'hybridad_score', cli.hybridad_score, (root, '--part', 3, '--quiet', '--device', 'cpu')
+    for name, command, args in (check, score):
+        in_two_processes(quietly, command, *args, '--out', tmp_path/name/'two'); quietly(command, *args, '--out', tmp_path/name/'one')
+    one, two = (figures(tmp_path/'hybridad_test'/n) for n in ('one', 'two'))
+    assert one == two
+    assert (tmp_path/'hybridad_score'/'one'/'scores.csv').read_bytes() == (tmp_path/'hybridad_score'/'two'/'scores.csv').read_bytes()
+
+def test_loader_processes_and_batches_change_nothing(loaded, samples, straight, tmp_path):
+    config = get_default_config(**{k: CONFIG[k] for k in ('epochs', 'batch_size', 'learning_rate', 'device')}, num_workers=2)
+    fit(config, samples, tmp_path/'run', HybridAnomalyDetector(config, loaded[0]), progress=False)
+    same(outcome(tmp_path/'run'), straight)
+    kept, words = loaded[1][0], WordsDetector(CONFIG, loaded[0])
+    whole, single = read_kept(words, kept), read_kept(words, kept, batch_size=1)
+    assert max(float(abs(a - b).max()) for a, b in zip(whole, single)) < 1e-5
 
 def test_scoring_survives_kills_without_gaps_or_repeats(loaded, samples, tmp_path):
     scorer, folder = Scorer(WordsDetector(CONFIG, loaded[0]), 0., 0.), samples[0].image.parents[1]
