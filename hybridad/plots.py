@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PALETTE', 'NORMAL', 'ABNORMAL', 'HEAT', 'SIGNED', 'OUTLINE', 'to_picture', 'shared_range', 'overlay', 'map_grid',
            'short_layer', 'attention_grid', 'normal_abnormal', 'worst_gallery', 'score_histogram', 'curves',
-           'training_curves', 'bar_with_floors', 'layer_chart', 'ablation_chart', 'save_figure']
+           'training_curves', 'bar_with_floors', 'layer_chart', 'ablation_chart', 'as_png', 'save_figure']
 
 # %% ../nbs/70_plots.ipynb #7c735466
 import os
@@ -637,6 +637,14 @@ def _small_png(
             sizes.append(len(png))
             if max_kb is None or len(png) <= 1000 * max_kb: return png, sizes
     return png, sizes
+
+
+def as_png(
+    fig: Figure,  # what to draw
+    max_kb: float = 59,  # aimed at; the smallest that can be had where it cannot be met
+) -> bytes:  # a PNG
+    "What an object that draws itself returns from `_repr_png_`."
+    return _small_png(fig, max_kb, fig.dpi)[0]
 
 
 def save_figure(

@@ -121,6 +121,10 @@ class Finding:
     reason: str='' # why it is unreadable
     map: np.ndarray|None=None # (S, S) float32 log-ratio
     small: np.ndarray|None=None # (h, w, 3) uint8 copy to draw on
+    cut: float=0. # value of the map from which regions are marked
+    temperature: float=1. # how fast the colours change around it
+
+    def _repr_png_(self): return draw(self)._repr_png_() if self.small is not None and self.map is not None else None
 
 class Scorer:
     "A detector with the thresholds that turn its numbers into decisions."
@@ -150,7 +154,7 @@ class Scorer:
 
     def _finding(self, b, heat, score):
         if not (math.isfinite(score) and np.isfinite(heat).all()): return Finding(b['path'], width=b['width'], height=b['height'], reason='the detector gave no finite number for it: leave out half precision')
-        return Finding(b['path'], 'anomalous' if score >= self.image else 'normal', score, regions_of(heat, self.pixel, b['width'], b['height']), b['width'], b['height'], map=heat, small=b.get('small'))
+        return Finding(b['path'], 'anomalous' if score >= self.image else 'normal', score, regions_of(heat, self.pixel, b['width'], b['height']), b['width'], b['height'], map=heat, small=b.get('small'), cut=self.pixel, temperature=self.temperature)
 
 def apart(names, normals):
     "Refuse normal pictures that are to be scored as well: they would vouch for themselves."
@@ -213,12 +217,11 @@ def score(
 # %% ../nbs/64_scoring.ipynb #b38301a2
 def draw(
     finding: Finding, # with map and small
-    scorer: Scorer, # its threshold and temperature set the colours
 ): # PIL image
     "The photograph under its heat map, regions framed."
     picture = Image.fromarray(finding.small); (w, h), (W, H) = picture.size, (finding.width, finding.height)
     level = Image.fromarray(finding.map).resize((w, h), Image.BILINEAR)
-    heat = .5 + .5*np.tanh((np.asarray(level) - scorer.pixel)/(2*scorer.temperature))
+    heat = .5 + .5*np.tanh((np.asarray(level) - finding.cut)/(2*finding.temperature))
     cover = .7*heat[..., None]
     mixed = Image.fromarray(((1 - cover)*finding.small + cover*255*colormaps['inferno'](heat)[..., :3]).round().astype(np.uint8))
     pen = ImageDraw.Draw(mixed)
@@ -285,9 +288,9 @@ def _begin(out, plan, resume, first, wait):
     wait()
     if first and not resume: write_atomic(told, (json.dumps(plan, indent=1) + '\n').encode())
 
-def _picture(finding, scorer, path):
+def _picture(finding, path):
     "Write the overlay of one finding under a temporary name, then rename."
-    draw(finding, scorer).save(temporary := path.with_suffix('.partial'), 'JPEG', quality=90)
+    draw(finding).save(temporary := path.with_suffix('.partial'), 'JPEG', quality=90)
     os.replace(temporary, path)
 
 # %% ../nbs/64_scoring.ipynb #29875622
@@ -320,7 +323,7 @@ def score_folder(
             if pictures != 'none': (out/'pictures'/f'{k:06d}').mkdir(parents=True, exist_ok=True)
             rows = []
             for f in findings(scorer, some, refused, batch_size, num_workers, 512*(pictures != 'none')):
-                if f.map is not None and (pictures == 'all' or pictures == f.decision): _picture(f, scorer, out/'pictures'/f'{k:06d}'/f'{k*part + len(rows):07d}.jpg')
+                if f.map is not None and (pictures == 'all' or pictures == f.decision): _picture(f, out/'pictures'/f'{k:06d}'/f'{k*part + len(rows):07d}.jpg')
                 rows.append(_row(f)); bar.update()
                 if tell: tell(f)
             write_atomic(target, _encode(rows, form))

@@ -162,7 +162,6 @@ class Step:
     ):
         t = detector.config.training
         if accumulate < 1: raise ConfigError(f'accumulate {accumulate} is out of range: choose at least 1')
-        if detector.config.model.precision == 'float16': raise ConfigError("precision 'float16' has no room for the gradients of prompts: learn in bfloat16 or float32, float16 is for scoring")
         self.detector, self.train, self.steps, self.accumulate, self.t = detector, train, steps, accumulate, t
         self.loss_fn, (self.rank, self.world, self.wait) = loss_fn or CrossAttentionLoss(t.loss_weights), processes()
         named = [(n, p) for n, p in detector.named_parameters() if p.requires_grad]
@@ -358,6 +357,7 @@ def keep_parts(
 ): # KeptInputs to learn from, KeptInputs to validate on or None
     "The training and the validation part of a set, each seen once by the frozen backbone."
     config = detector.config
+    if config.model.precision == 'float16': raise ConfigError("precision 'float16' has no room for the gradients of prompts: learn in bfloat16 or float32, float16 is for scoring")
     train, valid = split_validation(samples, config.data.validation_fraction, config.model.seed)
     pairs = 1 + (config.training.loss_weights['consistency'] > 0)
     return KeptInputs(detector, train, pairs, progress=progress), KeptInputs(detector, valid, progress=progress) if valid else None
