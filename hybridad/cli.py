@@ -125,6 +125,7 @@ def _train(parser):
     parser.add_argument('--debug', action='store_true', help='two epochs on at most 40 images, to see that everything runs')
     parser.add_argument('--resume', action='store_true', help='continue the run in --out')
     parser.add_argument('--accumulate', type=int, default=1, help='pieces that a batch is learned in, to save memory')
+    parser.add_argument('--query_cache', type=Path, metavar='DIR', help='folder for what the backbone says of the images where it does not fit into 2 GB of memory; default: it is computed again in each step')
     parser.add_argument('--log_with', nargs='+', default=(), help='tensorboard, trackio; log.jsonl is always written')
     for name, kind in dict(epochs=int, batch_size=int, learning_rate=float, readout=str, mass=str, timestep=int, draws=int, views=int, image_size=int, eval_size=int, seed=int, validation_fraction=float, smoothing=float).items():
         parser.add_argument(f'--{name}', type=kind, default=argparse.SUPPRESS, help='default: see hybridad.config')
@@ -165,7 +166,7 @@ def hybridad_train(a):
     out = _shared(a.out, 'train', processes()[1]); out = usable(_writable(out), config, True) if a.resume else _free(out)
     detector = HybridAnomalyDetector(config)
     if detector.prompts.note: print(detector.prompts.note)
-    parts = keep_parts(detector, samples); valid = parts[1]
+    parts = keep_parts(detector, samples, cache=a.query_cache); valid = parts[1]
     fit(config, parts, out, detector, a.resume, accumulate=a.accumulate, trackers=a.log_with)
     if processes()[0]: return # one process tells
     rows = read_log(out/'log.jsonl')

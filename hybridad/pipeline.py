@@ -116,11 +116,15 @@ class QueryCache:
         pipeline: EasonADPipeline, # with read-out replay: its queries depend on no prompt
     ):
         if pipeline.readout != 'replay': raise ConfigError(f"queries of read-out '{pipeline.readout}' change with the prompts and cannot be kept: use 'replay'")
-        p, b = pipeline, pipeline.backbone
         self.folder, self.pipeline, self.stores = Path(folder), pipeline, None
-        self.settings = dict(backbone=b.hash, neutral=b.settings['neutral'], layers=p.recorded, timesteps=p.timesteps, draws=p.draws, seed=p.seed, noise=p.noise)
+        self.settings = self.about(pipeline)
         if (self.folder/'cache.json').is_file(): self._open()
         elif self.folder.exists(): raise ConfigError(f'{self.folder} exists and is no query cache: choose another folder')
+
+    @staticmethod
+    def about(p: EasonADPipeline): # dict
+        "What queries depend on besides the images."
+        return dict(backbone=p.backbone.hash, neutral=p.backbone.settings['neutral'], layers=p.recorded, timesteps=p.timesteps, draws=p.draws, seed=p.seed, noise=p.noise)
 
     def _open(self):
         "Map the files of a finished cache, if it was made with the same settings."
