@@ -162,10 +162,12 @@ def hybridad_train(a):
     from hybridad.detector import HybridAnomalyDetector
     from hybridad.evaluation import Truth, WordsDetector, contrast_floor, evaluate, table, write_json
     from hybridad.plots import map_grid, save_figure, training_curves
-    from hybridad.training import fit, keep_parts, processes, read_log, usable
+    from hybridad.training import fit, forecast, keep_parts, processes, read_log, usable
     out = _shared(a.out, 'train', processes()[1]); out = usable(_writable(out), config, True) if a.resume else _free(out)
     detector = HybridAnomalyDetector(config)
     if detector.prompts.note: print(detector.prompts.note)
+    steps = -(-len(samples)//config.training.batch_size)*config.training.epochs
+    if long := forecast(detector, len(samples), 1 + (config.training.loss_weights['consistency'] > 0), steps): print(long)
     parts = keep_parts(detector, samples, cache=a.query_cache); valid = parts[1]
     fit(config, parts, out, detector, a.resume, accumulate=a.accumulate, trackers=a.log_with)
     if processes()[0]: return # one process tells
@@ -269,7 +271,7 @@ def _scored(a, detector, words, samples, size, out): # {name: (maps, scores)}, s
 def hybridad_test(a):
     "Score a folder with a checkpoint."
     from hybridad.data import read_dataset
-    from hybridad.training import processes, provenance
+    from hybridad.training import forecast, processes, provenance
     (rank, world, wait), rate = processes(), _rate(a.calibrate)
     out = _test_folder(a, world); wait() # until all have found it free
     if a.resume and not _begun(out): return _complete(out, a)
@@ -289,6 +291,7 @@ def hybridad_test(a):
         if getattr(a, key) is not None: detector.config[section][key] = getattr(a, key)
     detector.config.data.num_workers = a.num_workers
     seen, begun = refuse_seen(a.checkpoint_path, samples, a.allow_seen), time.perf_counter()
+    if rank == 0 and (long := forecast(detector, len(samples), detector.config.model.views)): print(long)
     found, spent, own = _scored(a, detector, WordsDetector(detector.config, detector.backbone), samples, detector.config.data.eval_size, out)
     if rank: return # one process tells
     truth = Truth(samples, detector.config.data.eval_size, a.num_workers)
@@ -573,14 +576,15 @@ def hybridad_score(a):
     "Say whether something is wrong in photographs, and where. Exit code 0: all were read, 3: some could not be, 2: nothing was done."
     if a.resume and not a.out: raise ConfigError('--resume needs --out, the folder of the run to continue')
     from hybridad.scoring import apart, find_images, load_scorer, score_folder
-    from hybridad.training import processes
+    from hybridad.training import forecast, processes
     from tqdm.auto import tqdm
     rank, world, _ = processes(); out = _shared(a.out, 'score', world)
     out = _writable(out) if a.resume else _free(out)
     names = find_images(a.images)[0]; total = len(names) # complains before the backbone is loaded
     if a.normals: apart(names, a.normals)
     scorer, begun = load_scorer(a.checkpoint_path, a.backbone, a.device, a.other_backbone, a.threshold, a.pixel_threshold, a.normals, a.precision), time.perf_counter()
-    if rank == 0: print(f'{scorer.source}\nanomalous from {scorer.image:.3f}, regions from {scorer.pixel:.3f}\n')
+    long = forecast(scorer.detector, total, scorer.detector.config.model.views)
+    if rank == 0: print(f'{scorer.source}{long and chr(10) + long}\nanomalous from {scorer.image:.3f}, regions from {scorer.pixel:.3f}\n')
     counts, other = score_folder(a.images, out, scorer, a.resume, a.part, a.format, a.pictures, a.batch_size, a.num_workers, tell=None if a.quiet else lambda f: tqdm.write(told(f)))
     if counts.total() < total: return # other processes are still at it: the last one tells
     if other: print('\nleft alone, no image by name: ' + ', '.join(f'{n} {kind}' for kind, n in sorted(other.items())))

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['processes', 'KeptInputs', 'read_kept', 'validate', 'read_log', 'Step', 'Trainer', 'digests', 'usable', 'provenance',
-           'keep_parts', 'fit']
+           'forecast', 'keep_parts', 'fit']
 
 # %% ../nbs/60_training.ipynb #24f83fed
 import copy, hashlib, importlib.util, io, json, math, os, pickle, platform, shutil, subprocess, sys, time
@@ -365,6 +365,34 @@ def _create(out, config, about):
     for name, value in (('config', config.to_dict()), ('provenance', about)): write_atomic(work/f'{name}.json', (json.dumps(to_json_value(value), indent=1) + '\n').encode())
     if home.exists(): home.rmdir()
     os.replace(work, home)
+
+# %% ../nbs/60_training.ipynb #8f662492
+def _second_time(f):
+    "Seconds of a call that was made once before."
+    for _ in range(2):
+        begun = time.perf_counter(); f()
+        if torch.cuda.is_available(): torch.cuda.synchronize()
+    return time.perf_counter() - begun
+
+def forecast(
+    detector: HybridAnomalyDetector,
+    images: int, # that the backbone is to see
+    views: int=1, # of each
+    steps: int=0, # of learning
+    least: float=60., # seconds; a shorter job is not worth a sentence
+): # str, empty for a short job
+    "Time and memory of a job, from one picture and one pass of the text encoder."
+    backbone, side, text = detector.backbone, detector.image_size, detector.text().detach()
+    blank, learned = torch.zeros(1, 3, side, side), [p for p in detector.prompts.parameters()]
+    with torch.no_grad(): kept = detector.queries(blank, text); look = _second_time(lambda: detector.queries(blank, text))
+    learn = _second_time(lambda: torch.autograd.grad(detector.text().sum(), learned, allow_unused=True)) if steps else 0.
+    if steps and detector.pipeline.readout != 'replay': learn += 3*detector.config.training.batch_size*look # the gradient goes through the UNet
+    seconds = images*views*look + steps*learn
+    if seconds < least: return ''
+    weights = sum(p.nbytes for m in backbone.modules for p in m.parameters())
+    queries = images*views*sum(_memory_of(q) for q in kept) if detector.pipeline.readout == 'replay' else 0
+    return (f'about {seconds/60:.0f} min on {backbone.device}: {images} images at {views*look:.2g} s' + (f', {steps} steps at {learn:.2g} s' if steps else '')
+            + f'; {weights/1e9:.2g} GB of weights' + (f', {queries/1e9:.2g} GB of queries' if steps and queries else ''))
 
 # %% ../nbs/60_training.ipynb #a677a254
 def keep_parts(

@@ -164,16 +164,17 @@ def test_sliced_attention_and_lora_are_read(model, inputs):
         p = token_scores(m, queries[n], inputs[2][:, None])[:, 0].softmax(-1).mean(1)[..., 1]
         torch.testing.assert_close(reader.maps[n][:, 0], p, atol=1e-5, rtol=0)
 
-def test_compiles_in_one_piece():
-    block = UNet2DConditionModel.from_config(config('bk_sdm_tiny')).eval().requires_grad_(False).up_blocks[1].attentions[0]
-    groups, pixels, context = torch.ones(1, 7), torch.randn(1, 32, 4, 4), torch.randn(1, 7, 32, requires_grad=True)
+@pytest.mark.parametrize('backend', ['aot_eager', pytest.param('inductor', marks=pytest.mark.skipif('HYBRIDAD_SLOW' not in os.environ, reason='compiles for two minutes: HYBRIDAD_SLOW=1 runs it'))])
+def test_compiles_in_one_piece(backend):
+    unet = UNet2DConditionModel.from_config(config('bk_sdm_tiny')).eval().requires_grad_(False)
+    groups, latents, context = torch.ones(1, 7), torch.randn(1, unet.config.in_channels, 16, 16), torch.randn(1, 7, unet.config.cross_attention_dim, requires_grad=True)
     groups[0, 3:] = 0
-    with probing(torch.nn.ModuleDict(dict(up_blocks=block)), groups) as probes:
-        (probe,), grads = probes.values(), []
-        for f in (block, torch.compile(block, fullgraph=True, backend='aot_eager')):
-            out = f(pixels, context, return_dict=False)[0]
-            grads += [(out.detach(), probe.mass.detach(), torch.autograd.grad(probe.mass.square().sum() + out.sum(), context)[0])]
-    for eager, compiled in zip(*grads): torch.testing.assert_close(compiled, eager, atol=1e-5, rtol=1e-5)
+    with probing(unet, groups) as probes:
+        found = []
+        for f in (unet, torch.compile(unet, fullgraph=True, backend=backend)):
+            out = f(latents, torch.tensor(10), context, return_dict=False)[0]; masses = [p.mass for p in probes.values()]
+            found.append((out.detach(), *(m.detach() for m in masses), torch.autograd.grad(sum(m.square().sum() for m in masses) + out.sum(), context)[0]))
+    for eager, compiled in zip(*found): torch.testing.assert_close(compiled, eager, atol=1e-5, rtol=1e-5)
     torch._dynamo.reset()
 
 def test_what_does_not_belong_is_refused(tmp_path):
