@@ -46,7 +46,7 @@ def standard_variants(
     out += rows('prompts', **{f'depth {d}': dict(depth=d) for d in range(2, min(backbone.depth, 9))})
     out += rows('read-out', exact=dict(readout='exact'), joint=dict(readout='joint'), own_mass=dict(mass='own'))
     out += rows('timestep', **{f't = {t}': dict(timestep=t) for t in (1, 10, 30, 100, 300) if t != backbone.timestep}, no_noise=dict(noise=False), four_noise_draws=dict(draws=4))
-    out += rows('views', two_views=dict(views=2), four_views=dict(views=4))
+    out += rows('views', two_views=dict(views=2), four_views=dict(views=4), twice_the_size=dict(image_size=2*backbone.image_size), two_scales=dict(views=2, scales=[1., 2.]))
     out += rows('layers', **{f'only {p}': dict(layers=[p]) for p in ('down', 'mid', 'up_blocks.0', 'up_blocks.1', 'up_blocks.2')}, all_layers=dict(layers=['down', 'mid', 'up']), equal_layer_weights=dict(learn_layer_weights=False))
     out += rows('loss', **{f'without {term}': dict(loss_weights={term: 0.}) for term in LOSS_WEIGHTS})
     return out + rows('score', maximum=dict(score='max'), mean_ratio=dict(score='mean_ratio'), top_5_percent=dict(top_fraction=.05), smoothing_1=dict(smoothing=1.))
@@ -75,11 +75,12 @@ class Bench:
     def inputs(self, detector): # (learn, valid) KeptInputs, test KeptInputs
         "What the frozen parts say to a detector of these settings."
         m = detector.config.model
-        key = m.views, m.readout, m.timestep, m.draws, m.noise, tuple(detector.pipeline.layers), m.seed, detector.config.training.loss_weights['consistency'] > 0
+        looks = m.views, tuple(detector.scales), detector.image_size
+        key = *looks, m.readout, m.timestep, m.draws, m.noise, tuple(detector.pipeline.layers), m.seed, detector.config.training.loss_weights['consistency'] > 0
         if key not in self.kept:
             self.kept.clear()  # one set of queries at a time: memory stays flat however long the list
-            if m.views not in self.base: self.base = {m.views: (*keep_parts(detector, self.learn, self.progress), KeptInputs(detector, self.test, progress=self.progress))}
-            self.kept[key] = [k.asked_again(detector, self.progress) if k else None for k in self.base[m.views]]
+            if looks not in self.base: self.base = {looks: (*keep_parts(detector, self.learn, self.progress), KeptInputs(detector, self.test, progress=self.progress))}
+            self.kept[key] = [k.asked_again(detector, self.progress) if k else None for k in self.base[looks]]
         return self.kept[key]
 
 # %% ../nbs/63_ablation.ipynb #1563e577
@@ -133,7 +134,7 @@ def ablate(
     if not variants: raise ConfigError('there is no variant to run: pass at least one')
     twice = {v.name for v in variants if [w.name for w in variants].count(v.name) > 1}
     if twice: raise ConfigError(f'two variants are called {sorted(twice)[0]!r}: give each its own name')
-    asks = 'views', 'readout', 'timestep', 'draws', 'noise', 'layers'
+    asks = 'views', 'scales', 'image_size', 'readout', 'timestep', 'draws', 'noise', 'layers'
     order, found = sorted(variants, key=lambda v: str([v.settings.get(k) for k in asks])), {}  # those that ask the UNet the same stand together
     with tqdm(total=len(variants)*seeds, desc='ablation', disable=not progress) as bar:
         for seed in range(seeds):

@@ -129,12 +129,13 @@ def _train(parser):
     parser.add_argument('--log_with', nargs='+', default=(), help='tensorboard, trackio; log.jsonl is always written')
     for name, kind in dict(epochs=int, batch_size=int, learning_rate=float, readout=str, mass=str, timestep=int, draws=int, views=int, image_size=int, eval_size=int, seed=int, validation_fraction=float, smoothing=float).items():
         parser.add_argument(f'--{name}', type=kind, default=argparse.SUPPRESS, help='default: see hybridad.config')
+    parser.add_argument('--scales', nargs='+', type=float, default=argparse.SUPPRESS, help='sizes of the views in turn, as multiples of image_size: --views 2 --scales 1 2')
     parser.add_argument('--layers', nargs='+', default=argparse.SUPPRESS, help="beginnings of layer names, as 'up' or 'up_blocks.1'")
 
 def _config(a):
     "The configuration that the flags describe."
     from hybridad.config import get_debug_config, get_default_config
-    names = ('epochs', 'batch_size', 'learning_rate', 'readout', 'mass', 'timestep', 'draws', 'views', 'image_size', 'eval_size', 'seed', 'validation_fraction', 'smoothing', 'layers')
+    names = ('epochs', 'batch_size', 'learning_rate', 'readout', 'mass', 'timestep', 'draws', 'views', 'scales', 'image_size', 'eval_size', 'seed', 'validation_fraction', 'smoothing', 'layers')
     told = {k: getattr(a, k) for k in names if hasattr(a, k)}
     told |= dict(data_path=str(a.data_path), layout=a.dataset, num_workers=a.num_workers, device=a.device, **({'categories': a.categories} if a.categories else {}))
     if a.backbone: told['backbone'] = a.backbone
@@ -260,7 +261,7 @@ def _scored(a, detector, words, samples, size, out): # {name: (maps, scores)}, s
     if not a.normals: return *score_in_parts(dict(learned=detector, words=words), samples, size, out/'parts'), {}
     zero_shot, parts, thresholds = copy.copy(detector), [], {}
     for number, (c, index) in enumerate(places.items()):
-        use_normals(detector, load_normals(chosen[c], detector.image_size)); thresholds[c] = detector.normals.thresholds
+        use_normals(detector, load_normals(chosen[c], detector.load_size)); thresholds[c] = detector.normals.thresholds
         parts.append((index, *score_in_parts(dict(learned=detector, words=words, zero_shot=zero_shot), [samples[i] for i in index], size, out/'parts'/f'{number:03d}')))
     order = np.argsort(np.concatenate([index for index, *_ in parts]))
     join = lambda of: np.concatenate([of(found, seconds) for _, found, seconds in parts])[order]
@@ -291,7 +292,7 @@ def hybridad_test(a):
         if getattr(a, key) is not None: detector.config[section][key] = getattr(a, key)
     detector.config.data.num_workers = a.num_workers
     seen, begun = refuse_seen(a.checkpoint_path, samples, a.allow_seen), time.perf_counter()
-    if rank == 0 and (long := forecast(detector, len(samples), detector.config.model.views)): print(long)
+    if rank == 0 and (long := forecast(detector, len(samples), detector.looks)): print(long)
     found, spent, own = _scored(a, detector, WordsDetector(detector.config, detector.backbone), samples, detector.config.data.eval_size, out)
     if rank: return # one process tells
     truth = Truth(samples, detector.config.data.eval_size, a.num_workers)
@@ -583,7 +584,7 @@ def hybridad_score(a):
     names = find_images(a.images)[0]; total = len(names) # complains before the backbone is loaded
     if a.normals: apart(names, a.normals)
     scorer, begun = load_scorer(a.checkpoint_path, a.backbone, a.device, a.other_backbone, a.threshold, a.pixel_threshold, a.normals, a.precision), time.perf_counter()
-    long = forecast(scorer.detector, total, scorer.detector.config.model.views)
+    long = forecast(scorer.detector, total, scorer.detector.looks)
     if rank == 0: print(f'{scorer.source}{long and chr(10) + long}\nanomalous from {scorer.image:.3f}, regions from {scorer.pixel:.3f}\n')
     counts, other = score_folder(a.images, out, scorer, a.resume, a.part, a.format, a.pictures, a.batch_size, a.num_workers, tell=None if a.quiet else lambda f: tqdm.write(told(f)))
     if counts.total() < total: return # other processes are still at it: the last one tells

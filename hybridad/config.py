@@ -33,6 +33,7 @@ _KINDS = {bool: ('True or False', lambda v: isinstance(v, bool)),
           float: ('a finite number', lambda v: isinstance(v, Real) and not isinstance(v, bool) and math.isfinite(v)),
           str: ('text', lambda v: isinstance(v, (str, os.PathLike))),
           list: ('a list of names', lambda v: isinstance(v, (list, tuple)) and all(isinstance(o, str) for o in v)),
+          tuple: ('a list of positive numbers', lambda v: isinstance(v, (list, tuple)) and len(v) > 0 and all(isinstance(o, Real) and not isinstance(o, bool) and 0 < o < math.inf for o in v)),
           dict: ('a dictionary', lambda v: isinstance(v, Mapping))}
 
 def typed(
@@ -103,7 +104,7 @@ class Section(Keyed):
         super().__setattr__(key, check(key, value, kind))
     def to_dict(self) -> dict:
         "The settings as a plain dictionary, fit for json."
-        return {k: dict(v) if isinstance(v, dict) else v for k, v in ((k, self[k]) for k in self)}
+        return {k: dict(v) if isinstance(v, dict) else list(v) if isinstance(v, tuple) else v for k, v in ((k, self[k]) for k in self)}
 
 # %% ../nbs/01_config.ipynb #ac904130
 LOSS_WEIGHTS = dict(focal=1.0, dice=1.0, image=1.0, sharpness=0.5, coverage=0.3, consistency=0.2)
@@ -140,6 +141,7 @@ class ModelConfig(Section):
     timestep: int|None = None # diffusion step 0..999; None = the backbone's own
     draws: int = 1 # noise draws averaged per image
     views: int = 1 # views averaged per image when scoring: itself, mirrored, upside down, both
+    scales: tuple|None = None # sizes of the views in turn, as multiples of image_size; None = all at image_size
     noise: bool = True # False = read the clean latent at the timestep, as D2D does
     layers: list|None = None # names of attention layers; None = the backbone's own
     temperature: float = 1.0 # divides the logits of the maps

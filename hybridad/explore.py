@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['Look', 'Told', 'token_maps', 'suspicion', 'mosaic', 'place_attention', 'attention_view', 'nearest_words',
-           'context_table', 'decide', 'outcomes', 'decision_view', 'comparison_view', 'as_png', 'Explorer',
-           'ClickPicture', 'uploaded', 'AttentionExplorer', 'DecisionExplorer', 'matching', 'thumbnail',
-           'ResultsBrowser', 'detail_view', 'CompareExplorer']
+           'context_table', 'decide', 'outcomes', 'decision_view', 'comparison_view', 'Explorer', 'ClickPicture',
+           'uploaded', 'AttentionExplorer', 'DecisionExplorer', 'matching', 'thumbnail', 'ResultsBrowser',
+           'detail_view', 'CompareExplorer']
 
 # %% ../nbs/71_explore.ipynb #b5c7ec15
 import html
@@ -272,8 +272,8 @@ def comparison_view(
     return fig
 
 # %% ../nbs/71_explore.ipynb #9ab98f04
-def as_png(fig): # bytes
-    "A figure as PNG."
+def _screen_png(fig): # bytes
+    "A figure as it is, at once: a slider waits for it."
     buffer = BytesIO(); fig.savefig(buffer, format='png'); return buffer.getvalue()
 
 class Explorer(widgets.VBox):
@@ -300,7 +300,7 @@ class Explorer(widgets.VBox):
         "Draw again with the present state."
         try: figure = self.draw(**self.value)
         except Exception as error: self.tell(error)
-        else: self.figure, self.error, self.message.value, self.shown.value = figure, None, '', as_png(figure)
+        else: self.figure, self.error, self.message.value, self.shown.value = figure, None, '', _screen_png(figure)
 
     def tell(self, error):
         "Show what went wrong; the last good picture stays."
@@ -470,7 +470,7 @@ class ResultsBrowser(Explorer):
 
     def select(self, i: int):
         "Show the detail of an image, as a click on its button does."
-        self.opened = i; self.figure = self.detail(i); self.shown.value = as_png(self.figure)
+        self.opened = i; self.figure = self.detail(i); self.shown.value = _screen_png(self.figure)
 
     def detail(self, i): # Figure
         heat, s = self.maps[i], self.truth.samples[i]

@@ -20,7 +20,7 @@ from torch import nn
 
 from .attention import QueryRecorder
 from .data import write_atomic
-from .detector import HybridAnomalyDetector, read_checkpoint, over_views, smooth, turned
+from .detector import HybridAnomalyDetector, read_checkpoint, over_views, smooth
 from .errors import CheckpointError, ConfigError, HybridadError
 from .evaluation import table
 from .prompt_learner import TEMPLATES
@@ -34,13 +34,12 @@ class FixedPrompts(nn.Module):
         if detector.normals: raise ConfigError('normal pictures cannot be exported with the prompts: call use_normals(detector, None) first')
         p, b = detector.pipeline, detector.backbone
         self.reader, self.vae, self.unet = detector, b.vae, b.unet
-        side = detector.image_size//b.factor; shape = (1, b.unet.config.in_channels, side, side)
+        sides = {detector.side(v) for v in range(detector.config.model.views)}; latents = lambda fill, side: torch.full((1, b.unet.config.in_channels, side//b.factor, side//b.factor), fill, device=b.device, dtype=b.unet.dtype)
         with torch.no_grad():
             text = detector.text()
-            zero, one = torch.zeros(shape, device=b.device, dtype=b.unet.dtype), torch.ones(shape, device=b.device, dtype=b.unet.dtype)
-            offsets = [b.add_noise(zero, p.timestep, d, p.seed) if p.noise else zero for d in range(p.draws)]
-            scale = (b.add_noise(one, p.timestep, 0, p.seed) - offsets[0]).mean() if p.noise else one.mean()
-        for name, value in dict(text=text, context=p.context(text).to(b.unet.dtype), offsets=torch.cat(offsets), scale=scale, timestep=torch.tensor([p.timestep], device=b.device)).items(): self.register_buffer(name, value.detach().clone())
+            offsets = {f'offsets_{s}': torch.cat([b.add_noise(latents(0., s), p.timestep, d, p.seed) if p.noise else latents(0., s) for d in range(p.draws)]) for s in sides}
+            one = latents(1., min(sides)); scale = (b.add_noise(one, p.timestep, 0, p.seed) - offsets[f'offsets_{min(sides)}'][:1]).mean() if p.noise else one.mean()
+        for name, value in dict(offsets, text=text, context=p.context(text).to(b.unet.dtype), scale=scale, timestep=torch.tensor([p.timestep], device=b.device)).items(): self.register_buffer(name, value.detach().clone())
 
     def _queries(self, latents, offset):
         "As EasonADPipeline.queries, for one draw."
@@ -50,14 +49,14 @@ class FixedPrompts(nn.Module):
         with QueryRecorder(self.unet, list(self.reader.pipeline.layers), stop=not torch.compiler.is_exporting()) as recorder: found = recorder.run(noisy, self.timestep, self.context.repeat(latents.shape[0], 1, 1))
         return {n: q.unflatten(0, (-1, many)) if self.reader.pipeline.readout == 'exact' else q for n, q in found.items()}
 
-    def _masses(self, images):
+    def _masses(self, images, side):
         latents = self.vae.encode(images.to(self.vae.dtype)).latent_dist.mode()*self.vae.config.scaling_factor
-        return self.reader.read([self._queries(latents, o[None]) for o in self.offsets], self.text)
+        return self.reader.read([self._queries(latents, o[None]) for o in getattr(self, f'offsets_{side}')], self.text)
 
     def forward(self, images): # (B, 3, H, W) in [-1, 1] -> (B, S, S) log-ratio maps, (B,) image logits
         "Raw maps and scores, to be compared with the thresholds of the checkpoint."
         d = self.reader
-        out = d.outputs(over_views(lambda v: self._masses(turned(images, v)), range(d.config.model.views)))
+        out = d.outputs(over_views(lambda v: self._masses(d.seen(images, v), d.side(v)), range(d.config.model.views)))
         return smooth(out['logits'], d.config.model.smoothing), out['image_logits'][:, 1] - out['image_logits'][:, 0]
 
 # %% ../nbs/80_export.ipynb #84443fb0
@@ -101,9 +100,9 @@ def trace_onnx(
     from onnxscript.optimizer import fold_constants, remove_unused_nodes
     d = model.reader
     with torch.no_grad():
-        program = torch.onnx.export(model, (trial_images(2, d.image_size),), input_names=['images'], output_names=['maps', 'scores'], dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), dynamo=True, verbose=False, optimize=False)
+        program = torch.onnx.export(model, (trial_images(2, d.load_size),), input_names=['images'], output_names=['maps', 'scores'], dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), dynamo=True, verbose=False, optimize=False)
     fold_constants(program.model); remove_unused_nodes(program.model) # the rest onnxruntime does when it loads the file
-    told = dict(input='images (B, 3, H, W) RGB in [-1, 1]', size=d.image_size, outputs='maps: log-ratio, scores: logit', backbone_hash=d.backbone.hash, **(about or {}))
+    told = dict(input='images (B, 3, H, W) RGB in [-1, 1]', size=d.load_size, outputs='maps: log-ratio, scores: logit', backbone_hash=d.backbone.hash, **(about or {}))
     program.model.metadata_props['hybridad'] = json.dumps(told)
     return program
 
@@ -117,7 +116,7 @@ def keep_if_same(
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent) as work:
         program.save(Path(work)/out.name, external_data=_gigabytes(model) > 1.8)
-        found = compare_onnx(Path(work)/out.name, model, trial_images(3, model.reader.image_size))
+        found = compare_onnx(Path(work)/out.name, model, trial_images(3, model.reader.load_size))
         if not found['map_difference'] <= tolerance: raise HybridadError(f"onnxruntime gives maps that differ by {found['map_difference']:.2g} from PyTorch, {tolerance:g} is allowed: {out} was not written, try another version of onnxruntime")
         for p in sorted(Path(work).iterdir(), key=lambda p: p.name == out.name): os.replace(p, out.parent/p.name) # the graph last
     return found

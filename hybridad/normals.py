@@ -7,6 +7,7 @@ __all__ = ['nearest', 'distinct', 'NormalReference', 'use_normals', 'load_normal
 
 # %% ../nbs/51_normals.ipynb #ae28ec0a
 import hashlib, json
+from itertools import product
 
 import torch
 import torch.nn.functional as F
@@ -56,18 +57,18 @@ class NormalReference:
         detector.pipeline.also, detector.normals = (self.layer,), None
         with torch.no_grad(): self._calibrate(detector, *self._collect(detector, images, limit, {i*self.count//min(judged, self.count) for i in range(min(judged, self.count))}))
 
-    def _collect(self, detector, images, limit, judged): # (views, judged, h, w, C) features, (views, judged, S, S) prompt maps, judged pictures
-        "Fill the bank, a few pictures at a time, and keep what calibration needs."
-        text, views, rows, kept, maps = detector.text(), detector.config.model.views, [], [[] for _ in VIEWS], [[] for _ in VIEWS]
+    def _collect(self, detector, images, limit, judged): # (views) of (judged, h, w, C) features, (views) of (judged, S, S) prompt maps, judged pictures
+        "Fill a bank for each scale, a few pictures at a time, and keep what calibration needs."
+        text, views, rows, kept, maps = detector.text(), detector.config.model.views, {}, [[] for _ in VIEWS], [[] for _ in VIEWS]
         for first in range(0, self.count, 8):
             mine = [i - first for i in sorted(judged) if first <= i < first + 8]
-            for v in range(len(VIEWS)):
-                q = detector.queries(turned(images[first:first + 8], v), text); f = self.features(q); cells = f.flatten(1, 2)
+            for v, scale in product(range(len(VIEWS)), sorted(set(detector.scales))):
+                q = detector.queries(detector.seen(images[first:first + 8], v, scale), text); f = self.features(q); cells = f.flatten(1, 2)
                 chosen = torch.randperm(cells.shape[1], generator=torch.Generator().manual_seed(v))[:max(1, limit//(self.count*len(VIEWS)))].to(f.device)
-                rows += [(first + j, v, c) for j, c in enumerate(cells[:, chosen])]
-                if v < views: kept[v].append(f[mine]); maps[v].append(log_ratio(detector.read(q, text))[mine])
-        self.bank = torch.cat([c for *_, c in rows])
-        self.owner = torch.tensor([i if self.count > 1 else v for i, v, c in rows for _ in c], device=self.bank.device)
+                rows.setdefault(f.shape[1:3], []).extend((first + j, v, c) for j, c in enumerate(cells[:, chosen]))
+                if v < views and scale == detector.scales[v % len(detector.scales)]: kept[v].append(f[mine]); maps[v].append(log_ratio(detector.read(q, text))[mine])
+        self.bank = {grid: torch.cat([c for *_, c in r]) for grid, r in rows.items()}
+        self.owner = {grid: torch.tensor([i if self.count > 1 else v for i, v, c in r for _ in c], device=images.device) for grid, r in rows.items()}
         return [torch.cat(k) for k in kept[:views]], [torch.cat(m) for m in maps[:views]], sorted(judged)
 
     def features(self, queries): # list over draws -> (B, h, w, C) of unit length
@@ -76,13 +77,18 @@ class NormalReference:
         q = sum(d[self.layer].float() for d in queries)/len(queries)
         return F.normalize(q[:, 0] if q.ndim == 5 else q, dim=-1)
 
-    def distance(self, features, *leave_out): return (nearest(features, self.bank, *leave_out) + 1e-3).log()
+    def distance(self, features, leave_out=()): # (B, h, w, C) -> (B, h, w)
+        "Log distance to the nearest normal cell of the same scale; `leave_out` names whose cells do not count for each picture."
+        grid = features.shape[1:3]
+        if grid not in self.bank: raise ConfigError(f'the normal pictures were seen at {" and ".join("x".join(map(str, g)) for g in self.bank)} cells, these at {grid[0]}x{grid[1]}: give both at one size')
+        return (nearest(features, self.bank[grid], *([self.owner[grid], leave_out] if len(leave_out) else [])) + 1e-3).log()
 
     def _calibrate(self, detector, features, prompts, judged):
         "Distances of the normal pictures among themselves, and the thresholds that follow."
         views = range(len(features))
-        among = [self.distance(features[v], self.owner, judged if self.count > 1 else [v]) for v in views]
-        self.mean, self.std, self.scale = among[0].mean(), among[0].std().clamp(min=.1), prompts[0].std().clamp(min=1e-6) # in log units; symmetric pictures differ by nothing
+        among = [self.distance(features[v], judged if self.count > 1 else [v]) for v in views]
+        self.typical = {d.shape[1:]: (d.mean(), d.std().clamp(min=.1)) for d in reversed(among)} # in log units; symmetric pictures differ by nothing
+        self.scale = prompts[0].std().clamp(min=1e-6)
         fused = over_views(lambda v: prompts[v] + self.evidence(among[v]), views)
         out = detector.outputs(torch.stack([torch.zeros_like(fused), fused], 1))
         scores, maps = out['image_logits'].diff(dim=1)[:, 0].cpu().double(), smooth(fused, detector.config.model.smoothing).cpu().flatten()
@@ -90,7 +96,8 @@ class NormalReference:
 
     def evidence(self, distance): # (B, h, w) -> (B, S, S)
         "Log distance in standard deviations of the normal pictures', in units of the prompt map's."
-        z = (distance - self.mean)/self.std
+        mean, std = self.typical[distance.shape[1:]]
+        z = (distance - mean)/std
         return self.weight*self.scale*F.interpolate(z[:, None], size=self.size, mode='bilinear', align_corners=False)[:, 0]
 
     def __call__(self,

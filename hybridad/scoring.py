@@ -182,7 +182,7 @@ def load_scorer(
     if normals is not None:
         names, refused, _ = find_images(normals)
         if refused: raise DataError(next(iter(refused.values())))
-        use_normals(detector, load_normals(names, detector.image_size, upright))
+        use_normals(detector, load_normals(names, detector.load_size, upright))
         stored, source = detector.normals.thresholds or stored, f'{source}, and {len(names)} normal pictures' + (', too few to set a threshold' if not detector.normals.thresholds else '')
     pick = lambda told, key: stored.get(key) if told is None else told
     return Scorer(detector, pick(threshold, 'image'), pick(pixel_threshold, 'pixel'), source)
@@ -197,7 +197,7 @@ def findings(
     sight: int=512, # longest side of the copy to draw on, px; 0: none
 ): # yields Finding, in the order of paths
     "What a scorer sees in some files."
-    photos = Photos(paths, scorer.detector.image_size, refused, sight)
+    photos = Photos(paths, scorer.detector.load_size, refused, sight)
     loader = DataLoader(photos, check('batch_size', batch_size, int), collate_fn=list, num_workers=check('num_workers', num_workers, int))
     for batch in loader: yield from scorer(batch)
 

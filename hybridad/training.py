@@ -48,15 +48,16 @@ class KeptInputs:
         budget: float=2e9, # bytes of queries that may be kept in memory
         progress: bool=True,
         cache=None, # folder for queries beyond the budget; None: they are computed again in each step
+        scale: float|None=None, # of all views; None: each at its own
     ):
         if not samples: raise DataError('there is no image to learn from or to score: check data_path and categories')
         m, d = detector.config.model, detector.config.data
         self.samples, self.views, self.queries, self.cache = samples, views or m.views, None, cache
         self.latents = [[] for _ in range(self.views)]
         masks, labels, known = [], [], []
-        loader = make_loader(samples, detector.image_size, 32, num_workers=d.num_workers, mask_size=m.map_size)
+        loader = make_loader(samples, detector.load_size, 32, num_workers=d.num_workers, mask_size=m.map_size)
         for batch in tqdm(loader, desc='encode images', disable=not progress, leave=False):
-            for view, kept in enumerate(self.latents): kept.append(detector.backbone.encode_image(turned(batch['images'], view)).cpu())
+            for view, kept in enumerate(self.latents): kept.append(detector.backbone.encode_image(detector.seen(batch['images'], view, scale)).cpu())
             masks.append(batch['targets']['masks'].bool()); labels.append(batch['targets']['labels']); known.append(batch['has_mask'])
         self.latents = [torch.cat(z) for z in self.latents]
         self.masks, self.labels, self.known, self.budget = torch.cat(masks), torch.cat(labels), torch.cat(known), budget
@@ -74,11 +75,11 @@ class KeptInputs:
     def _keep_queries(self, detector, progress):
         "Queries of every view and draw, in half precision except in a float64 run."
         ask = lambda view, draw, rows: detector.pipeline.queries(self.latents[view][rows].to(detector.backbone.device), None, draw)
-        draws, one = range(detector.pipeline.draws), ask(0, 0, slice(0, 1))
-        if len(self)*self.views*len(draws)*_memory_of(one) > self.budget:
+        draws, ones = range(detector.pipeline.draws), [ask(view, 0, slice(0, 1)) for view in range(self.views)]
+        if len(self)*len(draws)*sum(map(_memory_of, ones)) > self.budget:
             if self.cache: self.queries = [self._on_disk(detector, view) for view in range(self.views)]
             return
-        self.queries = [[{n: _stored(q).new_empty(len(self), *q.shape[1:], device='cpu') for n, q in one.items()} for _ in draws] for _ in range(self.views)]
+        self.queries = [[{n: _stored(q).new_empty(len(self), *q.shape[1:], device='cpu') for n, q in one.items()} for _ in draws] for one in ones]
         for first in tqdm(range(0, len(self), 32), desc='keep queries', disable=not progress, leave=False):
             rows = slice(first, first + 32)
             for view, stored in enumerate(self.queries):
@@ -88,7 +89,7 @@ class KeptInputs:
     def _on_disk(self, detector, view): # QueryCache
         "Queries of one view in a folder named after all that they depend on; a second run finds them there."
         if detector.config.model.precision == 'float64': raise ConfigError('a query cache holds half precision: leave it out of a float64 run')
-        what = json.dumps([QueryCache.about(detector.pipeline), detector.image_size, view, fingerprint(self.samples)])
+        what = json.dumps([QueryCache.about(detector.pipeline), list(self.latents[view].shape), view, fingerprint(self.samples)])
         rank, _, wait = processes()
         if rank: wait() # the first process writes
         kept = QueryCache(Path(self.cache)/hashlib.sha256(what.encode()).hexdigest()[:16], detector.pipeline)
@@ -377,7 +378,7 @@ def _second_time(f):
 def forecast(
     detector: HybridAnomalyDetector,
     images: int, # that the backbone is to see
-    views: int=1, # of each
+    looks: float=1, # at each, a look being one picture at image_size
     steps: int=0, # of learning
     least: float=60., # seconds; a shorter job is not worth a sentence
 ): # str, empty for a short job
@@ -387,11 +388,11 @@ def forecast(
     with torch.no_grad(): kept = detector.queries(blank, text); look = _second_time(lambda: detector.queries(blank, text))
     learn = _second_time(lambda: torch.autograd.grad(detector.text().sum(), learned, allow_unused=True)) if steps else 0.
     if steps and detector.pipeline.readout != 'replay': learn += 3*detector.config.training.batch_size*look # the gradient goes through the UNet
-    seconds = images*views*look + steps*learn
+    seconds = images*looks*look + steps*learn
     if seconds < least: return ''
     weights = sum(p.nbytes for m in backbone.modules for p in m.parameters())
-    queries = images*views*sum(_memory_of(q) for q in kept) if detector.pipeline.readout == 'replay' else 0
-    return (f'about {seconds/60:.0f} min on {backbone.device}: {images} images at {views*look:.2g} s' + (f', {steps} steps at {learn:.2g} s' if steps else '')
+    queries = images*looks*sum(_memory_of(q) for q in kept) if detector.pipeline.readout == 'replay' else 0
+    return (f'about {seconds/60:.0f} min on {backbone.device}: {images} images at {looks*look:.2g} s' + (f', {steps} steps at {learn:.2g} s' if steps else '')
             + f'; {weights/1e9:.2g} GB of weights' + (f', {queries/1e9:.2g} GB of queries' if steps and queries else ''))
 
 # %% ../nbs/60_training.ipynb #a677a254
@@ -406,7 +407,7 @@ def keep_parts(
     if config.model.precision == 'float16': raise ConfigError("precision 'float16' has no room for the gradients of prompts: learn in bfloat16 or float32, float16 is for scoring")
     train, valid = split_validation(samples, config.data.validation_fraction, config.model.seed)
     pairs = 1 + (config.training.loss_weights['consistency'] > 0)
-    return KeptInputs(detector, train, pairs, progress=progress, cache=cache), KeptInputs(detector, valid, progress=progress, cache=cache) if valid else None
+    return KeptInputs(detector, train, pairs, progress=progress, cache=cache, scale=1.), KeptInputs(detector, valid, progress=progress, cache=cache) if valid else None
 
 class _Trackers:
     "TensorBoard or trackio through accelerate; log.jsonl is written with or without them."

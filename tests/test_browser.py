@@ -1,4 +1,4 @@
-"The visualize guide in JupyterLab with a live kernel: run all, move a slider, click a place, upload a picture."
+"The visualize guide in JupyterLab with a live kernel: run all, move a slider, click a place, upload a picture, compare another one."
 import os
 import shutil
 import socket
@@ -76,7 +76,6 @@ def test_the_guide_answers_in_jupyterlab(page, tmp_path):
     compare = cell_with(page, 'compare = CompareExplorer')
     compare.locator('img.widget-image').last.wait_for(timeout=300_000)  # the last explorer: all cells ran
     assert page.locator('[data-mime-type="application/vnd.jupyter.error"]').count() == 0
-    shoot(page, compare, 'compare')
 
     decision = cell_with(page, 'decision = DecisionExplorer')
     before = picture_of(page, decision)
@@ -101,4 +100,14 @@ def test_the_guide_answers_in_jupyterlab(page, tmp_path):
     before = picture_of(page, browser)
     browser.locator('button').nth(3).click()
     changed(page, browser, before); shoot(page, browser, 'browser')
+
+    before = picture_of(page, compare)
+    compare.locator('select').first.select_option(index=3)
+    changed(page, compare, before); shoot(page, compare, 'compare')
+
+    words.fill('defect '*60); words.press('Enter')  # longer than the encoder takes: a sentence, and the picture stays
+    complaint = attention.locator('.widget-html b'); complaint.wait_for(timeout=60_000)
+    assert 'tokens' in complaint.inner_text() and picture_of(page, attention)
+    words.fill('a photo of a hole'); words.press('Enter'); complaint.wait_for(state='detached', timeout=60_000)
+    for cell in (attention, decision, browser, compare): assert cell.locator('.widget-html b').count() == 0, cell.locator('.widget-html b').inner_text()
     assert page.locator('[data-mime-type="application/vnd.jupyter.error"]').count() == 0
