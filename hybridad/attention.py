@@ -261,11 +261,6 @@ class TokenMaps:
         size = size or max((m.shape[-2:] for m in maps), key=lambda s: s[0]*s[1])
         return torch.cat([F.interpolate(m, size=tuple(size), mode='bilinear', align_corners=False) for m in maps], 1)
 
-    def _repr_png_(self):
-        "Layers by the first eight tokens, mean over heads, of the first image."
-        from hybridad.plots import as_png, attention_grid
-        return as_png(attention_grid({n: {f'token {t}': m for t, m in enumerate(maps[0].mean(0)[:8])} for n, maps in zip(self.layers, self)}, cell=.8))
-
 
 # %% ../nbs/10_attention.ipynb #3ea11fc9
 class SelfRecorder(QueryRecorder):

@@ -27,14 +27,6 @@ class Sample:
     defect: str # the kind of defect, 'good' for none
     split: str # 'train', 'validation' or 'test'
 
-    def _repr_png_(self):
-        "The picture with its mask outlined, where a cell ends with a sample."
-        from hybridad.data import load_image, load_mask
-        from hybridad.plots import as_png, map_grid
-        mask = load_mask(self.mask, 256)[0] if self.mask else None
-        title = f'{self.category}: {self.defect}, {self.split}'
-        return as_png(map_grid([dict(image=load_image(self.image, 256), mask=mask, title=title)], ['image', 'mask'][:1 + (mask is not None)], across=True, cell=1.8))
-
 
 # %% ../nbs/01a_layouts.ipynb #5d32635a
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PALETTE', 'NORMAL', 'ABNORMAL', 'HEAT', 'SIGNED', 'OUTLINE', 'to_picture', 'shared_range', 'overlay', 'map_grid',
            'short_layer', 'attention_grid', 'normal_abnormal', 'worst_gallery', 'score_histogram', 'curves',
-           'training_curves', 'bar_with_floors', 'layer_chart', 'ablation_chart', 'as_png', 'save_figure']
+           'training_curves', 'bar_with_floors', 'layer_chart', 'ablation_chart', 'as_png', 'save_figure', 'Run']
 
 # %% ../nbs/70_plots.ipynb #7c735466
 import os
@@ -668,3 +668,46 @@ def save_figure(
         if temporary.is_file(): temporary.unlink()
         raise HybridadError(f'{path} cannot be written: {error.strerror}; choose another folder.') from error
     return path
+
+# %% ../nbs/70_plots.ipynb #5ea107e6
+from base64 import b64encode
+
+from .attention import TokenMaps
+from .data import load_image, load_mask, read_json
+from .errors import DataError
+from .layouts import Sample
+from .reports import read_results
+from .training import read_log
+
+
+def _sample_png(self):
+    "The picture, beside its mask where there is one."
+    mask = load_mask(self.mask, 256)[0] if self.mask else None
+    record = dict(image=load_image(self.image, 256), mask=mask, title=f'{self.category}: {self.defect}, {self.split}')
+    return as_png(map_grid([record], ['image', 'mask'][:1 + (mask is not None)], across=True, cell=1.8))
+
+
+def _tokens_png(self):
+    "Layers by the first eight tokens, mean over heads, of the first image."
+    return as_png(attention_grid({n: {f'token {t}': m for t, m in enumerate(maps[0].mean(0)[:8])} for n, maps in zip(self.layers, self)}, cell=.8))
+
+
+Sample._repr_png_, TokenMaps._repr_png_ = _sample_png, _tokens_png
+
+
+class Run:
+    "A run folder; ends a cell as its curves and its table."
+    def __init__(self, folder):
+        self.folder = Path(folder)
+        if not (self.folder/'config.json').is_file(): raise DataError(f'{folder} is no run folder (no config.json): give one of hybridad_train or hybridad_test')
+        self.config, self.log = read_json(self.folder/'config.json'), read_log(self.folder/'log.jsonl')
+
+    @property
+    def results(self): return read_results(self.folder)
+
+    def _repr_html_(self):
+        "Curves where something was learned, the table where something was scored."
+        shown = [f'<code>{self.folder.name}</code>']
+        if self.log: shown.append(f'<img src="data:image/png;base64,{b64encode(as_png(training_curves(self.log, x="epoch"))).decode()}">')
+        if (self.folder/'metrics.json').is_file() and read_json(self.folder/'metrics.json').get('mean'): shown.append(self.results._repr_html_())
+        return '<br>'.join(shown)

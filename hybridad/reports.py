@@ -4,11 +4,10 @@
 
 # %% auto #0
 __all__ = ['FEATURES', 'asked_for', 'score_in_parts', 'describe', 'unlike', 'calibration', 'store_thresholds', 'patches',
-           'found_regions', 'image_rows', 'write_csv', 'write_tables', 'read_results', 'compare', 'Run', 'write_maps']
+           'found_regions', 'image_rows', 'write_csv', 'write_tables', 'read_results', 'compare', 'write_maps']
 
 # %% ../nbs/61a_reports.ipynb #a813ef41
 import csv, hashlib, io, json, math, time
-from base64 import b64encode
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +24,7 @@ from .detector import read_checkpoint
 from .errors import ConfigError, DataError
 from .evaluation import HEADLINE, Results, Truth, summarise, table, write_json
 from .metrics import f1_threshold, rate_threshold, to_json_value
-from .training import KeptInputs, digests, processes, read_kept, read_log
+from .training import KeptInputs, digests, processes, read_kept
 
 # %% ../nbs/61a_reports.ipynb #affe28b0
 def asked_for(
@@ -227,24 +226,6 @@ def compare(
         cell = lambda k: '-' if not math.isfinite(r[k]) else f'{r[k]:.3f}' + (f' ({r[k] - first[k]:+.3f})' if r is not first and math.isfinite(first[k]) else '')
         rows.append([n, *map(cell, columns)])
     return tabulate(rows, [f'mean of {len(shared)}', *(k.replace('_', ' ') for k in columns)], tablefmt=style, disable_numparse=True, colalign=('left',) + ('right',)*len(columns))
-
-class Run:
-    "A run folder; ends a cell as its curves and its table."
-    def __init__(self, folder):
-        self.folder = Path(folder)
-        if not (self.folder/'config.json').is_file(): raise DataError(f'{folder} is no run folder (no config.json): give one of hybridad_train or hybridad_test')
-        self.config, self.log = read_json(self.folder/'config.json'), read_log(self.folder/'log.jsonl')
-
-    @property
-    def results(self): return read_results(self.folder)
-
-    def _repr_html_(self):
-        "Curves where something was learned, the table where something was scored."
-        from hybridad.plots import as_png, training_curves
-        shown = [f'<code>{self.folder.name}</code>']
-        if self.log: shown.append(f'<img src="data:image/png;base64,{b64encode(as_png(training_curves(self.log, x="epoch"))).decode()}">')
-        if (self.folder/'metrics.json').is_file() and read_json(self.folder/'metrics.json').get('mean'): shown.append(self.results._repr_html_())
-        return '<br>'.join(shown)
 
 
 # %% ../nbs/61a_reports.ipynb #f3bf76e3
