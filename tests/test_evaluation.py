@@ -97,7 +97,7 @@ def table_of(place, out):
 
 def test_run_leaves_everything_and_is_the_same_after_an_interruption(place, monkeypatch, capsys):
     assert scored(place, 'whole', '--maps') == 0
-    assert {p.name for p in (place/'whole').iterdir()} == {'config.json', 'images.csv', 'log.jsonl', 'examples.png', 'metrics.json', 'metrics.csv', 'table.md', 'table.tex', 'MAPS'}
+    assert {p.name for p in (place/'whole').iterdir()} == {'config.json', 'images.csv', 'log.jsonl', 'provenance.json', 'examples.png', 'metrics.json', 'metrics.csv', 'table.md', 'table.tex', 'MAPS'}
     tested = [s for s in read_dataset(place/'set') if s.split == 'test']
     rows = table_of(place, 'whole')
     assert [r['path'] for r in rows] == [str(s.image) for s in tested] and all(r['decision'] == '' for r in rows)
