@@ -249,10 +249,8 @@ def read_settings(
     try: told = json.loads(Path(path).read_text(encoding='utf-8'))
     except (OSError, ValueError, RecursionError) as error: raise BackboneError(f'{path} is no JSON ({error}): repair or remove it') from None
     if not isinstance(told, dict) or not told.keys() <= _KINDS.keys(): raise BackboneError(f"{path} may hold {', '.join(_KINDS)} and nothing else: repair or remove it")
-    try: told = {k: check(k, v, _KINDS[k]) for k, v in told.items()}
+    try: return {k: check(k, v, _KINDS[k]) for k, v in told.items()}
     except ConfigError as error: raise BackboneError(f'{path}: {error}') from None
-    if not all(isinstance(n, str) for n in told.get('layers') or ()): raise BackboneError(f'{path}: layers must be names')
-    return told
 
 def load_backbone(
     name: str='mini', # 'mini', a short name in HUB as 'sd21', a local diffusers folder, or a Hub id, also as owner/model@revision

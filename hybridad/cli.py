@@ -168,7 +168,7 @@ def hybridad_train(a):
     detector = HybridAnomalyDetector(config)
     if detector.prompts.note: print(detector.prompts.note)
     steps = -(-len(samples)//config.training.batch_size)*config.training.epochs
-    if long := forecast(detector, len(samples), 1 + (config.training.loss_weights['consistency'] > 0), steps): print(long)
+    if not processes()[0] and (long := forecast(detector, len(samples), 1 + (config.training.loss_weights['consistency'] > 0), steps)): print(long)
     parts = keep_parts(detector, samples, cache=a.query_cache); valid = parts[1]
     fit(config, parts, out, detector, a.resume, accumulate=a.accumulate, trackers=a.log_with)
     if processes()[0]: return # one process tells
@@ -275,7 +275,7 @@ def hybridad_test(a):
     from hybridad.training import forecast, processes, provenance
     (rank, world, wait), rate = processes(), _rate(a.calibrate)
     out = _test_folder(a, world); wait() # until all have found it free
-    if a.resume and not _begun(out): return _complete(out, a)
+    if a.resume and not _begun(out): return None if rank else _complete(out, a)
     samples = [s for s in read_dataset(a.data_path, a.dataset, a.categories) if s.split == 'test']
     from hybridad.detector import HybridAnomalyDetector
     from hybridad.evaluation import Truth, WordsDetector, contrast_floor, refuse_seen, summarise, write_json
@@ -584,8 +584,8 @@ def hybridad_score(a):
     names = find_images(a.images)[0]; total = len(names) # complains before the backbone is loaded
     if a.normals: apart(names, a.normals)
     scorer, begun = load_scorer(a.checkpoint_path, a.backbone, a.device, a.other_backbone, a.threshold, a.pixel_threshold, a.normals, a.precision), time.perf_counter()
-    long = forecast(scorer.detector, total, scorer.detector.looks)
-    if rank == 0: print(f'{scorer.source}{long and chr(10) + long}\nanomalous from {scorer.image:.3f}, regions from {scorer.pixel:.3f}\n')
+    if rank == 0 and (long := forecast(scorer.detector, total, scorer.detector.looks)): print(long)
+    if rank == 0: print(f'{scorer.source}\nanomalous from {scorer.image:.3f}, regions from {scorer.pixel:.3f}\n')
     counts, other = score_folder(a.images, out, scorer, a.resume, a.part, a.format, a.pictures, a.batch_size, a.num_workers, tell=None if a.quiet else lambda f: tqdm.write(told(f)))
     if counts.total() < total: return # other processes are still at it: the last one tells
     if other: print('\nleft alone, no image by name: ' + ', '.join(f'{n} {kind}' for kind, n in sorted(other.items())))

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 
 from .attention import log_ratio, select_layers
 from .data import as_rgb, image_tensor, open_image
-from .detector import VIEWS, HybridAnomalyDetector, over_views, smooth, turned
+from .detector import VIEWS, HybridAnomalyDetector, over_views, smooth
 from .errors import ConfigError, DataError
 
 # %% ../nbs/51_normals.ipynb #33e7caae

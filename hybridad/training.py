@@ -89,7 +89,7 @@ class KeptInputs:
     def _on_disk(self, detector, view): # QueryCache
         "Queries of one view in a folder named after all that they depend on; a second run finds them there."
         if detector.config.model.precision == 'float64': raise ConfigError('a query cache holds half precision: leave it out of a float64 run')
-        what = json.dumps([QueryCache.about(detector.pipeline), list(self.latents[view].shape), view, fingerprint(self.samples)])
+        what = json.dumps([QueryCache.about(detector.pipeline), list(self.latents[view].shape), view, [sample_digest(s.image) for s in self.samples]]) # in their order
         rank, _, wait = processes()
         if rank: wait() # the first process writes
         kept = QueryCache(Path(self.cache)/hashlib.sha256(what.encode()).hexdigest()[:16], detector.pipeline)
