@@ -57,6 +57,7 @@ HEADLINE = ('image_auroc', 'image_ap', 'pixel_auroc', 'pixel_ap', 'aupro')
 class Results(dict):
     "Figures of an evaluation; a dictionary that ends a cell as a table."
     def __or__(self, other): return Results({**self, **other})
+    def __repr__(self): return table(self)
     def _repr_html_(self): return table(self, 'html')
 
 def summarise(
