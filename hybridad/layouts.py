@@ -269,9 +269,10 @@ _LABELS = {t: l for l, texts in enumerate((('0', '0.0', 'false', *_NORMAL), ('1'
 def _inside(root, text, where):
     "The file that a list names, which must lie inside `root`."
     text = text.replace('\\', '/'); path = root/text
+    if '\0' in text: raise DataError(f"{where} names {text!r}, which no file can be called: write the list again")
     if os.path.isabs(text) or '..' in Path(text).parts or not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root)):
         raise DataError(f"{where} names {text}, which leads out of {root}: use a path relative to that folder, without '..'")
-    if not path.exists(): raise DataError(f"{where} names {text}, which is not in {root}: restore the file or remove the row")
+    if not os.path.exists(path): raise DataError(f"{where} names {text}, which is not in {root}: restore the file or remove the row")
     return path
 
 def _from_rows(rows, root, source):

@@ -7,7 +7,7 @@ __all__ = ['processes', 'KeptInputs', 'read_kept', 'validate', 'read_log', 'Step
            'forecast', 'keep_parts', 'fit']
 
 # %% ../nbs/60_training.ipynb #24f83fed
-import copy, hashlib, importlib.util, io, json, math, os, pickle, platform, shutil, subprocess, sys, time
+import copy, hashlib, importlib.util, io, json, math, os, pickle, platform, shutil, subprocess, time
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 from .attention import log_ratio
 from .config import Config
 from .data import fingerprint, make_loader, sample_digest, split_validation, stable_number, write_atomic
-from .detector import HybridAnomalyDetector, over_views, smooth, turned
+from .detector import HybridAnomalyDetector, over_views, smooth
 from .errors import CheckpointError, ConfigError, DataError, HybridadError
 from .losses import CrossAttentionLoss
 from .pipeline import QueryCache
