@@ -75,8 +75,8 @@ class Bench:
     def inputs(self, detector): # (learn, valid) KeptInputs, test KeptInputs
         "What the frozen parts say to a detector of these settings."
         m = detector.config.model
-        looks = m.views, tuple(detector.scales), detector.image_size
-        key = *looks, m.readout, m.timestep, m.draws, m.noise, tuple(detector.pipeline.layers), m.seed, detector.config.training.loss_weights['consistency'] > 0
+        looks = m.seed, m.views, tuple(detector.scales), detector.image_size, m.map_size, detector.config.training.loss_weights['consistency'] > 0  # all that the parts and their latents depend on, or a row would depend on the one before
+        key = *looks, m.readout, m.timestep, m.draws, m.noise, tuple(detector.pipeline.layers)
         if key not in self.kept:
             self.kept.clear()  # one set of queries at a time: memory stays flat however long the list
             if looks not in self.base: self.base = {looks: (*keep_parts(detector, self.learn, self.progress), KeptInputs(detector, self.test, progress=self.progress))}

@@ -76,7 +76,7 @@ def same_test(wanted, out):
     assert not (out/'parts').exists(), f'{out}: parts are left'
 
 def same_ablation(wanted, out):
-    tables = [pd.read_csv(o/'ablation.csv').drop(columns=['seconds', 'command']) for o in (wanted, out)]
+    tables = [pd.read_csv(o/'selected.csv').drop(columns=['seconds', 'command']) for o in (wanted, out)]
     pd.testing.assert_frame_equal(*tables, check_exact=True)
 
 def same_backbone(wanted, out):
