@@ -1,10 +1,10 @@
-# make demo | test | prepare | outputs | lab | proof     Each builds .venv first when it is missing or older than its settings.
+# make demo | test | prepare | outputs | lab | docs | proof     Each builds .venv first when it is missing or older than its settings.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN    := $(CURDIR)/.venv/bin
 READY  := .venv/.ready
 export PATH := $(BIN):$(PATH)
 
-.PHONY: demo test prepare outputs lab proof
+.PHONY: demo test prepare outputs lab docs proof
 
 demo: $(READY)      # find defects in pictures it has never seen: a table and one picture in runs/demo
 	rm -rf runs/demo
@@ -38,6 +38,10 @@ proof: $(READY)     # hours: kills, 20,000 hostile files, bad inputs, 20,000 pic
 
 lab: $(READY)       # read and edit the notebooks
 	$(BIN)/jupyter lab nbs
+
+docs: $(READY)      # a site in _docs; needs Quarto, which nothing else here does
+	@command -v quarto >/dev/null || { echo 'make docs needs Quarto: https://quarto.org/docs/get-started' >&2; exit 1; }
+	$(BIN)/nbdev_docs
 
 # Exact versions only: torch first, so that no open range is ever resolved for it.
 $(READY): constraints.txt settings.ini

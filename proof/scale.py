@@ -28,7 +28,7 @@ def tell(f):
     global seen
     seen += 1
     if seen % 50 == 0: print(int(open('/proc/self/statm').read().split()[1])*page, file=log, flush=True)
-score_folder(photos, out, load_scorer(device='cpu'), resume=resume == 'resume', part=256, pictures='none', batch_size=16, progress=False, tell=tell)
+score_folder(photos, out, load_scorer(device='cpu'), resume=resume == 'resume', part=256, form='parquet', pictures='none', batch_size=16, progress=False, tell=tell)
 """
 
 def main():
@@ -40,7 +40,7 @@ def main():
     for i in range(own, a.images): os.link(photos/f'{i % own:06d}.png', photos/f'{i:06d}.png') # other names for the drawn ones
     start = lambda resume: subprocess.Popen([sys.executable, '-c', CODE, photos, work/'out', work/f'trace_{resume}', resume], text=True)
     parts, begun = -(-a.images//256), time.perf_counter()
-    done = lambda: len(list((work/'out'/'parts').glob('part-*.csv')))
+    done = lambda: len(list((work/'out'/'parts').glob('part-*.parquet')))
     child = start('begin')
     while done() < parts//2 and child.poll() is None: time.sleep(1)
     child.send_signal(signal.SIGKILL); child.wait(); before = done()

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from hybridad import cli
+from hybridad import cli, training
 from hybridad.config import get_default_config
 from hybridad.data import read_mvtec
 from hybridad.detector import HybridAnomalyDetector
@@ -102,6 +102,19 @@ def test_full_disk_keeps_the_last_good_state(loaded, straight, tmp_path):
     train(loaded, out)
     same(outcome(out), straight)
 
+@pytest.mark.parametrize('failure, raised, told', [(torch.AcceleratorError('CUDA error: device lost'), HybridadError, 'device lost'), (torch.OutOfMemoryError('too much'), HybridadError, 'no memory left'), (KeyboardInterrupt(), KeyboardInterrupt, 'stopped')])
+def test_a_lost_device_and_ctrl_c_end_with_the_last_good_state(loaded, straight, tmp_path, monkeypatch, failure, raised, told):
+    steps, out = iter(range(100)), tmp_path/'run'
+    class Failing(Step):
+        def __call__(self, *args):
+            if next(steps) == 5: raise failure
+            return super().__call__(*args)
+    monkeypatch.setattr(training, 'Step', Failing)
+    with pytest.raises(raised, match=told) as stopped: train(loaded, out)
+    assert f'--resume --out {out}' in str(stopped.value)
+    monkeypatch.undo(); train(loaded, out)
+    same(outcome(out), straight)
+
 def as_one_of(rank, world, port, target, args):
     "Call as one of several processes, as `accelerate launch` would start it."
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world), LOCAL_WORLD_SIZE=str(world), MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port), ACCELERATE_USE_CPU='true')
@@ -151,9 +164,10 @@ def test_two_processes_score_what_one_scores(samples, tmp_path):
     assert (tmp_path/'hybridad_score'/'one'/'scores.csv').read_bytes() == (tmp_path/'hybridad_score'/'two'/'scores.csv').read_bytes()
 
 def test_loader_processes_and_batches_change_nothing(loaded, samples, straight, tmp_path):
-    config = get_default_config(**{k: CONFIG[k] for k in ('epochs', 'batch_size', 'learning_rate', 'device')}, num_workers=2)
-    fit(config, samples, tmp_path/'run', HybridAnomalyDetector(config, loaded[0]), progress=False)
-    same(outcome(tmp_path/'run'), straight)
+    for workers in (1, 2, 4): # `straight` had none
+        config = get_default_config(**{k: CONFIG[k] for k in ('epochs', 'batch_size', 'learning_rate', 'device')}, num_workers=workers)
+        fit(config, samples, tmp_path/f'{workers}', HybridAnomalyDetector(config, loaded[0]), progress=False)
+        same(outcome(tmp_path/f'{workers}'), straight)
     kept, words = loaded[1][0], WordsDetector(CONFIG, loaded[0])
     whole, single = read_kept(words, kept), read_kept(words, kept, batch_size=1)
     assert max(float(abs(a - b).max()) for a, b in zip(whole, single)) < 1e-5

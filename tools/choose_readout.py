@@ -1,0 +1,37 @@
+"""In which views and sizes a picture is best looked at: python tools/choose_readout.py
+
+Draws fresh pictures of the auxiliary categories in two sizes and fresh rough ones, adds the steel strips where HYBRIDAD_SHARED has them, reads all with
+the prompts that come with the package and writes results/readout_choice.json. No category and no photograph of a test set takes part."""
+import numpy as np
+
+from hybridad.data import read_dataset
+from hybridad.evaluation import Truth, evaluate, write_json
+from hybridad.rough import write_rough
+from hybridad.scoring import load_scorer
+from hybridad.synthetic import write_dataset
+from hybridad.training import KeptInputs
+
+from measure import RESULTS, RUNS, SHARED, about, short
+
+SEED = 21 # of pictures that neither backbone nor prompts have seen
+CHOICES = {'one view': (1, None), 'two views': (2, None), 'four views': (4, None), 'twice the size': (1, (2.,)), 'sizes 1 and 1.5': (2, (1., 1.5)), 'sizes 1 and 2': (2, (1., 2.))}
+
+def pictures(): # name -> list of Sample
+    "Four validation sets, drawn once."
+    root, draw = RUNS/'readout_choice', {'clean 128 px': (write_dataset, 128, 12), 'clean 256 px': (write_dataset, 256, 8), 'rough 256 px': (write_rough, 256, 8)}
+    for name, (write, size, count) in draw.items():
+        if not (root/name).exists(): write(root/name, size=size, seed=SEED, count=count)
+    folders = {name: root/name for name in draw} | ({'steel strip': SHARED/'data'/'steel_strip'} if (SHARED/'data'/'steel_strip').exists() else {})
+    return {name: [s for s in read_dataset(f) if s.split == 'test'] for name, f in folders.items()}
+
+def choose():
+    detector, rows, samples = load_scorer(device='cpu').detector, [], pictures()
+    truths = {name: Truth(s, 128) for name, s in samples.items()}
+    for name, (detector.config.model.views, detector.config.model.scales) in CHOICES.items():
+        found = {s: short(evaluate(detector, samples[s], truths[s], KeptInputs(detector, samples[s], progress=False), progress=False)[0], 'defect_mean') for s in samples}
+        means = {s: round(float(np.nanmean(list(f.values()))), 4) for s, f in found.items()}
+        rows.append(dict(choice=name, views=detector.config.model.views, scales=detector.config.model.scales, cost=detector.looks, mean=round(float(np.mean(list(means.values()))), 4), means=means, sets=found))
+        print({k: v for k, v in rows[-1].items() if k != 'sets'}, flush=True)
+    write_json(RESULTS/'readout_choice.json', dict(seed=SEED, images={n: len(s) for n, s in samples.items()}, choices=rows, **about('python tools/choose_readout.py')))
+
+if __name__ == '__main__': choose()
