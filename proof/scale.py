@@ -28,7 +28,8 @@ def tell(f):
     global seen
     seen += 1
     if seen % 50 == 0: print(int(open('/proc/self/statm').read().split()[1])*page, file=log, flush=True)
-score_folder(photos, out, load_scorer(device='cpu'), resume=resume == 'resume', part=256, form='parquet', pictures='none', batch_size=16, progress=False, tell=tell)
+scorer = load_scorer(device='cpu'); scorer.detector.config.model.views, scorer.detector.config.model.scales = 1, None # minutes in place of hours
+score_folder(photos, out, scorer, resume=resume == 'resume', part=256, form='parquet', pictures='none', batch_size=16, progress=False, tell=tell)
 """
 
 def main():

@@ -25,8 +25,10 @@ def free_port():
 def lab(tmp_path):
     "JupyterLab over a copy of the guide; its address."
     shutil.copy(ROOT/'nbs/guides/visualize.ipynb', tmp_path/'visualize.ipynb')
+    quiet = tmp_path/'settings'/'@jupyterlab'/'apputils-extension'; quiet.mkdir(parents=True)
+    (quiet/'notification.jupyterlab-settings').write_text('{"fetchNews": "false", "checkForUpdates": false}')  # no bubble over the pictures
     port = free_port(); address = f'http://127.0.0.1:{port}'
-    environment = os.environ | dict(HF_HUB_OFFLINE='1', JUPYTER_CONFIG_DIR=str(tmp_path/'config'), JUPYTERLAB_WORKSPACES_DIR=str(tmp_path/'workspaces'))
+    environment = os.environ | dict(HF_HUB_OFFLINE='1', JUPYTER_CONFIG_DIR=str(tmp_path/'config'), JUPYTERLAB_WORKSPACES_DIR=str(tmp_path/'workspaces'), JUPYTERLAB_SETTINGS_DIR=str(tmp_path/'settings'))
     command = [sys.executable, '-m', 'jupyterlab', '--no-browser', f'--port={port}', '--allow-root', '--IdentityProvider.token=', '--ServerApp.password=', '--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate']
     with open(tmp_path/'lab.log', 'w') as log:
         process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=log, stderr=log)

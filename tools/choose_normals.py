@@ -46,7 +46,7 @@ def lines():
 
 def choose():
     every, detector, rows = read_mvtec(lines()), load_scorer(device='cpu').detector, []
-    detector.config.model.views = 1
+    detector.config.model.views, detector.config.model.scales = 1, None
     test = {c: [s for s in every if s.category == c and s.split == 'test'] for c in sorted({s.category for s in every})}
     truth = Truth([s for samples in test.values() for s in samples], SIZE)
     good = {c: load_normals([s.image for s in every if s.category == c and s.split == 'train'], SIZE) for c in test}

@@ -1,13 +1,13 @@
 """In which views and sizes a picture is best looked at: python tools/choose_readout.py
 
 Draws fresh pictures of the auxiliary categories in two sizes and fresh rough ones, adds the steel strips where HYBRIDAD_SHARED has them, reads all with
-the prompts that come with the package and writes results/readout_choice.json. No category and no photograph of a test set takes part."""
+hand-written words, as tools/ship_backbone.py does, and writes results/readout_choice.json. No category and no photograph of a test set takes part."""
 import numpy as np
 
+from hybridad.config import get_default_config
 from hybridad.data import read_dataset
-from hybridad.evaluation import Truth, evaluate, write_json
+from hybridad.evaluation import Truth, WordsDetector, evaluate, write_json
 from hybridad.rough import write_rough
-from hybridad.scoring import load_scorer
 from hybridad.synthetic import write_dataset
 from hybridad.training import KeptInputs
 
@@ -25,7 +25,7 @@ def pictures(): # name -> list of Sample
     return {name: [s for s in read_dataset(f) if s.split == 'test'] for name, f in folders.items()}
 
 def choose():
-    detector, rows, samples = load_scorer(device='cpu').detector, [], pictures()
+    detector, rows, samples = WordsDetector(get_default_config(device='cpu')), [], pictures()
     truths = {name: Truth(s, 128) for name, s in samples.items()}
     for name, (detector.config.model.views, detector.config.model.scales) in CHOICES.items():
         found = {s: short(evaluate(detector, samples[s], truths[s], KeptInputs(detector, samples[s], progress=False), progress=False)[0], 'defect_mean') for s in samples}

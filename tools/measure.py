@@ -1,4 +1,4 @@
-"""Measure what the results guide shows, each part into results/: python tools/measure.py demo seeds readouts real normals explorers onnx ablation
+"""Measure what the results guide shows, each part into results/: python tools/measure.py demo seeds readouts real normals auxiliary explorers onnx ablation
 
 Every file carries the command, versions, processor and date. Parts are independent; run them with nothing else on the machine."""
 import json
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from hybridad.backbone import MINI, load_backbone
-from hybridad.cli import LEARN, demo, examples, learnable
+from hybridad.cli import LEARN, ONE_VIEW, demo, examples, learnable
 from hybridad.config import get_default_config
 from hybridad.data import read_dataset, read_mvtec
 from hybridad.detector import HybridAnomalyDetector
@@ -76,7 +76,7 @@ def measure_readouts():
     "The same prompts learned in each read-out; exact and joint pay for the UNet in every step, so all three get fewer pictures."
     learn, test = sets(); learn, rows = learnable(learn, 75), {}
     for readout in ('replay', 'exact', 'joint'):
-        config = get_default_config(epochs=4, batch_size=16, readout=readout, **LEARN | dict(views=1))
+        config = get_default_config(epochs=4, batch_size=16, readout=readout, **LEARN | ONE_VIEW)
         detector = fit(config, learn, fresh(readout))
         seconds = read_log(RUNS/readout/'log.jsonl')[-1]['seconds']
         results, *_ = evaluate(detector, test)
@@ -113,13 +113,30 @@ def measure_normals():
             for draw in range(3 if k == 8 else 1):
                 detector, _ = HybridAnomalyDetector.from_checkpoint(checkpoint, device='cpu')
                 chosen = [good[i] for i in np.random.default_rng([draw, k]).permutation(len(good))[:k]]
-                if k: use_normals(detector, load_normals(chosen, detector.image_size))
+                if k: use_normals(detector, load_normals(chosen, detector.load_size))
                 results, maps, scores = evaluate(detector, samples, truth)
                 figures.append(short(results, 'defect_mean') | (dict(false_alarms=float((scores[truth.labels == 0] >= detector.normals.thresholds['image']).mean()), hits=float((scores[truth.labels == 1] >= detector.normals.thresholds['image']).mean())) if k > 1 else {}))
             rows['all' if k == len(good) else str(k)] = {m: [round(f[m], 4) for f in figures] for m in figures[0]} | dict(pictures=k)
             print(name, k, rows['all' if k == len(good) else str(k)])
         found[name] = rows
     write_json(RESULTS/'normals.json', dict(sets=found, eval_size=128, **about('python tools/measure.py normals')))
+
+def measure_auxiliary():
+    "Prompts learned on synthetic pictures, on photographs of steel, and on both; scored on other photographs. Backbone and starting words are the same."
+    synthetic, _ = sets(); steel, rows = learnable(read_dataset(SHARED/'data'/'steel_strip')), {}
+    first = HybridAnomalyDetector(get_default_config(**LEARN)); tests, learn = {}, {'synthetic': synthetic, 'steel strips': steel, 'both': synthetic + steel}
+    for name in ('magnetic_tile', 'hazelnut_toy'):
+        samples = [s for s in read_dataset(SHARED/'data'/name) if s.split == 'test']
+        tests[name] = samples, Truth(samples, 128), KeptInputs(first, samples)
+    for seed in range(3):
+        config = get_default_config(epochs=8, batch_size=32, seed=seed, **LEARN)
+        kept = {name: k.asked_again(HybridAnomalyDetector(config, first.backbone)) if seed else k for name, (_, _, k) in tests.items()}
+        for source, pictures in learn.items():
+            detector = HybridAnomalyDetector(config, first.backbone); fit(config, pictures, fresh(f'auxiliary_{source.replace(" ", "_")}{seed}'), detector)
+            for name, (samples, truth, _) in tests.items():
+                rows.setdefault(name, {}).setdefault(source, []).append(short(evaluate(detector, samples, truth, kept[name])[0], 'defect_mean'))
+                print(seed, source, name, rows[name][source][-1], flush=True)
+    write_json(RESULTS/'auxiliary.json', dict(pictures={k: len(v) for k, v in learn.items()}, sets=rows, eval_size=128, **about('python tools/measure.py auxiliary')))
 
 def measure_ablation():
     "One change at a time on an idle machine; the cache in runs/measure/ablation makes a stopped run cheap to repeat."
@@ -165,4 +182,4 @@ def measure_onnx():
 
 if __name__ == '__main__':
     torch.set_num_threads(2)
-    for part in sys.argv[1:] or ('demo', 'seeds', 'readouts', 'real', 'normals', 'explorers', 'onnx', 'ablation'): globals()[f'measure_{part}']()
+    for part in sys.argv[1:] or ('demo', 'seeds', 'readouts', 'real', 'normals', 'auxiliary', 'explorers', 'onnx', 'ablation'): globals()[f'measure_{part}']()

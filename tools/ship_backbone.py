@@ -1,6 +1,6 @@
-"""Turn a finished pretraining run into the embedded backbone: python tools/ship_backbone.py runs/mini3 [runs/mini2/backbone]
+"""Turn a finished pretraining run into the embedded backbone: python tools/ship_backbone.py runs/mini3 [FOLDER]
 
-With an earlier backbone given, the one it began with, its weights are averaged in. Chooses its share and the timestep on a validation part of
+With an earlier backbone given, such as the one shipped before, its weights are averaged in. Chooses its share and the timestep on a validation part of
 the auxiliary categories, copies the diffusers folder to hybridad/backbones/mini,
 draws samples, writes the model card and results/pretraining.json. Prompts fit one set of weights only: `tools/measure.py demo` puts new ones there."""
 import json
@@ -102,7 +102,7 @@ BEGUN = """
 It began with the weights of an earlier sitting: `{command}`, {hours:.1f} hours, losses {terms}, another {pictures:,} pictures from seed {seed}.
 """
 AVERAGED = """
-What is shipped lies between the last two sittings: {share:.0%} of the earlier weights, the rest of the later ones, as the validation pictures chose.
+What is shipped lies between this sitting and what was shipped before it: {share:.0%} of the earlier weights, as the validation pictures chose.
 """
 
 def hours_of(log):
@@ -133,7 +133,7 @@ def ship(run, earlier=None):
     usual = asdict(Recipe())
     chosen = ' '.join(f'{k}={str(v).lower() if isinstance(v, bool) else v}' for k, v in recipe.items() if v != usual[k])
     facts, told = about(f'hybridad_backbone --out {run}' + (f' --set {chosen}' if chosen else '')), ROOT/'results'/'pretraining.json'
-    before = json.loads(told.read_text()) if recipe['start'] == 'mini' and told.exists() else None  # the sitting that made the weights this run began with
+    before = json.loads(told.read_text()) if recipe['start'] and told.exists() else None  # the sitting that made the weights this run began with
     if before and before['command'] == facts['command']: before = before['before']  # this run was shipped before
     begun, spent, sitting = AVERAGED.format(share=share) if share else '', hours, before
     while sitting:

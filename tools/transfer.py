@@ -1,0 +1,61 @@
+"""How detection grew with the training of the miniature: python tools/transfer.py COMMIT_OR_FOLDER...
+
+Each argument is a commit that shipped weights or a folder of a backbone, one for each sitting, oldest first. All are read with hand-written words in
+one view, so that nothing but the weights differs; writes results/transfer.json. What a sitting saw is in results/pretraining.json."""
+import io
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+
+from hybridad.backbone import MINI, load_backbone
+from hybridad.config import get_default_config
+from hybridad.data import read_dataset, read_json
+from hybridad.evaluation import Truth, WordsDetector, evaluate, write_json
+from hybridad.training import KeptInputs
+
+from measure import RESULTS, ROOT, RUNS, SHARED, about, sets, short
+from ship_backbone import PARTS, validation_sets
+
+def weights_of(source): # folder with the weights of PARTS
+    "A folder as it is, a commit unpacked."
+    if Path(source).is_dir(): return Path(source)
+    folder = RUNS/'transfer'/source
+    if not folder.exists():
+        packed = subprocess.run(['git', 'archive', source, str(MINI.relative_to(ROOT))], cwd=ROOT, check=True, capture_output=True).stdout
+        with tarfile.open(fileobj=io.BytesIO(packed)) as t: t.extractall(folder, filter='data')
+    return folder/MINI.relative_to(ROOT)
+
+def backbone_of(source): # Backbone
+    "The embedded backbone with the weights of `source`, whose names may be spelled as transformers 4 did."
+    folder = RUNS/'transfer'/'now'
+    if folder.exists(): shutil.rmtree(folder)
+    shutil.copytree(MINI, folder)
+    for p in PARTS:
+        found = {k.removeprefix('text_model.'): v for k, v in load_file(weights_of(source)/p).items()}
+        save_file({k: found[k.removeprefix('text_model.')] for k in load_file(MINI/p)}, folder/p, {'format': 'pt'})
+    return load_backbone(str(folder), 'cpu')
+
+def sittings(): # list of dict, oldest first
+    "What each sitting saw, as results/pretraining.json tells it."
+    told, found = read_json(RESULTS/'pretraining.json'), []
+    while told: found.insert(0, dict(command=told['command'], seen=told['crops_and_pictures_seen'], hours=told['hours'])); told = told.get('before')
+    return found
+
+def transfer(*sources):
+    every = validation_sets() | {'held out': sets()[1]} | {n: [s for s in read_dataset(SHARED/'data'/n) if s.split == 'test'] for n in ('magnetic_tile', 'hazelnut_toy')}
+    known, rows, kept = sittings(), [], {}
+    if len(known) != len(sources): raise SystemExit(f'results/pretraining.json tells of {len(known)} sittings: give as many sources')
+    truths = {n: Truth(s, 128) for n, s in every.items()}
+    for i, source in enumerate(sources):
+        words = WordsDetector(get_default_config(), backbone_of(source))
+        kept = {n: kept[n].asked_again(words, False) if kept else KeptInputs(words, s, progress=False) for n, s in every.items()} # all sittings share one autoencoder
+        found = {n: short(evaluate(words, s, truths[n], kept[n], progress=False)[0], 'defect_mean') for n, s in every.items()}
+        rows.append(known[i] | dict(source=source, seen_so_far=sum(k['seen'] for k in known[:i+1]), hours_so_far=sum(k['hours'] for k in known[:i+1]), sets=found))
+        print(source, rows[-1]['seen_so_far'], {n: {k: v and round(v, 3) for k, v in f.items()} for n, f in found.items()}, flush=True)
+    write_json(RESULTS/'transfer.json', dict(sittings=rows, **about('python tools/transfer.py ' + ' '.join(sources))))
+
+if __name__ == '__main__': transfer(*sys.argv[1:])
