@@ -553,6 +553,7 @@ def _score(parser):
     _backbone_arguments(parser)
     parser.add_argument('--other_backbone', action='store_true', help='accept a checkpoint learned on other frozen weights')
     parser.add_argument('--normals', nargs='+', metavar='DIR', help='a folder of normal pictures, or some files: what is unlike them counts, too, and their scores set the thresholds')
+    parser.add_argument('--tiles', type=int, default=1, help='look at each photograph in so many overlapping parts per side, for defects that are small in it')
     parser.add_argument('--out', type=Path, help='folder of the run; default: runs/score-DATE-TIME')
     parser.add_argument('--resume', action='store_true', help='continue the run in --out')
     parser.add_argument('--threshold', type=float, help='an image is anomalous from this score up; default: that of the normal pictures, else the one in the checkpoint')
@@ -587,8 +588,8 @@ def hybridad_score(a):
     out = _writable(out) if a.resume else _free(out)
     names = find_images(a.images)[0]; total = len(names) # complains before the backbone is loaded
     if a.normals: apart(names, a.normals)
-    scorer, begun = load_scorer(a.checkpoint_path, a.backbone, a.device, a.other_backbone, a.threshold, a.pixel_threshold, a.normals, a.precision), time.perf_counter()
-    if rank == 0 and (long := forecast(scorer.detector, total, scorer.detector.looks)): print(long)
+    scorer, begun = load_scorer(a.checkpoint_path, a.backbone, a.device, a.other_backbone, a.threshold, a.pixel_threshold, a.normals, a.precision, a.tiles), time.perf_counter()
+    if rank == 0 and (long := forecast(scorer.detector, total, scorer.detector.looks*scorer.tiles**2)): print(long)
     if rank == 0: print(f'{scorer.source}\nanomalous from {scorer.image:.3f}, regions from {scorer.pixel:.3f}\n')
     counts, other = score_folder(a.images, out, scorer, a.resume, a.part, a.format, a.pictures, a.batch_size, a.num_workers, tell=None if a.quiet else lambda f: tqdm.write(told(f)))
     if counts.total() < total: return # other processes are still at it: the last one tells

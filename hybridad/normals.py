@@ -32,11 +32,11 @@ def nearest(
         found.append(1 - cosine.amax(1))
     return torch.stack(found).unflatten(1, queries.shape[1:3])
 
-def distinct(images): # (K, 3, H, W) -> those that occur first, and their hashes
+def distinct(images): # (K, 3, H, W) -> positions of those that occur first, and their hashes
     "A picture given twice says nothing new, and would find itself."
-    hashes = [hashlib.sha256(x.cpu().numpy().tobytes()).hexdigest() for x in images]
-    first = [hashes.index(h) == i for i, h in enumerate(hashes)]
-    return images[torch.tensor(first)], list(dict.fromkeys(hashes))
+    first = {}
+    for i, x in enumerate(images): first.setdefault(hashlib.sha256(x.cpu().numpy().tobytes()).hexdigest(), i)
+    return list(first.values()), list(first)
 
 class NormalReference:
     "What a few normal pictures look like to a detector, and how unusual another one is."
@@ -47,29 +47,31 @@ class NormalReference:
         judged: int=64, # pictures that are compared with the others, spread over all
         layer: str|None=None, # whose queries are compared; None: the first that the UNet runs
         weight: float=1., # of the evidence beside the prompts
+        photo: list|None=None, # which photograph each image is a part of; None: each is one of its own
     ):
         if images.ndim != 4 or not len(images): raise DataError(f'normal pictures have shape {tuple(images.shape)}: give at least one, as (K, 3, H, W)')
         if type(detector).read is not HybridAnomalyDetector.read: raise ConfigError(f'{type(detector).__name__} reads maps in its own way and would leave the normal pictures out: use a HybridAnomalyDetector')
-        images, hashes = distinct(images)
-        self.layer, self.size, self.count = next(iter(select_layers(detector.backbone.unet, layer and [layer]))), (detector.pipeline.map_size,)*2, len(images)
-        self.weight = weight
-        self.hash = hashlib.sha256(json.dumps([hashes, self.layer, limit, judged, weight]).encode()).hexdigest()[:16]
+        first, hashes = distinct(images); images = images[first]
+        self.photo = [photo[i] for i in first] if photo else list(range(len(first))) # parts of one photograph overlap: they cannot vouch for each other
+        self.layer, self.size, self.count = next(iter(select_layers(detector.backbone.unet, layer and [layer]))), (detector.pipeline.map_size,)*2, len(set(self.photo))
+        self.weight, judged = weight, min(judged, len(images))
+        self.hash = hashlib.sha256(json.dumps([hashes, self.layer, limit, judged, weight, self.photo]).encode()).hexdigest()[:16]
         detector.pipeline.also, detector.normals = (self.layer,), None
-        with torch.no_grad(): self._calibrate(detector, *self._collect(detector, images, limit, {i*self.count//min(judged, self.count) for i in range(min(judged, self.count))}))
+        with torch.no_grad(): self._calibrate(detector, *self._collect(detector, images, limit, {i*len(images)//judged for i in range(judged)}))
 
-    def _collect(self, detector, images, limit, judged): # (views) of (judged, h, w, C) features, (views) of (judged, S, S) prompt maps, judged pictures
+    def _collect(self, detector, images, limit, judged): # (views) of (judged, h, w, C) features, (views) of (judged, S, S) prompt maps, their photographs
         "Fill a bank for each scale, a few pictures at a time, and keep what calibration needs."
         text, views, rows, kept, maps = detector.text(), detector.config.model.views, {}, [[] for _ in VIEWS], [[] for _ in VIEWS]
-        for first in range(0, self.count, 8):
+        for first in range(0, len(images), 8):
             mine = [i - first for i in sorted(judged) if first <= i < first + 8]
             for v, scale in product(range(len(VIEWS)), sorted(set(detector.scales))):
                 q = detector.queries(detector.seen(images[first:first + 8], v, scale), text); f = self.features(q); cells = f.flatten(1, 2)
-                chosen = torch.randperm(cells.shape[1], generator=torch.Generator().manual_seed(v))[:max(1, limit//(self.count*len(VIEWS)))].to(f.device)
+                chosen = torch.randperm(cells.shape[1], generator=torch.Generator().manual_seed(v))[:max(1, limit//(len(images)*len(VIEWS)))].to(f.device)
                 rows.setdefault(f.shape[1:3], []).extend((first + j, v, c) for j, c in enumerate(cells[:, chosen]))
                 if v < views and scale == detector.scales[v % len(detector.scales)]: kept[v].append(f[mine]); maps[v].append(log_ratio(detector.read(q, text))[mine])
         self.bank = {grid: torch.cat([c for *_, c in r]) for grid, r in rows.items()}
-        self.owner = {grid: torch.tensor([i if self.count > 1 else v for i, v, c in r for _ in c], device=images.device) for grid, r in rows.items()}
-        return [torch.cat(k) for k in kept[:views]], [torch.cat(m) for m in maps[:views]], sorted(judged)
+        self.owner = {grid: torch.tensor([self.photo[i] if self.count > 1 else v for i, v, c in r for _ in c], device=images.device) for grid, r in rows.items()}
+        return [torch.cat(k) for k in kept[:views]], [torch.cat(m) for m in maps[:views]], [self.photo[i] for i in sorted(judged)]
 
     def features(self, queries): # list over draws -> (B, h, w, C) of unit length
         "Mean over draws of the first layer's queries; for exact they are equal for every prompt."
