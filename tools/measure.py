@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import shutil
+import subprocess
 import sys
 import time
 from importlib.metadata import version
@@ -84,6 +85,12 @@ def measure_readouts():
         print(readout, rows[readout])
     write_json(RESULTS/'readouts.json', dict(pictures=len(learn), epochs=4, readouts=rows, **about('python tools/measure.py readouts')))
 
+def worst(truth, maps, scores, each=3): # list of records for map_grid
+    "The defective pictures with the lowest scores, then the flawless ones with the highest."
+    order = np.argsort(scores, kind='stable'); defective = truth.labels[order] == 1
+    return [dict(image=truth.images[i].permute(1, 2, 0).numpy(), mask=truth.masks[i], title=f'{what}\n{truth.samples[i].defect}', maps={'map': maps[i]})
+            for what, chosen in (('missed', order[defective][:each]), ('false alarm', order[~defective][::-1][:each])) for i in chosen]
+
 def measure_real():
     "Prompts learned on synthetic pictures only, scored on photographs."
     checkpoint = RUNS/'demo'/'learned'/'best.safetensors'; found = {}
@@ -98,6 +105,7 @@ def measure_real():
         floor = contrast_floor(truth)
         found[name] = dict(images=len(samples), learned=short(results, 'defect_mean'), words=short(words, 'defect_mean'), local_contrast=short(floor, 'defect_mean'), random_backbone=short(random, 'defect_mean'))
         print(name, json.dumps(found[name], indent=1, default=str))
+        if name == 'magnetic_tile': save_figure(map_grid(worst(truth, maps, scores), across=True, columns=['image', 'mask', 'map'], label='log-ratio', cell=1.1), RESULTS/'worst_magnetic_tile.png', max_kb=59)
         if name != 'steel_strip': save_figure(map_grid(examples(truth, {'words': words_maps, 'learned': maps}, scores, 5), across=True, label='log-ratio', cell=1.1), RESULTS/f'real_{name}.png', max_kb=59)
     write_json(RESULTS/'real.json', dict(sets=found, eval_size=128, **about('python tools/measure.py real')))
 
@@ -122,14 +130,14 @@ def measure_normals():
     write_json(RESULTS/'normals.json', dict(sets=found, eval_size=128, **about('python tools/measure.py normals')))
 
 def measure_auxiliary():
-    "Prompts learned on synthetic pictures, on photographs of steel, and on both; scored on other photographs. Backbone and starting words are the same."
+    "Prompts learned on synthetic pictures, on photographs of steel, and on both; scored on other photographs. Backbone and starting words are the same; one view, so that it takes minutes."
     synthetic, _ = sets(); steel, rows = learnable(read_dataset(SHARED/'data'/'steel_strip')), {}
-    first = HybridAnomalyDetector(get_default_config(**LEARN)); tests, learn = {}, {'synthetic': synthetic, 'steel strips': steel, 'both': synthetic + steel}
+    first = HybridAnomalyDetector(get_default_config(**LEARN | ONE_VIEW)); tests, learn = {}, {'synthetic': synthetic, 'steel strips': steel, 'both': synthetic + steel}
     for name in ('magnetic_tile', 'hazelnut_toy'):
         samples = [s for s in read_dataset(SHARED/'data'/name) if s.split == 'test']
         tests[name] = samples, Truth(samples, 128), KeptInputs(first, samples)
     for seed in range(3):
-        config = get_default_config(epochs=8, batch_size=32, seed=seed, **LEARN)
+        config = get_default_config(epochs=8, batch_size=32, seed=seed, **LEARN | ONE_VIEW)
         kept = {name: k.asked_again(HybridAnomalyDetector(config, first.backbone)) if seed else k for name, (_, _, k) in tests.items()}
         for source, pictures in learn.items():
             detector = HybridAnomalyDetector(config, first.backbone); fit(config, pictures, fresh(f'auxiliary_{source.replace(" ", "_")}{seed}'), detector)
@@ -139,13 +147,18 @@ def measure_auxiliary():
     write_json(RESULTS/'auxiliary.json', dict(pictures={k: len(v) for k, v in learn.items()}, sets=rows, eval_size=128, **about('python tools/measure.py auxiliary')))
 
 def measure_ablation():
-    "One change at a time on an idle machine; the cache in runs/measure/ablation makes a stopped run cheap to repeat."
+    "One change at a time, rows shared by two processes of one thread each; the cache in runs/measure/ablation makes a stopped run cheap to repeat."
+    from hybridad.ablation import standard_variants
     from hybridad.cli import hybridad_ablation
-    out, begun = RUNS/'ablation', time.perf_counter()
-    if hybridad_ablation(['--out', str(out)]): raise SystemExit('the ablation failed')
+    out, begun, backbone = RUNS/'ablation', time.perf_counter(), load_backbone('mini', 'cpu')
+    names = [v.name for v in standard_variants(backbone)]
+    if hybridad_ablation(['--out', str(out), '--only', names[0]]): raise SystemExit('the ablation failed') # draws the pictures
+    command = [sys.executable, '-c', 'import sys; from hybridad.cli import hybridad_ablation; sys.exit(hybridad_ablation(sys.argv[1:]))', '--out', str(out), '--only']
+    halves = [subprocess.Popen(command + names[i::2], env=os.environ | dict(OMP_NUM_THREADS='1')) for i in range(2)]
+    if any([h.wait() for h in halves]) or hybridad_ablation(['--out', str(out)]): raise SystemExit('the ablation failed')
     for ending in ('csv', 'png'): shutil.copy(out/f'ablation.{ending}', RESULTS/f'ablation.{ending}')
     runs = [json.loads(f.read_text())['seconds'] for f in (out/'cache').glob('*.json')]
-    write_json(RESULTS/'ablation.json', dict(runs=len(runs), seconds_of_runs=round(sum(runs)), seconds_now=round(time.perf_counter() - begun), backbone_hash=load_backbone('mini', 'cpu').hash, **about('hybridad_ablation --out runs/measure/ablation')))
+    write_json(RESULTS/'ablation.json', dict(runs=len(runs), seconds_of_runs=round(sum(runs)), seconds_now=round(time.perf_counter() - begun), processes=2, backbone_hash=backbone.hash, **about('python tools/measure.py ablation')))
 
 def measure_explorers():
     "How long each explorer takes to answer a moved control, once its picture is cached."

@@ -102,7 +102,7 @@ BEGUN = """
 It began with the weights of an earlier sitting: `{command}`, {hours:.1f} hours, losses {terms}, another {pictures:,} pictures from seed {seed}.
 """
 AVERAGED = """
-What is shipped lies between this sitting and what was shipped before it: {share:.0%} of the earlier weights, as the validation pictures chose.
+What is shipped lies between the last two sittings, as they ended: {share:.0%} of the earlier weights, as the validation pictures chose.
 """
 
 def hours_of(log):
