@@ -1,6 +1,6 @@
 """In which views and sizes a picture is best looked at: python tools/choose_readout.py
 
-Draws fresh pictures of the auxiliary categories in two sizes and fresh rough ones, adds the steel strips where HYBRIDAD_SHARED has them, reads all with
+Draws fresh pictures of the auxiliary categories in two sizes and fresh rough ones, adds every third steel strip where HYBRIDAD_SHARED has them, reads all with
 hand-written words, as tools/ship_backbone.py does, and writes results/readout_choice.json. No category and no photograph of a test set takes part."""
 import numpy as np
 
@@ -18,11 +18,12 @@ CHOICES = {'one view': (1, None), 'two views': (2, None), 'four views': (4, None
 
 def pictures(): # name -> list of Sample
     "Four validation sets, drawn once."
-    root, draw = RUNS/'readout_choice', {'clean 128 px': (write_dataset, 128, 12), 'clean 256 px': (write_dataset, 256, 8), 'rough 256 px': (write_rough, 256, 8)}
+    root, draw = RUNS/'readout_choice', {'clean 128 px': (write_dataset, 128, 6), 'clean 256 px': (write_dataset, 256, 4), 'rough 256 px': (write_rough, 256, 4)}
     for name, (write, size, count) in draw.items():
         if not (root/name).exists(): write(root/name, size=size, seed=SEED, count=count)
     folders = {name: root/name for name in draw} | ({'steel strip': SHARED/'data'/'steel_strip'} if (SHARED/'data'/'steel_strip').exists() else {})
-    return {name: [s for s in read_dataset(f) if s.split == 'test'] for name, f in folders.items()}
+    found = {name: [s for s in read_dataset(f) if s.split == 'test'] for name, f in folders.items()}
+    return {name: samples[::3] if name == 'steel strip' else samples for name, samples in found.items()}
 
 def choose():
     detector, rows, samples = WordsDetector(get_default_config(device='cpu')), [], pictures()

@@ -46,7 +46,7 @@ def sittings(): # list of dict, oldest first
     return found
 
 def transfer(*sources):
-    every = validation_sets() | {'held out': sets()[1]} | {n: [s for s in read_dataset(SHARED/'data'/n) if s.split == 'test'] for n in ('magnetic_tile', 'hazelnut_toy')}
+    every = validation_sets() | {'held out': [*sets()][1]} | {n: [s for s in read_dataset(SHARED/'data'/n) if s.split == 'test'] for n in ('magnetic_tile', 'hazelnut_toy')}
     known, rows, kept = sittings(), [], {}
     if len(known) != len(sources): raise SystemExit(f'results/pretraining.json tells of {len(known)} sittings: give as many sources')
     truths = {n: Truth(s, 128) for n, s in every.items()}
