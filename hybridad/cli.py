@@ -118,7 +118,7 @@ def learnable(
     return chosen
 
 LEARN = dict(learning_rate=2e-3, views=2, scales=[1., 2.], ctx_init=['flawless perfect normal intact clean', 'damaged broken defective faulty anomalous']) # how the demo learns prompts on the embedded backbone and looks at pictures
-ONE_VIEW = dict(views=1, scales=None) # a fifth of what LEARN's cost
+ONE_VIEW = dict(views=1, scales=None) # for work that repeats many times
 
 _SETTINGS = dict(epochs=int, batch_size=int, learning_rate=float, readout=str, mass=str, timestep=int, draws=int, views=int, scales=float, layers=str, image_size=int, eval_size=int, smoothing=float, seed=int, validation_fraction=float)
 _SEVERAL = dict(scales='sizes of the views in turn, as multiples of image_size: --views 2 --scales 1 2', layers="beginnings of layer names, as 'up' or 'up_blocks.1'")
@@ -496,7 +496,7 @@ def hybridad_ablation(a):
     from hybridad.training import provenance
     if a.seeds < 1: raise ConfigError(f'--seeds {a.seeds} is out of range: choose at least 1')
     precision = a.precision or 'float32'
-    config = get_default_config(epochs=a.epochs, batch_size=32, **LEARN | ONE_VIEW, device=a.device, precision=precision) # or every row would cost five times as much
+    config = get_default_config(epochs=a.epochs, batch_size=32, **LEARN | ONE_VIEW, device=a.device, precision=precision) # or every row would cost several times as much
     backbone = load_backbone(a.backbone or 'mini', a.device, getattr(torch, precision))
     variants = standard_variants(backbone)
     if a.list: print('\n'.join(f'{v.group}: {v.name}' for v in variants)); return

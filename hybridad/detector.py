@@ -126,7 +126,7 @@ class HybridAnomalyDetector(nn.Module):
     @property
     def image_size(self): return self.config.data.image_size or self.backbone.image_size
     @property
-    def looks(self): return sum(self.scales[v % len(self.scales)]**2 for v in range(self.config.model.views)) # what a score costs, in pictures at image_size
+    def looks(self): return sum(self.scales[v % len(self.scales)]**2 for v in range(self.config.model.views)) # what a score costs at least, in pictures at image_size: self-attention grows faster
     @property
     def scales(self): return self.config.model.scales or [1.]
     @property
