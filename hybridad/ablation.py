@@ -6,7 +6,7 @@
 __all__ = ['WORDS', 'Variant', 'standard_variants', 'Bench', 'interval', 'run_variant', 'ablate', 'summary']
 
 # %% ../nbs/63_ablation.ipynb #d5099855
-import hashlib, inspect, json, math, time
+import copy, hashlib, inspect, json, math, time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -63,11 +63,12 @@ class Bench:
     ):
         self.config, self.learn, self.test, self.backbone, self.progress = config, learn, test, backbone, progress
         self.truth, self.kept, self.base = Truth(test, config.data.eval_size, progress=progress), {}, {}
-        self.data = hashlib.sha256(''.join(training.digests(learn) + training.digests(test)).encode()).hexdigest()[:16]
+        self.data = [*training.digests(learn), *training.digests(test), data.fingerprint(learn), data.fingerprint(test)] # order, and masks
 
     def configured(self, variant: Variant, seed: int): # Config
         "The base configuration with a variant's changes."
         config = type(self.config).from_dict(self.config.to_dict()); config['seed'] = seed; settings = dict(variant.settings)
+        if fixed := sorted({'backbone', 'device', 'precision', 'eval_size', 'data_path', 'layout', 'categories', 'seed'} & set(settings)): raise ConfigError(f"variant {variant.name!r} changes {', '.join(fixed)}, which all rows of a bench share: make another Bench")
         if 'loss_weights' in settings: config.training.loss_weights.update(settings.pop('loss_weights'))
         config.update(settings)
         return config
@@ -75,12 +76,15 @@ class Bench:
     def inputs(self, detector): # (learn, valid) KeptInputs, test KeptInputs
         "What the frozen parts say to a detector of these settings."
         m = detector.config.model
-        looks = m.seed, m.views, tuple(detector.scales), detector.image_size, m.map_size, detector.config.training.loss_weights['consistency'] > 0  # all that the parts and their latents depend on, or a row would depend on the one before
+        looks = m.seed, m.views, tuple(detector.scales), detector.image_size, m.map_size, detector.config.training.loss_weights['consistency'] > 0, detector.config.data.validation_fraction  # all that the parts and their latents depend on, or a row would depend on the one before
         key = *looks, m.readout, m.timestep, m.draws, m.noise, tuple(detector.pipeline.layers)
         if key not in self.kept:
             self.kept.clear()  # one set of queries at a time: memory stays flat however long the list
-            if looks not in self.base: self.base = {looks: (*keep_parts(detector, self.learn, self.progress), KeptInputs(detector, self.test, progress=self.progress))}
-            self.kept[key] = [k.asked_again(detector, self.progress) if k else None for k in self.base[looks]]
+            if looks in self.base: self.kept[key] = [k.asked_again(detector, self.progress) if k else None for k in self.base[looks]]
+            else:
+                self.kept[key] = *keep_parts(detector, self.learn, self.progress), KeptInputs(detector, self.test, progress=self.progress)
+                self.base = {looks: [copy.copy(k) for k in self.kept[key]]}
+                for k in filter(None, self.base[looks]): k.queries = None  # latents are enough to ask again
         return self.kept[key]
 
 # %% ../nbs/63_ablation.ipynb #1563e577
@@ -96,10 +100,20 @@ def interval(
 # %% ../nbs/63_ablation.ipynb #df76f386
 _CODE = attention, data, backbone_module, pipeline, prompt_learner, losses, detector_module, training, metrics, evaluation
 
+def _source(f): # text of a function with the values it closes over
+    values = [_source(v) if inspect.isfunction(v) else repr(v) for v in (*(c.cell_contents for c in f.__closure__ or ()), *(f.__defaults__ or ()))]
+    return '\n'.join([inspect.getsource(f), *values])
+
+def _members(cls): # texts of what a class defines; one made in a notebook has no source of its own
+    for name, v in sorted(vars(cls).items()):
+        parts = (v.fget, v.fset) if isinstance(v, property) else (getattr(v, '__func__', v),)
+        if own := [p for p in parts if inspect.isfunction(p)]: yield from map(_source, own)
+        elif isinstance(v, (bool, int, float, str, tuple)) and not name.startswith('__'): yield f'{name} = {v!r}'
+
 def _key(variant, config, bench): # 16 hex digits
-    "A hash of everything that a result depends on."
-    methods = [f for c in variant.detector.__mro__ if issubclass(c, HybridAnomalyDetector) for f in vars(c).values() if inspect.isfunction(f)]  # a class made in a notebook has no source of its own
-    own = [inspect.getsource(o) for o in (*([variant.loss] if variant.loss else []), *methods)]
+    "A hash of settings, data, backbone and code, that of your own loss and detector included; what these call elsewhere in a notebook is not."
+    if variant.loss and not inspect.isfunction(variant.loss): raise ConfigError(f'the loss of variant {variant.name!r} is no function, and its code cannot be told from that of another: wrap it in one')
+    own = [*([_source(variant.loss)] if variant.loss else []), *(text for c in variant.detector.__mro__ if issubclass(c, HybridAnomalyDetector) for text in _members(c))]
     code = [inspect.getsource(m) for m in _CODE] + own
     text = json.dumps([config.to_dict(), bench.data, bench.backbone.hash, code], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -113,7 +127,7 @@ def run_variant(
     "One run: learn, test, keep the result."
     config, out = bench.configured(variant, seed), Path(out)
     kept = out/'cache'/f'{_key(variant, config, bench)}.json'
-    if kept.exists(): return read_json(kept)
+    if kept.exists(): return read_json(kept) | dict(name=variant.name, group=variant.group)
     begun, detector = time.perf_counter(), variant.detector(config, bench.backbone)
     learn, valid, test = bench.inputs(detector)
     folder = out/'runs'/kept.stem
@@ -131,7 +145,7 @@ def ablate(
     progress: bool=True,
 ): # DataFrame: a row per variant, mean and half-width of each figure, difference to the first
     "Run every variant with every seed; what was run before is read from the cache."
-    if not variants: raise ConfigError('there is no variant to run: pass at least one')
+    if not variants or seeds < 1: raise ConfigError('there is nothing to run: pass at least one variant and one seed')
     twice = {v.name for v in variants if [w.name for w in variants].count(v.name) > 1}
     if twice: raise ConfigError(f'two variants are called {sorted(twice)[0]!r}: give each its own name')
     asks = 'views', 'scales', 'image_size', 'readout', 'timestep', 'draws', 'noise', 'layers'
@@ -145,11 +159,12 @@ def ablate(
 
 def summary(rows: list): # DataFrame
     "Mean and half-width over seeds; `gain` is the difference to the first variant in pixel AUROC, seed by seed."
+    rows = [{k: math.nan if v is None else v for k, v in r.items()} for r in rows]
     names, table = list(dict.fromkeys(r['name'] for r in rows)), []
     first = {r['seed']: r for r in rows if r['name'] == names[0]}
     for name in names:
         mine = [r for r in rows if r['name'] == name]; row = dict(group=mine[0]['group'], variant=name, seeds=len(mine))
-        for k in HEADLINE: row[k], row[f'{k}_95'] = interval([math.nan if r[k] is None else r[k] for r in mine])
+        for k in HEADLINE: row[k], row[f'{k}_95'] = interval([r[k] for r in mine])
         row['gain'], row['gain_95'] = interval([r['pixel_auroc'] - first[r['seed']]['pixel_auroc'] for r in mine])
         table.append(row | dict(seconds=float(np.mean([r['seconds'] for r in mine]))))
     return pd.DataFrame(table)

@@ -15,14 +15,21 @@ from pathlib import Path
 from .errors import ConfigError, HybridadError
 
 # %% ../nbs/90_cli.ipynb #3b23c533
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    "Help with defaults, where there are some and the text does not tell them itself."
+    def _get_help_string(self, action):
+        return action.help if action.default in (None, False, [], ()) or 'default' in (action.help or '') else super()._get_help_string(action)
+
 def _command(main):
     "Turn a function of parsed arguments into a console script."
     def run(argv=None):
-        parser = argparse.ArgumentParser(prog=main.__name__, description=main.__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-        main.arguments(parser)
-        try: return main(parser.parse_args(argv)) or 0
+        parser = argparse.ArgumentParser(prog=main.__name__, description=main.__doc__, formatter_class=_Help)
+        main.arguments(parser); a = parser.parse_args(argv)
+        try: return main(a) or 0
         except HybridadError as error: print(f'{main.__name__}: {error}', file=sys.stderr); return 2
-        except KeyboardInterrupt as stop: print(f'\n{main.__name__}: {stop or "stopped; add --resume and the same --out to continue a run that was begun"}', file=sys.stderr); return 130
+        except KeyboardInterrupt:
+            onward = f'continue with the same command and --resume --out {a.out}' if hasattr(a, 'resume') and a.out else 'what was complete is kept'
+            print(f'\n{main.__name__}: stopped; {onward}', file=sys.stderr); return 130
         except OSError as error:
             if error.errno is None: raise
             print(f'{main.__name__}: {error.strerror} ({error.filename or "output folder"}): check the path and the free space, or choose another --out; what was complete is kept', file=sys.stderr); return 2
@@ -36,10 +43,11 @@ def _arguments(add):
 
 def _run_folder(name): return Path('runs')/time.strftime(f'{name}-%Y%m%d-%H%M%S')
 
-def _shared(out, name, processes):
-    "The run folder that was asked for, or a new one; processes that work together need one they all know."
-    if processes > 1 and not out: raise ConfigError('several processes need one folder that all of them know: give --out')
-    return out or _run_folder(name)
+def _shared(a, name, processes):
+    "The run folder that was asked for, or a new one, told at once; processes that work together need one they all know."
+    if processes > 1 and not a.out: raise ConfigError('several processes need one folder that all of them know: give --out')
+    if not a.out: a.out = _run_folder(name); print(f'folder of this run: {a.out}')
+    return a.out
 
 def _writable(out):
     "Refuse a run folder that could not be made, before any work is done."
@@ -47,11 +55,13 @@ def _writable(out):
     if not parent.is_dir() or not os.access(parent, os.W_OK): raise ConfigError(f'{parent} is no folder that can be written to: choose another --out')
     return out
 
-def _free(out):
+def _free(out, onward=''):
     "Refuse a run folder that is in use, too."
     out = _writable(out)
-    if out.exists() and any(not p.is_dir() and p.suffix != '.partial' for p in out.rglob('*')): raise ConfigError(f'{out} is not empty: choose another --out')
+    if out.exists() and any(not p.is_dir() and p.suffix != '.partial' for p in out.rglob('*')): raise ConfigError(f'{out} is not empty: {onward}choose another --out')
     return out
+
+_RESUME = 'say --resume to continue the run in it, or '
 
 def _backbone_arguments(parser):
     parser.add_argument('--backbone', help="'mini', a local diffusers folder, or a Hub id")
@@ -67,7 +77,7 @@ def _data_arguments(parser):
 # %% ../nbs/90_cli.ipynb #a5d3da49
 def _data(parser):
     sub = parser.add_subparsers(dest='action', required=True)
-    act = lambda name, text: sub.add_parser(name, help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    act = lambda name, text: sub.add_parser(name, help=text, description=text, formatter_class=_Help)
     synth = act('synth', 'write synthetic inspection pictures in MVTec layout')
     synth.add_argument('--out', required=True, help='folder to create')
     synth.add_argument('--size', type=int, default=128, help='side in pixels, 64 to 512')
@@ -170,7 +180,8 @@ def hybridad_train(a):
     from hybridad.evaluation import Truth, WordsDetector, contrast_floor, evaluate, table, write_json
     from hybridad.plots import map_grid, save_figure, training_curves
     from hybridad.training import fit, forecast, keep_parts, processes, read_log, usable
-    out = _shared(a.out, 'train', processes()[1]); out = usable(_writable(out), config, True) if a.resume else _free(out)
+    out = _shared(a, 'train', processes()[1]); out = usable(_writable(out), config, True) if a.resume else _free(out, _RESUME)
+    if a.query_cache and out.resolve() in (kept := a.query_cache.resolve(), *kept.parents): raise ConfigError(f'--query_cache {a.query_cache} lies in the folder of the run: choose another, it can serve several runs')
     detector = HybridAnomalyDetector(config)
     if detector.prompts.note: print(detector.prompts.note)
     steps = -(-len(samples)//config.training.batch_size)*config.training.epochs
@@ -223,7 +234,7 @@ def _begun(out): return (out/'parts'/'run.json').exists()
 
 def _test_folder(a, processes):
     "The run's folder, new or to be continued."
-    if not a.resume: return _free(_shared(a.out, 'test', processes))
+    if not a.resume: return _free(_shared(a, 'test', processes), _RESUME)
     if not a.out or not _begun(a.out) and not (a.out/'metrics.json').exists(): raise ConfigError(f'{a.out or "--resume"} holds no evaluation to continue: give the folder of a stopped one as --out, or leave out --resume')
     return a.out
 
@@ -233,8 +244,8 @@ def normals_of(
     shots: int|None=None, # how many of each, spread over all
 ): # {category: list of paths}
     "Normal pictures: DIR/CATEGORY/train/good (or ok), DIR/CATEGORY itself; for a single category also DIR/train/good and DIR."
-    from hybridad.scoring import ENDINGS
-    inside = lambda place: sorted(p for p in place.iterdir() if p.is_file() and p.suffix.lower() in ENDINGS) if place.is_dir() else []
+    from hybridad.layouts import is_image, listing
+    inside = lambda place: [p for p in listing(place, Path(folder)) if p.is_file() and is_image(p)] if place.is_dir() else []
     ways, found = (('train', 'good'), ('train', 'ok'), ()), {}
     for c in categories:
         places = [Path(folder, c, *w) for w in ways] + [Path(folder, *w) for w in ways if len(categories) == 1]
@@ -288,6 +299,7 @@ def hybridad_test(a):
     from hybridad.reports import calibration, compare, read_results, store_thresholds
     from hybridad.scoring import SHIPPED
     earlier, shipped = {str(p): read_results(p) for p in a.compare}, a.checkpoint_path is None
+    if a.intervals < 0: raise ConfigError(f'--intervals {a.intervals} is out of range: give a number of draws such as 1000')
     if a.shots is not None and not a.normals: raise ConfigError('--shots needs --normals, the folder to take them from')
     if a.calibrate and a.normals: raise ConfigError('--calibrate finds zero-shot thresholds, and normal pictures set their own: leave one of the two out')
     if shipped and a.calibrate: raise ConfigError('--calibrate writes thresholds into a checkpoint: give one as --checkpoint_path')
@@ -303,7 +315,7 @@ def hybridad_test(a):
     if rank: return # one process tells
     truth = Truth(samples, detector.config.data.eval_size, a.num_workers)
     (maps, scores), floors = found['learned'], {n: summarise(truth, *found[n]) for n in ('words', 'zero_shot') if n in found}
-    results, thresholds = summarise(truth, maps, scores), {k: {c: t.get(k) for c, t in own.items()} for k in ('image', 'pixel')} | dict(rule='above every normal picture') if own else about.get('thresholds') or {}
+    results, thresholds = summarise(truth, maps, scores), {k: {c: t.get(k) for c, t in own.items()} for k in ('image', 'pixel')} | dict(rule='above every normal picture, or above 64 of more') if own else about.get('thresholds') or {}
     results |= dict(normals=dict(folder=str(a.normals), shots=a.shots, categories=list(own)) if own else None, floors=dict(local_contrast=contrast_floor(truth), **floors, random_backbone=None), reasons={'random_backbone': 'needs prompts of its own, learned on the auxiliary set: see hybridad_demo'}, seen_in_training=seen, seconds=round(time.perf_counter() - begun, 2), metrics=a.metrics)
     if a.intervals: results['intervals'] = _intervals(truth, maps, scores, a.intervals)
     if a.calibrate: store_thresholds(a.checkpoint_path, thresholds := calibration(truth, maps, scores, rate))
@@ -338,14 +350,19 @@ def _write_test(out, a, about, truth, found, results, thresholds, spent):
 def _complete(out, a):
     "Tell what a finished run found, once more."
     import shutil
+    from hybridad.data import read_json
     from hybridad.evaluation import table
     from hybridad.reports import read_results
+    from hybridad.scoring import SHIPPED
+    done, asked = read_json(out/'config.json'), dict(checkpoint=str(a.checkpoint_path or SHIPPED), data_path=str(a.data_path))
+    if other := [k for k, v in asked.items() if v not in (done.get(k), done.get('data', {}).get(k))]: raise ConfigError(f"{out} holds a finished evaluation of another {', '.join(other)}: choose another --out")
+    if late := [f'--{k}' for k in ('maps', 'compare', 'intervals', 'calibrate') if getattr(a, k)]: raise ConfigError(f"the evaluation in {out} is finished, {', '.join(late)} comes too late: choose another --out")
     shutil.rmtree(out/'parts', ignore_errors=True)
     print(f'{table(read_results(out), columns=_columns(a.metrics))}\n\nnothing is left to do: {out}')
 
 def _decided(rows, thresholds):
     "What the thresholds say of the images, in a sentence or two."
-    if thresholds.get('image') is None or not any(r['decision'] for r in rows): return '\nno decisions: the checkpoint holds no threshold, find one with --calibrate on a validation part'
+    if not any(r['decision'] for r in rows): return '\nno decisions: ' + ('one normal picture sets no threshold, give at least two' if 'rule' in thresholds and isinstance(thresholds['image'], dict) else 'the checkpoint holds no threshold, find one with --calibrate on a validation part')
     wrong, odd = sum((r['decision'] == 'anomalous') != r['label'] for r in rows), [r['path'] for r in rows if r['unlike']]
     told = f"\n{sum(r['decision'] == 'anomalous' for r in rows)} of {len(rows)} images called anomalous, {wrong} wrongly or missed, at the stored threshold ({thresholds.get('rule', 'one flawless validation image in ten exceeds it')}), see images.csv"
     return told + (f'\nwarning: {len(odd)} pictures are unlike those the threshold was found on, such as {odd[0]}: do not trust their decisions' if odd else '')
@@ -450,7 +467,7 @@ def hybridad_protocol(a):
     from hybridad.data import read_dataset
     told = _settings_of(a) | {k: v for k, v in dict(backbone=a.backbone, precision=a.precision).items() if v}
     config = get_default_config(**told, device=a.device, num_workers=a.num_workers, data_path=str(roots[a.train]))
-    out = _writable(a.out or _run_folder('protocol'))
+    out = _writable(_shared(a, 'protocol', 1))
     train, tests = learnable(read_dataset(roots[a.train])), {n: [s for s in read_dataset(roots[n]) if s.split == 'test'] for n in a.test}
     from hybridad.protocol import protocol, protocol_table
     from hybridad.data import write_atomic
@@ -459,15 +476,17 @@ def hybridad_protocol(a):
     print(f'learned on {a.train}, {len(train)} images\n\n{protocol_table(found)}\n\n{out}/protocol.json')
 
 # %% ../nbs/90_cli.ipynb #dfd10012
+_ABLATION = dict(data_path=None, test_path=None, seeds=3, epochs=4, backbone=None, device='auto', precision=None) # what a row depends on
+
 def _ablation(parser):
-    parser.add_argument('--out', type=Path, required=True, help='folder for cache, table and figure; the same folder again continues it')
+    parser.add_argument('--out', type=Path, help='folder for cache, table and figure, needed unless --list; the same folder again continues it')
     parser.add_argument('--resume', action='store_true', help='only continue: the folder must hold an ablation')
     parser.add_argument('--data_path', help='learn on this folder; default: fresh synthetic auxiliary pictures')
     parser.add_argument('--test_path', help='test on this folder; default: fresh synthetic held-out pictures')
     parser.add_argument('--only', nargs='+', metavar='NAME', help='only these variants; --list shows the names')
     parser.add_argument('--list', action='store_true', help='print the variants and stop')
-    parser.add_argument('--seeds', type=int, default=3)
-    parser.add_argument('--epochs', type=int, default=4)
+    parser.add_argument('--seeds', type=int, default=_ABLATION['seeds'])
+    parser.add_argument('--epochs', type=int, default=_ABLATION['epochs'])
     parser.add_argument('--small', action='store_true', help='a tenth of the pictures and one seed, to see that everything runs')
     _backbone_arguments(parser)
 
@@ -500,6 +519,7 @@ def hybridad_ablation(a):
     backbone = load_backbone(a.backbone or 'mini', a.device, getattr(torch, precision))
     variants = standard_variants(backbone)
     if a.list: print('\n'.join(f'{v.group}: {v.name}' for v in variants)); return
+    if not a.out: raise ConfigError('give --out, a folder for cache, table and figure')
     unknown = set(a.only or ()) - {v.name for v in variants}
     if unknown: raise ConfigError(f'there is no variant {sorted(unknown)[0]!r}: --list prints the names')
     chosen = [v for v in variants if not a.only or v.name in a.only or v.name == 'default']
@@ -511,7 +531,8 @@ def hybridad_ablation(a):
     from hybridad.data import write_atomic
     from hybridad.plots import ablation_chart, save_figure
     name = 'selected' if a.only else 'ablation' # a part never replaces the whole
-    table['command'] = [f"hybridad_ablation --out {out} --only '{v}'" for v in table.variant]
+    asked = ''.join(f' --{k} {getattr(a, k)}' for k, usual in _ABLATION.items() if getattr(a, k) != usual) + ' --small'*a.small
+    table['command'] = [f"hybridad_ablation --out {out}{asked} --only '{v}'" for v in table.variant]
     write_atomic(out/f'{name}.csv', table.round(4).to_csv(index=False).encode())
     save_figure(ablation_chart(table), out/f'{name}.png', max_kb=59)
     print(table[['group', 'variant', 'pixel_auroc', 'pixel_auroc_95', 'aupro', 'image_auroc', 'gain', 'gain_95', 'seconds']].round(3).to_string(index=False))
@@ -552,7 +573,7 @@ def _score(parser):
     parser.add_argument('--checkpoint_path', type=Path, help='a .safetensors file written by hybridad_train; default: the prompts that come with the package')
     _backbone_arguments(parser)
     parser.add_argument('--other_backbone', action='store_true', help='accept a checkpoint learned on other frozen weights')
-    parser.add_argument('--normals', nargs='+', metavar='DIR', help='a folder of normal pictures, or some files: what is unlike them counts, too, and their scores set the thresholds')
+    parser.add_argument('--normals', nargs='+', metavar='DIR', help='a folder of normal pictures, or some files: what is unlike them counts, too, and two or more set the thresholds')
     parser.add_argument('--tiles', type=int, default=1, help='look at each photograph in so many overlapping parts per side, for defects that are small in it')
     parser.add_argument('--out', type=Path, help='folder of the run; default: runs/score-DATE-TIME')
     parser.add_argument('--resume', action='store_true', help='continue the run in --out')
@@ -570,8 +591,9 @@ def told(
     limit: int=5, # regions to name
 ): # str
     "A finding as lines of text."
-    if f.reason: return f'       -  unreadable  {f.reason}'
-    lines = [f'{f.score:8.3f}  {f.decision:10}  {f.image}']
+    from hybridad.scoring import printable
+    if f.reason: return f'       -  unreadable  {printable(f.reason)}'
+    lines = [f'{f.score:8.3f}  {f.decision:10}  {printable(f.image)}']
     for r in f.regions[:limit]: lines.append('{:22}x {} to {}, y {} to {}: {} px, peak {:.2f}'.format('', r['box'][0], r['box'][2], r['box'][1], r['box'][3], r['area'], r['peak']))
     if len(f.regions) > limit: lines.append(f'{"":22}and {len(f.regions) - limit} weaker regions')
     return '\n'.join(lines)
@@ -579,13 +601,13 @@ def told(
 @_command
 @_arguments(_score)
 def hybridad_score(a):
-    "Say whether something is wrong in photographs, and where. Exit code 0: all were read, 3: some could not be, 2: nothing was done."
+    "Say whether something is wrong in photographs, and where. Exit code 0: all were read, 3: some could not be (told by a single process), 2: nothing was done."
     if a.resume and not a.out: raise ConfigError('--resume needs --out, the folder of the run to continue')
     from hybridad.scoring import apart, find_images, load_scorer, score_folder
     from hybridad.training import forecast, processes
     from tqdm.auto import tqdm
-    rank, world, _ = processes(); out = _shared(a.out, 'score', world)
-    out = _writable(out) if a.resume else _free(out)
+    rank, world, _ = processes(); out = _shared(a, 'score', world)
+    out = _writable(out) if a.resume else _free(out, _RESUME)
     names = find_images(a.images)[0]; total = len(names) # complains before the backbone is loaded
     if a.normals: apart(names, a.normals)
     scorer, begun = load_scorer(a.checkpoint_path, a.backbone, a.device, a.other_backbone, a.threshold, a.pixel_threshold, a.normals, a.precision, a.tiles), time.perf_counter()

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['open_image', 'as_rgb', 'image_tensor', 'load_image', 'mask_files', 'load_mask', 'orientation', 'AnomalyDataset',
-           'collate', 'find_problems', 'stable_number', 'make_loader', 'sample_digest', 'sample_name', 'fingerprint',
-           'read_json', 'read_arrays', 'split_validation', 'Sample', 'read_dataset', 'read_folder', 'read_mvtec',
-           'write_atomic', 'write_meta']
+           'collate', 'stable_number', 'make_loader', 'sample_digest', 'sample_name', 'fingerprint', 'read_json',
+           'read_arrays', 'split_validation', 'Sample', 'read_dataset', 'read_folder', 'read_mvtec', 'write_atomic',
+           'write_meta']
 
 # %% ../nbs/02_data.ipynb #62b234c9
 import hashlib, json, os, struct, warnings, zipfile, zlib
@@ -140,16 +140,6 @@ def collate(
     column = lambda key: [item[key] for item in batch]
     return dict(images=default_collate(column('image')), indices=torch.tensor(column('index')), has_mask=torch.tensor(column('has_mask')),
                 targets=dict(masks=default_collate(column('mask')), labels=torch.tensor(column('label'))))
-
-def find_problems(
-    samples: list, # of Sample
-) -> list: # one sentence per sample that cannot be loaded
-    "What is wrong with the files of `samples`, found by decoding every image and mask."
-    ds, problems = AnomalyDataset(samples, 8), []
-    for i in range(len(ds)):
-        try: ds[i]
-        except DataError as err: problems.append(str(err))
-    return problems
 
 # %% ../nbs/02_data.ipynb #e76363cb
 def stable_number(*parts) -> int:

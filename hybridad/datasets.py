@@ -61,6 +61,7 @@ def check_dataset(
     progress: bool=True,
 ) -> dict: # rows (one per category, split and defect), problems and notes as sentences
     "What a data set holds and what is wrong with it, found by decoding every file."
+    if workers < 1: raise DataError(f'workers {workers} is out of range: choose at least 1')
     samples = read_dataset(root, layout)
     with ThreadPoolExecutor(workers) as pool:
         found = list(tqdm(pool.map(inspect_sample, samples), total=len(samples), desc='decode', disable=not progress, leave=False))

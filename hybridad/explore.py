@@ -51,7 +51,7 @@ class Look:
     ): # {name: (1, h, w, C)}, for exact {name: (1, 2, h, w, C)}, of every cross-attention layer
         "The queries, from the UNet the first time and from memory afterwards."
         t = self.backbone.timestep if timestep is None else timestep
-        key = readout, t, None if readout == 'replay' else hash(prompts.cpu().numpy().tobytes())
+        key = readout, t, None if readout == 'replay' else hash(prompts.float().cpu().numpy().tobytes())
         if key not in self.kept:
             self.kept[key] = EasonADPipeline(self.backbone, readout, list(self.layers), t, seed=self.seed).queries(self.latents, prompts)
         return self.kept[key]
@@ -108,14 +108,14 @@ def token_maps(
         if head is not None and not 0 <= head < layer.heads: raise ConfigError(f'head {head} does not exist in {name}: choose 0 to {layer.heads - 1}')
         attention = token_scores(layer, queries[name], told.features).softmax(-1)[0, prompt]
         attention = attention.mean(0) if head is None else attention[head]
-        found[name] = torch.stack([attention[..., at].sum(-1) for _, at in told.tokens[prompt]], -1)
+        found[name] = torch.stack([attention[..., at].sum(-1) for _, at in told.tokens[prompt]], -1).cpu()
     return found
 
 @torch.no_grad()
 def suspicion(look: Look, told: Told, layers=None, readout: str='replay', timestep: int|None=None): # (H, W) numpy
     "The log-ratio map: how much more each place attends to the abnormal prompt than to the normal one."
     chosen = select_layers(look.backbone.unet, layers) if layers else look.backbone.layers
-    return log_ratio(read_maps(chosen, look.queries(told.features, readout, timestep), told.features))[0].numpy()
+    return log_ratio(read_maps(chosen, look.queries(told.features, readout, timestep), told.features))[0].cpu().numpy()
 
 # %% ../nbs/71_explore.ipynb #21b7ad25
 def mosaic(

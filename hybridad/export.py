@@ -33,6 +33,7 @@ class FixedPrompts(nn.Module):
         super().__init__()
         if detector.normals: raise ConfigError('normal pictures cannot be exported with the prompts: call use_normals(detector, None) first')
         p, b = detector.pipeline, detector.backbone
+        if b.double: raise ConfigError(f"backbone '{b.name}' has two text encoders and wants conditions beside them, which the export does not carry: export prompts of a backbone with one")
         self.reader, self.vae, self.unet = detector, b.vae, b.unet
         sides = {detector.side(v) for v in range(detector.config.model.views)}; latents = lambda fill, side: torch.full((1, b.unet.config.in_channels, side//b.factor, side//b.factor), fill, device=b.device, dtype=b.unet.dtype)
         with torch.no_grad():
@@ -167,11 +168,11 @@ class LearnedPrompts(ModelHubMixin):
 
     @classmethod
     def from_checkpoint(cls,
-        path, # file from hybridad_train; a metrics.json beside it goes into the card
+        path, # file from hybridad_train; a metrics.json beside it goes into the card, unless these are the last prompts of a run and not its best
     ): # LearnedPrompts
         "Learned prompts of a run."
-        read_checkpoint(path); beside = Path(path).parent/'metrics.json'
-        return cls(Path(path).read_bytes(), beside.read_bytes() if beside.is_file() else b'')
+        read_checkpoint(path); path = Path(path); beside = path.with_name('metrics.json')
+        return cls(path.read_bytes(), beside.read_bytes() if path.name != 'last.safetensors' and beside.is_file() else b'')
 
     def detector(self, backbone=None, device='auto', other_backbone=False): # HybridAnomalyDetector
         "The prompts on their frozen backbone, which must be there."
@@ -239,7 +240,7 @@ from hybridad.export import LearnedPrompts
 detector = LearnedPrompts.from_pretrained('owner/name').detector()
 ```
 
-Thresholds from the validation part: image {cut.get('image')}, exceeded by one flawless image in ten; pixel {cut.get('pixel')}, with the highest F1.
+Thresholds ({cut.get('rule', 'on the validation part: the image score that one flawless image in ten exceeds, the pixel value with the highest F1')}): image {cut.get('image')}, pixel {cut.get('pixel')}.
 
 ## Limits
 

@@ -275,6 +275,8 @@ def _inside(root, text, where):
     if not os.path.exists(path): raise DataError(f"{where} names {text}, which is not in {root}: restore the file or remove the row")
     return path
 
+_SPLITS = dict(train='train', training='train', val='validation', valid='validation', validation='validation', test='test', testing='test')
+
 def _from_rows(rows, root, source):
     "The samples that rows with image and label, perhaps mask, category, defect and split, describe."
     samples, seen = [], {}
@@ -284,8 +286,10 @@ def _from_rows(rows, root, source):
         if label is None: raise DataError(f"{where} has the label {row['label']!r}: write normal or anomaly, or 0 or 1")
         if row['image'] in seen: raise DataError(f"{where} names {row['image']} like row {seen[row['image']]}: keep one of them")
         seen[row['image']] = number
+        split = _SPLITS.get((row.get('split') or 'test').lower())
+        if split is None: raise DataError(f"{where} has the split {row['split']!r}: write train, validation or test")
         image, mask = _inside(root, row['image'], where), _inside(root, row['mask'], where) if row.get('mask') else None
-        samples.append(Sample(image, mask, label, row.get('category') or _name(root), (row.get('defect') or 'anomaly') if label else 'good', row.get('split') or 'test'))
+        samples.append(Sample(image, mask, label, row.get('category') or _name(root), (row.get('defect') or 'anomaly') if label else 'good', split))
     if not samples: raise DataError(f"{source} lists no image: add a row for each")
     return samples
 

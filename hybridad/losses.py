@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor, nn
 
-from .config import LOSS_WEIGHTS
+from .config import LOSS_WEIGHTS, LossWeights
 from .errors import ConfigError, HybridadError
 
 # %% ../nbs/30_losses.ipynb #9716d6bc
@@ -105,20 +105,6 @@ def consistency_loss(
     energy = (p ** 2 + q ** 2).sum((1, 2))
     return (((p - q) ** 2).sum((1, 2)) / (energy + smooth)).mean()
 
-# %% ../nbs/30_losses.ipynb #42fdbfaa
-def _weights(
-    weights: dict | None,  # {term: weight}, laid over the defaults
-) -> dict:  # a weight for each of the six terms
-    "Checked weights of the six terms."
-    for name, w in (weights or {}).items():
-        if name not in LOSS_WEIGHTS:
-            raise ConfigError(f'There is no loss term {name!r}; the terms are {", ".join(LOSS_WEIGHTS)}.')
-        if not isinstance(w, (int, float)) or not isfinite(w) or w < 0:
-            raise ConfigError(f'The weight of loss term {name!r} is {w!r}; pass a finite number, 0 to switch it off.')
-    merged = LOSS_WEIGHTS | {k: float(w) for k, w in (weights or {}).items()}
-    if not any(merged.values()): raise ConfigError('Every loss weight is 0; give at least one term a positive weight.')
-    return merged
-
 # %% ../nbs/30_losses.ipynb #d2d94bc6
 def _need(
     given: dict,  # outputs of the detector, or targets
@@ -169,7 +155,8 @@ class CrossAttentionLoss(nn.Module):
         weights: dict | None = None,  # {term: weight} laid over the defaults; 0 switches a term off
     ):
         super().__init__()
-        self.weights = _weights(weights)
+        self.weights = dict(LossWeights(weights or {}))
+        if not any(self.weights.values()): raise ConfigError('Every loss weight is 0; give at least one term a positive weight.')
 
     def forward(
         self,

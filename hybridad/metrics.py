@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PIXEL_METRICS', 'checked_map', 'region_weights', 'stretched_area', 'undefined', 'figures', 'pixel_metrics',
            'legacy_reason', 'pro_curve', 'image_metrics', 'mean_metrics', 'to_json_value', 'anomaly_metrics',
-           'f1_threshold', 'rate_threshold', 'to_unit']
+           'f1_threshold', 'rate_threshold']
 
 # %% ../nbs/40_metrics.ipynb #3e43867b
 from math import isfinite, nan
@@ -274,14 +274,6 @@ def rate_threshold(
 ):  # float: flag from here up; nan without a normal one
     "The lowest threshold that flags at most `rate` of the normal scores."
     if not 0 <= rate < 1: raise HybridadError(f'rate={rate} must lie in [0, 1): 0.01 flags at most one normal image in a hundred.')
-    normal = np.sort(np.asarray(scores, np.float64).ravel()[np.asarray(labels).ravel() == 0])[::-1]
-    return float(np.nextafter(normal[int(rate*len(normal))], np.inf)) if len(normal) else nan
-
-def to_unit(
-    scores,  # raw scores or maps
-    low: float,  # becomes 0: say, the lowest score of a validation set
-    high: float,  # becomes 1
-):  # array in [0,1], clipped
-    "Scores on a common scale for display; metrics and files keep the raw ones."
-    if not low < high: raise HybridadError(f'low={low} must be below high={high}; take both from a validation set.')
-    return np.clip((np.asarray(scores) - low) / (high - low), 0, 1)
+    scores = np.asarray(scores); scores = scores if np.issubdtype(scores.dtype, np.floating) else scores.astype(np.float64)
+    normal = np.sort(scores.ravel()[np.asarray(labels).ravel() == 0])[::-1]
+    return float(np.nextafter(normal[int(rate*len(normal))], scores.dtype.type(np.inf))) if len(normal) else nan  # the next number of their own type: scores are compared in it

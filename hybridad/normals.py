@@ -44,7 +44,7 @@ class NormalReference:
         detector: HybridAnomalyDetector,
         images, # (K, 3, H, W) in [-1, 1], all of them normal
         limit: int=16384, # rows of the bank; of more, a fixed random part of each picture is kept
-        judged: int=64, # pictures that are compared with the others, spread over all
+        judged: int=64, # photographs that are compared with the others, spread over all
         layer: str|None=None, # whose queries are compared; None: the first that the UNet runs
         weight: float=1., # of the evidence beside the prompts
         photo: list|None=None, # which photograph each image is a part of; None: each is one of its own
@@ -54,24 +54,24 @@ class NormalReference:
         first, hashes = distinct(images); images = images[first]
         self.photo = [photo[i] for i in first] if photo else list(range(len(first))) # parts of one photograph overlap: they cannot vouch for each other
         self.layer, self.size, self.count = next(iter(select_layers(detector.backbone.unet, layer and [layer]))), (detector.pipeline.map_size,)*2, len(set(self.photo))
-        self.weight, judged = weight, min(judged, len(images))
+        photos = sorted(set(self.photo)); judged = min(judged, len(photos)); picked = {photos[i*len(photos)//judged] for i in range(judged)}
+        self.weight, mine = weight, [i for i, p in enumerate(self.photo) if p in picked]
         self.hash = hashlib.sha256(json.dumps([hashes, self.layer, limit, judged, weight, self.photo]).encode()).hexdigest()[:16]
         detector.pipeline.also, detector.normals = (self.layer,), None
-        with torch.no_grad(): self._calibrate(detector, *self._collect(detector, images, limit, {i*len(images)//judged for i in range(judged)}))
+        with torch.no_grad():
+            text = detector.text(); self._fill(detector, images, limit, text)
+            self._calibrate(detector, images[mine], [self.photo[i] for i in mine], text)
 
-    def _collect(self, detector, images, limit, judged): # (views) of (judged, h, w, C) features, (views) of (judged, S, S) prompt maps, their photographs
-        "Fill a bank for each scale, a few pictures at a time, and keep what calibration needs."
-        text, views, rows, kept, maps = detector.text(), detector.config.model.views, {}, [[] for _ in VIEWS], [[] for _ in VIEWS]
+    def _fill(self, detector, images, limit, text):
+        "A bank for each scale, a few pictures at a time."
+        rows = {}
         for first in range(0, len(images), 8):
-            mine = [i - first for i in sorted(judged) if first <= i < first + 8]
             for v, scale in product(range(len(VIEWS)), sorted(set(detector.scales))):
-                q = detector.queries(detector.seen(images[first:first + 8], v, scale), text); f = self.features(q); cells = f.flatten(1, 2)
+                f = self.features(detector.queries(detector.seen(images[first:first + 8], v, scale), text)); cells = f.flatten(1, 2)
                 chosen = torch.randperm(cells.shape[1], generator=torch.Generator().manual_seed(v))[:max(1, limit//(len(images)*len(VIEWS)))].to(f.device)
                 rows.setdefault(f.shape[1:3], []).extend((first + j, v, c) for j, c in enumerate(cells[:, chosen]))
-                if v < views and scale == detector.scales[v % len(detector.scales)]: kept[v].append(f[mine]); maps[v].append(log_ratio(detector.read(q, text))[mine])
         self.bank = {grid: torch.cat([c for *_, c in r]) for grid, r in rows.items()}
         self.owner = {grid: torch.tensor([self.photo[i] if self.count > 1 else v for i, v, c in r for _ in c], device=images.device) for grid, r in rows.items()}
-        return [torch.cat(k) for k in kept[:views]], [torch.cat(m) for m in maps[:views]], [self.photo[i] for i in sorted(judged)]
 
     def features(self, queries): # list over draws -> (B, h, w, C) of unit length
         "Mean over draws of the first layer's queries; for exact they are equal for every prompt."
@@ -85,10 +85,14 @@ class NormalReference:
         if grid not in self.bank: raise ConfigError(f'the normal pictures were seen at {" and ".join("x".join(map(str, g)) for g in self.bank)} cells, these at {grid[0]}x{grid[1]}: give both at one size')
         return (nearest(features, self.bank[grid], *([self.owner[grid], leave_out] if len(leave_out) else [])) + 1e-3).log()
 
-    def _calibrate(self, detector, features, prompts, judged):
+    def _calibrate(self, detector, images, photo, text):
         "Distances of the normal pictures among themselves, and the thresholds that follow."
-        views = range(len(features))
-        among = [self.distance(features[v], judged if self.count > 1 else [v]) for v in views]
+        views = range(detector.config.model.views); among, prompts = [[] for _ in views], [[] for _ in views]
+        for first in range(0, len(images), 8):
+            for v in views:
+                q = detector.queries(detector.seen(images[first:first + 8], v), text); f = self.features(q)
+                among[v].append(self.distance(f, photo[first:first + 8] if self.count > 1 else [v]*len(f))); prompts[v].append(log_ratio(detector.read(q, text)))
+        among, prompts = [torch.cat(a) for a in among], [torch.cat(p) for p in prompts]
         self.typical = {d.shape[1:]: (d.mean(), d.std().clamp(min=.1)) for d in reversed(among)} # in log units; symmetric pictures differ by nothing
         self.scale = prompts[0].std().clamp(min=1e-6)
         fused = over_views(lambda v: prompts[v] + self.evidence(among[v]), views)

@@ -17,7 +17,7 @@ import torch
 from .attention import QueryRecorder, SelfRecorder, read_maps, select_layers, sharpen
 from .backbone import Backbone
 from .data import read_json
-from .errors import BackboneError, ConfigError
+from .errors import BackboneError, CheckpointError, ConfigError
 
 # %% ../nbs/12_pipeline.ipynb #ef562eee
 READOUTS = ('replay', 'exact', 'joint')
@@ -131,7 +131,8 @@ class QueryCache:
         kept = read_json(self.folder/'cache.json')
         if other := [k for k, v in self.settings.items() if kept.get(k) != v]:
             raise ConfigError(f"{self.folder} holds queries made with other settings ({', '.join(other)}): remove it, or choose another folder")
-        self.stores = [{n: np.load(self.folder/f'{d}_{i}.npy', mmap_mode='r') for i, n in enumerate(kept['layers'])} for d in range(kept['draws'])]
+        try: self.stores = [{n: np.load(self.folder/f'{d}_{i}.npy', mmap_mode='r') for i, n in enumerate(kept['layers'])} for d in range(kept['draws'])]
+        except (OSError, ValueError, EOFError) as error: raise CheckpointError(f'{self.folder} is damaged ({error}): remove it, the queries are computed again') from None
 
     @torch.no_grad()
     def write(self,
@@ -168,6 +169,7 @@ class QueryCache:
                     if not (q := q.half()).isfinite().all(): raise BackboneError(f'queries of layer {n} do not fit half precision: leave this layer out')
                     file[at:at + len(z)] = q.cpu().numpy()
             at += len(z)
+        for file in chain(*stores): file.flush()
         if at != count: raise ConfigError(f'{at} images came, {count} were announced: give their number as count')
 
     def __len__(self): return len(next(iter(self.stores[0].values()))) if self.stores else 0

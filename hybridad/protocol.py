@@ -12,14 +12,13 @@ from pathlib import Path
 import numpy as np
 from tabulate import tabulate
 
-from .data import write_atomic
+from .data import fingerprint, read_json, write_atomic
 from .detector import HybridAnomalyDetector
-from .data import read_json
 from .errors import ConfigError
-from .evaluation import HEADLINE, Truth, WordsDetector, contrast_floor, refuse_seen, summarise, write_json
+from .evaluation import HEADLINE, Truth, WordsDetector, contrast_floor, summarise, write_json
 from .layouts import published_set
 from .reports import read_results, score_in_parts
-from .training import fit
+from .training import digests, fit, lasting
 
 # %% ../nbs/61b_protocol.ipynb #8c33be20
 SOURCES = dict(
@@ -89,19 +88,20 @@ def protocol(
     "The cross-dataset protocol: prompts learned on one set, figures on others, over seeds."
     out = Path(out)
     if not tests: raise ConfigError('there is no test set: name at least one with --test')
-    asked = dict(config=config.to_dict(), seeds=list(seeds), train=len(train), tests={k: len(v) for k, v in tests.items()})
+    known = set(digests(train))
+    if both := next((s.image for v in tests.values() for s, d in zip(v, digests(v)) if d in known), None): raise ConfigError(f'{both} is learned on, too: its score would say nothing of new images, leave it out of one of the two')
+    backbone = HybridAnomalyDetector(config).backbone
+    asked = dict(config=lasting(config.to_dict()), backbone_hash=backbone.hash, seeds=list(seeds), images=dict(train=len(train), **{k: len(v) for k, v in tests.items()}), data=dict(train=fingerprint(train), **{k: fingerprint(v) for k, v in tests.items()}))
     if (out/'asked.json').exists() and read_json(out/'asked.json') != json.loads(json.dumps(asked)):
         raise ConfigError(f'{out} was begun with other sets or settings, see {out}/asked.json: continue with those, or choose another --out')
     write_json(out/'asked.json', asked)
     told = {name: dict(seeds=[], images=len(samples)) for name, samples in tests.items()}
     truths = {name: Truth(samples, config.data.eval_size, config.data.num_workers, progress) for name, samples in tests.items()}
-    backbone = HybridAnomalyDetector(config).backbone
     for number, seed in enumerate(seeds):
         one = copy.deepcopy(config); one.model.seed = seed
         folder = out/f'seed{seed}'
         detector = _learned(train, one, backbone, folder/'learned', progress)
         blank = None if number else _learned(train, one, backbone.reinitialised(seed), folder/'random_backbone', progress)
-        for name, samples in tests.items(): refuse_seen(folder/'learned'/'best.safetensors', samples)
         for name, samples in tests.items():
             scored = dict(learned=detector) | ({} if number else dict(words=WordsDetector(one, detector.backbone)))
             results = _scored(name, scored, samples, truths[name], folder, progress)

@@ -143,15 +143,15 @@ def patches(
     return sorted(found, key=lambda f: -f[3])
 
 def found_regions(
-    score, # (H,W) raw map
-    threshold: float|None, # flag from here up; None or nan = unknown, no regions
+    heat, # (H,W) raw map
+    threshold: float|None, # cells from here up are marked; None or nan = unknown, no regions
     size=None, # (width, height) of the image file in px; None = as the map
-) -> list: # of dicts x, y, width, height, area in px of the file and peak, highest peak first
-    "The connected regions of a map above a threshold."
+) -> list: # of {box: [left, top, right, bottom] px, area: px, peak: highest value}, strongest first
+    "The connected patches of a map, in pixels of the file."
     if threshold is None or not math.isfinite(threshold): return []
-    sx, sy = (1, 1) if size is None else (size[0]/score.shape[1], size[1]/score.shape[0])
-    return [dict(x=round(c.start*sx), y=round(r.start*sy), width=round((c.stop - c.start)*sx), height=round((r.stop - r.start)*sy), area=round(cells*sx*sy), peak=peak)
-            for r, c, cells, peak in patches(score, threshold)]
+    sx, sy = (1, 1) if size is None else (size[0]/heat.shape[1], size[1]/heat.shape[0])
+    return [dict(box=[math.floor(xs.start*sx), math.floor(ys.start*sy), math.ceil(xs.stop*sx), math.ceil(ys.stop*sy)],
+                 area=max(1, round(cells*sx*sy)), peak=round(peak, 4)) for ys, xs, cells, peak in patches(heat, threshold)]
 
 def image_rows(
     truth: Truth,
@@ -205,7 +205,7 @@ def read_results(
     path = Path(run)/'metrics.json' if Path(run).is_dir() else Path(run)
     try: told = json.loads(path.read_text(encoding='utf-8'))
     except (OSError, ValueError) as err: raise DataError(f'cannot read the figures in {path}: {err}, give the folder of a finished run') from None
-    told = told.get('held_out', told)
+    told = told.get('held_out', told) if isinstance(told, dict) else {}
     if not told.get('mean') or not told.get('categories'): raise DataError(f'{path} holds no figures of an evaluation: give the folder of a run of hybridad_test')
     return Results(told)
 

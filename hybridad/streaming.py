@@ -99,7 +99,7 @@ class PixelStream:
         missing = undefined(PIXEL_METRICS, int(good.sum()), int(defect.sum()), 'pixel')
         if missing: return missing | {'error': {}}
         found = figures(cuts_of_counts(good, defect, weight), good.sum(), defect.sum(), self.limit)
-        edges, rest = key_values(c['bins']), lambda x: np.append(np.cumsum(x)/x.sum(), 0.)[::-1]
+        edges, rest = key_values(c['bins']), lambda x: np.append(np.cumsum(x)[::-1]/x.sum(), 0.)
         share = lambda x: lambda cut: rest(x)[np.searchsorted(edges, cut, 'right')]
         found['aupro_anomalyclip'] = stretched_area(self.low, self.high, share(good), share(weight), self.limit)
         return found | {'reasons': legacy_reason(found), 'error': error_bounds(good, defect, weight, self.limit)}
@@ -134,6 +134,7 @@ def bootstrap_intervals(
     bins: int=4096,  # in which pixels are counted
 ) -> dict:  # {metric: (low, high)}, nan where a class is missing; image_ and pixel_ names as in `anomaly_metrics`
     "Percentile intervals of the figures over images drawn with replacement within their class."
+    if n < 1: raise HybridadError(f'n={n} is out of range: draw at least once, 1000 is usual.')
     if not 0 < level < 1: raise HybridadError(f'level={level} must lie in (0, 1): 0.95 is the usual value.')
     labels, rng = np.asarray(labels), np.random.default_rng(seed)
     names = ['image_auroc', 'image_ap', 'image_f1max'] + (['pixel_auroc', 'pixel_ap', 'pixel_f1max', 'aupro'] if maps is not None else [])
