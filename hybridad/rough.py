@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PHOTOS', 'KEPT_OBJECTS', 'SURFACES', 'SURFACE_NAMES', 'KEPT', 'ROUGH_DEFECTS', 'NEW', 'OLD', 'rolled_sheet',
-           'dead_leaves', 'wavelets', 'snapshot', 'quilted', 'tray', 'blotch', 'streak', 'chip', 'damage',
+           'dead_leaves', 'wavelets', 'snapshot', 'quilted', 'tray', 'framed', 'blotch', 'streak', 'chip', 'damage',
            'rough_camera', 'Invisible', 'rough_picture', 'write_rough']
 
 # %% ../nbs/03a_rough.ipynb #06dc4554
@@ -103,6 +103,21 @@ def tray(rng, size):
 
 SURFACES = {f.__name__: f for f in (rolled_sheet, dead_leaves, wavelets, snapshot, quilted, tray)}
 SURFACE_NAMES, KEPT = list(SURFACES), [c for c in CATEGORIES if c not in HELD_OUT_CATEGORIES]
+
+# %% ../nbs/03a_rough.ipynb #8ba57de5
+def framed(rng, image, region):
+    "The surface as a part whose own edges are in view on some sides: a strip of what lies behind, light or shadow along it."
+    size = len(image); y, x = grid_of(size); turn, wave = rng.normal(0, .015), rng.uniform(0, .6)*noise(rng, size, 2, 64, 12)
+    u, v = x + turn*(y - UNIT/2) + wave, y - turn*(x - UNIT/2) + wave
+    depth = np.full((size, size), np.inf, np.float32)
+    for d in (u, UNIT - u, v, UNIT - v):
+        if rng.random() < .5: depth = np.minimum(depth, d - rng.uniform(-1, 12))
+    soft, reach, light = rng.uniform(.7, 3), log_uniform(rng, 1, 10), rng.uniform(-.5, .5)*(rng.random() < .7)
+    tone = colour(rng, (0, .25), .2) if rng.random() < .6 else colour(rng, (.25, 1), .3)
+    behind = tone*(1 + rng.uniform(0, .1)*noise(rng, size, rng.uniform(.3, 1.5)))[..., None]
+    inside = np.clip(depth/soft + .5, 0, 1).astype(np.float32)
+    shaded = image*(1 + light*np.exp(-np.clip(depth, 0, None)/reach))[..., None]
+    return np.clip(blend(behind, shaded, inside), 0, 1).astype(np.float32), region & (inside > .5)
 
 # %% ../nbs/03a_rough.ipynb #9c0143b3
 def _toned(rng, image, alpha):
@@ -210,6 +225,7 @@ def rough_picture(
 def _rough(rng, size, category, kind):
     "One scene, lit and shot."
     image, region = _scene(rng, size, category)
+    if region.all() and rng.random() < .5: image, region = framed(rng, image, region)
     clean, distractors = add_distractors(rng, image, region)
     if kind is None: kind = 'good' if rng.random() < NORMAL_SHARE else NEW[rng.integers(len(NEW))] if rng.random() < .5 else OLD[rng.integers(len(OLD))]
     if kind == 'good': said, (broken, mask, contrast) = kind, (clean, np.zeros((size, size), bool), 0.)
