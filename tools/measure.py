@@ -156,7 +156,7 @@ def measure_ablation():
     command = [sys.executable, '-c', 'import sys; from hybridad.cli import hybridad_ablation; sys.exit(hybridad_ablation(sys.argv[1:]))', '--out', str(out), '--only']
     halves = [subprocess.Popen(command + names[i::2], env=os.environ | dict(OMP_NUM_THREADS='1')) for i in range(2)]
     if any([h.wait() for h in halves]) or hybridad_ablation(['--out', str(out)]): raise SystemExit('the ablation failed')
-    for ending in ('csv', 'png'): shutil.copy(out/f'ablation.{ending}', RESULTS/f'ablation.{ending}')
+    shutil.copy(out/'ablation.png', RESULTS/'ablation.png'); (RESULTS/'ablation.csv').write_text((out/'ablation.csv').read_text().replace(str(out), 'runs/ablation'))
     runs = [json.loads(f.read_text())['seconds'] for f in (out/'cache').glob('*.json')]
     write_json(RESULTS/'ablation.json', dict(runs=len(runs), seconds_of_runs=round(sum(runs)), seconds_now=round(time.perf_counter() - begun), processes=2, backbone_hash=backbone.hash, **about('python tools/measure.py ablation')))
 
