@@ -134,7 +134,7 @@ def test_thresholds_are_stored_and_turned_into_decisions(place, capsys):
     assert all(r['decision'] == ('anomalous' if float(r['score']) >= cut['image'] else 'normal') for r in rows)
     assert [r['path'].endswith('good/000.png') for r in rows if r['unlike']] == [True] and 'unlike those the threshold' in said
     boxes = [b for r in rows for b in json.loads(r['regions'])]
-    assert all(0 <= b['x'] < 40 and 0 <= b['y'] < 30 and b['peak'] >= cut['pixel'] and b['area'] <= 1200 for b in boxes)
+    assert all(0 <= b['box'][0] < b['box'][2] <= 40 and 0 <= b['box'][1] < b['box'][3] <= 30 and b['peak'] >= cut['pixel'] - 1e-4 and b['area'] <= 1200 for b in boxes)
     figures = json.loads((place/'decided'/'metrics.json').read_text())
     low, high = figures['intervals']['image_auroc']
     assert 0 <= low <= high <= 1
