@@ -21,7 +21,7 @@ prepare: $(READY)   # after editing notebooks: clean them, regenerate hybridad/ 
 	$(BIN)/python tools/readme.py
 
 outputs: $(READY)   # run every notebook and keep what it shows, then `make prepare`
-	cd nbs && TQDM_DISABLE=1 HF_HUB_OFFLINE=1 $(BIN)/jupyter nbconvert --to notebook --execute --inplace [0-9]*.ipynb guides/*.ipynb index.ipynb
+	$(BIN)/python tools/outputs.py
 
 proof: $(READY)     # hours: kills, 20,000 hostile files, bad inputs, 20,000 pictures, two processes, the benchmark, the ablation; writes into results/
 	$(BIN)/python proof/bad_inputs.py
