@@ -9,7 +9,7 @@ __all__ = ['Look', 'Told', 'token_maps', 'suspicion', 'mosaic', 'place_attention
            'detail_view', 'CompareExplorer']
 
 # %% ../nbs/71_explore.ipynb #b5c7ec15
-import html
+import gc, html
 from functools import partial
 from io import BytesIO
 
@@ -288,6 +288,7 @@ class Explorer(widgets.VBox):
         super().__init__([*rows, self.message, widgets.HBox([*beside, self.shown])])
         for control in controls.values(): control.observe(self.refresh, 'value')
         self.refresh()
+        if not gc.get_freeze_count(): gc.collect(); gc.freeze()  # the libraries stay: looking through them for garbage stops a slider for half a second
 
     def draw(self, **value): raise NotImplementedError(f'{type(self).__name__} draws nothing: give it a draw method')
 
