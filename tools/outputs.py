@@ -34,7 +34,7 @@ def kept(output, limit): # dict or None
 def store(path):
     "Run one notebook in its folder and write it back."
     subprocess.run([sys.executable, '-m', 'jupyter', 'nbconvert', '--to', 'notebook', '--execute', '--inplace', str(path)], check=True, env=os.environ | dict(TQDM_DISABLE='1', HF_HUB_OFFLINE='1'))
-    for limit in (59_000, 45_000, 35_000, 25_000): # bytes of a picture, until the notebook stays below 300 kB
+    for limit in (59_000, 45_000, 35_000, 25_000, 20_000): # bytes of a picture, until the notebook stays below 300 kB
         book = json.loads(path.read_text()); book['metadata'].pop('widgets', None)
         for cell in book['cells']:
             if cell['cell_type'] == 'code': cell.update(execution_count=None, outputs=[o for o in (kept(o, limit) for o in cell['outputs']) if o])
