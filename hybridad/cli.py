@@ -362,7 +362,7 @@ def _complete(out, a):
 
 def _decided(rows, thresholds):
     "What the thresholds say of the images, in a sentence or two."
-    if not any(r['decision'] for r in rows): return '\nno decisions: ' + ('one normal picture sets no threshold, give at least two' if 'rule' in thresholds and isinstance(thresholds['image'], dict) else 'the checkpoint holds no threshold, find one with --calibrate on a validation part')
+    if not any(r['decision'] for r in rows): return '\nno decisions: ' + ('one normal picture sets no threshold, give at least two' if isinstance(thresholds.get('image'), dict) else 'the checkpoint holds no threshold, find one with --calibrate on a validation part')
     wrong, odd = sum((r['decision'] == 'anomalous') != r['label'] for r in rows), [r['path'] for r in rows if r['unlike']]
     told = f"\n{sum(r['decision'] == 'anomalous' for r in rows)} of {len(rows)} images called anomalous, {wrong} wrongly or missed, at the stored threshold ({thresholds.get('rule', 'one flawless validation image in ten exceeds it')}), see images.csv"
     return told + (f'\nwarning: {len(odd)} pictures are unlike those the threshold was found on, such as {odd[0]}: do not trust their decisions' if odd else '')
