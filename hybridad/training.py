@@ -187,7 +187,7 @@ class Step:
         few = [p for n, p in named if n in ('layer_logits', 'log_temperature', 'image_offset')]
         many = [p for n, p in named if all(p is not q for q in few)]
         # eps: gradients below it are rounding, which two processes round differently and Adam would blow up to full steps
-        self.optimizer = torch.optim.AdamW([dict(params=many), dict(params=few, lr=10*t.learning_rate, weight_decay=0.)], t.learning_rate, weight_decay=t.weight_decay, eps=1e-6)
+        self.optimizer = torch.optim.AdamW([dict(params=many), dict(params=few, lr=10*t.learning_rate, weight_decay=0.)], t.learning_rate, weight_decay=t.weight_decay, eps=1e-5)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._rate)
 
     def _rate(self, step):
