@@ -164,7 +164,6 @@ class HybridAnomalyDetector(nn.Module):
     def outputs(self, masses):
         "The output keys of the project from log masses (B, 2, S, S)."
         logits = log_ratio(masses)
-        if self.normals: logits = logits - self.normals.usual
         scaled = logits/self.log_temperature.exp()
         similarity = torch.stack([torch.zeros_like(scaled), scaled], 1).softmax(1)
         pooled = pool_logits(scaled, self.config.model.score, self.config.model.top_fraction) + self.image_offset

@@ -33,9 +33,9 @@ def nearest(
     return torch.stack(found).unflatten(1, features.shape[1:3])
 
 def whitening(cells): # (M, C) -> mean (C,), (C, C) that makes them uncorrelated
-    "What varies most among normal cells counts least: the metric of Mahalanobis. The weakest directions are held at 1 % of the mean variance."
+    "What varies most among normal cells counts least: the metric of Mahalanobis, its covariance shrunk half-way to a sphere as a few pictures tell little."
     mean = cells.mean(0); variances, directions = torch.linalg.eigh((cells - mean).T @ (cells - mean)/len(cells))
-    return mean, directions/(variances.clamp(min=0) + .01*variances.mean() + 1e-12).sqrt() @ directions.T
+    return mean, directions/((variances.clamp(min=0) + variances.mean())/2 + 1e-12).sqrt() @ directions.T
 
 def with_neighbours(features): # (B, h, w, C): mean of each cell and the eight around it
     return F.avg_pool2d(F.pad(features.permute(0, 3, 1, 2), (1, 1, 1, 1), mode='replicate'), 3, 1).permute(0, 2, 3, 1)
@@ -98,11 +98,6 @@ class NormalReference:
         squared = nearest(self._white(features, grid), self.bank[grid], *([self.owner[grid], leave_out] if len(leave_out) else []))
         return (squared/features.shape[-1] + 1e-3).log()
 
-    def _usual(self, maps, counted): # (N, S, S) and (N,) bool -> (S, S)
-        "Where prompts fire on normal pictures, beyond their mean; one flat picture more keeps a few from saying too much."
-        fires = smooth(maps[counted], 1.).sum(0)/(counted.sum() + 1)
-        return fires - fires.mean()
-
     def _calibrate(self, detector, images, photo, text):
         "Distances of the normal pictures among themselves, and the thresholds that follow."
         views = range(detector.config.model.views); among, prompts = [[] for _ in views], [[] for _ in views]
@@ -112,10 +107,8 @@ class NormalReference:
                 among[v].append(self.distance(f, photo[first:first + 8] if self.count > 1 else [v]*len(f))); prompts[v].append(log_ratio(detector.read(q, text)))
         among, prompts = [torch.cat(a) for a in among], [torch.cat(p) for p in prompts]
         self.typical = {d.shape[1:]: (d.mean(), d.std().clamp(min=.1)) for d in reversed(among)} # in log units; symmetric pictures differ by nothing
-        plain, photo = over_views(lambda v: prompts[v], views), torch.tensor(photo, device=images.device)
-        others = torch.stack([self._usual(plain, photo != p) for p in photo])
-        self.usual, self.scale = self._usual(plain, photo > -1), (prompts[0] - others).std().clamp(min=1e-6)
-        fused = over_views(lambda v: prompts[v] + self.evidence(among[v]), views) - others
+        self.scale = prompts[0].std().clamp(min=1e-6)
+        fused = over_views(lambda v: prompts[v] + self.evidence(among[v]), views)
         out = detector.outputs(torch.stack([torch.zeros_like(fused), fused], 1))
         scores, maps = out['image_logits'].diff(dim=1)[:, 0].cpu().double(), smooth(fused, detector.config.model.smoothing).cpu().flatten()
         self.thresholds = dict(image=scores.max().item() + 1e-6, pixel=maps.kthvalue(max(1, round(.999*len(maps)))).values.item()) if self.count > 1 else {} # beside its mirror images a single picture is too much like itself to say where normal ends

@@ -40,7 +40,7 @@ def validation_sets(): # {name: list of Sample}
     return dict(auxiliary=test(clean), rough=[replace(s, category='rough') for s in test(rough)]) | (dict(steel_strip=[s for s in read_dataset(steel) if s.split == 'test'][::3]) if steel.is_dir() else {})
 
 def between(source, earlier, share): # folder of a backbone
-    "Weights between two sittings of one run (Wortsman et al. 2022, model soups)."
+    "Weights between those of a sitting and earlier ones (Wortsman et al. 2022, model soups)."
     folder = RUNS/'averaged'
     if folder.exists(): shutil.rmtree(folder)
     shutil.copytree(source, folder)
@@ -102,7 +102,7 @@ BEGUN = """
 It began with the weights of an earlier sitting: `{command}`, {hours:.1f} hours, losses {terms}, another {pictures:,} pictures from seed {seed}.
 """
 AVERAGED = """
-What is shipped lies between the last two sittings, as they ended: {share:.0%} of the earlier weights, as the validation pictures chose.
+What is shipped lies between the weights shipped before and those of the last sitting as it ended: {share:.0%} of the earlier weights, as the validation pictures chose.
 """
 
 def hours_of(log):
