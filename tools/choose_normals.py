@@ -1,8 +1,8 @@
 """What a few normal pictures should say, and how much it should count: python tools/choose_normals.py
 
-Draws production lines (one design of every second auxiliary category and surface, under one camera: objects and framed parts lie in one place, bare
-surfaces are seen at others), reads them in one view with the prompts that come with the package and eight normal pictures, leaves out one part of
-the reference after the other, and writes results/normals_choice.json. No photograph takes part."""
+Draws production lines under one camera each (of every third auxiliary category and surface: objects and framed parts lie in one place, bare surfaces
+are seen at others), once with parts of one design and once with a design for each part. Reads them in one view with the prompts that come with the
+package and eight normal pictures, leaves out one part of the reference after the other, and writes results/normals_choice.json. No photograph takes part."""
 from contextlib import ExitStack
 from unittest.mock import patch
 
@@ -22,15 +22,17 @@ from hybridad.training import KeptInputs, read_kept
 from measure import RESULTS, RUNS, about, short
 
 SIZE, NORMALS, TESTS = 128, 8, 15
-LINES = [*((n, False) for n in [*KEPT, *SURFACES][::2]), *((n, True) for n in [*SURFACES][::2])] # name, its own edges in view
+LINES = [*((n, False) for n in [*KEPT, *SURFACES][::3]), *((n, True) for n in [*SURFACES][::3])] # name, its own edges in view
 
-def shots(name, edges, number, seed=0): # yields part, kind, (S, S, 3) uint8, (S, S) bool
+def shots(name, edges, differ, number, seed=0): # yields part, kind, (S, S, 3) uint8, (S, S) bool
     "One line: eight normal pictures, then fifteen of which nine have a defect; exposure varies by 5, 20 or 50 %."
     large = SIZE + 16 if name in OBJECTS else 2*SIZE
     design = np.random.default_rng([seed, number]); scene, everywhere = _scene(design, large, name)
     camera, frame, spread = int(design.integers(2**31)), int(design.integers(2**31)), design.choice([.05, .2, .5])
     for i in range(NORMALS + TESTS):
-        rng = np.random.default_rng([seed, number, i]); y, x = rng.integers(0, large - SIZE + 1, 2); at = np.s_[y:y + SIZE, x:x + SIZE]
+        rng = np.random.default_rng([seed, number, i])
+        if differ: scene, everywhere = _scene(rng, large, name)
+        y, x = rng.integers(0, large - SIZE + 1, 2); at = np.s_[y:y + SIZE, x:x + SIZE]
         image, region, mask, kind = scene[at], everywhere[at], np.zeros((SIZE, SIZE), bool), 'good'
         if edges: image, region = framed(np.random.default_rng(frame), image, region)
         if i >= NORMALS and i % 5 >= 2:
@@ -38,43 +40,44 @@ def shots(name, edges, number, seed=0): # yields part, kind, (S, S, 3) uint8, (S
         shot = rough_camera(np.random.default_rng(camera), image)(np.clip(image*rng.uniform(1 - spread, 1 + spread), 0, 1))
         yield 'test' if i >= NORMALS else 'train', kind, np.clip(shot + rng.normal(0, 2, (SIZE, SIZE, 1)), 0, 255).astype(np.uint8), mask
 
-def lines():
+def lines(differ):
     "The folder of all lines in MVTec layout."
-    root = RUNS/'lines'
+    root = RUNS/('lines_that_differ' if differ else 'lines')
     for number, (name, edges) in enumerate([] if root.exists() else LINES):
-        for i, (part, kind, image, mask) in enumerate(shots(name, edges, number)):
+        for i, (part, kind, image, mask) in enumerate(shots(name, edges, differ, number)):
             for folder, pixels in ((f'{part}/{kind}', image), (f'ground_truth/{kind}', (mask*255).astype(np.uint8))):
                 if folder == 'ground_truth/good': continue
                 at = root/(name + '_framed'*edges)/folder; at.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(pixels).save(at/f'{i:03d}{"_mask"*folder.startswith("ground")}.png')
-    return root
+    return read_mvtec(root)
 
 CHOICES = { # what is left out of the reference, what it is told
-    'prompts alone': None,
+    'prompts alone': ({}, None),
     'as shipped': ({}, {}),
+    'exposure kept': ({'levelled': lambda d: d}, {}),
     'each cell alone': ({'with_neighbours': lambda f: f}, {}),
     'not whitened': ({'whitening': lambda c: (c.mean(0), torch.eye(c.shape[1])/c.var(0).mean().sqrt())}, {}),
-    **{f'weight {w}': ({}, dict(weight=w)) for w in (.5, 2.)},
+    **{f'weight {w}': ({}, dict(weight=w)) for w in (.25, 1.)},
     **{layer: ({}, dict(layer=layer)) for layer in (f'up_blocks.{at}.transformer_blocks.0.attn2' for at in ('1.attentions.0', '2.attentions.0'))},
 }
 
+def read_lines(detector, every, changed, told): # figures of one choice
+    test = {c: [s for s in every if s.category == c and s.split == 'test'] for c in sorted({s.category for s in every})}; found = []
+    for c, samples in test.items():
+        good = load_normals([s.image for s in every if s.category == c and s.split == 'train'], SIZE)
+        with ExitStack() as changes:
+            for name, new in changed.items(): changes.enter_context(patch.object(normals, name, new))
+            use_normals(detector, None if told is None else good, **told or {})
+            found.append(read_kept(detector, KeptInputs(detector, samples, progress=False), SIZE))
+    return short(summarise(Truth([s for samples in test.values() for s in samples], SIZE), *map(np.concatenate, zip(*found))))
+
 def choose():
-    every, detector, rows = read_mvtec(lines()), load_scorer(device='cpu').detector, []
+    detector, rows = load_scorer(device='cpu').detector, []
     detector.config.model.views, detector.config.model.scales = 1, None
-    test = {c: [s for s in every if s.category == c and s.split == 'test'] for c in sorted({s.category for s in every})}
-    truth = Truth([s for samples in test.values() for s in samples], SIZE)
-    good = {c: load_normals([s.image for s in every if s.category == c and s.split == 'train'], SIZE) for c in test}
     for choice, how in CHOICES.items():
-        found = []
-        for c, samples in test.items():
-            with ExitStack() as changes:
-                changed, told = how or ({}, {})
-                for name, new in changed.items(): changes.enter_context(patch.object(normals, name, new))
-                use_normals(detector, good[c] if how else None, **told)
-                found.append(read_kept(detector, KeptInputs(detector, samples, progress=False), SIZE))
-        rows.append(dict(choice=choice, **short(summarise(truth, *map(np.concatenate, zip(*found))))))
-        print({k: round(v, 3) if isinstance(v, float) else v for k, v in rows[-1].items()}, flush=True)
-    write_json(RESULTS/'normals_choice.json', dict(lines=len(test), normals=NORMALS, choices=rows, **about('python tools/choose_normals.py')))
+        rows.append(dict(choice=choice, alike=read_lines(detector, lines(False), *how), differ=read_lines(detector, lines(True), *how)))
+        print(choice, *({k: round(v, 3) for k, v in rows[-1][n].items()} for n in ('alike', 'differ')), flush=True)
+    write_json(RESULTS/'normals_choice.json', dict(lines=len(LINES), normals=NORMALS, choices=rows, **about('python tools/choose_normals.py')))
 
 if __name__ == '__main__':
     torch.set_num_threads(2)
