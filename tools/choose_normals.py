@@ -2,7 +2,7 @@
 
 Draws production lines under one camera each (of every third auxiliary category and surface: objects and framed parts lie in one place, bare surfaces
 are seen at others), once with parts of one design and once with a design for each part. Reads them in one view with the prompts that come with the
-package and eight normal pictures, leaves out one part of the reference after the other, and writes results/normals_choice.json. No photograph takes part."""
+package and some normal pictures, changes one part of the reference after the other, and writes results/normals_choice.json. No photograph takes part."""
 from contextlib import ExitStack
 from unittest.mock import patch
 
@@ -51,23 +51,25 @@ def lines(differ):
                 Image.fromarray(pixels).save(at/f'{i:03d}{"_mask"*folder.startswith("ground")}.png')
     return read_mvtec(root)
 
-CHOICES = { # what is left out of the reference, what it is told
-    'prompts alone': ({}, None),
-    'as shipped': ({}, {}),
-    'exposure kept': ({'levelled': lambda d: d}, {}),
-    'each cell alone': ({'with_neighbours': lambda f: f}, {}),
-    'not whitened': ({'whitening': lambda c: (c.mean(0), torch.eye(c.shape[1])/c.var(0).mean().sqrt())}, {}),
-    **{f'weight {w}': ({}, dict(weight=w)) for w in (.25, 1.)},
-    **{layer: ({}, dict(layer=layer)) for layer in (f'up_blocks.{at}.transformer_blocks.0.attn2' for at in ('1.attentions.0', '2.attentions.0'))},
+CHOICES = { # what is changed in the reference, what it is told, how many pictures it sees
+    'prompts alone': ({}, {}, 0),
+    'as shipped': ({}, {}, NORMALS),
+    'exposure kept': ({'levelled': lambda d: d}, {}, NORMALS),
+    'each cell alone': ({'with_neighbours': lambda f: f}, {}, NORMALS),
+    'not whitened': ({'whitening': lambda c: (c.mean(0), torch.eye(c.shape[1])/c.var(0).mean().sqrt())}, {}, NORMALS),
+    'weight 1': ({}, dict(weight=1.), NORMALS),
+    'layer up_blocks.2': ({}, dict(layer='up_blocks.2.attentions.0.transformer_blocks.0.attn2'), NORMALS),
+    'as shipped, one picture': ({}, {}, 1),
+    'exposure kept, one picture': ({'levelled': lambda d: d}, {}, 1),
 }
 
-def read_lines(detector, every, changed, told): # figures of one choice
+def read_lines(detector, every, changed, told, count): # figures of one choice
     test = {c: [s for s in every if s.category == c and s.split == 'test'] for c in sorted({s.category for s in every})}; found = []
     for c, samples in test.items():
-        good = load_normals([s.image for s in every if s.category == c and s.split == 'train'], SIZE)
+        good = load_normals([s.image for s in every if s.category == c and s.split == 'train'][:count], SIZE) if count else None
         with ExitStack() as changes:
             for name, new in changed.items(): changes.enter_context(patch.object(normals, name, new))
-            use_normals(detector, None if told is None else good, **told or {})
+            use_normals(detector, good, **told)
             found.append(read_kept(detector, KeptInputs(detector, samples, progress=False), SIZE))
     return short(summarise(Truth([s for samples in test.values() for s in samples], SIZE), *map(np.concatenate, zip(*found))))
 
