@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['NORMAL_WORDS', 'ABNORMAL_WORDS', 'GENERIC', 'KIND_WORDS', 'OPENINGS', 'NEUTRAL', 'NAMES', 'GROUND', 'Recipe',
            'merges_of', 'make_tokenizer', 'caption', 'prompt_pair', 'new_components', 'new_scheduler', 'is_rough',
-           'corpus_picture', 'as_tensor', 'JsonLog', 'gradient_l1', 'autoencoder_loss', 'train_autoencoder',
-           'encode_corpus', 'grounding_loss', 'Corpus', 'DiffusionTrainer', 'train_diffusion', 'export_backbone',
-           'pretrain']
+           'is_doubled', 'corpus_picture', 'as_tensor', 'JsonLog', 'gradient_l1', 'autoencoder_loss',
+           'train_autoencoder', 'encode_corpus', 'grounding_loss', 'Corpus', 'DiffusionTrainer', 'train_diffusion',
+           'export_backbone', 'pretrain']
 
 # %% ../nbs/62_pretraining.ipynb #f7a4e23a
 import io, json, math, os, pickle, shutil, time
@@ -22,6 +22,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
@@ -56,7 +57,8 @@ class Recipe:
     grounded_share: float = .75 # of each batch; the rest is denoised at any timestep
     low_t: int = 30             # grounding happens below this timestep
     ema: float = .999
-    rough: float = 0.         # share of rough pictures in the corpus
+    rough: float = 0.           # share of rough pictures in the corpus
+    doubled: float = 0.         # share of pictures that are a half seen at twice its size, as the second view of a detector sees it
     start: str = ''             # backbone whose weights the run begins with: 'mini' or a folder; '': random weights
     compiled: bool = False      # torch.compile the UNet: needs a C++ compiler, saves a third of a long run
 
@@ -65,7 +67,7 @@ class Recipe:
             if type(getattr(self, f.name)) is not f.type and not (f.type is float and type(getattr(self, f.name)) is int): raise ConfigError(f'recipe {f.name}={getattr(self, f.name)!r} must be {f.type.__name__}')
             if not isinstance(getattr(self, f.name), str) and not 0 <= getattr(self, f.name) < math.inf: raise ConfigError(f'recipe {f.name}={getattr(self, f.name)!r} must be a finite number of at least 0')
         limits = dict(pictures=(10, 10**6), size=(64, 512), length=(20, 77), vae_pictures=(1, 10**6), vae_steps=(1, 10**7), vae_batch=(1, 4096), vae_crop=(16, self.size), steps=(1, 10**7),
-                      crop=(8, self.size//4), batch=(2, 4096), full_batch=(2, 4096), grounded_share=(.1, .9), rough=(0, 1), low_t=(1, 1000), ema=(0, .99999))
+                      crop=(8, self.size//4), batch=(2, 4096), full_batch=(2, 4096), grounded_share=(.1, .9), rough=(0, 1), doubled=(0, 1), low_t=(1, 1000), ema=(0, .99999))
         for name, (low, high) in limits.items():
             if not low <= getattr(self, name) <= high: raise ConfigError(f'recipe {name}={getattr(self, name)!r} is out of range: choose {low} to {high}')
         if self.size % 32 or self.crop % 4 or self.vae_crop % 16: raise ConfigError('a recipe needs size in steps of 32, vae_crop in steps of 16 and crop in steps of 4: the UNet halves latents twice')
@@ -161,23 +163,31 @@ def new_scheduler():
 NAMES = {c: c.replace('_', ' ') for c in CATEGORIES} | {c: dict(rolled_sheet='brushed metal', tray='part').get(c, 'surface') for c in SURFACES} # what captions call a picture
 
 def is_rough(recipe, index): return index*.6180339887 % 1 < recipe.rough # spread evenly, whatever turns the categories take
+def is_doubled(recipe, index): return index*.4142135624 % 1 < recipe.doubled
+
+def _window(rng, mask, side):
+    "A square of the picture, around the defect in most cases."
+    free = len(mask) - side
+    if mask.any() and rng.random() < .85:
+        ys, xs = np.nonzero(mask); j = rng.integers(len(ys))
+        y, x = (int(np.clip(c - rng.integers(side//8, side - side//8), 0, free)) for c in (ys[j], xs[j]))
+    else: y, x = rng.integers(0, free + 1, 2)
+    return np.s_[y:y+side, x:x+side]
+
+def _twice(image): return np.asarray(Image.fromarray(image).resize((2*len(image),)*2, Image.Resampling.BILINEAR))
 
 def corpus_picture(
     recipe: Recipe,
     index: int,
 ): # image, twin (S, S, 3) uint8, mask (S, S) bool, category, kind
     "One training picture; a crop that misses the defect counts as good."
-    size = recipe.size if index % 3 else recipe.size*3//2
+    doubled = is_doubled(recipe, index); size = recipe.size if doubled or index % 3 else recipe.size*3//2
     p = (rough_picture if is_rough(recipe, index) else picture)(recipe.seed, index, size)
     image, twin, mask = p.image, p.twin, p.mask
-    if size > recipe.size:
-        rng, free = np.random.default_rng([recipe.seed, index, 7]), size - recipe.size
-        if mask.any() and rng.random() < .85:
-            ys, xs = np.nonzero(mask); j = rng.integers(len(ys))
-            y, x = (int(np.clip(c - rng.integers(16, recipe.size - 16), 0, free)) for c in (ys[j], xs[j]))
-        else: y, x = rng.integers(0, free + 1, 2)
-        window = np.s_[y:y+recipe.size, x:x+recipe.size]
+    if doubled or size > recipe.size:
+        window = _window(np.random.default_rng([recipe.seed, index, 7]), mask, recipe.size//(1 + doubled))
         image, twin, mask = image[window], twin[window], mask[window]
+    if doubled: image, twin, mask = _twice(image), _twice(twin), mask.repeat(2, 0).repeat(2, 1)
     return image, twin, mask, p.category, p.kind if mask.sum() > 3 else 'good'
 
 def _render(recipe, indices, workers=None):

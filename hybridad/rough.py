@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PHOTOS', 'KEPT_OBJECTS', 'SURFACES', 'SURFACE_NAMES', 'KEPT', 'ROUGH_DEFECTS', 'NEW', 'OLD', 'rolled_sheet',
-           'dead_leaves', 'wavelets', 'snapshot', 'quilted', 'tray', 'framed', 'blotch', 'streak', 'chip', 'damage',
-           'rough_camera', 'Invisible', 'rough_picture', 'write_rough']
+           'dead_leaves', 'wavelets', 'snapshot', 'quilted', 'tray', 'framed', 'blotch', 'streak', 'chip', 'strewn',
+           'hairline', 'damage', 'rough_camera', 'Invisible', 'rough_picture', 'write_rough']
 
 # %% ../nbs/03a_rough.ipynb #06dc4554
 import io
@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 from scipy import fft
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
+from scipy.spatial import cKDTree
 from skimage import data as skimage_data
 from skimage.transform import resize
 
@@ -106,7 +107,7 @@ SURFACE_NAMES, KEPT = list(SURFACES), [c for c in CATEGORIES if c not in HELD_OU
 
 # %% ../nbs/03a_rough.ipynb #8ba57de5
 def framed(rng, image, region):
-    "The surface as a part whose own edges are in view on some sides: a strip of what lies behind, light or shadow along it."
+    "The surface as a part whose own edges are in view on some sides: a strip of what lies behind, light or shadow along it, sometimes a bevel."
     size = len(image); y, x = grid_of(size); turn, wave = rng.normal(0, .015), rng.uniform(0, .6)*noise(rng, size, 2, 64, 12)
     u, v = x + turn*(y - UNIT/2) + wave, y - turn*(x - UNIT/2) + wave
     depth = np.full((size, size), np.inf, np.float32)
@@ -117,6 +118,9 @@ def framed(rng, image, region):
     behind = tone*(1 + rng.uniform(0, .1)*noise(rng, size, rng.uniform(.3, 1.5)))[..., None]
     inside = np.clip(depth/soft + .5, 0, 1).astype(np.float32)
     shaded = image*(1 + light*np.exp(-np.clip(depth, 0, None)/reach))[..., None]
+    if rng.random() < .4: # a bevel: the part's own side, nearly plain and lit in another way
+        side = shaded.mean((0, 1))*rng.uniform(.2, 1.3)*(1 + rng.uniform(0, .1)*noise(rng, size, rng.uniform(.3, 1.5)))[..., None]
+        shaded = blend(shaded, side, np.clip((rng.uniform(1, 9) - depth)/rng.uniform(.5, 2) + .5, 0, 1)*rng.uniform(.5, 1))
     return np.clip(blend(behind, shaded, inside), 0, 1).astype(np.float32), region & (inside > .5)
 
 # %% ../nbs/03a_rough.ipynb #9c0143b3
@@ -150,9 +154,26 @@ def chip(rng, image, centre, radius):
     a = np.clip((radius - d)/rng.uniform(1, 6) + .5, 0, 1)
     return _toned(rng, image, a)
 
+def strewn(rng, image, centre, radius):
+    "Where slow noise rises above a level, the tone changes: pits, scale, crazing, stains in flocks, over an area or everywhere."
+    size = len(image); y, x = grid_of(size); coarse = min(64, max(6, 5*radius))
+    n = noise(rng, size, rng.uniform(.5, 2), coarse, coarse/rng.uniform(2, 6))
+    if rng.random() < .4: n = gaussian_filter1d(n, log_uniform(rng, .3, 2)*coarse*size/UNIT, axis=rng.integers(2), mode='wrap'); n /= n.std() + 1e-9 # drawn out by rolling
+    n = n - (np.hypot(y - centre[0], x - centre[1])/log_uniform(rng, 15, 150))**2
+    return _toned(rng, image, np.clip((n - np.quantile(n, rng.uniform(.82, .985)))*log_uniform(rng, 1, 8) + .5, 0, 1))
+
+def hairline(rng, image, centre, radius):
+    "A crack as fine as a hair that wanders a long way, its width changing along it."
+    size, n, length = len(image), 240, log_uniform(rng, 15, 120); turns = rng.uniform(0, 2*np.pi) + np.cumsum(rng.normal(0, rng.uniform(.03, .16), n))
+    path = np.cumsum(np.stack([np.sin(turns), np.cos(turns)], 1), 0)*length/n; path += centre - path.mean(0)
+    width = rng.uniform(.15, .9)*np.clip(1 + gaussian_filter1d(rng.standard_normal(n), 8, mode='wrap')*rng.uniform(0, 3), .2, 2)*np.clip(8*np.sin(np.linspace(0, np.pi, n)), 0, 1)
+    d, nearest = cKDTree(path).query(np.stack(grid_of(size), -1).reshape(-1, 2), distance_upper_bound=5)
+    alpha = np.clip((np.append(width, -9)[nearest] - d).reshape(size, size)*size/UNIT + .5, 0, 1)
+    return blend(image, colour(rng, (0, .35), .3) if rng.random() < .8 else colour(rng, (.7, 1), .2), alpha), alpha.astype(np.float32)
+
 ROUGH_DEFECTS = {k: (f, k) for k, f in DEFECTS.items() if k not in HELD_OUT_KINDS}
-ROUGH_DEFECTS |= dict(blotch=(blotch, 'stain'), streak=(streak, 'scratch'), chip=(chip, 'missing_part'))
-NEW = 'blotch', 'streak', 'chip'
+NEW = dict(blotch=(blotch, 'stain'), strewn=(strewn, 'spots'), streak=(streak, 'scratch'), hairline=(hairline, 'crack'), chip=(chip, 'missing_part'))
+ROUGH_DEFECTS |= NEW
 OLD = [k for k in ROUGH_DEFECTS if k not in NEW]
 
 # %% ../nbs/03a_rough.ipynb #4327cc6d
@@ -177,6 +198,7 @@ def rough_camera(rng, image):
     size = len(image); u, v = turned(rng, size); y, x = grid_of(size); light = np.ones((size, size), np.float32)
     if rng.random() < .6: light *= 1 + rng.uniform(-.4, .4)*(u - u.mean())/64
     if rng.random() < .3: light *= 1 - rng.uniform(.1, .4)*((y/64 - 1)**2 + (x/64 - 1)**2)/2
+    if rng.random() < .4: light *= np.clip(1 + rng.uniform(.05, .3)*noise(rng, size, rng.uniform(1.5, 3), 128, 24), .2, None)
     if rng.random() < .4: light *= 1 + rng.uniform(.1, .6)*np.exp(-((v - np.median(v) - rng.uniform(-60, 60))/rng.uniform(6, 30))**2)
     grey, gain, blur, sigma = rng.random() < .5, rng.uniform(.45, 1.1), rng.uniform(0, 1)*(rng.random() < .5), rng.uniform(0, .035)
     quality, grain = int(rng.integers(40, 96)) if rng.random() < .4 else None, rng.standard_normal((size, size, 1 if grey else 3), dtype=np.float32)*sigma
@@ -198,7 +220,7 @@ def _scene(rng, size, category):
     "Image and region of a category, its texture often almost flat."
     made = (CATEGORIES | SURFACES)[category](rng, size)
     image, region = made if isinstance(made, tuple) else (made, np.ones((size, size), bool))
-    if not isinstance(made, tuple) or category == 'rolled_sheet': image = image.mean((0, 1)) + (image - image.mean((0, 1)))*log_uniform(rng, .15, 1)
+    if not isinstance(made, tuple) or category == 'rolled_sheet': image = image.mean((0, 1)) + (image - image.mean((0, 1)))*log_uniform(rng, .05, 1)
     return image.astype(np.float32), region
 
 def _damaged(rng, clean, region, kind):
@@ -226,8 +248,9 @@ def _rough(rng, size, category, kind):
     "One scene, lit and shot."
     image, region = _scene(rng, size, category)
     if region.all() and rng.random() < .5: image, region = framed(rng, image, region)
-    clean, distractors = add_distractors(rng, image, region)
-    if kind is None: kind = 'good' if rng.random() < NORMAL_SHARE else NEW[rng.integers(len(NEW))] if rng.random() < .5 else OLD[rng.integers(len(OLD))]
+    clean, distractors = add_distractors(rng, image, region) if rng.random() < .4 else (np.clip(image, 0, 1), [])
+    kinds = [*NEW] if rng.random() < .65 else OLD
+    if kind is None: kind = 'good' if rng.random() < NORMAL_SHARE else kinds[rng.integers(len(kinds))]
     if kind == 'good': said, (broken, mask, contrast) = kind, (clean, np.zeros((size, size), bool), 0.)
     else: drawn, (broken, mask, contrast) = _damaged(rng, clean, region, kind); said = ROUGH_DEFECTS[drawn][1]
     shoot = rough_camera(rng, clean); twin = shoot(clean)

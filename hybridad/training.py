@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from tqdm.auto import tqdm
 
-from .attention import log_ratio
+from .attention import log_ratio, prompt_keys
 from .config import Config
 from .data import fingerprint, make_loader, sample_digest, split_validation, stable_number, write_atomic
 from .detector import HybridAnomalyDetector, over_views, smooth
@@ -116,10 +116,11 @@ class KeptInputs:
         detector: HybridAnomalyDetector,
         index, # (B,) LongTensor
         train: bool=False, # keep gradients and add the second view; otherwise average over the views
+        text=None, # what to compare with, as the prompts' features or keys; None: the prompts are asked
     ): # the detector's output dictionary
         "As the detector's forward pass, from what was kept."
         with torch.set_grad_enabled(train):
-            text = detector.text()
+            text = detector.text() if text is None else text
             out = detector.outputs(self.masses(detector, index, text, range(1 if train else self.views)))
             if train and self.views > 1: out['paired_logits'] = log_ratio(self.masses(detector, index, text, (1,)))
         return out
@@ -184,7 +185,7 @@ class Step:
         self.detector, self.train, self.steps, self.accumulate, self.t = detector, train, steps, accumulate, t
         self.loss_fn, (self.rank, self.world, self.wait) = loss_fn or CrossAttentionLoss(t.loss_weights), processes()
         named = [(n, p) for n, p in detector.named_parameters() if p.requires_grad]
-        few = [p for n, p in named if n in ('layer_logits', 'log_temperature', 'image_offset')]
+        self.few = few = [p for n, p in named if n in ('layer_logits', 'log_temperature', 'image_offset')]
         many = [p for n, p in named if all(p is not q for q in few)]
         # eps: gradients below it are rounding, which two processes round differently and Adam would blow up to full steps
         self.optimizer = torch.optim.AdamW([dict(params=many), dict(params=few, lr=10*t.learning_rate, weight_decay=0.)], t.learning_rate, weight_decay=t.weight_decay, eps=1e-5)
@@ -207,7 +208,24 @@ class Step:
 
     def _backward(self, index): # dict of the terms
         "Gradient of the loss of the batch. Each piece puts its own outputs among those of the others, so any loss comes out exact."
-        pieces, look = self._pieces(index), lambda i: self.train.outputs(self.detector, i, train=True)
+        asked, held = self._ask()
+        terms = self._piecewise(index, lambda i: self.train.outputs(self.detector, i, True, held.get('text', held)))
+        shared = [*held.values(), *self.few]
+        if self.world > 1:
+            for p in shared:
+                if p.grad is not None: torch.distributed.all_reduce(p.grad)
+        reached = [(a, h.grad.to(a.dtype)) for a, h in zip(asked.values(), held.values()) if h.grad is not None]
+        if reached: torch.autograd.backward(*zip(*reached))
+        return terms
+
+    def _ask(self): # {name: tensor} from the prompts, {name: leaf} with the same values
+        "What pieces are compared with: keys, or text features where the UNet wants them. Gradients of all pieces meet in the leaves, in float64, and go on as one: learned tokens near zero would magnify rounding a thousandfold."
+        text, pipeline = self.detector.text(), self.detector.pipeline
+        asked = prompt_keys(pipeline.layers, text) if pipeline.readout == 'replay' else dict(text=text)
+        return asked, {n: a.detach().to(a.dtype if a.device.type == 'mps' else torch.float64).requires_grad_() for n, a in asked.items()}
+
+    def _piecewise(self, index, look):
+        pieces = self._pieces(index)
         if len(pieces) == 1: return self._loss(look(index), index)
         size, mine = len(pieces[0]), range(self.rank*self.accumulate, (self.rank + 1)*self.accumulate)
         found = {i: look(pieces[i]) if self.accumulate == 1 else {k: v.detach() for k, v in look(pieces[i]).items()} for i in mine}
@@ -215,9 +233,6 @@ class Step:
         for i in mine:
             out = found[i] if self.accumulate == 1 else look(pieces[i])
             terms = self._loss({k: torch.cat([w[:i*size], out[k], w[(i + 1)*size:]])[:len(index)] for k, w in whole.items()}, index)
-        if self.world > 1:
-            for p in self.detector.parameters():
-                if p.grad is not None: torch.distributed.all_reduce(p.grad)
         return terms
 
     def _gather(self, x):

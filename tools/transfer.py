@@ -1,8 +1,8 @@
 """How detection grew with the training of the miniature: python tools/transfer.py COMMIT_OR_FOLDER...
 
 Each argument is a commit that shipped weights or a folder of a backbone, one for each sitting, oldest first. All are read with hand-written words in
-one view, so that nothing but the weights differs; writes results/transfer.json. What a sitting saw is in results/pretraining.json. Weights of the
-fourth, fifth and sixth sitting as they ended are in no commit, only what was shipped of them: train again as their commands say to repeat those rows."""
+one view, so that nothing but the weights differs; writes results/transfer.json. What a sitting saw is in results/pretraining.json. From the fourth
+sitting on, what was shipped is an average with the weights before."""
 import io
 import shutil
 import subprocess
