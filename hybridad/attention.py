@@ -122,7 +122,7 @@ class _ForEach(torch.autograd.Function):
     @staticmethod
     def forward(ctx, keys, count, dtype): ctx.dtype = keys.dtype; return keys.to(dtype).expand(count, *keys.shape)
     @staticmethod
-    def backward(ctx, grad): return grad.sum(0, dtype=ctx.dtype), None, None
+    def backward(ctx, grad): return grad.sum(0, dtype=torch.promote_types(ctx.dtype, grad.dtype)).to(ctx.dtype), None, None
 
 def prompt_keys(
     layers: dict, # {name: layer}, from select_layers

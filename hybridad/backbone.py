@@ -262,19 +262,21 @@ def load_backbone(
     "Load a frozen backbone."
     base, _, asked = (str(name), '', '') if Path(name).exists() else str(name).partition('@')
     where, pin = HUB.get(base, (base, None))
-    source = MINI if name == 'mini' else Path(where)
+    source, wide = MINI if name == 'mini' else Path(where), torch.float32 if dtype == torch.bfloat16 else dtype
     if source.is_dir():
         missing = [p for p in PARTS if not (source/p).is_dir()]
         if 'unet' in missing and (source/'transformer').is_dir(): raise BackboneError(f'backbone folder {source} holds a diffusion transformer (SD3, Flux), where text and picture share one attention: {SUPPORTED}')
         if missing: raise BackboneError(f"backbone folder {source} has no '{missing[0]}': a complete one holds {', '.join(PARTS)}")
-        parts = _load_parts(str(source), dtype, "give 'mini', or a complete diffusers folder with safetensors")
+        parts = _load_parts(str(source), wide, "give 'mini', or a complete diffusers folder with safetensors")
     elif name == 'mini' or str(where).count('/') != 1 or str(where).startswith(('.', '/', '~')):
         raise BackboneError(f"backbone '{source}' is no folder: give 'mini', one of {', '.join(HUB)}, a diffusers folder, or a Hub id such as owner/model")
     else:
         remedy = f"on a machine with network, load_backbone('{name}') puts the files into the Hub cache; copy that cache here and point HF_HOME to it, or give the model as a folder; {SUPPORTED}"
-        parts = _load_parts(str(where), dtype, remedy, revision=revision or asked or pin, local_files_only=local_files_only)
+        parts = _load_parts(str(where), wide, remedy, revision=revision or asked or pin, local_files_only=local_files_only)
     own = source/'hybridad.json'; settings = read_settings(own) if own.is_file() else None
-    return check_finite(Backbone(**parts, name=str(name), settings=settings).to(pick_device(device)))
+    backbone = Backbone(**parts, name=str(name), settings=settings)
+    if wide != dtype: backbone.hash; backbone.to(dtype) # rounded to bfloat16 the weights would have another hash
+    return check_finite(backbone.to(pick_device(device)))
 
 # %% ../nbs/11_backbone.ipynb #e5811eb9
 def random_backbone(

@@ -190,6 +190,9 @@ def peer_difference(
     return max((reader.maps[n].flatten(2).transpose(1, 2) - theirs[n].to(latents.device)).abs().max().item() for n in names)
 
 # %% ../nbs/72_bench.ipynb #0a141aa8
+def _sync(device): # what waits until a device is done
+    return torch.accelerator.synchronize if device.type != 'cpu' else lambda: None
+
 def ceilings(
     device='cpu',
     dtype=torch.float32,
@@ -197,7 +200,7 @@ def ceilings(
 ): # dict: matmul_gflops, copy_gb_per_s
     "Best of a few large matrix products and copies."
     n, size = (512, 2**22) if quick else (2048, 2**26) if str(device) == 'cpu' else (8192, 2**29)
-    sync = torch.cuda.synchronize if 'cuda' in str(device) else lambda: None
+    sync = _sync(torch.device(device))
     a, b, target = torch.randn(n, n, device=device, dtype=dtype), torch.randn(size, device=device), torch.empty(size, device=device)
     times = interleaved(dict(matmul=lambda: a @ a, copy=lambda: target.copy_(b)), 5, sync)
     return dict(matmul_gflops=round(2*n**3/min(times['matmul'])/1e9, 1), copy_gb_per_s=round(8*size/min(times['copy'])/1e9, 1))
@@ -305,7 +308,7 @@ def peers(backbone, latents, times, memory): # {name: dict or None}
     "Time and memory of others beside ours, in units of the same plain pass."
     cases = dict(hybridad='reader') | {n: n for n in ('store_everything', 'attention-map-diffusers')}
     found = {n: dict(time_ratio=ratio(times, case, 'plain'), keeps_mb=memory[f'{case}_keeps_mb']) if case in times else None for n, case in cases.items()}
-    if has_peer(): found['attention-map-diffusers'] |= dict(version=importlib.metadata.version('attention-map-diffusers'), largest_difference=peer_difference(backbone, latents))
+    if found['attention-map-diffusers']: found['attention-map-diffusers'] |= dict(version=importlib.metadata.version('attention-map-diffusers'), largest_difference=peer_difference(backbone, latents))
     return found
 
 def figures(
@@ -316,7 +319,7 @@ def figures(
     quick: bool=False,
 ): # dict with the keys of bench.json that belong to one model
     "Measure one backbone."
-    sync = torch.cuda.synchronize if latents.is_cuda else lambda: None
+    sync = _sync(latents.device)
     cases, memory = forward_cases(backbone, latents), reader_bytes(backbone, latents)
     times, flops = interleaved(cases, rounds, sync), {n: gflop(f) for n, f in cases.items()}
     spread = {'reader_time_ratio': ratio(times, 'reader', 'plain'), **{f'{r}_two_prompts_ratio': ratio(times, r, 'plain') for r in READOUTS}}
@@ -375,7 +378,7 @@ def bench(
     guess = estimate(model, latents, rounds, (1, 1, 4), 5)
     tell(f"{model.name} on {where}, {side}x{side} latents: about {guess['minutes']} minutes and {guess['gb']} GB of memory")
     results = figures(model, latents, rounds, 5, quick)
-    speed = scoring_speed(mini, 8, rounds, torch.cuda.synchronize if latents.is_cuda else lambda: None)
+    speed = scoring_speed(mini, 8, rounds, _sync(latents.device))
     results['spread']['mini_images_per_s'], results['mini_images_per_s'] = speed, speed['median']
     results['gpu'] = gpu_figures(model) if latents.is_cuda and not quick else None
     command = f'hybridad_bench --out {out}' + ' --quick'*quick + (f' --configs {configs}' if configs else '') + (f' --backbone {backbone}' if backbone else '') + (f' --rounds {rounds}' if rounds != 9 else '')

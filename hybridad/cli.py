@@ -58,7 +58,7 @@ def _writable(out):
 def _free(out, onward=''):
     "Refuse a run folder that is in use, too."
     out = _writable(out)
-    if out.exists() and any(not p.is_dir() and p.suffix != '.partial' for p in out.rglob('*')): raise ConfigError(f'{out} is not empty: {onward}choose another --out')
+    if out.exists() and (not out.is_dir() or any(p.suffix != '.partial' for p in out.iterdir())): raise ConfigError(f'{out} is not empty: {onward}choose another --out')
     return out
 
 _RESUME = 'say --resume to continue the run in it, or '
@@ -179,7 +179,8 @@ def hybridad_train(a):
     from hybridad.detector import HybridAnomalyDetector
     from hybridad.evaluation import Truth, WordsDetector, contrast_floor, evaluate, table, write_json
     from hybridad.plots import map_grid, save_figure, training_curves
-    from hybridad.training import fit, forecast, keep_parts, processes, read_log, usable
+    from hybridad.training import check_way, fit, forecast, keep_parts, processes, read_log, usable
+    check_way(a.accumulate, a.log_with)
     out = _shared(a, 'train', processes()[1]); out = usable(_writable(out), config, True) if a.resume else _free(out, _RESUME)
     if a.query_cache and out.resolve() in (kept := a.query_cache.resolve(), *kept.parents): raise ConfigError(f'--query_cache {a.query_cache} lies in the folder of the run: choose another, it can serve several runs')
     detector = HybridAnomalyDetector(config)
@@ -306,6 +307,9 @@ def hybridad_test(a):
     if shipped and a.backbone not in (None, 'mini'): raise ConfigError(f'the prompts that come with the package belong to the embedded backbone: give --checkpoint_path with prompts for {a.backbone}')
     a.checkpoint_path = a.checkpoint_path or SHIPPED
     detector, about = HybridAnomalyDetector.from_checkpoint(a.checkpoint_path, a.backbone, a.device, a.other_backbone, a.precision)
+    changed = [k for k, was in (('image_size', detector.image_size), ('smoothing', detector.config.model.smoothing)) if getattr(a, k) not in (None, was)]
+    if changed and a.calibrate: raise ConfigError(f'--calibrate stores thresholds for the way the checkpoint reads: leave --{changed[0]} out')
+    if changed: about = about | dict(thresholds={}); print(f'no decisions: the thresholds of {a.checkpoint_path} hold for another {" and ".join(changed)}')
     for section, key in (('data', 'image_size'), ('data', 'eval_size'), ('model', 'smoothing')):
         if getattr(a, key) is not None: detector.config[section][key] = getattr(a, key)
     detector.config.data.num_workers = a.num_workers

@@ -7,7 +7,7 @@ __all__ = ['LOSS_WEIGHTS', 'known', 'typed', 'inside', 'check', 'Keyed', 'Sectio
            'TrainingConfig', 'Config', 'get_default_config', 'get_debug_config']
 
 # %% ../nbs/01_config.ipynb #d8bcf53e
-import difflib, math, os
+import difflib, math, os, sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from numbers import Integral, Real
@@ -30,7 +30,7 @@ def known(
 # %% ../nbs/01_config.ipynb #fa8171ef
 _KINDS = {bool: ('True or False', lambda v: isinstance(v, bool)),
           int: ('a whole number', lambda v: isinstance(v, Integral) and not isinstance(v, bool)),
-          float: ('a finite number', lambda v: isinstance(v, Real) and not isinstance(v, bool) and math.isfinite(v)),
+          float: ('a finite number', lambda v: isinstance(v, Real) and not isinstance(v, bool) and abs(v) <= sys.float_info.max), # also of whole numbers that no float can hold
           str: ('text', lambda v: isinstance(v, (str, os.PathLike))),
           list: ('a list of names', lambda v: isinstance(v, (list, tuple)) and all(isinstance(o, str) for o in v)),
           tuple: ('a list of positive numbers', lambda v: isinstance(v, (list, tuple)) and len(v) > 0 and all(isinstance(o, Real) and not isinstance(o, bool) and 0 < o < math.inf for o in v)),
@@ -60,7 +60,7 @@ def inside(
 
 # %% ../nbs/01_config.ipynb #63dba1ea
 _LIMITS = dict(n_ctx='[1, 64]', depth='[1, 64]', t_n_ctx='[1, 64]', timestep='[0, 999]', draws='[1, inf)', views='[1, 4]', temperature='(0, inf)',
-    smoothing='[0, inf)', top_fraction='(0, 1]', map_size='[1, 1024]', seed='[0, inf)', image_size='[8, 4096]', eval_size='[8, 4096]',
+    smoothing='[0, inf)', top_fraction='(0, 1]', map_size='[1, 1024]', seed='[0, 4294967295]', image_size='[8, 4096]', eval_size='[8, 4096]',
     num_workers='[0, 64]', validation_fraction='[0, 1)', epochs='[0, inf)', batch_size='[1, inf)', learning_rate='(0, inf)',
     weight_decay='[0, inf)', grad_clip='(0, inf)', warmup_fraction='[0, 1]')
 _CHOICES = dict(precision=('float32', 'bfloat16', 'float16', 'float64'), readout=('exact', 'replay', 'joint'), mass=('competing', 'own'), score=('topk', 'mean_ratio', 'max'),

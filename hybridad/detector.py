@@ -109,6 +109,7 @@ class HybridAnomalyDetector(nn.Module):
         m = self.config.model
         if not all(.25 <= s <= 8 for s in m.scales or ()): raise ConfigError(f'scales {list(m.scales)} are out of range: choose numbers from 0.25 to 8')
         self.backbone = backbone or load_backbone(m.backbone, m.device, getattr(torch, m.precision))
+        if odd := [s for s in m.scales or () if round(self.image_size*s) % self.backbone.factor]: raise ConfigError(f'scale {odd[0]:g} makes pictures of {round(self.image_size*odd[0])} px, and this backbone takes multiples of {self.backbone.factor}: choose another scale')
         self.pipeline = EasonADPipeline(self.backbone, m.readout, m.layers, m.timestep, m.draws, m.seed, m.mass, m.map_size, m.noise)
         with torch.random.fork_rng():
             torch.manual_seed(m.seed)
@@ -194,7 +195,7 @@ class HybridAnomalyDetector(nn.Module):
         **extra, # JSON values kept in the metadata: trained_on, thresholds, validation metrics
     ):
         "Write the learnables, with settings and the backbone's fingerprint as metadata."
-        about = dict(format=1, config=self.config.to_dict(), backbone=self.backbone.name, backbone_hash=self.backbone.hash, width=self.backbone.width,
+        about = dict(format=1, config=self.config.to_dict(), backbone=self.backbone.name, backbone_hash=self.backbone.hash, width=self.backbone.width, widths=self.backbone.widths,
                      timestep=self.pipeline.timestep, layers=list(self.pipeline.layers), trainable=self.trainable, **extra)
         write_atomic(path, save({k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}, {'hybridad': json.dumps(about)}))
 

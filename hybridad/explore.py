@@ -184,7 +184,7 @@ def nearest_words(
     k: int=3, # words for each
 ): # list of N lists of (word, cosine distance)
     "The vocabulary entries closest to learned vectors; special tokens left out."
-    table, tokenizer = backbone.text_encoder.get_input_embeddings().weight.float(), backbone.tokenizer
+    table, tokenizer = torch.cat([e.get_input_embeddings().weight.float() for _, e in backbone.towers], -1), backbone.tokenizer # two encoders share one vocabulary
     near = F.normalize(vectors.detach().to(table), dim=-1) @ F.normalize(table, dim=-1).T
     near[:, list(set(tokenizer.all_special_ids))] = -torch.inf
     values, ids = near.topk(k, -1)

@@ -111,14 +111,15 @@ def keep_if_same(
     program, # from trace_onnx
     model: FixedPrompts, # what it was made from
     out: Path, # the .onnx file
-    tolerance: float=1e-3, # largest difference of a map value
+    tolerance: float=1e-3, # largest difference of a map value or a score
 ): # dict as from compare_onnx
     "Give the graph its name if onnxruntime computes the maps of PyTorch with it, on a batch of another size than it was traced with."
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent) as work:
         program.save(Path(work)/out.name, external_data=_gigabytes(model) > 1.8)
         found = compare_onnx(Path(work)/out.name, model, trial_images(3, model.reader.load_size))
-        if not found['map_difference'] <= tolerance: raise HybridadError(f"onnxruntime gives maps that differ by {found['map_difference']:.2g} from PyTorch, {tolerance:g} is allowed: {out} was not written, try another version of onnxruntime")
+        worst = max((found['map_difference'], found['score_difference']), key=lambda d: (d != d, d)) # NaN is worst
+        if not worst <= tolerance: raise HybridadError(f"onnxruntime gives maps or scores that differ by {worst:.2g} from PyTorch, {tolerance:g} is allowed: {out} was not written, try another version of onnxruntime")
         for p in sorted(Path(work).iterdir(), key=lambda p: p.name == out.name): os.replace(p, out.parent/p.name) # the graph last
     return found
 
@@ -141,7 +142,8 @@ def export_textual_inversion(
     out, # folder: normal.safetensors, abnormal.safetensors
 ): # {'normal': prompt, 'abnormal': prompt} to write in diffusers after load_textual_inversion
     "The learned contexts as files for `load_textual_inversion`."
-    tensors, _ = read_checkpoint(checkpoint); prompts = {}
+    tensors, about = read_checkpoint(checkpoint); prompts = {}
+    if len(about.get('widths', ())) > 1: raise ConfigError(f'{checkpoint} was learned with two text encoders, and a file of words holds vectors of one: textual inversion is for backbones with one')
     for name, template in zip(('normal', 'abnormal'), TEMPLATES):
         context, word = tensors.get(f'prompts.ctx_{name}'), f'<hybridad-{name}>'
         if context is None: raise CheckpointError(f'{checkpoint} holds no context of the {name} prompt: give a checkpoint of learned prompts')

@@ -277,6 +277,10 @@ def _inside(root, text, where):
 
 _SPLITS = dict(train='train', training='train', val='validation', valid='validation', validation='validation', test='test', testing='test')
 
+def _folder_name(text, what, where):
+    "Categories and defects become folders where results are written."
+    if text in ('.', '..') or any(c in text for c in '/\\\0'): raise DataError(f"{where} has the {what} {text!r}, which no folder can be called: write it without '/', '\\' and '..'")
+
 def _from_rows(rows, root, source):
     "The samples that rows with image and label, perhaps mask, category, defect and split, describe."
     samples, seen = [], {}
@@ -288,6 +292,7 @@ def _from_rows(rows, root, source):
         seen[row['image']] = number
         split = _SPLITS.get((row.get('split') or 'test').lower())
         if split is None: raise DataError(f"{where} has the split {row['split']!r}: write train, validation or test")
+        for what in ('category', 'defect'): _folder_name(row.get(what) or 'x', what, where)
         image, mask = _inside(root, row['image'], where), _inside(root, row['mask'], where) if row.get('mask') else None
         samples.append(Sample(image, mask, label, row.get('category') or _name(root), (row.get('defect') or 'anomaly') if label else 'good', split))
     if not samples: raise DataError(f"{source} lists no image: add a row for each")

@@ -276,4 +276,4 @@ def rate_threshold(
     if not 0 <= rate < 1: raise HybridadError(f'rate={rate} must lie in [0, 1): 0.01 flags at most one normal image in a hundred.')
     scores = np.asarray(scores); scores = scores if np.issubdtype(scores.dtype, np.floating) else scores.astype(np.float64)
     normal = np.sort(scores.ravel()[np.asarray(labels).ravel() == 0])[::-1]
-    return float(np.nextafter(normal[int(rate*len(normal))], scores.dtype.type(np.inf))) if len(normal) else nan  # the next number of their own type: scores are compared in it
+    return float(np.nextafter(normal[int(rate*len(normal) + 1e-9)], scores.dtype.type(np.inf))) if len(normal) else nan  # the next number of their own type: scores are compared in it

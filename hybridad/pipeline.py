@@ -124,7 +124,7 @@ class QueryCache:
     @staticmethod
     def about(p: EasonADPipeline): # dict
         "What queries depend on besides the images."
-        return dict(backbone=p.backbone.hash, neutral=p.backbone.settings['neutral'], layers=p.recorded, timesteps=p.timesteps, draws=p.draws, seed=p.seed, noise=p.noise)
+        return dict(backbone=p.backbone.hash, precision=str(p.backbone.unet.dtype), neutral=p.backbone.settings['neutral'], layers=p.recorded, timesteps=p.timesteps, draws=p.draws, seed=p.seed, noise=p.noise)
 
     def _open(self):
         "Map the files of a finished cache, if it was made with the same settings."

@@ -8,7 +8,6 @@ __all__ = ['PALETTE', 'NORMAL', 'ABNORMAL', 'HEAT', 'SIGNED', 'OUTLINE', 'to_pic
            'training_curves', 'bar_with_floors', 'layer_chart', 'ablation_chart', 'as_png', 'save_figure', 'Run']
 
 # %% ../nbs/70_plots.ipynb #7c735466
-import os
 import re
 from io import BytesIO
 from itertools import cycle
@@ -26,6 +25,7 @@ from matplotlib.patheffects import withStroke
 from PIL import Image
 from skimage.transform import resize
 
+from .data import write_atomic
 from .errors import HybridadError
 from .metrics import image_metrics, pixel_metrics, pro_curve
 
@@ -658,15 +658,8 @@ def save_figure(
     png, sizes = _small_png(fig, max_kb, dpi or fig.dpi)
     if max_kb is not None and len(png) > 1000 * max_kb:
         raise HybridadError(f'{path} would be {min(sizes) / 1000:.0f} kB, above max_kb={max_kb:g}; draw fewer panels or raise the limit.')
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(png)
-        os.replace(temporary, path)
-    except OSError as error:
-        if temporary.is_file(): temporary.unlink()
-        raise HybridadError(f'{path} cannot be written: {error.strerror}; choose another folder.') from error
-    return path
+    try: return write_atomic(path, png)
+    except OSError as error: raise HybridadError(f'{path} cannot be written: {error.strerror}; choose another folder.') from error
 
 # %% ../nbs/70_plots.ipynb #5ea107e6
 from base64 import b64encode

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['NORMAL_WORDS', 'ABNORMAL_WORDS', 'GENERIC', 'KIND_WORDS', 'OPENINGS', 'NEUTRAL', 'NAMES', 'GROUND', 'Recipe',
-           'merges_of', 'make_tokenizer', 'caption', 'prompt_pair', 'new_components', 'new_scheduler', 'is_rough',
-           'is_doubled', 'corpus_picture', 'as_tensor', 'JsonLog', 'gradient_l1', 'autoencoder_loss',
+           'merges_of', 'make_tokenizer', 'caption', 'prompt_pair', 'start_of', 'new_components', 'new_scheduler',
+           'is_rough', 'is_doubled', 'corpus_picture', 'as_tensor', 'JsonLog', 'gradient_l1', 'autoencoder_loss',
            'train_autoencoder', 'encode_corpus', 'grounding_loss', 'Corpus', 'DiffusionTrainer', 'train_diffusion',
            'export_backbone', 'pretrain']
 
@@ -66,7 +66,7 @@ class Recipe:
         for f in fields(self):
             if type(getattr(self, f.name)) is not f.type and not (f.type is float and type(getattr(self, f.name)) is int): raise ConfigError(f'recipe {f.name}={getattr(self, f.name)!r} must be {f.type.__name__}')
             if not isinstance(getattr(self, f.name), str) and not 0 <= getattr(self, f.name) < math.inf: raise ConfigError(f'recipe {f.name}={getattr(self, f.name)!r} must be a finite number of at least 0')
-        limits = dict(pictures=(10, 10**6), size=(64, 512), length=(20, 77), vae_pictures=(1, 10**6), vae_steps=(1, 10**7), vae_batch=(1, 4096), vae_crop=(16, self.size), steps=(1, 10**7),
+        limits = dict(seed=(0, 2**32 - 1), pictures=(10, 10**6), size=(64, 320), length=(20, 77), vae_pictures=(1, 10**6), vae_steps=(1, 10**7), vae_batch=(1, 4096), vae_crop=(16, self.size), steps=(1, 10**7),
                       crop=(8, self.size//4), batch=(2, 4096), full_batch=(2, 4096), grounded_share=(.1, .9), rough=(0, 1), doubled=(0, 1), low_t=(1, 1000), ema=(0, .99999))
         for name, (low, high) in limits.items():
             if not low <= getattr(self, name) <= high: raise ConfigError(f'recipe {name}={getattr(self, name)!r} is out of range: choose {low} to {high}')
@@ -135,15 +135,23 @@ def prompt_pair(rng, name, kind):
     return normal, abnormal, NEUTRAL if u < .6 else normal if u < .75 else abnormal if u < .9 else caption(rng, name, kind)
 
 # %% ../nbs/62_pretraining.ipynb #15b19341
+def start_of(recipe): # Backbone or None
+    "The backbone that a run begins with, if the recipe fits it."
+    if not recipe.start: return None
+    begun = load_backbone(recipe.start, 'cpu')
+    for name, has, wants in (('length', begun.length, recipe.length), ('size', begun.image_size, recipe.size), ('factor', begun.factor, 4)):
+        if has != wants: raise ConfigError(f'start={recipe.start} has {name} {has}, the recipe {wants}: ' + ('start from another backbone' if name == 'factor' else f'set {name}={has}'))
+    return begun
+
 def new_components(
     recipe: Recipe,
     tokenizer, # CLIPTokenizer
+    begun=None, # the Backbone of recipe.start
 ): # AutoencoderKL, UNet2DConditionModel, CLIPTextModel with fresh weights
-    "The miniature with the weights of recipe.start, or random ones from the recipe's seed."
-    if recipe.start:
-        begun = load_backbone(recipe.start, 'cpu')
+    "The miniature with the weights that a run begins with, or random ones from the recipe's seed."
+    if begun:
         for m in begun.modules: m.requires_grad_(True)
-        return begun.modules[0], begun.modules[1], begun.modules[2]
+        return begun.modules
     torch.manual_seed(recipe.seed)
     vae = AutoencoderKL(down_block_types=('DownEncoderBlock2D',)*3, up_block_types=('UpDecoderBlock2D',)*3, block_out_channels=(16, 32, 64),
                         layers_per_block=1, latent_channels=8, norm_num_groups=8, mid_block_add_attention=False, sample_size=recipe.size)
@@ -207,14 +215,14 @@ class JsonLog:
         row['time'] = round(time.time())  # so that hours can be added up over several sittings
         with open(self.path, 'a') as f: f.write(json.dumps(row) + '\n')
         if self.echo: tqdm.write(json.dumps(row))
-    def forget_after(self, step):
-        "Drop rows of the diffusion stage beyond the step that a resumed run starts from, and a line cut short."
+    def forget_after(self, step, stage='diffusion'):
+        "Drop rows of a stage beyond the step that a resumed run starts from, and a line cut short."
         kept = []
         for line in self.path.read_text().splitlines() if self.path.exists() else ():
             try: row = json.loads(line)
             except json.JSONDecodeError: continue
-            if row['stage'] != 'diffusion' or row['step'] <= step: kept.append(line + '\n')
-        if kept: write_atomic(self.path, ''.join(kept).encode())
+            if row['stage'] != stage or row['step'] <= step: kept.append(line + '\n')
+        if self.path.exists(): write_atomic(self.path, ''.join(kept).encode())
 
 def _cosine(step, steps, warmup): return min(1, (step + 1)/warmup) * (.5*(1 + math.cos(math.pi*step/steps)) + .01)
 
@@ -258,6 +266,7 @@ def train_autoencoder(
     if state.exists():
         saved = _load_state(state, device); first = saved['step']
         vae.load_state_dict(saved['model']); optimizer.load_state_dict(saved['optimizer'])
+    log.forget_after(first, 'vae')
     for step in tqdm(range(first, recipe.vae_steps), desc='autoencoder', initial=first, total=recipe.vae_steps):
         rng = np.random.default_rng([recipe.seed, 1, step]); torch.manual_seed(recipe.seed*1_000_003 + step)
         for g in optimizer.param_groups: g['lr'] = recipe.vae_lr*_cosine(step, recipe.vae_steps, 50)
@@ -450,13 +459,15 @@ def pretrain(
     out, recipe, device = Path(out), recipe or Recipe(), pick_device(device); told = out/'recipe.json'
     if out.exists() and (not out.is_dir() or any(p.suffix != '.partial' for p in out.iterdir())) and not resume: raise ConfigError(f'{out} is not empty: say --resume to continue the run in it, or choose another folder')
     if told.exists() and asdict(Recipe()) | read_json(told) != asdict(recipe): raise ConfigError(f'{out} was begun with another recipe, see {told}: continue with that one, or choose another folder')
-    begun = load_backbone(recipe.start, 'cpu') if recipe.start else None
+    begun = start_of(recipe)
     if not told.exists(): write_atomic(told, (json.dumps(asdict(recipe), indent=1) + '\n').encode())
     log, tokenizer = JsonLog(out/'log.jsonl', echo), begun.tokenizer if begun else make_tokenizer(out/'tokenizer', recipe.length)
-    vae, unet, text = new_components(recipe, tokenizer)
+    vae, unet, text = new_components(recipe, tokenizer, begun)
+    log(stage='begin') # hours are counted from here
     if not (out/'vae').exists(): _keep_vae(vae, out) if begun else train_autoencoder(recipe, vae, out, log, device)
     vae = AutoencoderKL.from_pretrained(out/'vae').eval().requires_grad_(False).to(device)
     arrays = read_arrays(out/'latents.npz') if (out/'latents.npz').exists() else encode_corpus(recipe, vae, out)
+    log(stage='corpus')
     trainer = DiffusionTrainer(recipe, unet, text, tokenizer, out/'state.pt', device)
     log.forget_after(trainer.step)
     train_diffusion(recipe, Corpus(recipe, arrays), trainer, log, until)

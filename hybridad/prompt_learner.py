@@ -29,13 +29,14 @@ def _layer_inputs(
     embeddings, # (P, L, D)
 ): # list over text layers of (P, L, D)
     "What each layer of the text encoder receives."
-    core, seen = getattr(backbone.text_encoder, 'text_model', backbone.text_encoder), []
-    note = lambda module, args, kwargs: seen.append(args[0] if args else kwargs['hidden_states'])
-    handles = [layer.register_forward_pre_hook(note, with_kwargs=True) for layer in core.encoder.layers]
+    seen, handles = [[] for _ in backbone.towers], []
+    for found, (_, encoder) in zip(seen, backbone.towers):
+        note = lambda module, args, kwargs, found=found: found.append(args[0] if args else kwargs['hidden_states'])
+        handles += [layer.register_forward_pre_hook(note, with_kwargs=True) for layer in getattr(encoder, 'text_model', encoder).encoder.layers]
     try: backbone.encode_embeddings(embeddings, ())
     finally:
         for handle in handles: handle.remove()
-    return seen
+    return [torch.cat(parts, -1) for parts in zip(*seen)] # of SDXL side by side, as its features are
 
 class MinimalPromptLearner(nn.Module):
     "The learnable tokens of a normal and an abnormal prompt; holds no frozen weight."

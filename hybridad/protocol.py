@@ -58,7 +58,7 @@ def _learned(train, config, backbone, folder, progress):
     if (folder/'finished').exists(): detector.load_checkpoint(folder/'best.safetensors')
     else:
         fit(config, train, folder, detector, resume=(folder/'config.json').exists(), progress=progress)
-        write_atomic(folder/'finished', b'')
+        if (folder/'best.safetensors').exists(): write_atomic(folder/'finished', b'') # epochs 0 leaves none
     return detector
 
 def _scored(name, detectors, samples, truth, out, progress):

@@ -36,7 +36,8 @@ def asked_for(
     "What makes two evaluations the same: weights, settings, and the bytes of the images in their order."
     def known(d):
         tensors = b''.join(v.detach().cpu().contiguous().numpy().tobytes() for _, v in sorted(d.state_dict().items()))
-        told = json.dumps([type(d).__name__, d.config.to_dict()['model'], d.image_size, d.backbone.hash, d.normals and d.normals.hash], sort_keys=True)
+        model = {k: v for k, v in d.config.to_dict()['model'].items() if k not in ('device', 'backbone')} # the hash says which backbone
+        told = json.dumps([type(d).__name__, model, d.image_size, d.backbone.hash, d.normals and d.normals.hash], sort_keys=True)
         return hashlib.sha256(tensors + told.encode()).hexdigest()[:16]
     images = hashlib.sha256(''.join(digests(samples)).encode()).hexdigest()[:16]
     return dict(detectors={k: known(d) for k, d in detectors.items()}, images=images, size=size, part=part)
@@ -96,7 +97,7 @@ def unlike(
     limit: float=1.2, # times the distance of the farthest validation picture
 ) -> list: # of N texts, '' for a picture like those of the validation part
     "How far a picture is from those the thresholds were found on, by Mahalanobis distance, and the feature that stands out."
-    if not reference: return ['']*len(images)
+    if not reference or reference.get('size', images.shape[-1]) != images.shape[-1]: return ['']*len(images) # sharpness is that of one size
     away = describe(images) - reference['mean']
     ratio = _distance(away, np.asarray(reference['inverse']))/reference['farthest']
     stands_out = np.abs(away/reference['std']).argmax(1)
@@ -109,7 +110,7 @@ def _reference(images):
     told = describe(images); away = told - told.mean(0)
     covariance = np.atleast_2d(away.T @ away)/len(told) + 1e-4*np.eye(len(FEATURES))
     inverse = np.linalg.inv(covariance)
-    return dict(mean=told.mean(0), std=np.sqrt(np.diag(covariance)), inverse=inverse, farthest=max(1., float(_distance(away, inverse).max())))
+    return dict(size=images.shape[-1], mean=told.mean(0), std=np.sqrt(np.diag(covariance)), inverse=inverse, farthest=max(1., float(_distance(away, inverse).max())))
 
 def calibration(
     truth: Truth, # of a validation part
@@ -149,9 +150,9 @@ def found_regions(
 ) -> list: # of {box: [left, top, right, bottom] px, area: px, peak: highest value}, strongest first
     "The connected patches of a map, in pixels of the file."
     if threshold is None or not math.isfinite(threshold): return []
-    sx, sy = (1, 1) if size is None else (size[0]/heat.shape[1], size[1]/heat.shape[0])
-    return [dict(box=[math.floor(xs.start*sx), math.floor(ys.start*sy), math.ceil(xs.stop*sx), math.ceil(ys.stop*sy)],
-                 area=max(1, round(cells*sx*sy)), peak=round(peak, 4)) for ys, xs, cells, peak in patches(heat, threshold)]
+    (rows, columns), (width, height) = heat.shape, size or heat.shape[::-1]
+    return [dict(box=[xs.start*width//columns, ys.start*height//rows, -(-xs.stop*width//columns), -(-ys.stop*height//rows)],
+                 area=max(1, round(cells*width*height/(rows*columns))), peak=round(peak, 4)) for ys, xs, cells, peak in patches(heat, threshold)]
 
 def image_rows(
     truth: Truth,

@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 
 from .backbone import MINI
 from .config import check, get_default_config
-from .data import as_rgb, image_tensor, open_image, write_atomic
+from .data import DAMAGED, as_rgb, image_tensor, open_image, write_atomic
 from .detector import HybridAnomalyDetector, smooth
 from .errors import CheckpointError, ConfigError, DataError
 from .evaluation import WordsDetector
@@ -40,7 +40,7 @@ def upright(
     if not os.path.isfile(path): raise DataError(f'cannot read {path}: it is no regular file, remove it')
     im = open_image(path)
     try: im = ImageOps.exif_transpose(im)
-    except (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, ArithmeticError, EOFError): raise DataError(f'cannot read {path}: its EXIF note is damaged, save it again without') from None
+    except DAMAGED: raise DataError(f'cannot read {path}: its EXIF note is damaged, save it again without') from None
     return as_rgb(im, path)
 
 class Photos(Dataset):
@@ -152,6 +152,7 @@ class Scorer:
         self.detector = detector.eval(); self.source = source
         for name, value in (('threshold', image), ('pixel_threshold', pixel)): check(name, value, float|None)
         self.tiles = _checked(tiles)
+        if tiles > 2 and detector.config.model.map_size % 2: raise ConfigError(f'map_size {detector.config.model.map_size} is odd, and maps of {tiles} parts overlap by half: choose an even one')
         lacking = ' and '.join(n for n, v in (('image', image), ('pixel', pixel)) if v is None)
         if lacking: self.source += f'; no threshold for the {lacking} score is stored, so a log-ratio of 0 divides'
         self.image, self.pixel = image or 0., pixel or 0.

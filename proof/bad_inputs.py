@@ -49,7 +49,7 @@ def data_sets(work):
     case('an image cut in half', lambda r: first(r, 'test').write_bytes(first(r, 'test').read_bytes()[:300]))
     case('an image of 60000 x 60000 px', lambda r: first(r, 'test').write_bytes(png(60_000, 60_000)))
     case('an image without pixels', lambda r: first(r, 'test').write_bytes(png(0, 0)))
-    case('a 32-bit image', lambda r: Image.fromarray(np.ones((8, 8), np.float32)).save(first(r, 'test').with_suffix('.tif')))
+    case('a 32-bit image', lambda r: (Image.fromarray(np.ones((64, 64), np.float32)).save(first(r, 'test').with_suffix('.tif')), first(r, 'test').unlink()))
     case('a folder named like an image', lambda r: (r/'test'/'good'/'x.png').mkdir(parents=True))
     case('a link out of the data set', lambda r: (r/'test'/'good'/'x.png').symlink_to('/etc/hostname'))
     case('a link to nothing', lambda r: (r/'test'/'good'/'x.png').symlink_to('gone.png'))
@@ -91,7 +91,7 @@ def cases(work):
     for what, path in checkpoints(work, good).items(): yield 'hybridad_score', f'a checkpoint: {what}', [photos, '--checkpoint_path', path]
     for what, more in {'a folder that is not there': ['--data_path', work/'gone'], 'a file as folder': ['--data_path', good], 'an empty folder': ['--data_path', empty], 'an unknown layout': ['--dataset', 'imagenet'], 'a category that is not there': ['--categories', 'spoon'],
                        'a negative number of epochs': ['--epochs', -1], 'a batch of none': ['--batch_size', 0], 'a learning rate of nan': ['--learning_rate', 'nan'], 'an infinite learning rate': ['--learning_rate', 'inf'], 'an unknown read-out': ['--readout', 'guess'],
-                       'a timestep of 5000': ['--timestep', 5000], 'a layer that is not there': ['--layers', 'side'], 'an image size of 30': ['--image_size', 30], 'mass own without content': ['--mass', 'none'], 'a validation part of all': ['--validation_fraction', 1], 'minus one worker': ['--num_workers', -1],
+                       'a timestep of 5000': ['--timestep', 5000], 'a layer that is not there': ['--layers', 'side'], 'an image size of 30': ['--image_size', 30], 'an unknown mass': ['--mass', 'none'], 'a validation part of all': ['--validation_fraction', 1], 'minus one worker': ['--num_workers', -1],
                        'a backbone that is not there': ['--backbone', work/'gone'], 'a backbone without parts': ['--backbone', empty], 'a device that is not there': ['--device', 'tpu'], 'no piece': ['--accumulate', 0], 'an unknown tracker': ['--log_with', 'paper'], 'a number that is text': ['--epochs', 'many'], 'an unknown flag': ['--epoch_count', 3], 'an unknown precision': ['--precision', 'double'], 'float16 to learn in': ['--precision', 'float16']}.items():
         yield train[0], what, [*train[1], *more]
     yield train[0], 'an output folder in use', [*train[1], '--out', full]
@@ -132,6 +132,9 @@ def attempt(name, args, out):
     lines = [l for l in said.getvalue().replace('\r', '\n').splitlines() if l.startswith(name) and not l.startswith('usage')]
     return code, lines[-1].split(': ', 1)[-1] if lines else ''
 
+def listing(work): # set of (path, bytes, time of the last change) of everything below
+    return {(str(p), st.st_size, st.st_mtime_ns) for p in work.rglob('*') if not p.is_dir() and (st := p.lstat())} | {(str(p), 0, 0) for p in work.rglob('*') if p.is_dir()}
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--out', type=Path, default=Path('results/bad_inputs.md'))
@@ -140,10 +143,10 @@ def main():
     os.environ.update(TQDM_DISABLE='1', HF_HUB_OFFLINE='1')
     for i, (name, what, args) in enumerate(cases(work)):
         if a.only and a.only not in name: continue
-        code, said = attempt(name, args, out := work/'new'/str(i))
+        before = listing(work); code, said = attempt(name, args, work/'new'/str(i)); left = listing(work) ^ before
         shown = said.replace(str(work), 'DIR').replace(str(MINI), 'MINI').replace('|', '\\|')
         rows.append(f'| `{name}` | {what} | {code} | {shown} |')
-        if code != 2 or not said or out.exists() or list(work.rglob('*.partial')): wrong.append(rows[-1] + (' left something' if out.exists() else ''))
+        if code != 2 or not said or left: wrong.append(rows[-1] + (f' left or changed {sorted(left)[0][0]}' if left else ''))
     shutil.rmtree(work)
     a.out.write_text(f'# {len(rows)} bad inputs and what is printed\n\nWritten by `python proof/bad_inputs.py`. Code 2: nothing was done and nothing was left in the output folder.\n\n| command | what is wrong | code | what is printed |\n|---|---|---|---|\n' + '\n'.join(rows) + '\n')
     print(f'{len(rows)} bad inputs, {len(wrong)} not ended as they should'); print('\n'.join(wrong))

@@ -103,6 +103,10 @@ def test_camera_orientation_is_noted_and_explains_a_turned_mask(tmp_path):
     assert not noted['problems'] and 'orientation tag 6' in noted['notes'][0]
     refused(load_mask, tmp_path/'x.png', 8, (30, 40), tmp_path/'x.jpg', names='x.png', says='orientation tag: save it upright')
 
+def test_a_damaged_camera_note_is_a_problem_and_no_crash(tmp_path):
+    PLATE.save(tmp_path/'x.jpg', dpi=(72, 72), exif=b'Exif\0\0no camera wrote this')
+    assert 'EXIF note is damaged' in inspect_sample(Sample(tmp_path/'x.jpg', None, 0, 'c', 'good', 'test'))['problems'][0]
+
 # ---------------------------------------------------------------- masks and trees
 
 @pytest.fixture

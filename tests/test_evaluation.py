@@ -138,3 +138,6 @@ def test_thresholds_are_stored_and_turned_into_decisions(place, capsys):
     figures = json.loads((place/'decided'/'metrics.json').read_text())
     low, high = figures['intervals']['image_auroc']
     assert 0 <= low <= high <= 1
+    assert scored(place, 'smoother', '--smoothing', 3, checkpoint='cut.safetensors', data='other') == 0 # thresholds of other maps decide nothing
+    assert 'no decisions' in capsys.readouterr().out and all(r['decision'] == '' for r in table_of(place, 'smoother'))
+    assert scored(place, 'never', '--calibrate', 'f1max', '--smoothing', 3, checkpoint='cut.safetensors') == 2 and not (place/'never').exists()

@@ -79,6 +79,8 @@ def test_every_deep_prompt_learns(model):
     latents = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(1))
     log_ratio(pipeline.masses(pipeline.queries(latents, prompts), prompts)).square().mean().backward()
     assert all(p.grad.abs().sum() > 0 for p in learner.parameters())
+    learner.start_from(model, 'object', 'damaged object')
+    assert all(p.isfinite().all() for p in learner.parameters())
 
 def test_reading_changes_nothing(model, inputs):
     with torch.no_grad():

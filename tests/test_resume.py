@@ -22,7 +22,7 @@ from hybridad.config import get_default_config
 from hybridad.data import read_mvtec
 from hybridad.detector import HybridAnomalyDetector
 from hybridad.errors import HybridadError
-from hybridad.evaluation import WordsDetector
+from hybridad.evaluation import LinearProbe, WordsDetector
 from hybridad.scoring import Scorer, read_scores, score_folder
 from hybridad.synthetic import picture
 from hybridad.training import Step, Trainer, fit, keep_parts, read_kept, read_log
@@ -129,16 +129,17 @@ def in_two_processes(target, *args):
 
 def farthest(one, two): return max(float((one[n] - two[n]).abs().max()) for n in one)
 
-def learn(loaded, out):
+def learn(loaded, out, kind):
     "Twenty steps, which the processes share."
     config = get_default_config(epochs=20, batch_size=16, device='cpu')
-    detector = HybridAnomalyDetector(config, loaded[0]); train = loaded[1][0]
+    detector = kind(config, loaded[0]); train = loaded[1][0]
     step = Step(detector, train, 20)
     for i in range(20): step(torch.arange(len(train)).roll(i)[:7]) # an odd number: the halves are not equal
     if step.rank == 0: torch.save({n: p.detach() for n, p in detector.named_parameters()}, out)
 
-def test_two_processes_learn_what_one_learns(loaded, tmp_path):
-    in_two_processes(learn, loaded, tmp_path/'two.pt'); learn(loaded, tmp_path/'one.pt')
+@pytest.mark.parametrize('kind', (HybridAnomalyDetector, LinearProbe, WordsDetector))
+def test_two_processes_learn_what_one_learns(loaded, tmp_path, kind):
+    in_two_processes(learn, loaded, tmp_path/'two.pt', kind); learn(loaded, tmp_path/'one.pt', kind)
     assert farthest(*(torch.load(tmp_path/f'{n}.pt', weights_only=True) for n in ('one', 'two'))) < 1e-5 # float32
 
 def test_whole_run_in_double_precision(samples, tmp_path):

@@ -80,13 +80,13 @@ hybridad runs and can be measured without a download. It is not Stable Diffusion
 ## Data
 
 {pictures:,} procedural pictures of 128 px and the clean twins of a fifth of them, drawn from seed {seed}, {rough:.0%} of them by `hybridad.rough` and the others by
-`hybridad.synthetic`; captions from a fixed vocabulary. Crops of scikit-image's own photographs are among the materials. Left out altogether: the categories {held_categories} and the defect kinds {held_kinds}.
+`hybridad.synthetic`; {doubled:.0%} are halves seen at twice their size; captions from a fixed vocabulary. Crops of scikit-image's own photographs are among the materials. Left out altogether: the categories {held_categories} and the defect kinds {held_kinds}.
 
 ## Recipe
 
 `{command}` with the settings of `recipe.json`: an autoencoder (L1, gradient L1, a trace of KL; {vae_steps:,} steps, of the first sitting), every picture encoded once, then
-{steps:,} steps of the UNet and the text encoder together, the first {full_from:,} on crops of 16x16 latents. Each batch is denoised (epsilon prediction);
-three quarters of it are also read as hybridad reads them, and the log-ratio of a damaged and a flawless prompt over the up-block layers is taught the
+{steps:,} steps of the UNet and the text encoder together, the first {full_from:,} on crops of {crop}x{crop} latents. Each batch is denoised (epsilon prediction);
+{grounded_share:.0%} of it are also read as hybridad reads them, and the log-ratio of a damaged and a flawless prompt over the up-block layers is taught the
 defect mask by balanced cross entropy (defect cells, background, strongest cells of the picture). The moving average ({ema}) is kept, in float16.
 {begun}
 Hours on two CPU cores ({cpu}), all sittings: {hours:.1f}. Last losses: {final}.
@@ -106,9 +106,9 @@ What is shipped lies between the weights shipped before and those of the last si
 """
 
 def hours_of(log):
-    "Hours of work: gaps of over ten minutes between log rows were pauses."
+    "Hours of work: gaps of over twenty minutes between log rows were pauses."
     times = [r['time'] for r in log]
-    return sum(b - a for a, b in zip(times, times[1:]) if b - a < 600)/3600
+    return sum(b - a for a, b in zip(times, times[1:]) if b - a < 1200)/3600
 
 def ship(run, earlier=None):
     run = Path(run); source, recipe = run/'backbone', json.loads((run/'recipe.json').read_text())
@@ -146,7 +146,7 @@ def ship(run, earlier=None):
         prompts='; '.join(p[13:] for p in PROMPTS), held_categories=', '.join(HELD_OUT_CATEGORIES), held_kinds=' and '.join(HELD_OUT_KINDS)))
     keep = [{k: r[k] for k in ('step', *terms)} for r in rows]
     write_json(told, dict(facts, recipe=recipe, hours=hours, pictures=recipe['pictures'], crops_and_pictures_seen=last['seen'], final=final,
-        timestep=timestep, share_of_earlier=share, choices=found, autoencoder=[{k: r[k] for k in ('step', 'l1', 'loss')} for r in log if r['stage'] == 'vae'] or before['autoencoder'], log=keep, before=before))
+        timestep=timestep, share_of_earlier=share, choices=found, autoencoder=[{k: r[k] for k in ('step', 'l1', 'loss')} for r in log if r['stage'] == 'vae'] or (before or {}).get('autoencoder', []), log=keep, before=before))
 
 if __name__ == '__main__':
     torch.set_num_threads(2)
