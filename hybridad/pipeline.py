@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from .attention import QueryRecorder, SelfRecorder, read_maps, select_layers, sharpen
-from .backbone import Backbone
+from .backbone import Backbone, in_cache
 from .data import read_json
 from .errors import BackboneError, CheckpointError, ConfigError
 
@@ -71,7 +71,8 @@ class EasonADPipeline:
         "Run the UNet once and keep its queries; it stops after the last layer that is read."
         context = self.context(prompts)
         with QueryRecorder(self.backbone.unet, self.recorded, stop=True) as recorder, torch.set_grad_enabled(torch.is_grad_enabled() and self.readout != 'replay'):
-            found = self._pass(recorder, latents, context, draw)
+            parts = [self._pass(recorder, z, context, draw) for z in latents.split(in_cache(self.backbone.device, 2**15, latents))]
+        found = {n: torch.cat([p[n] for p in parts]) for n in parts[0]} if len(parts) > 1 else parts[0]
         return {n: q.unflatten(0, (len(latents), len(context))) if self.readout == 'exact' else q for n, q in found.items()}
 
     def sharpen(self,
