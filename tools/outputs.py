@@ -17,7 +17,7 @@ NBS = Path(__file__).resolve().parents[1]/'nbs'
 def small(png, limit): # bytes -> mime type, bytes
     "A picture in at most so many bytes: with a palette, else as JPEG, else with fewer pixels."
     picture = Image.open(io.BytesIO(png)).convert('RGB')
-    picture.quantize(256).save(drawn := io.BytesIO(), 'PNG', optimize=True)
+    picture.quantize(256, kmeans=1).save(drawn := io.BytesIO(), 'PNG', optimize=True)
     if min(len(png), drawn.tell()) <= limit: return 'image/png', min(drawn.getvalue(), png, key=len)
     for scale in (.9**k for k in range(20)):
         picture.resize([round(s*scale) for s in picture.size], Image.LANCZOS).save(file := io.BytesIO(), 'JPEG', quality=85)
