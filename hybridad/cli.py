@@ -57,8 +57,9 @@ def _writable(out):
 
 def _free(out, onward=''):
     "Refuse a run folder that is in use, too."
+    from hybridad.layouts import in_use
     out = _writable(out)
-    if out.exists() and (not out.is_dir() or any(p.suffix != '.partial' for p in out.iterdir())): raise ConfigError(f'{out} is not empty: {onward}choose another --out')
+    if in_use(out): raise ConfigError(f'{out} is not empty: {onward}choose another --out')
     return out
 
 _RESUME = 'say --resume to continue the run in it, or '

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TREES', 'SUFFIXES', 'PUBLISHED', 'LAYOUTS', 'Sample', 'Tree', 'dummy_picture', 'dummy_visa', 'dummy_tree', 'listing',
            'is_image', 'images_in', 'image_folders', 'pair_masks', 'layout_of', 'category_folders', 'table_rows',
-           'read_table', 'read_visa', 'read_meta', 'write_atomic', 'write_meta', 'published_set', 'data_root',
+           'read_table', 'read_visa', 'read_meta', 'write_atomic', 'in_use', 'write_meta', 'published_set', 'data_root',
            'found_layout', 'read_dataset', 'read_mvtec', 'read_folder']
 
 # %% ../nbs/01a_layouts.ipynb #2f283606
@@ -367,6 +367,13 @@ def write_atomic(
         try: os.fsync(folder)
         finally: os.close(folder)
     return path
+
+def in_use(
+    folder, # of a run
+) -> bool:
+    "Whether no run can begin there: a file, or a folder with more than what a killed run left half-written."
+    folder = Path(folder)
+    return folder.exists() and (not folder.is_dir() or any(p.suffix != '.partial' for p in folder.iterdir()))
 
 def write_meta(
     samples: list, # of Sample

@@ -628,10 +628,10 @@ def _small_png(
 ) -> tuple[bytes, list]:  # first PNG within the limit, or the smallest; sizes tried, in bytes
     "The best looking PNG within a limit: full colour, then palettes, then fewer pixels."
     sizes = []
-    for scale in (1, .8, .6):
+    for scale, palettes in ((1, (None, 256, 128)), (.8, (None, 256, 128)), (.6, (None, 256, 128, 64))):
         buffer = BytesIO()
         fig.savefig(buffer, format='png', dpi=dpi * scale, bbox_inches='tight', metadata={'Software': None})
-        for colours in (None, 256, 128, 64):
+        for colours in palettes: # fewer pixels before so few colours that a colour bar shows stripes
             png = _reduced(buffer.getvalue(), colours)
             sizes.append(len(png))
             if max_kb is None or len(png) <= 1000 * max_kb: return png, sizes

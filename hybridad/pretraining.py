@@ -31,6 +31,7 @@ from .attention import QueryRecorder, log_ratio, read_maps
 from .backbone import load_backbone, pick_device
 from .data import read_arrays, read_json, write_atomic
 from .errors import CheckpointError, ConfigError, HybridadError
+from .layouts import in_use
 from .rough import SURFACES, rough_picture
 from .synthetic import CATEGORIES, DEFECTS, picture
 
@@ -457,7 +458,7 @@ def pretrain(
 ): # the folder with the exported backbone, out/backbone
     "All three stages; each continues where it stopped."
     out, recipe, device = Path(out), recipe or Recipe(), pick_device(device); told = out/'recipe.json'
-    if out.exists() and (not out.is_dir() or any(p.suffix != '.partial' for p in out.iterdir())) and not resume: raise ConfigError(f'{out} is not empty: say --resume to continue the run in it, or choose another folder')
+    if in_use(out) and not resume: raise ConfigError(f'{out} is not empty: say --resume to continue the run in it, or choose another folder')
     if told.exists() and asdict(Recipe()) | read_json(told) != asdict(recipe): raise ConfigError(f'{out} was begun with another recipe, see {told}: continue with that one, or choose another folder')
     begun = start_of(recipe)
     if not told.exists(): write_atomic(told, (json.dumps(asdict(recipe), indent=1) + '\n').encode())

@@ -27,7 +27,7 @@ from .data import DAMAGED, as_rgb, image_tensor, open_image, write_atomic
 from .detector import HybridAnomalyDetector, smooth
 from .errors import CheckpointError, ConfigError, DataError
 from .evaluation import WordsDetector
-from .layouts import SUFFIXES
+from .layouts import SUFFIXES, in_use
 from .normals import load_normals, use_normals
 from .reports import found_regions
 from .training import processes, provenance
@@ -314,7 +314,7 @@ def _begin(out, plan, resume, first, wait):
         same = lambda k: k in ('source', 'provenance') or before.get(k) == plan[k] or k.endswith('threshold') and near(before.get(k), plan[k])
         differs = [k for k in plan if not same(k)] if isinstance(before, dict) else ['everything']
         if differs: raise ConfigError(f"{out} was begun with another {', '.join(differs)}, see {told}: continue with the same images and settings, or choose another --out")
-    elif out.exists() and (not out.is_dir() or any(p.suffix != '.partial' for p in out.iterdir())): raise ConfigError(f'{out} is not empty: say --resume to continue the scoring in it, or choose another --out')
+    elif in_use(out): raise ConfigError(f'{out} is not empty: say --resume to continue the scoring in it, or choose another --out')
     wait()
     if first and not resume: write_atomic(told, (json.dumps(plan, indent=1) + '\n').encode())
 
