@@ -164,7 +164,7 @@ def strewn(rng, image, centre, radius):
 
 def hairline(rng, image, centre, radius):
     "A crack as fine as a hair that wanders a long way, its width changing along it."
-    size, n, length = len(image), 240, log_uniform(rng, 15, 120); turns = rng.uniform(0, 2*np.pi) + np.cumsum(rng.normal(0, rng.uniform(.03, .16), n))
+    size, n, length = len(image), 240, log_uniform(rng, 15, 120); turns = rng.choice([0, np.pi/2, *rng.uniform(0, 2*np.pi, 2)]) + np.cumsum(rng.normal(0, log_uniform(rng, .01, .16), n))
     path = np.cumsum(np.stack([np.sin(turns), np.cos(turns)], 1), 0)*length/n; path += centre - path.mean(0)
     width = rng.uniform(.15, .9)*np.clip(1 + gaussian_filter1d(rng.standard_normal(n), 8, mode='wrap')*rng.uniform(0, 3), .2, 2)*np.clip(8*np.sin(np.linspace(0, np.pi, n)), 0, 1)
     d, nearest = cKDTree(path).query(np.stack(grid_of(size), -1).reshape(-1, 2), distance_upper_bound=5)
@@ -220,7 +220,9 @@ def _scene(rng, size, category):
     "Image and region of a category, its texture often almost flat."
     made = (CATEGORIES | SURFACES)[category](rng, size)
     image, region = made if isinstance(made, tuple) else (made, np.ones((size, size), bool))
-    if not isinstance(made, tuple) or category == 'rolled_sheet': image = image.mean((0, 1)) + (image - image.mean((0, 1)))*log_uniform(rng, .05, 1)
+    if not isinstance(made, tuple) or category == 'rolled_sheet': # flatter, in half of the pictures more in some places than in others
+        fade = log_uniform(rng, .05, 1)*np.exp(rng.uniform(0, .8)*(rng.random() < .5)*noise(rng, size, 2, 128, 30))[..., None]
+        image = image.mean((0, 1)) + (image - image.mean((0, 1)))*np.clip(fade, 0, 1.5)
     return image.astype(np.float32), region
 
 def _damaged(rng, clean, region, kind):
