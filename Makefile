@@ -23,7 +23,7 @@ prepare: $(READY)   # after editing notebooks: clean them, regenerate hybridad/ 
 outputs: $(READY)   # run every notebook and keep what it shows, then `make prepare`
 	$(BIN)/python tools/outputs.py
 
-proof: $(READY)     # hours: kills, 20,000 hostile files, bad inputs, 20,000 pictures, two processes, the benchmark, the ablation; writes into results/
+proof: $(READY)     # hours: kills, 36,000 hostile files, bad inputs, 20,000 pictures, two processes, the benchmark, the ablation; writes into results/
 	$(BIN)/python proof/bad_inputs.py
 	HYBRIDAD_FUZZ=4000 $(BIN)/pytest tests/test_fuzz.py
 	$(BIN)/python proof/kills.py

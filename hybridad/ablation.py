@@ -6,13 +6,15 @@
 __all__ = ['WORDS', 'Variant', 'standard_variants', 'Bench', 'interval', 'run_variant', 'ablate', 'summary']
 
 # %% ../nbs/63_ablation.ipynb #d5099855
-import copy, hashlib, inspect, json, math, time
+import copy, hashlib, inspect, json, math, pickle, time
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from scipy import stats
+from torch import nn
 from tqdm.auto import tqdm
 
 from . import attention, backbone as backbone_module, data, detector as detector_module, evaluation, losses, metrics, pipeline, prompt_learner, training
@@ -106,14 +108,17 @@ def _source(f): # text of a function with the values it closes over
 
 def _members(cls): # texts of what a class defines; one made in a notebook has no source of its own
     for name, v in sorted(vars(cls).items()):
-        parts = (v.fget, v.fset) if isinstance(v, property) else (getattr(v, '__func__', v),)
+        parts = (v.fget, v.fset) if isinstance(v, property) else (v.func,) if isinstance(v, cached_property) else (getattr(v, '__func__', v),)
         if own := [p for p in parts if inspect.isfunction(p)]: yield from map(_source, own)
-        elif isinstance(v, (bool, int, float, str, tuple)) and not name.startswith('__'): yield f'{name} = {v!r}'
+        elif name.startswith(('__', '_abc_')): continue
+        else:
+            try: yield f'{name} = {pickle.dumps(v)!r}'
+            except (pickle.PicklingError, TypeError, AttributeError): raise ConfigError(f'{cls.__name__}.{name} is a {type(v).__name__}, which cannot be told from another one: make it a function, a property or plain values') from None
 
 def _key(variant, config, bench): # 16 hex digits
     "A hash of settings, data, backbone and code, that of your own loss and detector included; what these call elsewhere in a notebook is not."
     if variant.loss and not inspect.isfunction(variant.loss): raise ConfigError(f'the loss of variant {variant.name!r} is no function, and its code cannot be told from that of another: wrap it in one')
-    own = [*([_source(variant.loss)] if variant.loss else []), *(text for c in variant.detector.__mro__ if issubclass(c, HybridAnomalyDetector) for text in _members(c))]
+    own = [*([_source(variant.loss)] if variant.loss else []), *(text for c in variant.detector.__mro__ if c not in (nn.Module, object) for text in _members(c))]
     code = [inspect.getsource(m) for m in _CODE] + own
     text = json.dumps([config.to_dict(), bench.data, bench.backbone.hash, code], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -168,8 +168,9 @@ class Backbone:
     def add_noise(self, latents, timestep: int, draw: int=0, seed: int=0):
         "Noisy latents; the noise depends on (seed, timestep, draw) alone, so a score never depends on the batch."
         g = torch.Generator().manual_seed(stable_number('noise', seed, timestep, draw))
-        eps = torch.randn(latents.shape[1:], generator=g).to(latents)
-        return self.scheduler.add_noise(latents, eps.expand_as(latents), torch.full((len(latents),), timestep, device=latents.device))
+        wide = torch.promote_types(latents.dtype, torch.float32) # the scheduler computes in the type of its input, where 0.998 may round to 1
+        eps = torch.randn(latents.shape[1:], generator=g).to(latents.device, wide)
+        return self.scheduler.add_noise(latents.to(wide), eps.expand_as(latents), torch.full((len(latents),), timestep, device=latents.device)).to(latents.dtype)
 
     def tokenize(self, texts, tower: int=0): # list of P strings -> (P, L) ids
         "Token ids padded to the model's length, with the model's own padding token."

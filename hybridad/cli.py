@@ -20,6 +20,8 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
     def _get_help_string(self, action):
         return action.help if action.default in (None, False, [], ()) or 'default' in (action.help or '') else super()._get_help_string(action)
 
+_MARKS = 'config.json', 'parts/run.json', 'scoring.json', 'recipe.json', 'provenance.json' # of runs that can be continued
+
 def _command(main):
     "Turn a function of parsed arguments into a console script."
     def run(argv=None):
@@ -28,7 +30,8 @@ def _command(main):
         try: return main(a) or 0
         except HybridadError as error: print(f'{main.__name__}: {error}', file=sys.stderr); return 2
         except KeyboardInterrupt:
-            onward = f'continue with the same command and --resume --out {a.out}' if hasattr(a, 'resume') and a.out else 'what was complete is kept'
+            begun = hasattr(a, 'resume') and a.out and any((Path(a.out)/mark).exists() for mark in _MARKS)
+            onward = f'continue with the same command and --resume --out {a.out}' if begun else 'what was complete is kept'
             print(f'\n{main.__name__}: stopped; {onward}', file=sys.stderr); return 130
         except OSError as error:
             if error.errno is None: raise
@@ -67,7 +70,7 @@ _RESUME = 'say --resume to continue the run in it, or '
 def _backbone_arguments(parser):
     parser.add_argument('--backbone', help="'mini', a local diffusers folder, or a Hub id")
     parser.add_argument('--device', default='auto', help='auto, cpu, cuda or mps')
-    parser.add_argument('--precision', help='of the frozen weights: float32, bfloat16, float16 or float64; default: as in training, there float32 or what accelerate was told')
+    parser.add_argument('--precision', help='of the frozen weights: float32, bfloat16, float16 or float64; default: as in training, there float32, for hybridad_train what accelerate was told')
 
 def _data_arguments(parser):
     parser.add_argument('--data_path', required=True, help='folder of the data set')
@@ -175,11 +178,11 @@ def hybridad_train(a):
     "Learn a normal and an abnormal prompt on a folder with masks."
     config = _config(a)
     if a.resume and not a.out: raise ConfigError('--resume needs --out, the folder of the run to continue')
-    from hybridad.data import read_dataset
+    from hybridad.data import read_dataset, write_atomic
     samples = learnable(read_dataset(a.data_path, config.data.layout, config.data.categories), 40 if a.debug else None)
     from hybridad.detector import HybridAnomalyDetector
     from hybridad.evaluation import Truth, WordsDetector, contrast_floor, evaluate, table, write_json
-    from hybridad.plots import map_grid, save_figure, training_curves
+    from hybridad.plots import as_png, map_grid, save_figure, training_curves
     from hybridad.training import check_way, fit, forecast, keep_parts, processes, read_log, usable
     check_way(a.accumulate, a.log_with)
     out = _shared(a, 'train', processes()[1]); out = usable(_writable(out), config, True) if a.resume else _free(out, _RESUME)
@@ -193,13 +196,13 @@ def hybridad_train(a):
     if processes()[0]: return # one process tells
     rows = read_log(out/'log.jsonl')
     if rows: save_figure(training_curves(rows, x='epoch'), out/'training.png')
-    results = dict(part='validation', mean=None, reason='validation_fraction is 0' if not valid else '')
+    results = dict(part='validation', mean=None, reason='' if valid else 'no image was held out for validation')
     if valid:
         truth = Truth(valid.samples, config.data.eval_size, a.num_workers)
         found, maps, scores = evaluate(detector, valid.samples, truth, valid)
         words, *_ = evaluate(WordsDetector(config, detector.backbone), valid.samples, truth, valid)
         results |= found | dict(floors=dict(local_contrast=contrast_floor(truth), words=words))
-        save_figure(map_grid(examples(truth, {'learned': maps}, scores, 6), across=True, label='log-ratio of attention, abnormal to normal'), out/'examples.png', max_kb=59)
+        write_atomic(out/'examples.png', as_png(map_grid(examples(truth, {'learned': maps}, scores, 6), across=True, label='log-ratio of attention, abnormal to normal')))
         print(f'validation part, {len(valid)} of {len(samples)} images\n\n{table(results)}\n')
     write_json(out/'metrics.json', results)
     seconds = rows[-1]['seconds'] if rows else 0
@@ -257,12 +260,12 @@ def normals_of(
         found[c] = names if shots is None else [names[i*len(names)//shots] for i in range(shots)]
     return found
 
-def _as_before(folder, asked):
+def _as_before(folder, asked, first):
     "Note what a run was asked for, or refuse to continue another one in its folder."
     from hybridad.data import read_json, write_atomic
     note = folder/'run.json'
     if note.exists() and read_json(note) != asked: raise ConfigError(f'{folder} was begun with other normal pictures, or without: continue with the same, or choose another --out')
-    write_atomic(note, json.dumps(asked).encode())
+    if first: write_atomic(note, json.dumps(asked).encode())
 
 def _scored(a, detector, words, samples, size, out): # {name: (maps, scores)}, seconds an image, {category: thresholds} from normal pictures
     "Raw maps and scores; with --normals one category after the other, and zero-shot beside."
@@ -271,12 +274,13 @@ def _scored(a, detector, words, samples, size, out): # {name: (maps, scores)}, s
     from hybridad.data import sample_digest
     from hybridad.normals import load_normals, use_normals
     from hybridad.reports import score_in_parts
+    from hybridad.training import processes
     places = {}
     for i, s in enumerate(samples): places.setdefault(s.category, []).append(i)
     chosen = normals_of(a.normals, places, a.shots) if a.normals else {}
     known = {c: [sample_digest(p) for p in names] for c, names in chosen.items()}; vouching = {d for ds in known.values() for d in ds}
     if both := next((s.image for s in samples if vouching and sample_digest(s.image) in vouching), None): raise ConfigError(f'{both} is among the normal pictures, too: give normal pictures that are not scored')
-    _as_before(out/'parts', known)
+    _as_before(out/'parts', known, not processes()[0])
     if not a.normals: return *score_in_parts(dict(learned=detector, words=words), samples, size, out/'parts'), {}
     zero_shot, parts, thresholds = copy.copy(detector), [], {}
     for number, (c, index) in enumerate(places.items()):
@@ -296,9 +300,10 @@ def hybridad_test(a):
     out = _test_folder(a, world); wait() # until all have found it free
     if a.resume and not _begun(out): return None if rank else _complete(out, a)
     samples = [s for s in read_dataset(a.data_path, a.dataset, a.categories) if s.split == 'test']
+    if not samples: raise ConfigError(f'{a.data_path} has no test part: give a data set with test images')
     from hybridad.detector import HybridAnomalyDetector
     from hybridad.evaluation import Truth, WordsDetector, contrast_floor, refuse_seen, summarise, write_json
-    from hybridad.reports import calibration, compare, read_results, store_thresholds
+    from hybridad.reports import calibration, comparable, compare, read_results, store_thresholds
     from hybridad.scoring import SHIPPED
     earlier, shipped = {str(p): read_results(p) for p in a.compare}, a.checkpoint_path is None
     if a.intervals < 0: raise ConfigError(f'--intervals {a.intervals} is out of range: give a number of draws such as 1000')
@@ -308,12 +313,13 @@ def hybridad_test(a):
     if shipped and a.backbone not in (None, 'mini'): raise ConfigError(f'the prompts that come with the package belong to the embedded backbone: give --checkpoint_path with prompts for {a.backbone}')
     a.checkpoint_path = a.checkpoint_path or SHIPPED
     detector, about = HybridAnomalyDetector.from_checkpoint(a.checkpoint_path, a.backbone, a.device, a.other_backbone, a.precision)
-    changed = [k for k, was in (('image_size', detector.image_size), ('smoothing', detector.config.model.smoothing)) if getattr(a, k) not in (None, was)]
+    changed = [k for k, was in (('image_size', detector.image_size), ('smoothing', detector.config.model.smoothing)) if getattr(a, k) not in (None, was)] + ['backbone']*(about['backbone_hash'] != detector.backbone.hash)
     if changed and a.calibrate: raise ConfigError(f'--calibrate stores thresholds for the way the checkpoint reads: leave --{changed[0]} out')
     if changed: about = about | dict(thresholds={}); print(f'no decisions: the thresholds of {a.checkpoint_path} hold for another {" and ".join(changed)}')
     for section, key in (('data', 'image_size'), ('data', 'eval_size'), ('model', 'smoothing')):
         if getattr(a, key) is not None: detector.config[section][key] = getattr(a, key)
     detector.config.data.num_workers = a.num_workers
+    if earlier: comparable({str(out): dict(categories={s.category for s in samples}, eval_size=detector.config.data.eval_size)} | earlier)
     seen, begun = refuse_seen(a.checkpoint_path, samples, a.allow_seen), time.perf_counter()
     if rank == 0 and (long := forecast(detector, len(samples), detector.looks)): print(long)
     found, spent, own = _scored(a, detector, WordsDetector(detector.config, detector.backbone), samples, detector.config.data.eval_size, out)
@@ -334,8 +340,9 @@ def hybridad_test(a):
 def _write_test(out, a, about, truth, found, results, thresholds, spent):
     "Everything a test run leaves, the parts removed last."
     import shutil
+    from hybridad.data import write_atomic
     from hybridad.evaluation import table, write_json
-    from hybridad.plots import map_grid, save_figure
+    from hybridad.plots import as_png, map_grid
     from hybridad.reports import image_rows, write_csv, write_maps, write_tables
     (maps, scores), (words_maps, _) = found['learned'], found['words']
     write_json(out/'config.json', about)
@@ -344,7 +351,7 @@ def _write_test(out, a, about, truth, found, results, thresholds, spent):
     with open(out/'log.jsonl', 'w', encoding='utf-8') as f:
         for r in rows: f.write(json.dumps(dict(image=r['path'], category=r['category'], defect=r['defect'], label=r['label'], score=round(r['score'], 6))) + '\n')
     if a.maps: write_maps(out/'MAPS', truth.samples, maps)
-    save_figure(map_grid(examples(truth, {'words': words_maps, 'learned': maps}, scores, 6), ['image', 'mask', 'words', 'learned'], across=True, label='log-ratio of attention, abnormal to normal'), out/'examples.png', max_kb=59)
+    write_atomic(out/'examples.png', as_png(map_grid(examples(truth, {'words': words_maps, 'learned': maps}, scores, 6), ['image', 'mask', 'words', 'learned'], across=True, label='log-ratio of attention, abnormal to normal')))
     write_tables(out, results, _columns(a.metrics))
     (out/'parts'/'run.json').unlink() # from here on the run is complete
     shutil.rmtree(out/'parts')
@@ -359,17 +366,20 @@ def _complete(out, a):
     from hybridad.evaluation import table
     from hybridad.reports import read_results
     from hybridad.scoring import SHIPPED
-    done, asked = read_json(out/'config.json'), dict(checkpoint=str(a.checkpoint_path or SHIPPED), data_path=str(a.data_path))
-    if other := [k for k, v in asked.items() if v not in (done.get(k), done.get('data', {}).get(k))]: raise ConfigError(f"{out} holds a finished evaluation of another {', '.join(other)}: choose another --out")
+    done, results = read_json(out/'config.json'), read_results(out)
+    asked = dict(checkpoint=str(a.checkpoint_path or SHIPPED), data_path=str(a.data_path)) | {k: v for k in ('categories', 'eval_size', 'image_size', 'smoothing', 'precision') if (v := getattr(a, k)) is not None}
+    told, own = done | done.get('data', {}) | done.get('model', {}), results.get('normals') or {}
+    if other := [k for k, v in asked.items() if told.get(k) != v] + ['normals']*((a.normals and str(a.normals), a.shots) != (own.get('folder'), own.get('shots'))): raise ConfigError(f"{out} holds a finished evaluation of another {', '.join(other)}: choose another --out")
     if late := [f'--{k}' for k in ('maps', 'compare', 'intervals', 'calibrate') if getattr(a, k)]: raise ConfigError(f"the evaluation in {out} is finished, {', '.join(late)} comes too late: choose another --out")
     shutil.rmtree(out/'parts', ignore_errors=True)
-    print(f'{table(read_results(out), columns=_columns(a.metrics))}\n\nnothing is left to do: {out}')
+    print(f'{table(results, columns=_columns(a.metrics))}\n\nnothing is left to do: {out}')
 
 def _decided(rows, thresholds):
     "What the thresholds say of the images, in a sentence or two."
     if not any(r['decision'] for r in rows): return '\nno decisions: ' + ('one normal picture sets no threshold, give at least two' if isinstance(thresholds.get('image'), dict) else 'the checkpoint holds no threshold, find one with --calibrate on a validation part')
-    wrong, odd = sum((r['decision'] == 'anomalous') != r['label'] for r in rows), [r['path'] for r in rows if r['unlike']]
-    told = f"\n{sum(r['decision'] == 'anomalous' for r in rows)} of {len(rows)} images called anomalous, {wrong} wrongly or missed, at the stored threshold ({thresholds.get('rule', 'one flawless validation image in ten exceeds it')}), see images.csv"
+    decided = [r for r in rows if r['decision']]
+    wrong, odd = sum((r['decision'] == 'anomalous') != r['label'] for r in decided), [r['path'] for r in rows if r['unlike']]
+    told = f"\n{sum(r['decision'] == 'anomalous' for r in rows)} of {len(decided)} images called anomalous, {wrong} wrongly or missed, at the stored threshold ({thresholds.get('rule', 'one flawless validation image in ten exceeds it')}), see images.csv" + (f'; no decision on {len(rows) - len(decided)}, whose categories have one normal picture' if len(decided) < len(rows) else '')
     return told + (f'\nwarning: {len(odd)} pictures are unlike those the threshold was found on, such as {odd[0]}: do not trust their decisions' if odd else '')
 
 def _intervals(truth, maps, scores, draws):
@@ -394,10 +404,10 @@ def demo(
 ): # the contents of metrics.json
     "Learn on the auxiliary categories of fresh synthetic data, report on the held-out ones."
     from hybridad.config import get_default_config
-    from hybridad.data import read_mvtec
+    from hybridad.data import read_mvtec, write_atomic
     from hybridad.detector import HybridAnomalyDetector
     from hybridad.evaluation import HEADLINE, LinearProbe, Truth, WordsDetector, contrast_floor, evaluate, table, write_json
-    from hybridad.plots import map_grid, save_figure
+    from hybridad.plots import as_png, map_grid
     from hybridad.synthetic import write_dataset
     from hybridad.training import KeptInputs, fit, keep_parts
     out, begun = _free(out), time.perf_counter()
@@ -419,7 +429,7 @@ def demo(
     short = lambda r: {k: r['mean'][k] for k in HEADLINE}
     found = dict(held_out=results, floors=dict(local_contrast=short(contrast_floor(truth, progress)), random_backbone=short(random), words=short(words)),
                  ceilings=dict(linear_probe=short(ceiling)), trainable_parameters=detector.trainable['prompts'], seconds=round(time.perf_counter() - begun, 1), eval_size=truth.size)
-    save_figure(map_grid(examples(truth, {'words': words_maps, 'learned': maps}, scores, 8), ['image', 'mask', 'words', 'learned'], across=True, label='log-ratio of attention, abnormal to normal'), out/'examples.png', max_kb=59)
+    write_atomic(out/'examples.png', as_png(map_grid(examples(truth, {'words': words_maps, 'learned': maps}, scores, 8), ['image', 'mask', 'words', 'learned'], across=True, label='log-ratio of attention, abnormal to normal')))
     write_json(out/'metrics.json', found)
     print(table(results | {k: found[k] for k in ('floors', 'ceilings')}))
     return found
@@ -528,18 +538,19 @@ def hybridad_ablation(a):
     unknown = set(a.only or ()) - {v.name for v in variants}
     if unknown: raise ConfigError(f'there is no variant {sorted(unknown)[0]!r}: --list prints the names')
     chosen = [v for v in variants if not a.only or v.name in a.only or v.name == 'default']
+    if (a.out/'config.json').exists(): raise ConfigError(f'{a.out} holds the run of another command: choose another --out')
     if a.resume and not (a.out/'provenance.json').exists(): raise ConfigError(f'{a.out} holds no ablation to continue: leave out --resume to begin one')
     out, begun = _writable(a.out), time.perf_counter()
     learn, test = _ablation_sets(a)
     write_json(out/'provenance.json', provenance(HybridAnomalyDetector(config, backbone), learn + test))
     table = ablate(chosen, Bench(config, learn, test, backbone), out, 1 if a.small else a.seeds)
     from hybridad.data import write_atomic
-    from hybridad.plots import ablation_chart, save_figure
+    from hybridad.plots import ablation_chart, as_png
     name = 'selected' if a.only else 'ablation' # a part never replaces the whole
     asked = ''.join(f' --{k} {getattr(a, k)}' for k, usual in _ABLATION.items() if getattr(a, k) != usual) + ' --small'*a.small
     table['command'] = [f"hybridad_ablation --out {out}{asked} --only '{v}'" for v in table.variant]
     write_atomic(out/f'{name}.csv', table.round(4).to_csv(index=False).encode())
-    save_figure(ablation_chart(table), out/f'{name}.png', max_kb=59)
+    write_atomic(out/f'{name}.png', as_png(ablation_chart(table)))
     print(table[['group', 'variant', 'pixel_auroc', 'pixel_auroc_95', 'aupro', 'image_auroc', 'gain', 'gain_95', 'seconds']].round(3).to_string(index=False))
     print(f'\n{len(learn)} images to learn on, {len(test)} to test on, {time.perf_counter() - begun:.0f} s: {out}\none row again, as its command in {name}.csv says: {table.command.iloc[-1]}')
 
@@ -671,6 +682,7 @@ def _bench(parser):
 def hybridad_bench(a):
     "Measure what reading attention costs."
     if a.rounds < 1: raise ConfigError(f'--rounds {a.rounds} is out of range: choose at least 1')
+    if a.quick and (a.configs or a.backbone): raise ConfigError('--quick measures the embedded backbone alone: leave out --configs and --backbone')
     out = _free(a.out)
     from hybridad.bench import bench, summary
     results = bench(out, a.quick, a.configs, a.backbone, a.device, a.rounds)

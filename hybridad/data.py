@@ -35,7 +35,7 @@ def open_image(
             with Image.open(path, formats=formats) as im:
                 frames = 1 if im.format=='MPO' else getattr(im, 'n_frames', 1) # the other pictures of an MPO are previews
                 im.load()
-        if frames==1: return im
+        if frames==1: return im if im.mode!='I;16' or im.format!='TIFF' or im.tag_v2.get(258)!=(12,) else Image.fromarray((np.asarray(im).astype(np.uint32)*65535//4095).astype(np.uint16)) # 12 bits come as 0..4095
         reason = f"it holds {frames} pictures, save the one to look at by itself"
     except FileNotFoundError: reason = "the file does not exist, check the path"
     except PermissionError: reason = "you may not read it, change its permissions"
@@ -99,6 +99,7 @@ def load_mask(
 ) -> torch.Tensor: # (1,size,size) float32, 0 or 1
     "The mask at `path`, where a cell is 1 if any defect pixel touches it; palettes are read by index."
     total = torch.zeros(1, size, size)
+    if image and orientation(image, 'TIFF') != 1: raise DataError(f"{image} is turned by its orientation tag, as TIFFs are when they are read, and its mask {path} is not: save both upright")
     for file in mask_files(Path(path)):
         marked = _marked(file)
         if image_hw is not None and marked.shape!=tuple(image_hw):
@@ -110,10 +111,13 @@ def load_mask(
 
 DAMAGED = OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, ArithmeticError, EOFError # what Pillow raises over a damaged EXIF note
 
-def orientation(path) -> int:
+def orientation(
+    path, # an image file
+    only: str='', # a Pillow format; 1 for all others
+) -> int:
     "The EXIF orientation that a camera wrote, 1 for upright; above 4 width and height are exchanged."
     try:
-        with Image.open(path) as im: return im.getexif().get(0x0112, 1)
+        with Image.open(path) as im: return im.getexif().get(0x0112, 1) if only in ('', im.format) else 1
     except DAMAGED: raise DataError(f'cannot read {path}: its EXIF note is damaged, save it again without') from None
 
 # %% ../nbs/02_data.ipynb #a93c3c48

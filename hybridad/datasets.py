@@ -30,7 +30,7 @@ def inspect_sample(
     try:
         im = open_image(s.image); as_rgb(im, s.image)
         found |= dict(size=im.size, mode=im.mode, digest=sample_digest(s.image))
-        if (turn := orientation(s.image)) != 1: found['notes'].append(f"{s.image} carries the orientation tag {turn}, which is ignored as masks have none: save it upright")
+        if (turn := orientation(s.image)) != 1 and im.format != 'TIFF': found['notes'].append(f"{s.image} carries the orientation tag {turn}, which is ignored as masks have none: save it upright")
         if s.mask is None:
             if s.label: found['notes'].append(f"{s.image} has no mask and counts for image scores only: draw one to have it count for pixels")
             return found

@@ -109,6 +109,7 @@ class HybridAnomalyDetector(nn.Module):
         m = self.config.model
         if not all(.25 <= s <= 8 for s in m.scales or ()): raise ConfigError(f'scales {list(m.scales)} are out of range: choose numbers from 0.25 to 8')
         self.backbone = backbone or load_backbone(m.backbone, m.device, getattr(torch, m.precision))
+        if len(m.scales or ()) > m.views: raise ConfigError(f'{len(m.scales)} scales need as many views, and there {"is" if m.views == 1 else "are"} {m.views}: raise views')
         if odd := [s for s in m.scales or () if round(self.image_size*s) % self.backbone.factor]: raise ConfigError(f'scale {odd[0]:g} makes pictures of {round(self.image_size*odd[0])} px, and this backbone takes multiples of {self.backbone.factor}: choose another scale')
         self.pipeline = EasonADPipeline(self.backbone, m.readout, m.layers, m.timestep, m.draws, m.seed, m.mass, m.map_size, m.noise)
         with torch.random.fork_rng():

@@ -274,8 +274,9 @@ def train_autoencoder(
         chosen, corners = rng.integers(0, len(images), recipe.vae_batch), rng.integers(0, recipe.size - c + 1, (recipe.vae_batch, 2))
         x = as_tensor(np.stack([images[i, y:y+c, q:q+c] for i, (y, q) in zip(chosen, corners)])).to(device, memory_format=torch.channels_last)
         loss, l1 = autoencoder_loss(vae, x)
-        if not loss.isfinite(): raise HybridadError(f'the autoencoder loss is not finite at step {step}: lower vae_lr; {state} holds the last good state')
-        optimizer.zero_grad(); loss.backward(); torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.); optimizer.step()
+        optimizer.zero_grad(); loss.backward(); norm = torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.)
+        if not (loss + norm).isfinite(): raise HybridadError(f'loss or gradient of the autoencoder is not finite at step {step}: lower vae_lr in another folder')
+        optimizer.step()
         if step % 50 == 49 or step + 1 == recipe.vae_steps: log(stage='vae', step=step+1, l1=round(l1.item(), 5), loss=round(loss.item(), 5))
         if step % 250 == 249: _save_state(state, step=step+1, model=vae.state_dict(), optimizer=optimizer.state_dict())
     vae.eval()
@@ -339,7 +340,7 @@ class Corpus:
     def batch(self, step): # latents, masks, captions of the denoised part, prompt triples of the grounded part
         "The batch of a step."
         r, rng = self.recipe, np.random.default_rng([self.recipe.seed, 2, step]); full = step >= r.full_from
-        size = r.full_batch if full else r.batch; plain = round(size*(1 - r.grounded_share))
+        size = r.full_batch if full else r.batch; plain = min(size - 1, round(size*(1 - r.grounded_share))) # one at least is grounded
         chosen = rng.integers(0, len(self.z), size)
         if full: z, m = self.z[chosen].float(), self.m[chosen]
         else: z, m = (torch.stack(t).float() for t in zip(*[self._crop(rng, i) for i in chosen]))
@@ -399,9 +400,9 @@ class DiffusionTrainer:
         for g in self.optimizer.param_groups: g['lr'] = r.lr*_cosine(self.step, r.steps, 200)
         terms = self.losses(*batch)
         loss = terms['mse'] + r.ground*sum(w*terms[k] for k, w in GROUND.items())
-        if not loss.isfinite(): raise HybridadError(f'the loss is not finite at step {self.step}: lower lr; {self.state} holds the last good state')
-        self.optimizer.zero_grad(); loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.parameters, 1.); self.optimizer.step()
+        self.optimizer.zero_grad(); loss.backward(); norm = torch.nn.utils.clip_grad_norm_(self.parameters, 1.)
+        if not (loss + norm).isfinite(): raise HybridadError(f'loss or gradient is not finite at step {self.step}: lower lr in another folder')
+        self.optimizer.step()
         decay = min(r.ema, (1 + self.step)/(10 + self.step))
         torch._foreach_mul_(self.average, decay); torch._foreach_add_(self.average, [p.detach() for p in self.parameters], alpha=1 - decay)
         self.step, self.seen = self.step + 1, self.seen + len(batch[0])
@@ -415,7 +416,7 @@ class DiffusionTrainer:
 
 def train_diffusion(recipe: Recipe, corpus: Corpus, trainer: DiffusionTrainer, log, until: int|None=None):
     "Stage three, up to a step; saves every 200."
-    until, smoothed, start, begun = min(until or recipe.steps, recipe.steps), {}, time.time(), trainer.step
+    until, smoothed, start, begun = recipe.steps if until is None else min(until, recipe.steps), {}, time.time(), trainer.step
     for _ in tqdm(range(trainer.step, until), desc='diffusion', initial=trainer.step, total=recipe.steps):
         for k, v in trainer.advance(corpus.batch(trainer.step)).items(): smoothed[k] = .98*smoothed.get(k, v) + .02*v
         if trainer.step % 50 == 0 or trainer.step == until:
@@ -459,6 +460,7 @@ def pretrain(
     "All three stages; each continues where it stopped."
     out, recipe, device = Path(out), recipe or Recipe(), pick_device(device); told = out/'recipe.json'
     if in_use(out) and not resume: raise ConfigError(f'{out} is not empty: say --resume to continue the run in it, or choose another folder')
+    if resume and not told.is_file(): raise CheckpointError(f'{out} holds no run to continue (no recipe.json): leave out --resume to begin one')
     if told.exists() and asdict(Recipe()) | read_json(told) != asdict(recipe): raise ConfigError(f'{out} was begun with another recipe, see {told}: continue with that one, or choose another folder')
     begun = start_of(recipe)
     if not told.exists(): write_atomic(told, (json.dumps(asdict(recipe), indent=1) + '\n').encode())

@@ -54,11 +54,13 @@ class MinimalPromptLearner(nn.Module):
         if depth > backbone.depth:
             self.note = f'depth {depth} clipped to {self.depth}: this text encoder has {backbone.depth} layers'
             logging.getLogger('hybridad').info(self.note)
+        room = backbone.length - 2 - int(content_of(backbone.tokenize(TEMPLATES), backbone.tokenizer.eos_token_id).sum(1).max())
+        if n_ctx > room: raise ConfigError(f'n_ctx {n_ctx} is too large: this text encoder takes {backbone.length} tokens, which leaves {room}')
         ids = backbone.tokenize([' '.join(['x']*n_ctx + [t]) for t in TEMPLATES])
         with torch.no_grad(): template = backbone.embed([' '.join(['x']*n_ctx + [t]) for t in TEMPLATES])
         self.register_buffer('template', template.float().clone(), persistent=False)
         self.register_buffer('content', content_of(ids, backbone.tokenizer.eos_token_id), persistent=False)
-        draw = lambda *shape: nn.Parameter(torch.randn(*shape, device=template.device)*init_std)
+        draw = lambda *shape: nn.Parameter((torch.randn(*shape)*init_std).to(template.device)) # drawn on the CPU: the same on every device
         self.ctx_normal, self.ctx_abnormal = draw(n_ctx, backbone.width), draw(n_ctx, backbone.width)
         self.compound = nn.ParameterList([draw(t_n_ctx, backbone.width) for _ in range(self.depth - 1)])
         assert self.trainable == 2*n_ctx*backbone.width + (self.depth - 1)*t_n_ctx*backbone.width

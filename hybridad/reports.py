@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['FEATURES', 'asked_for', 'score_in_parts', 'describe', 'unlike', 'calibration', 'store_thresholds', 'patches',
-           'found_regions', 'image_rows', 'write_csv', 'write_tables', 'read_results', 'compare', 'write_maps']
+           'found_regions', 'image_rows', 'write_csv', 'write_tables', 'read_results', 'comparable', 'compare',
+           'write_maps']
 
 # %% ../nbs/61a_reports.ipynb #a813ef41
 import csv, hashlib, io, json, math, time
@@ -210,16 +211,23 @@ def read_results(
     if not told.get('mean') or not told.get('categories'): raise DataError(f'{path} holds no figures of an evaluation: give the folder of a run of hybridad_test')
     return Results(told)
 
+def comparable(
+    runs: dict, # name -> results
+) -> list: # the categories all of them have
+    "Whether runs can stand beside each other; a DataError says why not."
+    shared = [c for c in next(iter(runs.values()))['categories'] if all(c in r['categories'] for r in runs.values())]
+    if not shared: raise DataError(f"{', '.join(runs)} have no category in common: compare runs on the same data")
+    sizes = {r.get('eval_size') for r in runs.values()}
+    if len(sizes) > 1: raise DataError(f"{', '.join(runs)} were evaluated at {', '.join(map(str, sizes))} px: compare runs of one eval_size")
+    return shared
+
 def compare(
     runs: dict, # name -> results; the others are compared with the first
     style: str='simple', # any tabulate format
     columns=HEADLINE,
 ) -> str:
     "Means of several runs in one table, each difference from the first beside its figure, over the categories all of them have."
-    shared = [c for c in next(iter(runs.values()))['categories'] if all(c in r['categories'] for r in runs.values())]
-    if not shared: raise DataError(f"{', '.join(runs)} have no category in common: compare runs on the same data")
-    sizes = {r.get('eval_size') for r in runs.values()}
-    if len(sizes) > 1: raise DataError(f"{', '.join(runs)} were evaluated at {', '.join(map(str, sizes))} px: compare runs of one eval_size")
+    shared = comparable(runs)
     number = lambda v: math.nan if v is None else v
     mean = {n: {k: float(np.mean([number(r['categories'][c].get(k)) for c in shared])) for k in columns} for n, r in runs.items()}
     first, rows = next(iter(mean.values())), []

@@ -82,7 +82,8 @@ def find_images(
 ): # list of str, {path: why it is refused}, Counter of what was left alone by kind
     "Every image once, in order of the arguments and of the names."
     found, refused, other = {}, {}, Counter()
-    for root in [paths] if isinstance(paths, (str, os.PathLike)) else paths:
+    roots = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+    for root in roots:
         root = os.path.expanduser(os.fspath(root))
         if not os.path.lexists(root): raise DataError(f'there is no file or folder {root}: check the path')
         if not os.path.isdir(root): found.setdefault(os.path.abspath(root), root); continue
@@ -91,7 +92,7 @@ def find_images(
             if os.path.islink(p) and not Path(os.path.realpath(p)).is_relative_to(os.path.realpath(root)):
                 refused[p] = f'{p} is a link that leads out of {root}: copy the file in'
     other = +other
-    if not found: raise DataError(f"there is no image in {root}: give files that end in {', '.join(SUFFIXES)}{f', it holds {_counted(other)}' if other else ''}")
+    if not found: raise DataError(f"there is no image in {', '.join(map(str, roots)) or 'an empty list'}: give files that end in {', '.join(SUFFIXES)}{f', it holds {_counted(other)}' if other else ''}")
     return list(found.values()), refused, other
 
 def _counted(counter): return ', '.join(f'{n} {kind}' for kind, n in sorted(counter.items()))
@@ -203,6 +204,7 @@ def load_scorer(
     else:
         detector, about = HybridAnomalyDetector.from_checkpoint(SHIPPED if shipped else checkpoint, 'mini' if shipped else backbone, device, other_backbone, precision)
         stored, source = about.get('thresholds') or {}, 'prompts that come with the package' if shipped else f'prompts of {checkpoint}'
+        if about['backbone_hash'] != detector.backbone.hash: stored = {} # found on other weights
     if normals is not None:
         names, refused, _ = find_images(normals)
         if refused: raise DataError(next(iter(refused.values())))
@@ -210,6 +212,7 @@ def load_scorer(
         use_normals(detector, parts, photo=[i//tiles**2 for i in range(len(parts))])
         stored, source = detector.normals.thresholds, f'{source}, and {detector.normals.count} normal picture' + 's'*(detector.normals.count > 1)
         if not stored and None in (threshold, pixel_threshold): raise ConfigError('one normal picture moves the scores and cannot say where normal ends: give at least two, or --threshold and --pixel_threshold')
+    elif tiles > 1 and stored.get('image') is not None and threshold is None: source += f'; the threshold was found on whole pictures, and the worst of {tiles**2} parts exceeds it more often: give normal pictures, or a threshold'
     pick = lambda told, key: stored.get(key) if told is None else told
     return Scorer(detector, pick(threshold, 'image'), pick(pixel_threshold, 'pixel'), source, tiles)
 
@@ -274,7 +277,7 @@ def _encode(rows, form):
         kinds = dict(score=pa.float64(), width=pa.int64(), height=pa.int64())
         sink = pa.BufferOutputStream(); pq.write_table(pa.Table.from_pylist(rows, pa.schema([(c, kinds.get(c, pa.string())) for c in COLUMNS])), sink)
         return sink.getvalue().to_pybytes()
-    text = io.StringIO(newline=''); writer = csv.DictWriter(text, COLUMNS, lineterminator='\n'); writer.writeheader(); writer.writerows(rows)
+    text = io.StringIO(newline=''); writer = csv.DictWriter(text, COLUMNS); writer.writeheader(); writer.writerows(rows)
     return text.getvalue().encode()
 
 def _rows_of(path):
@@ -364,7 +367,7 @@ def _finish(out, parts, form, rank):
     counts = Counter(r['decision'] for r in read_scores(out))
     if form == 'csv' and len(list((out/'parts').glob('part-*.csv'))) == parts:
         with open(temporary := out/f'scores.{rank}.partial', 'w', newline='', encoding='utf-8') as f:
-            writer = csv.DictWriter(f, COLUMNS, lineterminator='\n'); writer.writeheader()
+            writer = csv.DictWriter(f, COLUMNS); writer.writeheader()
             for r in read_scores(out): writer.writerow(r | dict(regions=json.dumps(r['regions'])))
             f.flush(); os.fsync(f.fileno())
         os.replace(temporary, out/'scores.csv')

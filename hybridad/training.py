@@ -21,8 +21,9 @@ from .config import Config
 from .data import fingerprint, make_loader, sample_digest, split_validation, stable_number, write_atomic
 from .detector import HybridAnomalyDetector, over_views, smooth
 from .errors import CheckpointError, ConfigError, DataError, HybridadError
+from .layouts import in_use
 from .losses import CrossAttentionLoss
-from .pipeline import QueryCache
+from .pipeline import QueryCache, halved
 from .metrics import anomaly_metrics, f1_threshold, mean_metrics, rate_threshold, to_json_value
 
 # %% ../nbs/60_training.ipynb #2655f8cb
@@ -36,8 +37,8 @@ def processes(): # rank, number of processes, function that waits for all of the
     return state.process_index, state.num_processes, state.wait_for_everyone
 
 # %% ../nbs/60_training.ipynb #58969838
-def _stored(q): return q if q.dtype == torch.float64 else q.half()
-def _memory_of(queries): return sum(_stored(q[0]).nbytes for q in queries.values())
+def _stored(q, layer): return q if q.dtype == torch.float64 else halved(q, layer)
+def _memory_of(queries): return sum(q[0].numel()*(8 if q.dtype == torch.float64 else 2) for q in queries.values())
 
 class KeptInputs:
     "What the frozen parts say of a set of samples, computed once: latents, for replay queries, masks on the map's grid, labels."
@@ -55,7 +56,7 @@ class KeptInputs:
         self.samples, self.views, self.queries, self.cache = samples, views or m.views, None, cache
         self.latents = [[] for _ in range(self.views)]
         masks, labels, known = [], [], []
-        loader = make_loader(samples, detector.load_size, 32, num_workers=d.num_workers, mask_size=m.map_size)
+        loader = make_loader(samples, max(detector.load_size, round(detector.image_size*(scale or 0))), 32, num_workers=d.num_workers, mask_size=m.map_size)
         for batch in tqdm(loader, desc='encode images', disable=not progress, leave=False):
             for view, kept in enumerate(self.latents): kept.append(detector.backbone.encode_image(detector.seen(batch['images'], view, scale)).cpu())
             masks.append(batch['targets']['masks'].bool()); labels.append(batch['targets']['labels']); known.append(batch['has_mask'])
@@ -79,12 +80,12 @@ class KeptInputs:
         if len(self)*len(draws)*sum(map(_memory_of, ones)) > self.budget:
             if self.cache: self.queries = [self._on_disk(detector, view) for view in range(self.views)]
             return
-        self.queries = [[{n: _stored(q).new_empty(len(self), *q.shape[1:], device='cpu') for n, q in one.items()} for _ in draws] for one in ones]
+        self.queries = [[{n: _stored(q, n).new_empty(len(self), *q.shape[1:], device='cpu') for n, q in one.items()} for _ in draws] for one in ones]
         for first in tqdm(range(0, len(self), 32), desc='keep queries', disable=not progress, leave=False):
             rows = slice(first, first + 32)
             for view, stored in enumerate(self.queries):
                 for draw in draws:
-                    for n, q in ask(view, draw, rows).items(): stored[draw][n][rows] = _stored(q).cpu()
+                    for n, q in ask(view, draw, rows).items(): stored[draw][n][rows] = _stored(q, n).cpu()
 
     def _on_disk(self, detector, view): # QueryCache
         "Queries of one view in a folder named after all that they depend on; a second run finds them there."
@@ -125,8 +126,8 @@ class KeptInputs:
             if train and self.views > 1: out['paired_logits'] = log_ratio(self.masses(detector, index, text, (1,)))
         return out
 
-    def targets(self, index): # dict for CrossAttentionLoss
-        return dict(masks=self.masks[index].float(), labels=self.labels[index], has_mask=self.known[index])
+    def targets(self, index, device='cpu'): # dict for CrossAttentionLoss
+        return dict(masks=self.masks[index].float().to(device), labels=self.labels[index].to(device), has_mask=self.known[index].to(device))
 
 # %% ../nbs/60_training.ipynb #be053452
 def read_kept(
@@ -208,10 +209,10 @@ class Step:
         return index.repeat(n)[:n*size].split(size)
 
     def _loss(self, out, index):
-        loss, terms = self.loss_fn(out, self.train.targets(index))
+        loss, terms = self.loss_fn(out, self.train.targets(index, self.detector.backbone.device))
         if not torch.isfinite(loss): raise _NotFinite('loss')
         loss.backward()
-        return {**terms, 'total': loss.item()}
+        return {**{k: v.item() if isinstance(v, torch.Tensor) else float(v) for k, v in terms.items()}, 'total': loss.item()}
 
     def _backward(self, index): # dict of the terms
         "Gradient of the loss of the batch. Each piece puts its own outputs among those of the others, so any loss comes out exact."
@@ -367,7 +368,7 @@ def usable(
         try: same = lasting(json.loads(told.read_text())) == lasting(to_json_value(config.to_dict()))
         except (ValueError, AttributeError, RecursionError): raise CheckpointError(f'{told} is damaged: begin again in another --out') from None
         if not same: raise ConfigError(f'{out} was begun with other settings, see {told}: continue with those, or choose another --out')
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())): raise ConfigError(f'{out} is not empty: say --resume to continue the run in it, or choose another --out')
+    elif in_use(out): raise ConfigError(f'{out} is not empty: say --resume to continue the run in it, or choose another --out')
     return out
 
 def _git():
@@ -394,6 +395,7 @@ def _create(out, config, about):
     home = Path(os.path.realpath(out)); work = home.with_name(home.name + '.partial')
     if work.exists(): shutil.rmtree(work)
     for name, value in (('config', config.to_dict()), ('provenance', about)): write_atomic(work/f'{name}.json', (json.dumps(to_json_value(value), indent=1) + '\n').encode())
+    for left in home.glob('*.partial'): shutil.rmtree(left) if left.is_dir() else left.unlink() # of a killed run
     if home.exists(): home.rmdir()
     os.replace(work, home)
 

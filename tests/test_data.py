@@ -83,8 +83,13 @@ def picture(tmp_path, name, im, **kwargs):
     im.save(tmp_path/name, **kwargs)
     return load_image(tmp_path/name, 4)
 
+def twelve_bits(path):
+    "A white grey-scale TIFF of 8x8 px, as cameras with 12 bits write it."
+    tags = ((256, 8), (257, 8), (258, 12), (259, 1), (262, 1), (273, 122), (277, 1), (278, 8), (279, 96))
+    path.write_bytes(b'II*\0' + struct.pack('<IH', 8, len(tags)) + b''.join(struct.pack('<HHII', tag, 4, 1, v) for tag, v in tags) + bytes(4) + b'\xff'*96)
+
 def test_unusual_but_sound_images_keep_their_meaning(tmp_path):
-    "16 bits are not clipped, a palette is not read as numbers, transparency lies on white, CMYK and grey become RGB."
+    "12 and 16 bits are not clipped, a palette is not read as numbers, transparency lies on white, CMYK and grey become RGB."
     sixteen = picture(tmp_path, '16.png', Image.fromarray(np.full((8, 8), 20000, np.uint16)))
     assert torch.allclose(sixteen, torch.full((3, 4, 4), 20000/65535*2 - 1), atol=1e-5)
     red = Image.new('P', (8, 8), 1); red.putpalette([0, 0, 0, 255, 0, 0])
@@ -95,6 +100,8 @@ def test_unusual_but_sound_images_keep_their_meaning(tmp_path):
     grey = picture(tmp_path, 'grey.jpg', Image.new('L', (8, 8), 50))
     assert torch.equal(grey[0], grey[2])
     assert picture(tmp_path, 'bit.png', Image.new('1', (8, 8), 1)).min() == 1
+    twelve_bits(tmp_path/'12.tif')
+    assert torch.allclose(load_image(tmp_path/'12.tif', 4), torch.ones(3, 4, 4), atol=1e-5)
 
 def test_camera_orientation_is_noted_and_explains_a_turned_mask(tmp_path):
     exif = Image.Exif(); exif[0x0112] = 6
@@ -102,6 +109,12 @@ def test_camera_orientation_is_noted_and_explains_a_turned_mask(tmp_path):
     noted = inspect_sample(Sample(tmp_path/'x.jpg', None, 0, 'c', 'good', 'test'))
     assert not noted['problems'] and 'orientation tag 6' in noted['notes'][0]
     refused(load_mask, tmp_path/'x.png', 8, (30, 40), tmp_path/'x.jpg', names='x.png', says='orientation tag: save it upright')
+
+def test_a_tiff_that_pillow_turns_is_refused_with_a_mask(tmp_path):
+    exif = Image.Exif(); exif[0x0112] = 3
+    PLATE.save(tmp_path/'x.tif', exif=exif); Image.new('L', (40, 30), 1).save(tmp_path/'x.png')
+    refused(load_mask, tmp_path/'x.png', 8, (30, 40), tmp_path/'x.tif', names='x.tif', says='save both upright')
+    assert not inspect_sample(Sample(tmp_path/'x.tif', None, 0, 'c', 'good', 'test'))['notes']
 
 def test_a_damaged_camera_note_is_a_problem_and_no_crash(tmp_path):
     PLATE.save(tmp_path/'x.jpg', dpi=(72, 72), exif=b'Exif\0\0no camera wrote this')

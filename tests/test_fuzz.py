@@ -87,7 +87,7 @@ def test_run_folders(tmp_path_factory, config, log):
     except HybridadError as error: assert str(run) in str(error)
     assert all(isinstance(r['epoch'], int) for r in read_log(run/'log.jsonl'))
 
-ROWS = [dict(zip(COLUMNS, ('a.png', 'anomalous', 1.5, '[{"box": [0, 1, 2, 3], "area": 4, "peak": 5.0}]', 10, 20, ''))), dict(zip(COLUMNS, ('b,"\n.png', 'unreadable', None, '[]', 0, 0, 'cut short')))]
+ROWS = [dict(zip(COLUMNS, ('a.png', 'anomalous', 1.5, '[{"box": [0, 1, 2, 3], "area": 4, "peak": 5.0}]', 10, 20, ''))), dict(zip(COLUMNS, ('b,"\r.png', 'unreadable', None, '[]', 0, 0, 'cut short')))]
 
 @fuzz
 @given(data=broken([_encode(ROWS, 'csv')]))

@@ -9,10 +9,11 @@ import pytest
 import torch
 from diffusers import FluxTransformer2DModel, SD3Transformer2DModel, UNet2DConditionModel
 
-from hybridad import attention, backbone as bb
+from hybridad import attention, backbone as bb, bench
 from hybridad.attention import AttentionReader, QueryRecorder, cross_attention, log_ratio, probing, read_maps, token_scores
 from hybridad.backbone import MINI, load_backbone, random_backbone
 from hybridad.errors import BackboneError, ConfigError
+from hybridad.explore import nearest_words
 from hybridad.pipeline import EasonADPipeline
 from hybridad.prompt_learner import MinimalPromptLearner
 
@@ -192,6 +193,18 @@ def test_what_does_not_belong_is_refused(tmp_path):
     for transformer in (SD3Transformer2DModel(sample_size=8, caption_projection_dim=16, dual_attention_layers=(0,), **small), FluxTransformer2DModel(num_single_layers=1, axes_dims_rope=(2, 2, 4), **small)):
         with pytest.raises(BackboneError, match='Stable Diffusion family'): attention.cross_attention(transformer)
 
+def test_words_near_a_vector_are_found_for_one_text_encoder_and_two(model):
+    words = 'a photo of a damaged object'
+    assert [near[0][0] for near in nearest_words(model, model.embed([words])[0, 1:7])] == words.split()
+
+def test_every_case_of_the_benchmark_runs(model, inputs, monkeypatch):
+    monkeypatch.setattr(bench, 'has_peer', lambda: True)
+    cases = bench.forward_cases(model, inputs[0])
+    assert (cases.pop('attention-map-diffusers', None) is None) == (model.family == 'sdxl') # it does not hand on what SDXL is conditioned on
+    plain, *reading = (cases[n]() for n in ('plain', 'reader', 'store_everything'))
+    for out in reading: torch.testing.assert_close(out, plain, atol=1e-5, rtol=1e-5)
+    for n in bench.READOUTS: assert cases[n]().isfinite().all()
+
 real = pytest.mark.skipif(not SHARED.is_dir(), reason=f'the configs of Stable Diffusion 2.1 are not in {SHARED.parent}: set HYBRIDAD_SHARED')
 
 @real
@@ -202,12 +215,11 @@ def test_real_tokenizer_pads_with_an_exclamation_mark():
 
 @real
 def test_benchmark_has_the_real_sizes():
-    from hybridad.bench import SD21
     from transformers import CLIPTextConfig
     text = CLIPTextConfig.from_pretrained(SHARED, subfolder='text_encoder').to_dict()
     real = {p: json.loads((SHARED/p/'config.json').read_text()) for p in ('unet', 'vae')} | dict(text_encoder=text)
     plain = lambda v: list(v) if isinstance(v, tuple) else v
-    for part, sizes in SD21.items(): assert {k: real[part][k] for k in sizes} == {k: plain(v) for k, v in sizes.items()}
+    for part, sizes in bench.SD21.items(): assert {k: real[part][k] for k in sizes} == {k: plain(v) for k, v in sizes.items()}
 
 @real
 def test_stable_diffusion_2_1_at_full_size():

@@ -13,7 +13,7 @@ from PIL import Image
 from hybridad import normals
 from hybridad.data import read_mvtec
 from hybridad.evaluation import Truth, summarise, write_json
-from hybridad.normals import load_normals, use_normals
+from hybridad.normals import NormalReference, load_normals, use_normals
 from hybridad.rough import KEPT, OLD, NEW, ROUGH_DEFECTS, SURFACES, _damaged, _scene, framed, rough_camera
 from hybridad.scoring import load_scorer
 from hybridad.synthetic import OBJECTS
@@ -51,16 +51,22 @@ def lines(differ):
                 Image.fromarray(pixels).save(at/f'{i:03d}{"_mask"*folder.startswith("ground")}.png')
     return read_mvtec(root)
 
+class Levelled(NormalReference):
+    "Less half the median of each picture, since exposure moves all its cells."
+    def distance(self, features, leave_out=()):
+        d = super().distance(features, leave_out)
+        return d - d.flatten(1).median(1).values[:, None, None]/2
+
 CHOICES = { # what is changed in the reference, what it is told, how many pictures it sees
     'prompts alone': ({}, {}, 0),
-    'as shipped': ({}, {}, NORMALS),
-    'exposure kept': ({'levelled': lambda d: d}, {}, NORMALS),
+    **{f'as shipped, {k}': ({}, {}, k) for k in (1, 2, 4, NORMALS)},
+    **{f'weight {w:g}, {k}': ({}, dict(weight=w), k) for w in (.5, 1.) for k in (1, 2, NORMALS)},
+    'trusted below a third': ({'trust': lambda d: max(0., 1 - 3*d.mean().exp().item())}, {}, NORMALS),
+    'trusted below a fifth': ({'trust': lambda d: max(0., 1 - 5*d.mean().exp().item())}, {}, NORMALS),
+    'levelled': ({'NormalReference': Levelled}, {}, NORMALS),
     'each cell alone': ({'with_neighbours': lambda f: f}, {}, NORMALS),
     'not whitened': ({'whitening': lambda c: (c.mean(0), torch.eye(c.shape[1])/c.var(0).mean().sqrt())}, {}, NORMALS),
-    'weight 1': ({}, dict(weight=1.), NORMALS),
     'layer up_blocks.2': ({}, dict(layer='up_blocks.2.attentions.0.transformer_blocks.0.attn2'), NORMALS),
-    'as shipped, one picture': ({}, {}, 1),
-    'exposure kept, one picture': ({'levelled': lambda d: d}, {}, 1),
 }
 
 def read_lines(detector, every, changed, told, count): # figures of one choice

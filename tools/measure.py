@@ -1,6 +1,6 @@
 """Measure what the results guide shows, each part into results/: python tools/measure.py demo seeds readouts real normals auxiliary explorers onnx ablation
 
-Every file carries the command, versions, processor and date. Parts are independent; run them with nothing else on the machine."""
+Every file carries the command, versions, processor and date. real and normals score with what demo learned; the others stand alone. Run them with nothing else on the machine."""
 import json
 import os
 import platform
