@@ -60,7 +60,7 @@ class Levelled(NormalReference):
 CHOICES = { # what is changed in the reference, what it is told, how many pictures it sees
     'prompts alone': ({}, {}, 0),
     **{f'as shipped, {k}': ({}, {}, k) for k in (1, 2, 4, NORMALS)},
-    **{f'weight {w:g}, {k}': ({}, dict(weight=w), k) for w in (.5, 1.) for k in (1, 2, NORMALS)},
+    **{f'weight {w:g}, {k}': ({}, dict(weight=w), k) for w in (.5, 1.) for k in (2, NORMALS)},
     'trusted below a third': ({'trust': lambda d: max(0., 1 - 3*d.mean().exp().item())}, {}, NORMALS),
     'trusted below a fifth': ({'trust': lambda d: max(0., 1 - 5*d.mean().exp().item())}, {}, NORMALS),
     'levelled': ({'NormalReference': Levelled}, {}, NORMALS),
