@@ -286,7 +286,7 @@ def _rows_of(path):
         if path.suffix == '.parquet':
             import pyarrow.parquet as pq
             rows = pq.read_table(path).to_pylist()
-        else: rows = list(csv.DictReader(io.StringIO(path.read_text(encoding='utf-8'), newline='')))
+        else: rows = list(csv.DictReader(io.StringIO(path.read_bytes().decode('utf-8'), newline='')))
         return [{c: r[c] for c in COLUMNS} | dict(score=None if r['score'] in ('', None) else float(r['score']), regions=json.loads(r['regions']), width=int(r['width']), height=int(r['height'])) for r in rows]
     except (ValueError, LookupError, TypeError, RecursionError, OSError, csv.Error) as error:
         raise CheckpointError(f'{path} is damaged ({type(error).__name__}): remove it and say --resume to score its images again') from None
