@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PHOTOS', 'KEPT_OBJECTS', 'SURFACES', 'SURFACE_NAMES', 'KEPT', 'ROUGH_DEFECTS', 'NEW', 'OLD', 'rolled_sheet',
            'dead_leaves', 'wavelets', 'snapshot', 'quilted', 'tray', 'framed', 'blotch', 'streak', 'chip', 'strewn',
-           'hairline', 'damage', 'rough_camera', 'Invisible', 'rough_picture', 'write_rough']
+           'hairline', 'damage', 'rough_camera', 'Invisible', 'rough_picture', 'write_rough', 'line_pictures']
 
 # %% ../nbs/03a_rough.ipynb #06dc4554
 import io
@@ -261,3 +261,30 @@ def _rough(rng, size, category, kind):
 def write_rough(out, size=128, seed=0, count=50, workers=None, progress=True):
     "Write rough pictures as `synthetic.write_dataset` writes its own: `count` test pictures for each category of `synthetic`, and as many again of the six surfaces together."
     return write_dataset(out, size, seed, 'rough', count, workers, progress, rough_picture, 2*len(KEPT))
+
+# %% ../nbs/03a_rough.ipynb #b2c99df1
+def line_pictures(
+    seed: int,
+    number: int, # of the line
+    name: str, # a key of CATEGORIES or SURFACES
+    edges: bool=False, # the part's own edges are in view
+    differ: bool=False, # each part has a design of its own
+    normals: int=8,
+    tests: int=15, # three in five of them have a defect, where one shows
+    size: int=128, # pixels
+): # yields part ('train' or 'test'), kind, (S, S, 3) uint8, (S, S) bool
+    "The normal pictures of a line, then its tests; exposure varies by 5, 20 or 50 %."
+    large = size + size//8 if name in OBJECTS else 2*size
+    design = np.random.default_rng([seed, number]); scene, everywhere = _scene(design, large, name)
+    camera, frame, spread = int(design.integers(2**31)), int(design.integers(2**31)), design.choice([.05, .2, .5])
+    for i in range(normals + tests):
+        rng = np.random.default_rng([seed, number, i])
+        if differ: scene, everywhere = _scene(rng, large, name)
+        y, x = rng.integers(0, large - size + 1, 2); at = np.s_[y:y + size, x:x + size]
+        image, region, mask, kind = scene[at], everywhere[at], np.zeros((size, size), bool), 'good'
+        if edges: image, region = framed(np.random.default_rng(frame), image, region)
+        if i >= normals and (i - normals + 3) % 5 >= 2:
+            try: drawn, (image, mask, _) = _damaged(rng, image, region, (OLD + list(NEW))[rng.integers(len(OLD) + len(NEW))]); kind = ROUGH_DEFECTS[drawn][1]
+            except Invisible: pass
+        shot = rough_camera(np.random.default_rng(camera), image)(np.clip(image*rng.uniform(1 - spread, 1 + spread), 0, 1))
+        yield 'test' if i >= normals else 'train', kind, np.clip(shot + rng.normal(0, 2, (size, size, 1)), 0, 255).astype(np.uint8), mask
