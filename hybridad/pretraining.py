@@ -374,9 +374,9 @@ class Corpus:
             while not file.exists():
                 if self.drawing is None or self.drawing.poll(): raise HybridadError(f'{file} is missing and nobody draws it: say --resume to draw the rest')
                 time.sleep(.05)
-            part = {k: torch.from_numpy(v) for k, v in read_arrays(file).items()}
+            part = {k: torch.from_numpy(v) if k in 'zm' else v.tolist() for k, v in read_arrays(file).items()}
             self.parts.append(part)
-            self.single += [(i, j) for j in (part['l'] < 0).nonzero()[:, 0].tolist()]; self.lines += [(i, j) for j in (part['l'] == 0).nonzero()[:, 0].tolist()]
+            self.single += [(i, j) for j, l in enumerate(part['l']) if l < 0]; self.lines += [(i, j) for j, l in enumerate(part['l']) if l == 0]
 
     def _row(self, at, key): return self.parts[at[0]][key][at[1]]
 
@@ -422,13 +422,17 @@ class DiffusionTrainer:
     def save(self):
         _save_state(self.state, step=self.step, seen=self.seen, params=[p.detach() for p in self.parameters], ema=self.average, opt=self.optimizer.state_dict())
 
-    def _forward(self, noisy, t, context): return self.unet(noisy, t, context).sample, dict(self.recorder.queries)
+    def _half(self): # on a GPU; losses stay in float32
+        return torch.autocast(self.unet.device.type, torch.bfloat16, enabled=self.unet.device.type == 'cuda')
+
+    def _forward(self, noisy, t, context):
+        with self._half(): return self.unet(noisy, t, context).sample.float(), dict(self.recorder.queries)
 
     def _encode(self, texts):
         "Features of the distinct sentences, and a lookup."
         unique = {t: i for i, t in enumerate(dict.fromkeys(texts))}
         if new := [t for t in unique if t not in self.ids]: self.ids |= zip(new, self.tokenizer(new, padding='max_length', max_length=self.recipe.length, truncation=True, return_tensors='pt').input_ids)
-        features = self.text(torch.stack([self.ids[t] for t in unique]).to(self.unet.device)).last_hidden_state
+        with self._half(): features = self.text(torch.stack([self.ids[t] for t in unique]).to(self.unet.device)).last_hidden_state.float()
         return lambda said: features[[unique[t] for t in said]]
 
     def losses(self, z, masks, captions, triples, lines=0): # dict of scalars
