@@ -25,7 +25,7 @@ from .errors import BackboneError, ConfigError
 # %% ../nbs/11_backbone.ipynb #3624cc1a
 PARTS = ('vae', 'unet', 'text_encoder', 'tokenizer', 'scheduler')
 MINI = Path(__file__).parent/'backbones'/'mini' if '__file__' in globals() else Path('../hybridad/backbones/mini')
-DEFAULTS = dict(timestep=100, layers=None, neutral='a photo of an object', normal='a photo of a flawless object', abnormal='a photo of a damaged object')
+DEFAULTS = dict(timestep=100, layers=None, weights=None, neutral='a photo of an object', normal='a photo of a flawless object', abnormal='a photo of a damaged object')
 
 def pick_device(
     name: str='auto', # 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'
@@ -141,6 +141,15 @@ class Backbone:
         wanted = {f'down_blocks.{i}.' for i in (1, 2)} | {f'up_blocks.{n-1-i}.' for i in (1, 2)}
         return select_layers(self.unet, [w for w in sorted(wanted) if any(k.startswith(w) for k in cross_attention(self.unet))] or None)
 
+    def weights_of(self,
+        layers, # {name: layer}
+    ): # (number of layers,) that sum to one; None: all count the same
+        "What the backbone's own layers count in a map, where it says so; other choices of layers have no such opinion."
+        told = self.settings['weights']
+        if told is None or list(layers) != list(self.layers): return None
+        if len(told) != len(layers): raise BackboneError(f"backbone '{self.name}' says {len(told)} weights for {len(layers)} layers: give one for each, or leave them out")
+        return torch.tensor(told, device=self.device)/sum(told)
+
     def describe(self): # dict
         "What is read from the model and assumed nowhere."
         return dict(width=self.width, text_layers=self.depth, length=self.length, padding=[t.pad_token for t, _ in self.towers], padding_id=[t.pad_token_id for t, _ in self.towers],
@@ -246,7 +255,7 @@ def check_finite(backbone):
         if bad: raise BackboneError(f"backbone '{backbone.name}': {type(m).__name__} holds numbers that are not finite in {bad}: copy or download it again, or load it in float32")
     return backbone
 
-_KINDS = dict(timestep=int, layers=list|None, neutral=str, normal=str, abnormal=str)
+_KINDS = dict(timestep=int, layers=list|None, weights=tuple|None, neutral=str, normal=str, abnormal=str)
 
 def read_settings(
     path, # the hybridad.json of a backbone folder

@@ -39,6 +39,7 @@ class EasonADPipeline:
         if readout not in READOUTS: raise ConfigError(f"readout '{readout}' does not exist: choose among {', '.join(READOUTS)}")
         self.backbone, self.readout, self.seed, self.mass, self.map_size, self.noise, self._neutral = backbone, readout, seed, mass, map_size, noise, {}
         self.layers = select_layers(backbone.unet, layers) if layers else backbone.layers
+        self.weights = backbone.weights_of(self.layers)
         self.timestep = backbone.timestep if timestep is None else timestep
         self.timesteps = list(self.timestep) if isinstance(self.timestep, (list, tuple)) else [self.timestep]
         last = backbone.scheduler.config.num_train_timesteps - 1
@@ -91,12 +92,13 @@ class EasonADPipeline:
     def masses(self,
         queries, # one dictionary from `queries`, or a list with one for each draw
         prompts, # (P, L, D) text features
-        weights=None, # (layers,) weights that sum to one
+        weights=None, # (layers,) weights that sum to one; None: the backbone's own
         content=None, # (P, L) bool, for mass 'own'
     ): # (B, P, map_size, map_size) log masses
         "Log attention mass of each prompt, averaged over draws, layers and heads."
         draws = queries if isinstance(queries, list) else [queries]
         size = (self.map_size,)*2 if isinstance(self.map_size, int) else self.map_size
+        weights = self.weights if weights is None else weights
         maps = [read_maps(self.layers, q, prompts, weights, self.mass, content, size) for q in draws]
         return sum(maps)/len(maps)
 

@@ -531,6 +531,7 @@ def pretrain(
     vae = AutoencoderKL.from_pretrained(out/'vae')
     drawing = encoding(out, device) if recipe.drawn < 1 else encode_corpus(out, device)
     log(stage='corpus')
+    if device.type == 'cuda': torch.set_float32_matmul_precision('high') # what autocast leaves in float32, too
     try:
         trainer = DiffusionTrainer(recipe, unet, text, tokenizer, out/'state.pt', device)
         log.forget_after(trainer.step)
@@ -538,5 +539,6 @@ def pretrain(
     finally:
         if drawing: drawing.terminate(); drawing.wait()
     layers = [n for n in QueryRecorder(unet, ['up']).layers]
+    weights = [.5/(len(layers) - 1)]*(len(layers) - 1) + [.5] # results/readout_choice.json
     parts = [m.cpu() for m in (vae, *trainer.averaged())]
-    return export_backbone(out/'backbone', *parts, tokenizer, dict(timestep=10, layers=layers, neutral=NEUTRAL))
+    return export_backbone(out/'backbone', *parts, tokenizer, dict(timestep=10, layers=layers, weights=weights, neutral=NEUTRAL))

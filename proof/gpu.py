@@ -1,4 +1,5 @@
-"""The suite on a GPU against the same on the CPU: reading, scoring in three precisions, normal pictures, learning with the losses and with one's own.
+"""The suite on a GPU against the same on the CPU: reading, scoring in three precisions, normal pictures, learning with the losses and with one's own;
+and what scoring and exact training cost there at full size.
 
     python proof/gpu.py [--out results/gpu.json]
 """
@@ -15,6 +16,7 @@ from safetensors.torch import load_file
 
 from hybridad.attention import AttentionReader, QueryRecorder
 from hybridad.backbone import MINI, load_backbone
+from hybridad.bench import gpu_figures, sd21_sized
 from hybridad.cli import LEARN, ONE_VIEW
 from hybridad.config import get_default_config
 from hybridad.data import read_mvtec
@@ -72,6 +74,8 @@ def main():
     told['maps_difference'] = {p: (scores('cuda', p) - cpu).abs().max().item() for p in ('float32', 'bfloat16', 'float16')} | dict(spread=cpu.std().item())
     told['maps_difference']['with_normals'] = (scores('cuda', normals=True) - scores('cpu', normals=True)).abs().max().item()
     told['learning_difference'] = {loss: learning(work, loss) for loss in ('six terms', 'own')}
+    with torch.device('cuda'): full = sd21_sized('cuda')
+    told['scoring'] = gpu_figures(full, tell=print)
     write_json(a.out, told); print(json.dumps(told, indent=1))
     shutil.rmtree(work)
     assert told['reading']['stock_output_difference'] <= 1e-6 and told['reading']['masses_sum_to_one'] < 1e-5 and told['maps_difference']['float32'] < 1e-3
