@@ -97,7 +97,7 @@ class Backbone:
     def __init__(self,
         vae, unet, text_encoder, tokenizer, scheduler,
         name: str='backbone', # how it was asked for; stored in checkpoints
-        settings: dict|None=None, # timestep, layers, neutral context; see DEFAULTS
+        settings: dict|None=None, # timestep, layers, their weights, neutral context; see DEFAULTS
         text_encoder_2=None, tokenizer_2=None, # SDXL: features of both encoders lie side by side
     ):
         self.vae, self.unet, self.text_encoder, self.tokenizer, self.scheduler = vae, unet, text_encoder, tokenizer, scheduler
@@ -143,12 +143,13 @@ class Backbone:
 
     def weights_of(self,
         layers, # {name: layer}
-    ): # (number of layers,) that sum to one; None: all count the same
-        "What the backbone's own layers count in a map, where it says so; other choices of layers have no such opinion."
+    ): # list of numbers that sum to one; None: all count the same
+        "What the backbone's own layers count in a map, where it says so; of another choice of layers it says nothing."
         told = self.settings['weights']
         if told is None or list(layers) != list(self.layers): return None
-        if len(told) != len(layers): raise BackboneError(f"backbone '{self.name}' says {len(told)} weights for {len(layers)} layers: give one for each, or leave them out")
-        return torch.tensor(told, device=self.device)/sum(told)
+        if len(told) != len(layers) or self.settings['layers'] and self.settings['layers'] != list(layers):
+            raise BackboneError(f"backbone '{self.name}' says weights {told}: give one for each of its layers, by their full names and in the order in which they run ({', '.join(layers)}), or leave them out")
+        return [w/sum(told) for w in told]
 
     def describe(self): # dict
         "What is read from the model and assumed nowhere."

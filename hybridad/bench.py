@@ -384,7 +384,7 @@ def bench(
     results = figures(model, latents, rounds, 5, quick)
     speed = scoring_speed(mini, 8, rounds, _sync(latents.device))
     results['spread']['mini_images_per_s'], results['mini_images_per_s'] = speed, speed['median']
-    results['gpu'] = gpu_figures(model, tell=tell) if latents.is_cuda and not quick else None
+    results['gpu'] = gpu_figures(model, tell=lambda row: tell(f"{row['dtype']}, {row['batch']} pictures: {row['ms_per_image']:.2f} ms each")) if latents.is_cuda and not quick else None
     command = f'hybridad_bench --out {out}' + ' --quick'*quick + (f' --configs {configs}' if configs else '') + (f' --backbone {backbone}' if backbone else '') + (f' --rounds {rounds}' if rounds != 9 else '')
     about = dict(command=command, model=model.name, weights='trained' if quick or backbone else 'random', latents=list(latents.shape), device=str(where), threads=torch.get_num_threads(), cores=os.cpu_count(),
                  machine=platform.machine(), torch=torch.__version__, estimate=guess, seconds=round(time.perf_counter() - begun, 1))

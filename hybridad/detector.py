@@ -119,7 +119,7 @@ class HybridAnomalyDetector(nn.Module):
             if len(m.ctx_init) != 2: raise ConfigError(f'ctx_init holds {len(m.ctx_init)} texts: give two, normal and abnormal words')
             self.prompts.start_from(self.backbone, *m.ctx_init)
         start = self.pipeline.weights # None: all layers count the same
-        self.layer_logits = nn.Parameter(torch.zeros(len(self.pipeline.layers)) if start is None else (start/start.max()).log(), requires_grad=m.learn_layer_weights)
+        self.layer_logits = nn.Parameter(torch.zeros(len(self.pipeline.layers)) if start is None else (torch.tensor(start)/max(start)).log(), requires_grad=m.learn_layer_weights)
         self.log_temperature = nn.Parameter(torch.tensor(float(m.temperature)).log())
         self.image_offset = nn.Parameter(torch.zeros(()))
         self.normals = None # a reference of normal pictures, see normals.use_normals

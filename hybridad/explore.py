@@ -115,7 +115,7 @@ def token_maps(
 def suspicion(look: Look, told: Told, layers=None, readout: str='replay', timestep: int|None=None): # (H, W) numpy
     "The log-ratio map: how much more each place attends to the abnormal prompt than to the normal one."
     chosen = select_layers(look.backbone.unet, layers) if layers else look.backbone.layers
-    return log_ratio(read_maps(chosen, look.queries(told.features, readout, timestep), told.features))[0].cpu().numpy()
+    return log_ratio(read_maps(chosen, look.queries(told.features, readout, timestep), told.features, look.backbone.weights_of(chosen)))[0].cpu().numpy()
 
 # %% ../nbs/71_explore.ipynb #21b7ad25
 def mosaic(

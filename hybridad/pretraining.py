@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['NORMAL_WORDS', 'ABNORMAL_WORDS', 'GENERIC', 'KIND_WORDS', 'OPENINGS', 'NEUTRAL', 'NAMES', 'PART', 'LINE', 'GROUND',
            'COMPARED', 'Recipe', 'merges_of', 'make_tokenizer', 'caption', 'prompt_pair', 'start_of', 'new_components',
-           'new_scheduler', 'is_rough', 'is_doubled', 'corpus_picture', 'line_name', 'corpus_part', 'as_tensor',
+           'new_scheduler', 'is_rough', 'is_doubled', 'corpus_picture', 'line_of', 'corpus_part', 'as_tensor',
            'JsonLog', 'gradient_l1', 'autoencoder_loss', 'train_autoencoder', 'parts_of', 'encode_corpus', 'encoding',
            'grounding_loss', 'unlikeness', 'Corpus', 'DiffusionTrainer', 'train_diffusion', 'export_backbone',
            'pretrain']
 
 # %% ../nbs/62_pretraining.ipynb #f7a4e23a
 import io, json, math, os, pickle, shutil, subprocess, sys, time
-from collections import Counter
+from collections import Counter, deque
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from functools import partial
@@ -23,6 +23,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from filelock import FileLock
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
@@ -55,9 +56,9 @@ class Recipe:
     crop: int = 16              # latent cells
     batch: int = 32             # crops
     full_batch: int = 16        # whole latents
-    lines: int = 0              # production lines in a batch of whole latents, besides; the corpus then has as many pictures of lines
+    lines: int = 0              # production lines in a batch of whole latents, besides; nearly half of the corpus then are pictures of lines
     lr: float = 1e-3
-    ground: float = 1.0         # weight of the grounding loss; 0 is plain denoising
+    ground: float = 1.0         # weight of grounding and comparing; 0 is plain denoising
     grounded_share: float = .75 # of each batch; the rest is denoised at any timestep
     low_t: int = 30             # grounding happens below this timestep
     ema: float = .999
@@ -76,6 +77,7 @@ class Recipe:
                       crop=(8, self.size//4), batch=(2, 4096), full_batch=(2, 4096), grounded_share=(.1, .9), rough=(0, 1), doubled=(0, 1), lines=(0, 4096), drawn=(.001, 1), low_t=(1, 1000), ema=(0, .99999))
         for name, (low, high) in limits.items():
             if not low <= getattr(self, name) <= high: raise ConfigError(f'recipe {name}={getattr(self, name)!r} is out of range: choose {low} to {high}')
+        if self.lines and self.full_from >= self.steps: raise ConfigError(f'a recipe with lines compares whole pictures, and full_from={self.full_from} leaves none in {self.steps} steps: lower full_from')
         if self.retrain and not self.start: raise ConfigError('a recipe with retrain=true needs start, the backbone whose autoencoder it trains further')
         if self.size % 32 or self.crop % 4 or self.vae_crop % 16: raise ConfigError('a recipe needs size in steps of 32, vae_crop in steps of 16 and crop in steps of 4: the UNet halves latents twice')
 
@@ -154,7 +156,7 @@ def new_components(
     recipe: Recipe,
     tokenizer, # CLIPTokenizer
     begun=None, # the Backbone of recipe.start
-): # AutoencoderKL, UNet2DConditionModel, CLIPTextModel with fresh weights
+): # AutoencoderKL, UNet2DConditionModel, CLIPTextModel
     "The miniature with the weights that a run begins with, or random ones from the recipe's seed."
     if begun:
         for m in begun.modules: m.requires_grad_(True)
@@ -207,10 +209,10 @@ def corpus_picture(
 
 PART, LINE = 100, (3, 5) # pictures in a file of the corpus; normal pictures of a line, others
 
-def line_name(number): # category of a line, and whether its parts show their own edges
-    "Lines of every category and surface take turns."
+def line_of(number): # category, whether its parts show their own edges, whether each has a design of its own
+    "Lines of every category and surface take turns; edges and designs are spread evenly over them."
     names = [*KEPT, *SURFACES]; name = names[number % len(names)]
-    return name, bool(number//len(names) % 2) and name not in OBJECTS
+    return name, bool(number//len(names) % 2) and name not in OBJECTS, number*.7320508076 % 1 < .25
 
 def corpus_part(
     recipe: Recipe,
@@ -223,12 +225,19 @@ def corpus_part(
         rows.append((image, mask, c, k, -1))
         if i % 3 == 1 and k != 'good': rows.append((twin, np.zeros_like(mask), c, 'good', -1))
     for i in range(number*6, number*6 + lined//sum(LINE)):
-        name, edges = line_name(i)
-        rows += [(image, mask, name, k if mask.sum() > 3 else 'good', at) for at, (_, k, image, mask) in enumerate(line_pictures(recipe.seed, i, name, edges, i % 4 == 3, *LINE, recipe.size))]
+        rows += [(image, mask, line_of(i)[0], k, at) for at, (_, k, image, mask) in enumerate(line_pictures(recipe.seed + 2**32, i, *line_of(i), *LINE, recipe.size))] # seeds that no other picture has
     images, masks, c, k, l = zip(*rows); names, kinds, s = list(NAMES), ['good', *DEFECTS], recipe.size//4
     return dict(image=np.stack(images), m=np.stack(masks).reshape(-1, s, 4, s, 4).any((2, 4)), c=np.array([names.index(x) for x in c]), k=np.array([kinds.index(x) for x in k]), l=np.array(l))
 
 def _pool(workers=None): return ProcessPoolExecutor(workers or os.cpu_count(), mp_context=get_context('fork'))
+
+def _ahead(pool, draw, items, count): # results in order
+    "No more than `count` are drawn before they are asked for, or a slow encoder would fill the memory."
+    waiting = deque()
+    for item in items:
+        waiting.append(pool.submit(draw, item))
+        if len(waiting) > count: yield waiting.popleft().result()
+    while waiting: yield waiting.popleft().result()
 
 def as_tensor(images):
     "(B, S, S, 3) uint8 to (B, 3, S, S) in [-1, 1]."
@@ -319,22 +328,25 @@ def encode_corpus(
     work, # folder of the run, with recipe.json and vae; work/corpus is filled
     device='cpu',
     workers: int|None=None, # processes that draw; None: one per core
+    progress: bool=True,
 ):
     "Stage two: draw, encode, and keep what is not there yet; each part appears when it is complete."
-    work = Path(work); recipe, folder = Recipe(**read_json(work/'recipe.json')), work/'corpus'; folder.mkdir(exist_ok=True)
-    todo = [i for i in range(parts_of(recipe)) if not (folder/f'{i:05d}.npz').exists()]
-    with _pool(workers) as pool:
-        drawn = pool.map(partial(corpus_part, recipe), todo)
-        vae = AutoencoderKL.from_pretrained(work/'vae').eval().to(device) # after the workers, which know nothing of the device
-        for i, part in zip(tqdm(todo, desc='corpus'), drawn):
+    work = Path(work); recipe, folder, workers = Recipe(**read_json(work/'recipe.json')), work/'corpus', workers or os.cpu_count(); folder.mkdir(exist_ok=True)
+    with FileLock(work/'corpus.lock'), _pool(workers) as pool: # another process may still be ending
+        todo = [i for i in range(parts_of(recipe)) if not (folder/f'{i:05d}.npz').exists()]
+        drawn = _ahead(pool, partial(corpus_part, recipe), todo, 2*workers)
+        vae = AutoencoderKL.from_pretrained(work/'vae').eval().to(device)
+        for i, part in zip(tqdm(todo, desc='corpus', disable=not progress), drawn):
             latents = [vae.encode(as_tensor(x).to(device)).latent_dist.mode()*vae.config.scaling_factor for x in np.split(part.pop('image'), range(50, len(part['m']), 50))]
             buffer = io.BytesIO(); np.savez(buffer, z=torch.cat(latents).half().cpu().numpy(), **part)
             write_atomic(folder/f'{i:05d}.npz', buffer.getvalue())
+    (work/'corpus.lock').unlink(missing_ok=True)
 
 def encoding(work, device): # Popen
-    "The same in a process of its own, which leaves a core to the training."
-    code = 'import sys; from hybridad.pretraining import encode_corpus; encode_corpus(*sys.argv[1:3], int(sys.argv[3]))'
-    return subprocess.Popen([sys.executable, '-c', code, str(work), str(device), str(max(1, os.cpu_count() - 1))])
+    "The same in a process of its own, on all cores but one; it and its workers end when its standard input closes, so also when this process is killed."
+    code = ('import os, signal, sys, threading; threading.Thread(target=lambda: (os.read(0, 1), os.killpg(0, signal.SIGKILL)), daemon=True).start(); '
+            'from hybridad.pretraining import encode_corpus; encode_corpus(*sys.argv[1:3], int(sys.argv[3]), False)')
+    return subprocess.Popen([sys.executable, '-c', code, str(work), str(device), str(max(1, os.cpu_count() - 1))], stdin=subprocess.PIPE, start_new_session=True)
 
 # %% ../nbs/62_pretraining.ipynb #744d07eb
 GROUND = dict(defect=.5, background=2., image=1.5) # weights of the three terms
@@ -355,14 +367,14 @@ COMPARED = .5 # weight of the same loss, said of the distance to normal pictures
 def unlikeness(
     queries, # (lines, 3 + 5, h, w, C) of one layer
 ): # (lines*5, h, w): zero is undecided
-    "How far the queries of a line's other pictures lie from the nearest of its normal ones, on a logarithmic scale."
+    "How far the queries of a line's other pictures lie from the nearest of its normal ones, on a logarithmic scale; of the last layer, whereas `NormalReference` asks the first unless told otherwise."
     q = F.layer_norm(with_neighbours(queries.flatten(0, 1).float()), queries.shape[-1:]).unflatten(0, queries.shape[:2])
     bank, new = q[:, :LINE[0]].flatten(1, 3), q[:, LINE[0]:].flatten(1, 3)
     squared = 2 - 2*(new @ bank.mT/q.shape[-1]).amax(-1) # mean square difference of what has mean 0 and variance 1
     return (2*((squared.clamp(min=0) + 1e-3)/.15).log()).view(-1, *queries.shape[2:4])
 
 class Corpus:
-    "Encoded pictures, and batches that depend on (seed, step) alone: resuming needs no data position."
+    "Encoded pictures, and batches that depend on (seed, step) alone when asked for in order: resuming needs no data position."
     def __init__(self, recipe: Recipe, folder, drawing=None): # folder of the parts, and the process that still fills it
         self.recipe, self.folder, self.drawing = recipe, Path(folder), drawing
         self.parts, self.single, self.lines = [], [], [] # rows are (part, row)
@@ -372,7 +384,8 @@ class Corpus:
         while (i := len(self.parts)) < count:
             file = self.folder/f'{i:05d}.npz'
             while not file.exists():
-                if self.drawing is None or self.drawing.poll(): raise HybridadError(f'{file} is missing and nobody draws it: say --resume to draw the rest')
+                if self.drawing is None: raise HybridadError(f'{file} is missing and nobody draws it: say --resume to draw the rest')
+                if (code := self.drawing.poll()) is not None and not file.exists(): raise HybridadError(f'the process that draws the corpus ended with code {code} before {file} was there: see above, then say --resume')
                 time.sleep(.05)
             part = {k: torch.from_numpy(v) if k in 'zm' else v.tolist() for k, v in read_arrays(file).items()}
             self.parts.append(part)
@@ -459,7 +472,7 @@ class DiffusionTrainer:
         r = self.recipe
         for g in self.optimizer.param_groups: g['lr'] = r.lr*_cosine(self.step, r.steps, 200)
         terms = self.losses(*batch)
-        loss = terms['mse'] + r.ground*sum(w*terms[k] for k, w in GROUND.items()) + COMPARED*terms.get('compared', 0)
+        loss = terms['mse'] + r.ground*(sum(w*terms[k] for k, w in GROUND.items()) + COMPARED*terms.get('compared', 0))
         self.optimizer.zero_grad(); loss.backward(); norm = torch.nn.utils.clip_grad_norm_(self.parameters, 1.)
         if not (loss + norm).isfinite(): raise HybridadError(f'loss or gradient is not finite at step {self.step}: lower lr in another folder')
         self.optimizer.step()
@@ -489,7 +502,7 @@ def train_diffusion(recipe: Recipe, corpus: Corpus, trainer: DiffusionTrainer, l
 def export_backbone(
     out, # folder; appears only when complete
     vae, unet, text, tokenizer,
-    settings: dict, # timestep, layers, neutral, normal, abnormal
+    settings: dict, # timestep, layers, weights, neutral, normal, abnormal
 ): # the folder
     "Write a backbone as an ordinary diffusers folder in float16."
     out = Path(out); temporary = out.with_name(out.name + '.partial')
@@ -521,6 +534,7 @@ def pretrain(
     out, recipe, device = Path(out), recipe or Recipe(), pick_device(device); told = out/'recipe.json'
     if in_use(out) and not resume: raise ConfigError(f'{out} is not empty: say --resume to continue the run in it, or choose another folder')
     if resume and not told.is_file(): raise CheckpointError(f'{out} holds no run to continue (no recipe.json): leave out --resume to begin one')
+    if (out/'latents.npz').exists(): raise CheckpointError(f'{out} was begun by an earlier version, which drew its corpus in another order: begin a run in another folder')
     if told.exists() and asdict(Recipe()) | read_json(told) != asdict(recipe): raise ConfigError(f'{out} was begun with another recipe, see {told}: continue with that one, or choose another folder')
     begun = start_of(recipe)
     if not told.exists(): write_atomic(told, (json.dumps(asdict(recipe), indent=1) + '\n').encode())
@@ -529,16 +543,16 @@ def pretrain(
     log(stage='begin') # hours are counted from here
     if not (out/'vae').exists(): _keep_vae(vae, out) if begun and not recipe.retrain else train_autoencoder(recipe, vae, out, log, device)
     vae = AutoencoderKL.from_pretrained(out/'vae')
-    drawing = encoding(out, device) if recipe.drawn < 1 else encode_corpus(out, device)
-    log(stage='corpus')
-    if device.type == 'cuda': torch.set_float32_matmul_precision('high') # what autocast leaves in float32, too
+    drawing, precise = encoding(out, device) if recipe.drawn < 1 else encode_corpus(out, device), torch.get_float32_matmul_precision()
     try:
+        log(stage='corpus')
+        if device.type == 'cuda': torch.set_float32_matmul_precision('high') # what autocast leaves in float32
         trainer = DiffusionTrainer(recipe, unet, text, tokenizer, out/'state.pt', device)
         log.forget_after(trainer.step)
         train_diffusion(recipe, Corpus(recipe, out/'corpus', drawing), trainer, log, until)
     finally:
-        if drawing: drawing.terminate(); drawing.wait()
+        torch.set_float32_matmul_precision(precise)
+        if drawing: drawing.stdin.close(); drawing.wait()
     layers = [n for n in QueryRecorder(unet, ['up']).layers]
-    weights = [.5/(len(layers) - 1)]*(len(layers) - 1) + [.5] # results/readout_choice.json
     parts = [m.cpu() for m in (vae, *trainer.averaged())]
-    return export_backbone(out/'backbone', *parts, tokenizer, dict(timestep=10, layers=layers, weights=weights, neutral=NEUTRAL))
+    return export_backbone(out/'backbone', *parts, tokenizer, dict(timestep=10, layers=layers, neutral=NEUTRAL))

@@ -91,7 +91,7 @@ def protocol(
     known = set(digests(train))
     if both := next((s.image for v in tests.values() for s, d in zip(v, digests(v)) if d in known), None): raise ConfigError(f'{both} is learned on, too: its score would say nothing of new images, leave it out of one of the two')
     backbone = HybridAnomalyDetector(config).backbone
-    asked = dict(config=lasting(config.to_dict()), backbone_hash=backbone.hash, seeds=list(seeds), images=dict(train=len(train), **{k: len(v) for k, v in tests.items()}), data=dict(train=fingerprint(train), **{k: fingerprint(v) for k, v in tests.items()}))
+    asked = dict(config=lasting(config.to_dict()), backbone_hash=backbone.hash, read_as=backbone.settings, seeds=list(seeds), images=dict(train=len(train), **{k: len(v) for k, v in tests.items()}), data=dict(train=fingerprint(train), **{k: fingerprint(v) for k, v in tests.items()}))
     if (out/'asked.json').exists() and read_json(out/'asked.json') != json.loads(json.dumps(asked)):
         raise ConfigError(f'{out} was begun with other sets or settings, see {out}/asked.json: continue with those, or choose another --out')
     write_json(out/'asked.json', asked)

@@ -14,9 +14,8 @@ from hybridad import normals
 from hybridad.data import read_mvtec
 from hybridad.evaluation import Truth, summarise, write_json
 from hybridad.normals import NormalReference, load_normals, use_normals
-from hybridad.rough import KEPT, OLD, NEW, ROUGH_DEFECTS, SURFACES, _damaged, _scene, framed, rough_camera
+from hybridad.rough import KEPT, SURFACES, line_pictures
 from hybridad.scoring import load_scorer
-from hybridad.synthetic import OBJECTS
 from hybridad.training import KeptInputs, read_kept
 
 from measure import RESULTS, RUNS, about, short
@@ -24,27 +23,11 @@ from measure import RESULTS, RUNS, about, short
 SIZE, NORMALS, TESTS = 128, 8, 15
 LINES = [*((n, False) for n in [*KEPT, *SURFACES][::3]), *((n, True) for n in [*SURFACES][::3])] # name, its own edges in view
 
-def shots(name, edges, differ, number, seed=0): # yields part, kind, (S, S, 3) uint8, (S, S) bool
-    "One line: eight normal pictures, then fifteen of which nine have a defect; exposure varies by 5, 20 or 50 %."
-    large = SIZE + 16 if name in OBJECTS else 2*SIZE
-    design = np.random.default_rng([seed, number]); scene, everywhere = _scene(design, large, name)
-    camera, frame, spread = int(design.integers(2**31)), int(design.integers(2**31)), design.choice([.05, .2, .5])
-    for i in range(NORMALS + TESTS):
-        rng = np.random.default_rng([seed, number, i])
-        if differ: scene, everywhere = _scene(rng, large, name)
-        y, x = rng.integers(0, large - SIZE + 1, 2); at = np.s_[y:y + SIZE, x:x + SIZE]
-        image, region, mask, kind = scene[at], everywhere[at], np.zeros((SIZE, SIZE), bool), 'good'
-        if edges: image, region = framed(np.random.default_rng(frame), image, region)
-        if i >= NORMALS and i % 5 >= 2:
-            kind, (image, mask, _) = _damaged(rng, image, region, (OLD + list(NEW))[rng.integers(len(OLD) + len(NEW))]); kind = ROUGH_DEFECTS[kind][1]
-        shot = rough_camera(np.random.default_rng(camera), image)(np.clip(image*rng.uniform(1 - spread, 1 + spread), 0, 1))
-        yield 'test' if i >= NORMALS else 'train', kind, np.clip(shot + rng.normal(0, 2, (SIZE, SIZE, 1)), 0, 255).astype(np.uint8), mask
-
 def lines(differ):
     "The folder of all lines in MVTec layout."
     root = RUNS/('lines_that_differ' if differ else 'lines')
     for number, (name, edges) in enumerate([] if root.exists() else LINES):
-        for i, (part, kind, image, mask) in enumerate(shots(name, edges, differ, number)):
+        for i, (part, kind, image, mask) in enumerate(line_pictures(0, number, name, edges, differ, NORMALS, TESTS, SIZE)):
             for folder, pixels in ((f'{part}/{kind}', image), (f'ground_truth/{kind}', (mask*255).astype(np.uint8))):
                 if folder == 'ground_truth/good': continue
                 at = root/(name + '_framed'*edges)/folder; at.mkdir(parents=True, exist_ok=True)
