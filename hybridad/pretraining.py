@@ -218,13 +218,13 @@ def corpus_part(
     recipe: Recipe,
     number: int, # of the part
 ): # dict of arrays, a row for each picture: image (N, S, S, 3) uint8, m (N, S/4, S/4) bool, c category index, k kind index, l place in its line or -1
-    "A hundred pictures, with twins of some that are damaged; in a recipe with lines half of them come in lines of eight, normal pictures first."
-    rows, lined = [], 6*sum(LINE) if recipe.lines else 0
-    for i in range(number*PART, min((number + 1)*PART - lined, recipe.pictures)):
+    "A hundred pictures, with twins of some that are damaged; in a recipe with lines 48 of them come in lines of eight, normal pictures first."
+    rows, lines = [], range(number*6, number*6 + 6) if recipe.lines else ()
+    for i in range(number*PART, min((number + 1)*PART - sum(LINE)*len(lines), recipe.pictures)):
         image, twin, mask, c, k = corpus_picture(recipe, i)
         rows.append((image, mask, c, k, -1))
         if i % 3 == 1 and k != 'good': rows.append((twin, np.zeros_like(mask), c, 'good', -1))
-    for i in range(number*6, number*6 + lined//sum(LINE)):
+    for i in lines:
         rows += [(image, mask, line_of(i)[0], k, at) for at, (_, k, image, mask) in enumerate(line_pictures(recipe.seed + 2**32, i, *line_of(i), *LINE, recipe.size))] # seeds that no other picture has
     images, masks, c, k, l = zip(*rows); names, kinds, s = list(NAMES), ['good', *DEFECTS], recipe.size//4
     return dict(image=np.stack(images), m=np.stack(masks).reshape(-1, s, 4, s, 4).any((2, 4)), c=np.array([names.index(x) for x in c]), k=np.array([kinds.index(x) for x in k]), l=np.array(l))

@@ -283,7 +283,7 @@ def line_pictures(
         y, x = rng.integers(0, large - size + 1, 2); at = np.s_[y:y + size, x:x + size]
         image, region, mask, kind = scene[at], everywhere[at], np.zeros((size, size), bool), 'good'
         if edges: image, region = framed(np.random.default_rng(frame), image, region)
-        if i >= normals and (i - normals + 3) % 5 >= 2:
+        if i >= normals and (i - normals) % 5 not in (2, 3):
             try: drawn, (image, mask, _) = _damaged(rng, image, region, (OLD + list(NEW))[rng.integers(len(OLD) + len(NEW))]); kind = ROUGH_DEFECTS[drawn][1]
             except Invisible: pass
         shot = rough_camera(np.random.default_rng(camera), image)(np.clip(image*rng.uniform(1 - spread, 1 + spread), 0, 1))

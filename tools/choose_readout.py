@@ -13,6 +13,7 @@ from hybridad.synthetic import write_dataset
 from hybridad.training import KeptInputs
 
 from measure import RESULTS, RUNS, SHARED, about, short
+from ship_backbone import weights
 
 SEED = 21 # of pictures that neither backbone nor prompts have seen
 EQUAL = 1/6 # of six layers; what the last one does not get, the others share
@@ -34,7 +35,7 @@ def choose():
     for name, (detector.config.model.views, detector.config.model.scales, last) in CHOICES.items():
         looks = detector.config.model.views, detector.config.model.scales
         if looks != looked: kept, looked = {s: KeptInputs(detector, samples[s], progress=False) for s in samples}, looks
-        detector.layer_logits.data = torch.tensor([(1 - last)/5]*5 + [last]).log()
+        detector.layer_logits.data = torch.tensor(weights(last)).log()
         found = {s: short(evaluate(detector, samples[s], truths[s], kept[s], progress=False)[0], 'defect_mean') for s in samples}
         means = {s: round(float(np.nanmean(list(f.values()))), 4) for s, f in found.items()}
         rows.append(dict(choice=name, views=looks[0], scales=looks[1], last_layer=round(last, 3), cost=detector.looks, mean=round(float(np.mean(list(means.values()))), 4), means=means, sets=found))
