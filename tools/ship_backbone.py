@@ -30,6 +30,7 @@ CLEAN = .005 # what may be lost on clean pictures; seeds differ by 0.002
 LAST = (1/6, .3, .5) # what the last layer counts; the five others share the rest
 PROMPTS = [f'a photo of a {w}' for w in ('flawless carpet', 'flawless grid', 'perfect wood', 'intact gear', 'clean granite', 'damaged plaster with a hole')]
 
+TOLD, TERMS = ROOT/'results'/'pretraining.json', ('mse', *GROUND)
 SHARES = (0., .2, .4, .6, 1.)
 VAE, PARTS = 'vae/diffusion_pytorch_model.safetensors', ('unet/diffusion_pytorch_model.safetensors', 'text_encoder/model.safetensors')
 
@@ -90,12 +91,12 @@ hybridad runs and can be measured without a download. It is not Stable Diffusion
 
 ## Recipe
 
-`{command}` with the settings of `recipe.json`: an autoencoder (L1, gradient L1, a trace of KL; {vae_steps:,} steps, of the first sitting), every picture encoded once, then
+`{command}` with the settings of `recipe.json`: an autoencoder (L1, gradient L1, a trace of KL; {autoencoder}), every picture encoded once, then
 {steps:,} steps of the UNet and the text encoder together, the first {full_from:,} on crops of {crop}x{crop} latents. Each batch is denoised (epsilon prediction);
 {grounded_share:.0%} of it are also read as hybridad reads them, and the log-ratio of a damaged and a flawless prompt over the up-block layers is taught the
 defect mask by balanced cross entropy (defect cells, background, strongest cells of the picture). The moving average ({ema}) is kept, in float16.
 {begun}
-Hours on two CPU cores ({cpu}), all sittings: {hours:.1f}. Last losses: {final}.
+Hours of all sittings: {hours:.1f}, the last on {cpu}. Last losses: {final}.
 Timestep {timestep} and the weights of the layers were chosen on validation pictures (auxiliary categories, clean and rough, and steel strips), see `results/pretraining.json`.
 
 ## Limits
@@ -105,10 +106,10 @@ words; any other word falls into pieces it was never shown. Samples are rough te
 """
 
 BEGUN = """
-It began with the weights of an earlier sitting: `{command}`, {hours:.1f} hours, losses {terms}, another {pictures:,} pictures from seed {seed}.
+It began with the weights of an earlier sitting: `{command}`, {hours:.1f} hours on {cpu}, losses {terms}, another {pictures:,} pictures from seed {seed}.
 """
 AVERAGED = """
-What is shipped lies between the weights shipped before and those of the last sitting as it ended: {share:.0%} of the earlier weights, as the validation pictures chose.
+What is shipped lies between the weights that the last sitting began with and those it ended with: {share:.0%} of the former, as the validation pictures chose.
 """
 
 def hours_of(log):
@@ -116,14 +117,27 @@ def hours_of(log):
     times = [r['time'] for r in log]
     return sum(b - a for a, b in zip(times, times[1:]) if b - a < 1200)/3600
 
+def sitting(run): # dict, with the sitting it began with under `before`
+    "What a finished run saw and lost. One that began with another run is told with it, one that began with shipped weights with what pretraining.json tells of them."
+    recipe, log = json.loads((run/'recipe.json').read_text()), [json.loads(row) for row in (run/'log.jsonl').read_text().splitlines()]
+    usual, rows = asdict(Recipe()), [r for r in log if r['stage'] == 'diffusion']
+    chosen = ' '.join(f'{k}={str(v).lower() if isinstance(v, bool) else v}' for k, v in recipe.items() if v != usual[k])
+    facts, before = about(f'hybridad_backbone --out {run}' + (f' --set {chosen}' if chosen else '')), None
+    if recipe['start']:
+        before = json.loads(TOLD.read_text()) if TOLD.exists() else None
+        if before and before['command'] == facts['command']: before = before['before'] # this run was shipped before
+        begun_with = Path(recipe['start']).parent
+        if (begun_with/'log.jsonl').exists() and (not before or f'--out {begun_with} ' not in before['command']): before = sitting(begun_with)
+    return dict(facts, recipe=recipe, hours=hours_of(log), pictures=recipe['pictures'], crops_and_pictures_seen=rows[-1]['seen'], final={k: rows[-1][k] for k in TERMS},
+        autoencoder=[{k: r[k] for k in ('step', 'l1', 'loss')} for r in log if r['stage'] == 'vae'] or (before or {}).get('autoencoder', []), log=[{k: r[k] for k in ('step', *TERMS)} for r in rows], before=before)
+
 def ship(run, earlier=None):
-    run = Path(run); source, recipe = run/'backbone', json.loads((run/'recipe.json').read_text())
-    log = [json.loads(row) for row in (run/'log.jsonl').read_text().splitlines()]
+    run = Path(run); source = run/'backbone'
     target = ROOT/'hybridad'/'backbones'/'mini'
-    earlier = Path(earlier) if earlier else None
+    told, earlier = sitting(run), Path(earlier) if earlier else None
     best, found = choose(source, earlier); share, timestep = best['share'], best['timestep']
     source = between(source, earlier, share)
-    backbone, hours = load_backbone(str(source), 'cpu'), hours_of(log)
+    backbone = load_backbone(str(source), 'cpu')
     vocabulary = {n: (run/'tokenizer'/n if (run/'tokenizer').exists() else target/'tokenizer'/n).read_bytes() for n in ('vocab.json', 'merges.txt')}
     if target.exists(): shutil.rmtree(target)
     shutil.copytree(source, target)
@@ -135,24 +149,15 @@ def ship(run, earlier=None):
     pipe = StableDiffusionPipeline.from_pretrained(target, safety_checker=None)
     images = pipe(PROMPTS, num_inference_steps=25, guidance_scale=3., generator=torch.Generator().manual_seed(1), output_type='np').images
     save_figure(map_grid([dict(image=x, title=p[13:]) for x, p in zip(images, PROMPTS)], ['image'], across=True), target/'samples.png', max_kb=100)
-    rows = [r for r in log if r['stage'] == 'diffusion']; last = rows[-1]
-    usual = asdict(Recipe())
-    chosen = ' '.join(f'{k}={str(v).lower() if isinstance(v, bool) else v}' for k, v in recipe.items() if v != usual[k])
-    facts, told = about(f'hybridad_backbone --out {run}' + (f' --set {chosen}' if chosen else '')), ROOT/'results'/'pretraining.json'
-    before = json.loads(told.read_text()) if recipe['start'] and told.exists() else None  # the sitting that made the weights this run began with
-    if before and before['command'] == facts['command']: before = before['before']  # this run was shipped before
-    begun, spent, sitting = AVERAGED.format(share=share) if share else '', hours, before
-    while sitting:
-        begun += BEGUN.format(**sitting, seed=sitting['recipe']['seed'], terms=', '.join(sitting['final']))
-        spent, sitting = spent + sitting['hours'], sitting.get('before')
-    terms = ('mse', *GROUND); final = {k: last[k] for k in terms}
+    all_of, one = [], told
+    while one: all_of.append(one); one = one.get('before')
+    begun = (AVERAGED.format(share=share) if share else '') + ''.join(BEGUN.format(**s, seed=s['recipe']['seed'], terms=', '.join(s['final'])) for s in all_of[1:])
+    autoencoder = ', '.join(f"{s['recipe']['vae_steps']:,} steps in sitting {i}" for i, s in enumerate(reversed(all_of), 1) if not s['recipe'].get('start') or s['recipe'].get('retrain'))
     size = lambda m: sum(p.numel() for p in m.parameters())/1e6
     unet, text, vae = size(backbone.unet), size(backbone.text_encoder), size(backbone.vae)
-    (target/'README.md').write_text(CARD.format(**recipe, **facts, begun=begun, **{'unet': unet, 'text': text, 'vae': vae}, millions=unet + text + vae, hours=spent, final=', '.join(f'{k} {v:.3f}' for k, v in final.items()), timestep=timestep,
+    (target/'README.md').write_text(CARD.format(**told['recipe'], **{k: told[k] for k in ('command', 'cpu')}, begun=begun, autoencoder=autoencoder, **{'unet': unet, 'text': text, 'vae': vae}, millions=unet + text + vae, hours=sum(s['hours'] for s in all_of), final=', '.join(f'{k} {v:.3f}' for k, v in told['final'].items()), timestep=timestep,
         prompts='; '.join(p[13:] for p in PROMPTS), held_categories=', '.join(HELD_OUT_CATEGORIES), held_kinds=' and '.join(HELD_OUT_KINDS)))
-    keep = [{k: r[k] for k in ('step', *terms)} for r in rows]
-    write_json(told, dict(facts, recipe=recipe, hours=hours, pictures=recipe['pictures'], crops_and_pictures_seen=last['seen'], final=final,
-        timestep=timestep, share_of_earlier=share, weights=best['weights'], choices=found, autoencoder=[{k: r[k] for k in ('step', 'l1', 'loss')} for r in log if r['stage'] == 'vae'] or (before or {}).get('autoencoder', []), log=keep, before=before))
+    write_json(TOLD, dict(told, timestep=timestep, share_of_earlier=share, weights=best['weights'], choices=found))
 
 if __name__ == '__main__':
     torch.set_num_threads(2)

@@ -19,9 +19,9 @@ from hybridad.evaluation import Truth, WordsDetector, evaluate, write_json
 from hybridad.training import KeptInputs
 
 from measure import RESULTS, ROOT, RUNS, SHARED, about, sets, short
-from ship_backbone import PARTS, validation_sets
+from ship_backbone import PARTS, VAE, validation_sets
 
-def weights_of(source): # folder with the weights of PARTS
+def weights_of(source): # folder with the weights
     "A folder as it is, a commit unpacked."
     if Path(source).is_dir(): return Path(source)
     folder = RUNS/'transfer'/source
@@ -35,7 +35,7 @@ def backbone_of(source): # Backbone
     folder = RUNS/'transfer'/'now'
     if folder.exists(): shutil.rmtree(folder)
     shutil.copytree(MINI, folder)
-    for p in PARTS:
+    for p in (*PARTS, VAE):
         found = {k.removeprefix('text_model.'): v for k, v in load_file(weights_of(source)/p).items()}
         save_file({k: found[k.removeprefix('text_model.')] for k in load_file(MINI/p)}, folder/p, {'format': 'pt'})
     return load_backbone(str(folder), 'cpu')
@@ -48,12 +48,13 @@ def sittings(): # list of dict, oldest first
 
 def transfer(*sources):
     every = validation_sets() | {'held out': [*sets()][1]} | {n: [s for s in read_dataset(SHARED/'data'/n) if s.split == 'test'] for n in ('magnetic_tile', 'hazelnut_toy')}
-    known, rows, kept = sittings(), [], {}
+    known, rows, kept, vae = sittings(), [], {}, b''
     if len(known) != len(sources): raise SystemExit(f'results/pretraining.json tells of {len(known)} sittings: give as many sources')
     truths = {n: Truth(s, 128) for n, s in every.items()}
     for i, source in enumerate(sources):
         words = WordsDetector(get_default_config(), backbone_of(source))
-        kept = {n: kept[n].asked_again(words, False) if kept else KeptInputs(words, s, progress=False) for n, s in every.items()} # all sittings share one autoencoder
+        same, vae = vae == (now := (weights_of(source)/VAE).read_bytes()), now # most sittings share their autoencoder, and so the latents
+        kept = {n: kept[n].asked_again(words, False) if same else KeptInputs(words, s, progress=False) for n, s in every.items()}
         found = {n: short(evaluate(words, s, truths[n], kept[n], progress=False)[0], 'defect_mean') for n, s in every.items()}
         rows.append(known[i] | dict(source=source, seen_so_far=sum(k['seen'] for k in known[:i+1]), hours_so_far=sum(k['hours'] for k in known[:i+1]), sets=found))
         print(source, rows[-1]['seen_so_far'], {n: {k: v and round(v, 3) for k, v in f.items()} for n, f in found.items()}, flush=True)
