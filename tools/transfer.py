@@ -35,9 +35,10 @@ def backbone_of(source): # Backbone
     folder = RUNS/'transfer'/'now'
     if folder.exists(): shutil.rmtree(folder)
     shutil.copytree(MINI, folder)
-    for p in (*PARTS, VAE):
+    for p in PARTS:
         found = {k.removeprefix('text_model.'): v for k, v in load_file(weights_of(source)/p).items()}
         save_file({k: found[k.removeprefix('text_model.')] for k in load_file(MINI/p)}, folder/p, {'format': 'pt'})
+    shutil.copytree(weights_of(source)/'vae', folder/'vae', dirs_exist_ok=True) # latents have their own scale
     return load_backbone(str(folder), 'cpu')
 
 def sittings(): # list of dict, oldest first
