@@ -423,7 +423,7 @@ def demo(
     probe = fit(config, parts, out/'linear_probe', LinearProbe(config, detector.backbone), progress=progress)
     ceiling, *_ = evaluate(probe, test, truth, kept, progress)
     blank = HybridAnomalyDetector(config, detector.backbone.reinitialised(seed))
-    fit(config, (parts[0].asked_again(blank, progress), None), out/'random_backbone', blank, progress=progress) # to validate it would take a tenth of the demo's time
+    fit(config, (parts[0].asked_again(blank, progress), None), out/'random_backbone', blank, progress=progress) # to validate it would take a seventh of the demo's time
     random, *_ = evaluate(blank, test, truth, kept.asked_again(blank, progress), progress)
     short = lambda r: {k: r['mean'][k] for k in HEADLINE}
     found = dict(held_out=results, floors=dict(local_contrast=short(contrast_floor(truth, progress)), random_backbone=short(random), words=short(words)),
