@@ -131,6 +131,12 @@ def sitting(run): # dict, with the sitting it began with under `before`
     return dict(facts, recipe=recipe, hours=hours_of(log), pictures=recipe['pictures'], crops_and_pictures_seen=rows[-1]['seen'], final={k: rows[-1][k] for k in TERMS},
         autoencoder=[{k: r[k] for k in ('step', 'l1', 'loss')} for r in log if r['stage'] == 'vae'] or (before or {}).get('autoencoder', []), log=[{k: r[k] for k in ('step', *TERMS)} for r in rows], before=before)
 
+def with_earlier(told): # list, oldest first
+    "A sitting and all that came before it."
+    found = []
+    while told: found.insert(0, told); told = told.get('before')
+    return found
+
 def ship(run, earlier=None):
     run = Path(run); source = run/'backbone'
     target = ROOT/'hybridad'/'backbones'/'mini'
@@ -149,13 +155,12 @@ def ship(run, earlier=None):
     pipe = StableDiffusionPipeline.from_pretrained(target, safety_checker=None)
     images = pipe(PROMPTS, num_inference_steps=25, guidance_scale=3., generator=torch.Generator().manual_seed(1), output_type='np').images
     save_figure(map_grid([dict(image=x, title=p[13:]) for x, p in zip(images, PROMPTS)], ['image'], across=True), target/'samples.png', max_kb=100)
-    all_of, one = [], told
-    while one: all_of.append(one); one = one.get('before')
-    begun = (AVERAGED.format(share=share) if share else '') + ''.join(BEGUN.format(**s, seed=s['recipe']['seed'], terms=', '.join(s['final'])) for s in all_of[1:])
-    autoencoder = ', '.join(f"{s['recipe']['vae_steps']:,} steps in sitting {i}" for i, s in enumerate(reversed(all_of), 1) if not s['recipe'].get('start') or s['recipe'].get('retrain'))
+    every = with_earlier(told)
+    begun = (AVERAGED.format(share=share) if share else '') + ''.join(BEGUN.format(**s, seed=s['recipe']['seed'], terms=', '.join(s['final'])) for s in every[-2::-1])
+    autoencoder = ', '.join(f"{s['recipe']['vae_steps']:,} steps in sitting {i}" for i, s in enumerate(every, 1) if not s['recipe'].get('start') or s['recipe'].get('retrain'))
     size = lambda m: sum(p.numel() for p in m.parameters())/1e6
     unet, text, vae = size(backbone.unet), size(backbone.text_encoder), size(backbone.vae)
-    (target/'README.md').write_text(CARD.format(**told['recipe'], **{k: told[k] for k in ('command', 'cpu')}, begun=begun, autoencoder=autoencoder, **{'unet': unet, 'text': text, 'vae': vae}, millions=unet + text + vae, hours=sum(s['hours'] for s in all_of), final=', '.join(f'{k} {v:.3f}' for k, v in told['final'].items()), timestep=timestep,
+    (target/'README.md').write_text(CARD.format(**told['recipe'], **{k: told[k] for k in ('command', 'cpu')}, begun=begun, autoencoder=autoencoder, **{'unet': unet, 'text': text, 'vae': vae}, millions=unet + text + vae, hours=sum(s['hours'] for s in every), final=', '.join(f'{k} {v:.3f}' for k, v in told['final'].items()), timestep=timestep,
         prompts='; '.join(p[13:] for p in PROMPTS), held_categories=', '.join(HELD_OUT_CATEGORIES), held_kinds=' and '.join(HELD_OUT_KINDS)))
     write_json(TOLD, dict(told, timestep=timestep, share_of_earlier=share, weights=best['weights'], choices=found))
 

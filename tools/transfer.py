@@ -19,7 +19,7 @@ from hybridad.evaluation import Truth, WordsDetector, evaluate, write_json
 from hybridad.training import KeptInputs
 
 from measure import RESULTS, ROOT, RUNS, SHARED, about, sets, short
-from ship_backbone import PARTS, VAE, validation_sets
+from ship_backbone import PARTS, TOLD, VAE, validation_sets, with_earlier
 
 def weights_of(source): # folder with the weights
     "A folder as it is, a commit unpacked."
@@ -41,15 +41,10 @@ def backbone_of(source): # Backbone
     shutil.copytree(weights_of(source)/'vae', folder/'vae', dirs_exist_ok=True) # latents have their own scale
     return load_backbone(str(folder), 'cpu')
 
-def sittings(): # list of dict, oldest first
-    "What each sitting saw, as results/pretraining.json tells it."
-    told, found = read_json(RESULTS/'pretraining.json'), []
-    while told: found.insert(0, dict(command=told['command'], seen=told['crops_and_pictures_seen'], hours=told['hours'])); told = told.get('before')
-    return found
-
 def transfer(*sources):
     every = validation_sets() | {'held out': [*sets()][1]} | {n: [s for s in read_dataset(SHARED/'data'/n) if s.split == 'test'] for n in ('magnetic_tile', 'hazelnut_toy')}
-    known, rows, kept, vae = sittings(), [], {}, b''
+    known = [dict(command=s['command'], seen=s['crops_and_pictures_seen'], hours=s['hours']) for s in with_earlier(read_json(TOLD))]
+    rows, kept, vae = [], {}, b''
     if len(known) != len(sources): raise SystemExit(f'results/pretraining.json tells of {len(known)} sittings: give as many sources')
     truths = {n: Truth(s, 128) for n, s in every.items()}
     for i, source in enumerate(sources):
