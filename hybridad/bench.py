@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['GPU_CASES', 'SD21', 'BARS', 'interleaved', 'median_interval', 'ratio', 'LiveBytes', 'StoreEverything', 'storing',
            'CountedReader', 'attention_map_diffusers', 'has_peer', 'words_of', 'two_groups', 'forward_cases',
-           'step_cases', 'reader_bytes', 'peer_difference', 'ceilings', 'gflop', 'estimate', 'cuda_ms', 'gpu_figures',
-           'sd21_sized', 'scoring_speed', 'where_time_goes', 'peers', 'figures', 'summary', 'picture', 'bench']
+           'step_cases', 'reader_bytes', 'peer_difference', 'ceilings', 'gflop', 'estimate', 'cuda_ms',
+           'compiled_blocks', 'gpu_figures', 'sd21_sized', 'scoring_speed', 'where_time_goes', 'peers', 'figures',
+           'summary', 'picture', 'cpu_name', 'bench']
 
 # %% ../nbs/72_bench.ipynb #f0cedd30
 import importlib.metadata, importlib.util, json, os, platform, time, weakref
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from math import comb
 from pathlib import Path
 from statistics import median
@@ -237,9 +238,21 @@ def cuda_ms(f, n: int=10):
     torch.cuda.synchronize()
     return median(begin.elapsed_time(end) for begin, end in marks)
 
-GPU_CASES = ( # precision, memory layout, compiled image encoder, pictures at a time
-    (torch.bfloat16, torch.contiguous_format, False, (1, 4, 8, 16, 32)), (torch.bfloat16, torch.channels_last, False, (1, 4, 8, 16, 32)),
-    (torch.float16, torch.channels_last, False, (8, 32)), (torch.bfloat16, torch.channels_last, True, (16,)))
+@contextmanager
+def compiled_blocks(unet, **options):
+    "The UNet with its residual blocks and feed-forward layers compiled, which are most of its work outside attention; eager again afterwards. Options are those of `torch.compile`."
+    from diffusers.models.attention import FeedForward
+    from diffusers.models.resnet import ResnetBlock2D
+    blocks = [m for m in unet.modules() if isinstance(m, (ResnetBlock2D, FeedForward))]
+    with torch._dynamo.config.patch(recompile_limit=len(blocks) + 8): # one graph for each shape; past the limit, eight by default, blocks would silently stay eager
+        for m in blocks: m.compile(dynamic=False, **options)
+        try: yield
+        finally:
+            for m in blocks: m._compiled_call_impl = None
+
+GPU_CASES = ( # precision, memory layout, what is compiled, pictures at a time
+    (torch.bfloat16, torch.contiguous_format, '', (1, 4, 8, 16, 32)), (torch.bfloat16, torch.channels_last, '', (1, 4, 8, 16, 32)),
+    (torch.float16, torch.channels_last, '', (8, 32)), (torch.bfloat16, torch.channels_last, 'encoder', (16, 32)), (torch.bfloat16, torch.channels_last, 'encoder and blocks', (16, 32)))
 
 def gpu_figures(
     backbone, # on a CUDA device; it is converted to half precision
@@ -259,10 +272,11 @@ def gpu_figures(
         pipeline, prompts = EasonADPipeline(backbone), backbone.encode_text(words_of(backbone))
         encoder = torch.compile(backbone.vae.encoder, dynamic=False) if compiled else backbone.vae.encoder
         encode = lambda x: backbone.vae.quant_conv(encoder(x)).chunk(2, 1)[0]*backbone.vae.config.scaling_factor
-        for b in batches:
-            images = torch.randn(b, 3, size, size, device=backbone.device, dtype=dtype).to(memory_format=layout)
-            sweep.append(dict(dtype=str(dtype).removeprefix('torch.'), channels_last=layout == torch.channels_last, compiled_encoder=compiled, batch=b, ms_per_image=cuda_ms(lambda: score(images))/b,
-                              ms_encoder=cuda_ms(torch.no_grad()(lambda: encode(images)))/b)); tell(sweep[-1])
+        with compiled_blocks(backbone.unet) if 'blocks' in compiled else nullcontext():
+            for b in batches:
+                images = torch.randn(b, 3, size, size, device=backbone.device, dtype=dtype).to(memory_format=layout)
+                sweep.append(dict(dtype=str(dtype).removeprefix('torch.'), channels_last=layout == torch.channels_last, compiled=compiled, batch=b, ms_per_image=cuda_ms(lambda: score(images))/b,
+                                  ms_encoder=cuda_ms(torch.no_grad()(lambda: encode(images)))/b)); tell(sweep[-1])
         if not compiled and dtype == torch.bfloat16: work, ceiling = gflop(lambda: score(images))/b, ceilings(backbone.device, dtype)
     best = min(s['ms_per_image'] for s in sweep if s['dtype'] == 'bfloat16' and s['batch'] >= 8)
     return dict(device=torch.cuda.get_device_name(), ms_per_image=best, floor_ms=work/ceiling['matmul_gflops']*1000, train_peak_gb=peak, ceilings=ceiling, sweep=sweep)
@@ -362,6 +376,11 @@ def picture(results): # matplotlib figure
     right.barh(list(kept), list(kept.values()), color='tab:blue'); right.invert_yaxis(); right.set_xlabel('MB kept after the pass')
     return fig
 
+def cpu_name(): # str
+    "The processor's name where the system tells it."
+    told = Path('/proc/cpuinfo')
+    return next((l.split(':')[1].strip() for l in told.read_text().splitlines() if l.startswith('model name')) if told.is_file() else iter(()), platform.processor() or platform.machine())
+
 def bench(
     out, # folder for bench.json, table.md and bench.png
     quick: bool=False, # only the embedded backbone
@@ -387,7 +406,7 @@ def bench(
     results['gpu'] = gpu_figures(model, tell=lambda row: tell(f"{row['dtype']}, {row['batch']} pictures: {row['ms_per_image']:.2f} ms each")) if latents.is_cuda and not quick else None
     command = f'hybridad_bench --out {out}' + ' --quick'*quick + (f' --configs {configs}' if configs else '') + (f' --backbone {backbone}' if backbone else '') + (f' --rounds {rounds}' if rounds != 9 else '')
     about = dict(command=command, model=model.name, weights='trained' if quick or backbone else 'random', latents=list(latents.shape), device=str(where), threads=torch.get_num_threads(), cores=os.cpu_count(),
-                 machine=platform.machine(), torch=torch.__version__, estimate=guess, seconds=round(time.perf_counter() - begun, 1))
+                 cpu=cpu_name(), date=time.strftime('%Y-%m-%d'), torch=torch.__version__, estimate=guess, seconds=round(time.perf_counter() - begun, 1))
     results = about | results
     out = Path(out); out.mkdir(parents=True, exist_ok=True)
     write_atomic(out/'bench.json', (json.dumps(results, indent=1) + '\n').encode()); write_atomic(out/'table.md', (summary(results) + '\n').encode())

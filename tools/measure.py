@@ -3,7 +3,6 @@
 Every file carries the command, versions, processor and date. real and normals score with what demo learned; the others stand alone. Run them with nothing else on the machine."""
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -15,6 +14,7 @@ import numpy as np
 import torch
 
 from hybridad.backbone import MINI, load_backbone
+from hybridad.bench import cpu_name
 from hybridad.cli import LEARN, ONE_VIEW, demo, examples, learnable
 from hybridad.config import get_default_config
 from hybridad.data import read_dataset, read_mvtec
@@ -31,8 +31,7 @@ SHARED = Path(os.environ.get('HYBRIDAD_SHARED', ROOT.parent/'shared'))
 
 def about(command): # dict
     "What a figure needs to be repeated."
-    cpu = next((l.split(':')[1].strip() for l in open('/proc/cpuinfo') if l.startswith('model name')), platform.processor())
-    return dict(command=command, date=time.strftime('%Y-%m-%d'), cpu=f'{cpu}, {torch.get_num_threads()} threads',
+    return dict(command=command, date=time.strftime('%Y-%m-%d'), cpu=f'{cpu_name()}, {torch.get_num_threads()} threads',
                 versions={p: version(p) for p in ('torch', 'diffusers', 'transformers', 'numpy', 'scikit-learn')})
 
 def short(results, part='mean'): return {k: results[part][k] for k in HEADLINE}
