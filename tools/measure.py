@@ -1,4 +1,4 @@
-"""Measure what the results guide shows, each part into results/: python tools/measure.py demo seeds readouts real resolution normals auxiliary explorers onnx ablation
+"""Measure what the results guide shows, each part into results/: python tools/measure.py demo seeds readouts real normals auxiliary explorers onnx ablation
 
 Every file carries the command, versions, processor and date. real and normals score with what demo learned; the others stand alone. Run them with nothing else on the machine."""
 import json
@@ -108,17 +108,6 @@ def measure_real():
         if name != 'steel_strip': save_figure(map_grid(examples(truth, {'words': words_maps, 'learned': maps}, scores, 5), across=True, label='log-ratio', cell=1.1), RESULTS/f'real_{name}.png', max_kb=59)
     write_json(RESULTS/'real.json', dict(sets=found, eval_size=128, **about('python tools/measure.py real')))
 
-def measure_resolution():
-    "Photographs read with hand-written words at several sizes: what a closer look gives. The size that ships was chosen on other pictures (tools/choose_readout.py)."
-    words, found = WordsDetector(get_default_config(device='cpu')), {}
-    for name in ('magnetic_tile', 'steel_strip'):
-        samples = [s for s in read_dataset(SHARED/'data'/name) if s.split == 'test']; truth, found[name] = Truth(samples, 128), {}
-        for scales in ((1.,), (1.5,), (2.,), (3.,), (1., 2.), (1., 2., 3.)):
-            words.config.model.views, words.config.model.scales = len(scales), scales
-            found[name][' and '.join(f'{s:g}' for s in scales)] = row = short(evaluate(words, samples, truth, KeptInputs(words, samples))[0], 'defect_mean') | dict(cost=words.looks)
-            print(name, scales, row, flush=True)
-    write_json(RESULTS/'resolution.json', dict(sets=found, eval_size=128, **about('python tools/measure.py resolution')))
-
 def measure_normals():
     "Photographs with a few normal pictures beside the prompts: k of them, eight in three draws."
     checkpoint, found = RUNS/'demo'/'learned'/'best.safetensors', {}
@@ -205,4 +194,4 @@ def measure_onnx():
 
 if __name__ == '__main__':
     torch.set_num_threads(2)
-    for part in sys.argv[1:] or ('demo', 'seeds', 'readouts', 'real', 'resolution', 'normals', 'auxiliary', 'explorers', 'onnx', 'ablation'): globals()[f'measure_{part}']()
+    for part in sys.argv[1:] or ('demo', 'seeds', 'readouts', 'real', 'normals', 'auxiliary', 'explorers', 'onnx', 'ablation'): globals()[f'measure_{part}']()
