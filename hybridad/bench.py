@@ -240,7 +240,7 @@ def cuda_ms(f, n: int=10):
 
 @contextmanager
 def compiled_blocks(unet, **options):
-    "The UNet with its residual blocks and feed-forward layers compiled, which are most of its work outside attention; eager again afterwards. Options are those of `torch.compile`."
+    "The UNet with its residual blocks and feed-forward layers compiled; eager again afterwards. Options are those of `torch.compile`."
     from diffusers.models.attention import FeedForward
     from diffusers.models.resnet import ResnetBlock2D
     blocks = [m for m in unet.modules() if isinstance(m, (ResnetBlock2D, FeedForward))]
@@ -379,7 +379,8 @@ def picture(results): # matplotlib figure
 def cpu_name(): # str
     "The processor's name where the system tells it."
     told = Path('/proc/cpuinfo')
-    return next((l.split(':')[1].strip() for l in told.read_text().splitlines() if l.startswith('model name')) if told.is_file() else iter(()), platform.processor() or platform.machine())
+    names = [l.split(':')[1].strip() for l in told.read_text().splitlines() if l.startswith('model name')] if told.is_file() else []
+    return names[0] if names else platform.processor() or platform.machine()
 
 def bench(
     out, # folder for bench.json, table.md and bench.png

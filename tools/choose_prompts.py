@@ -4,6 +4,7 @@ Learns prompts as the demo does, in one view, from words or from noise, and read
 clean and rough ones of the auxiliary categories and every third steel strip. Three seeds; writes results/prompt_choice.json. No held-out category, tile or hazelnut takes part."""
 import numpy as np
 
+from hybridad.backbone import load_backbone
 from hybridad.cli import LEARN, ONE_VIEW
 from hybridad.config import get_default_config
 from hybridad.detector import HybridAnomalyDetector
@@ -16,22 +17,21 @@ from ship_backbone import validation_sets
 STARTS, EPOCHS, SEEDS = {'words': LEARN['ctx_init'], 'noise': None}, (8, 16), range(3)
 
 def choose():
-    learn, every, rows = [*sets()][0], validation_sets(), {}
-    truths, first = {n: Truth(s, 128) for n, s in every.items()}, None
+    learn, every, rows, kept = [*sets()][0], validation_sets(), {}, {}
+    truths, backbone = {n: Truth(s, 128) for n, s in every.items()}, load_backbone('mini', 'cpu')
     for seed in SEEDS:
         settings = lambda **changes: get_default_config(batch_size=32, seed=seed, device='cpu', **LEARN | ONE_VIEW | changes)
-        plain = HybridAnomalyDetector(settings(), first and first.backbone)
-        kept = {n: k.asked_again(plain, False) for n, k in kept.items()} if first else {n: KeptInputs(plain, s, progress=False) for n, s in every.items()}
-        parts, first = keep_parts(plain, learn), first or plain
+        plain = HybridAnomalyDetector(settings(), backbone); parts = keep_parts(plain, learn)
+        kept = {n: kept[n].asked_again(plain, False) if seed else KeptInputs(plain, s, progress=False) for n, s in every.items()}
         def read(name, detector):
             found = {n: short(evaluate(detector, s, truths[n], kept[n], progress=False)[0], 'defect_mean') for n, s in every.items()}
             score = float(np.mean([np.nanmean(list(f.values())) for f in found.values()]))
             rows.setdefault(name, []).append(dict(seed=seed, mean=round(score, 4), sets=found))
             print(name, seed, round(score, 4), {n: {m: round(v, 3) for m, v in f.items()} for n, f in found.items()}, flush=True)
-        if seed == 0: read('hand-written words', WordsDetector(settings(), plain.backbone))
+        if seed == 0: read('hand-written words', WordsDetector(settings(), backbone))
         for start, words in STARTS.items():
             for epochs in EPOCHS:
-                detector = HybridAnomalyDetector(config := settings(ctx_init=words, epochs=epochs), plain.backbone)
+                detector = HybridAnomalyDetector(config := settings(ctx_init=words, epochs=epochs), backbone)
                 fit(config, parts, fresh('prompt_choice'), detector, progress=False)
                 read(f'from {start}, {epochs} epochs', detector)
     write_json(RESULTS/'prompt_choice.json', dict(images={n: len(s) for n, s in every.items()}, choices=rows, **about('python tools/choose_prompts.py')))
