@@ -7,8 +7,8 @@ __all__ = ['NORMAL_WORDS', 'ABNORMAL_WORDS', 'GENERIC', 'KIND_WORDS', 'OPENINGS'
            'COMPARED', 'Recipe', 'merges_of', 'make_tokenizer', 'caption', 'prompt_pair', 'start_of', 'new_components',
            'new_scheduler', 'is_rough', 'is_doubled', 'corpus_picture', 'line_of', 'corpus_part', 'as_tensor',
            'JsonLog', 'gradient_l1', 'autoencoder_loss', 'train_autoencoder', 'parts_of', 'encode_corpus', 'encoding',
-           'grounding_loss', 'unlikeness', 'Corpus', 'DiffusionTrainer', 'train_diffusion', 'export_backbone',
-           'pretrain']
+           'windows', 'relit', 'grounding_loss', 'unlikeness', 'Corpus', 'DiffusionTrainer', 'train_diffusion',
+           'export_backbone', 'pretrain']
 
 # %% ../nbs/62_pretraining.ipynb #f7a4e23a
 import io, json, math, os, pickle, shutil, subprocess, sys, time
@@ -66,6 +66,8 @@ class Recipe:
     doubled: float = 0.         # share of pictures that are a half seen at twice its size, as the second view of a detector sees it
     start: str = ''             # backbone whose weights the run begins with: 'mini' or a folder; '': random weights
     retrain: bool = False       # train the autoencoder of `start`, too
+    anew: bool = False          # keep pictures at twice the size, and in every step show other windows of them, turned, in other light, then encoded; for a GPU
+    large: float = 0.           # of the steps, when anew: share that sees a quarter as many windows at twice the size
     drawn: float = 1.           # share of the corpus drawn before the first step; the rest follows beside the first two thirds of the steps
     compiled: bool = False      # torch.compile the UNet: needs a C++ compiler, saves a third of a long run
 
@@ -74,10 +76,12 @@ class Recipe:
             if type(getattr(self, f.name)) is not f.type and not (f.type is float and type(getattr(self, f.name)) is int): raise ConfigError(f'recipe {f.name}={getattr(self, f.name)!r} must be {f.type.__name__}')
             if not isinstance(getattr(self, f.name), str) and not 0 <= getattr(self, f.name) < math.inf: raise ConfigError(f'recipe {f.name}={getattr(self, f.name)!r} must be a finite number of at least 0')
         limits = dict(seed=(0, 2**32 - 1), pictures=(10, 10**6), size=(64, 320), length=(20, 77), vae_pictures=(1, 10**6), vae_steps=(1, 10**7), vae_batch=(1, 4096), vae_crop=(16, self.size), steps=(1, 10**7),
-                      crop=(8, self.size//4), batch=(2, 4096), full_batch=(2, 4096), grounded_share=(.1, .9), rough=(0, 1), doubled=(0, 1), lines=(0, 4096), drawn=(.001, 1), low_t=(1, 1000), ema=(0, .99999))
+                      crop=(8, self.size//4), batch=(2, 4096), full_batch=(2, 4096), grounded_share=(.1, .9), rough=(0, 1), doubled=(0, 1), large=(0, 1), lines=(0, 4096), drawn=(.001, 1), low_t=(1, 1000), ema=(0, .99999))
         for name, (low, high) in limits.items():
             if not low <= getattr(self, name) <= high: raise ConfigError(f'recipe {name}={getattr(self, name)!r} is out of range: choose {low} to {high}')
         if self.lines and self.full_from >= self.steps: raise ConfigError(f'a recipe with lines compares whole pictures, and full_from={self.full_from} leaves none in {self.steps} steps: lower full_from')
+        if self.anew and (self.full_from or self.size > 160): raise ConfigError(f'a recipe with anew=true sees whole latents of up to 160 px from its first step: set full_from=0 (now {self.full_from}) and a size (now {self.size}) up to 160')
+        if self.large and not self.anew: raise ConfigError(f'a recipe with large={self.large} needs anew=true, which keeps pictures at twice the size')
         if self.retrain and not self.start: raise ConfigError('a recipe with retrain=true needs start, the backbone whose autoencoder it trains further')
         if self.size % 32 or self.crop % 4 or self.vae_crop % 16: raise ConfigError('a recipe needs size in steps of 32, vae_crop in steps of 16 and crop in steps of 4: the UNet halves latents twice')
 
@@ -197,11 +201,11 @@ def corpus_picture(
     recipe: Recipe,
     index: int,
 ): # image, twin (S, S, 3) uint8, mask (S, S) bool, category, kind
-    "One training picture; a crop that misses the defect counts as good."
-    doubled = is_doubled(recipe, index); size = recipe.size if doubled or index % 3 else recipe.size*3//2
+    "One training picture; a crop that misses the defect counts as good. Twice as large in a recipe with anew, which crops later."
+    doubled = not recipe.anew and is_doubled(recipe, index); size = 2*recipe.size if recipe.anew else recipe.size if doubled or index % 3 else recipe.size*3//2
     p = (rough_picture if is_rough(recipe, index) else picture)(recipe.seed, index, size)
     image, twin, mask = p.image, p.twin, p.mask
-    if doubled or size > recipe.size:
+    if doubled or size == recipe.size*3//2:
         window = _window(np.random.default_rng([recipe.seed, index, 7]), mask, recipe.size//(1 + doubled))
         image, twin, mask = image[window], twin[window], mask[window]
     if doubled: image, twin, mask = _twice(image), _twice(twin), mask.repeat(2, 0).repeat(2, 1)
@@ -217,7 +221,7 @@ def line_of(number): # category, whether its parts show their own edges, whether
 def corpus_part(
     recipe: Recipe,
     number: int, # of the part
-): # dict of arrays, a row for each picture: image (N, S, S, 3) uint8, m (N, S/4, S/4) bool, c category index, k kind index, l place in its line or -1
+): # dict of arrays, a row for each picture: image (N, S, S, 3) uint8, m (N, S/4, S/4) bool, or (N, 2S, 2S, 3) and (N, S, S) in a recipe with anew, c category index, k kind index, l place in its line or -1
     "A hundred pictures, with twins of some that are damaged; in a recipe with lines 48 of them come in lines of eight, normal pictures first."
     rows, lines = [], range(number*6, number*6 + 6) if recipe.lines else ()
     for i in range(number*PART, min((number + 1)*PART - sum(LINE)*len(lines), recipe.pictures)):
@@ -225,9 +229,10 @@ def corpus_part(
         rows.append((image, mask, c, k, -1))
         if i % 3 == 1 and k != 'good': rows.append((twin, np.zeros_like(mask), c, 'good', -1))
     for i in lines:
-        rows += [(image, mask, line_of(i)[0], k, at) for at, (_, k, image, mask) in enumerate(line_pictures(recipe.seed + 2**32, i, *line_of(i), *LINE, recipe.size))] # seeds that no other picture has
-    images, masks, c, k, l = zip(*rows); names, kinds, s = list(NAMES), ['good', *DEFECTS], recipe.size//4
-    return dict(image=np.stack(images), m=np.stack(masks).reshape(-1, s, 4, s, 4).any((2, 4)), c=np.array([names.index(x) for x in c]), k=np.array([kinds.index(x) for x in k]), l=np.array(l))
+        rows += [(image, mask, line_of(i)[0], k, at) for at, (_, k, image, mask) in enumerate(line_pictures(recipe.seed + 2**32, i, *line_of(i), *LINE, recipe.size*(1 + recipe.anew)))] # seeds that no other picture has
+    images, masks, c, k, l = zip(*rows); names, kinds, cell = list(NAMES), ['good', *DEFECTS], 2 if recipe.anew else 4
+    s = len(masks[0])//cell
+    return dict(image=np.stack(images), m=np.stack(masks).reshape(-1, s, cell, s, cell).any((2, 4)), c=np.array([names.index(x) for x in c]), k=np.array([kinds.index(x) for x in k]), l=np.array(l))
 
 def _pool(workers=None): return ProcessPoolExecutor(workers or os.cpu_count(), mp_context=get_context('fork'))
 
@@ -306,7 +311,7 @@ def train_autoencoder(
     for step in tqdm(range(first, recipe.vae_steps), desc='autoencoder', initial=first, total=recipe.vae_steps):
         rng = np.random.default_rng([recipe.seed, 1, step]); torch.manual_seed(recipe.seed*1_000_003 + step)
         for g in optimizer.param_groups: g['lr'] = recipe.vae_lr*_cosine(step, recipe.vae_steps, 50)
-        chosen, corners = rng.integers(0, len(images), recipe.vae_batch), rng.integers(0, recipe.size - c + 1, (recipe.vae_batch, 2))
+        chosen, corners = rng.integers(0, len(images), recipe.vae_batch), rng.integers(0, images.shape[1] - c + 1, (recipe.vae_batch, 2))
         x = as_tensor(np.stack([images[i, y:y+c, q:q+c] for i, (y, q) in zip(chosen, corners)])).to(device, memory_format=torch.channels_last)
         loss, l1 = autoencoder_loss(vae, x)
         optimizer.zero_grad(); loss.backward(); norm = torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.)
@@ -330,15 +335,17 @@ def encode_corpus(
     workers: int|None=None, # processes that draw; None: one per core
     progress: bool=True,
 ):
-    "Stage two: draw, encode, and keep what is not there yet; each part appears when it is complete."
+    "Stage two: draw, encode unless that is done anew in every step, and keep what is not there yet; each part appears when it is complete."
     work = Path(work); recipe, folder, workers = Recipe(**read_json(work/'recipe.json')), work/'corpus', workers or os.cpu_count(); folder.mkdir(exist_ok=True)
     with FileLock(work/'corpus.lock'), _pool(workers) as pool: # another process may still be ending
         todo = [i for i in range(parts_of(recipe)) if not (folder/f'{i:05d}.npz').exists()]
         drawn = _ahead(pool, partial(corpus_part, recipe), todo, 2*workers)
         vae = AutoencoderKL.from_pretrained(work/'vae').eval().to(device)
         for i, part in zip(tqdm(todo, desc='corpus', disable=not progress), drawn):
-            latents = [vae.encode(as_tensor(x).to(device)).latent_dist.mode()*vae.config.scaling_factor for x in np.split(part.pop('image'), range(50, len(part['m']), 50))]
-            buffer = io.BytesIO(); np.savez(buffer, z=torch.cat(latents).half().cpu().numpy(), **part)
+            if not recipe.anew:
+                latents = [vae.encode(as_tensor(x).to(device)).latent_dist.mode()*vae.config.scaling_factor for x in np.split(part.pop('image'), range(50, len(part['m']), 50))]
+                part['z'] = torch.cat(latents).half().cpu().numpy()
+            buffer = io.BytesIO(); np.savez(buffer, **part)
             write_atomic(folder/f'{i:05d}.npz', buffer.getvalue())
     (work/'corpus.lock').unlink(missing_ok=True)
 
@@ -347,6 +354,42 @@ def encoding(work, device): # Popen
     code = ('import os, signal, sys, threading; threading.Thread(target=lambda: (os.read(0, 1), os.killpg(0, signal.SIGKILL)), daemon=True).start(); '
             'from hybridad.pretraining import encode_corpus; encode_corpus(*sys.argv[1:3], int(sys.argv[3]), False)')
     return subprocess.Popen([sys.executable, '-c', code, str(work), str(device), str(max(1, os.cpu_count() - 1))], stdin=subprocess.PIPE, start_new_session=True)
+
+# %% ../nbs/62_pretraining.ipynb #d2c968cd
+def windows(
+    masks, # (B, 1, S, S) in {0, 1}
+    g, # Generator
+    groups, # (B,) pictures of a group are turned alike
+    alone, # so many pictures belong to no line; the rest, which do, are seen whole
+): # (B, 2S, 2S, 2): where F.grid_sample has to look
+    "Squares of half the side to all of it, around a place of the defect where there is one in most cases, turned and mirrored."
+    b, size, device = len(masks), 2*masks.shape[-1], masks.device; uniform = lambda *shape: torch.rand(*shape, generator=g, device=device)
+    share = torch.where(uniform(b) < .35, 1., .5 + .5*uniform(b)); share[alone:] = 1
+    spot = torch.multinomial(masks.flatten(1) + 1e-6, 1, generator=g)[:, 0] # any place where there is no defect
+    around = 2*(torch.stack([spot % masks.shape[-1], spot//masks.shape[-1]], 1) + .5)/masks.shape[-1] - 1 + share[:, None]*1.6*(uniform(b, 2) - .5)
+    centre = torch.where(uniform(b, 1) < .85, around, 2*uniform(b, 2) - 1)
+    free = (1 - share)[:, None]; centre = centre.clamp(-free, free)
+    turn = (uniform(b, 3) < .5)[groups]; ramp = (torch.arange(size, device=device) + .5)*2/size - 1
+    x, y = (torch.where(turn[:, i, None], -ramp, ramp) for i in (0, 1))
+    grid = torch.stack([x[:, None].expand(b, size, size), y[:, :, None].expand(b, size, size)], -1)
+    grid = torch.where(turn[:, 2, None, None, None], grid.transpose(1, 2), grid)
+    return grid*share[:, None, None, None] + centre[:, None, None]
+
+def relit(
+    x, # (B, 3, h, w) in [0, 1]
+    g, # Generator
+    groups, # (B,) pictures of a group get the same light
+    soft=0., # share that loses half of its resolution
+): # the same shape, in [0, 1]
+    "Other contrast, colour and noise; sometimes grey, sometimes a negative."
+    uniform = lambda *shape: torch.rand(len(x), *shape, 1, 1, generator=g, device=x.device)[groups]
+    signed = lambda *shape: 2*uniform(*shape) - 1
+    x = torch.where(uniform(1) < soft, F.interpolate(F.avg_pool2d(x, 2), scale_factor=2, mode='bilinear', align_corners=False), x)
+    mix = uniform(3) + .1; x = torch.where(uniform(1) < .3, (x*mix/mix.sum(1, keepdim=True)).sum(1, keepdim=True), x)
+    x = x.clamp(1e-3)**(signed(1)*.5).exp()*(1 + (uniform(1) < .5)*.15*signed(3))
+    x = torch.where(uniform(1) < .1, 1 - x, x)
+    mean = x.mean((1, 2, 3), keepdim=True); x = (x - mean)*(signed(1)*.5).exp() + mean + .15*signed(1)
+    return (x + (uniform(1) < .5)*.03*uniform(1)*torch.randn(x.shape, generator=g, device=x.device)).clamp(0, 1)
 
 # %% ../nbs/62_pretraining.ipynb #744d07eb
 GROUND = dict(defect=.5, background=2., image=1.5) # weights of the three terms
@@ -375,43 +418,62 @@ def unlikeness(
 
 class Corpus:
     "Encoded pictures, and batches that depend on (seed, step) alone when asked for in order: resuming needs no data position."
-    def __init__(self, recipe: Recipe, folder, drawing=None): # folder of the parts, and the process that still fills it
-        self.recipe, self.folder, self.drawing = recipe, Path(folder), drawing
-        self.parts, self.single, self.lines = [], [], [] # rows are (part, row)
+    def __init__(self, recipe: Recipe, folder, drawing=None, # folder of the parts, and the process that still fills it
+                 vae=None, device='cpu'): # needed by a recipe with anew, which encodes in every step
+        self.recipe, self.folder, self.drawing, self.vae, self.device = recipe, Path(folder), drawing, vae and vae.eval().to(device), device
+        self.parts, self.kept, self.c, self.k, self.single, self.lines = 0, {}, [], [], [], []
 
     def _wait(self, count):
         "Read the first parts, as soon as they are there."
-        while (i := len(self.parts)) < count:
-            file = self.folder/f'{i:05d}.npz'
+        while self.parts < count:
+            file = self.folder/f'{self.parts:05d}.npz'
             while not file.exists():
                 if self.drawing is None: raise HybridadError(f'{file} is missing and nobody draws it: say --resume to draw the rest')
                 if (code := self.drawing.poll()) is not None and not file.exists(): raise HybridadError(f'the process that draws the corpus ended with code {code} before {file} was there: see above, then say --resume')
                 time.sleep(.05)
-            part = {k: torch.from_numpy(v) if k in 'zm' else v.tolist() for k, v in read_arrays(file).items()}
-            self.parts.append(part)
-            self.single += [(i, j) for j, l in enumerate(part['l']) if l < 0]; self.lines += [(i, j) for j, l in enumerate(part['l']) if l == 0]
-
-    def _row(self, at, key): return self.parts[at[0]][key][at[1]]
+            part = read_arrays(file); first, end = len(self.c), len(self.c) + len(part['c'])
+            for key in set(part) & {'image', 'z', 'm'}:
+                rows = torch.from_numpy(part[key])
+                if key not in self.kept: self.kept[key] = torch.empty(2*PART*parts_of(self.recipe), *rows.shape[1:], dtype=rows.dtype, device=self.device) # at most; untouched memory costs nothing on a CPU
+                self.kept[key][first:end] = rows.to(self.device)
+            self.c += part['c'].tolist(); self.k += part['k'].tolist(); self.parts += 1
+            self.single += [first + j for j, l in enumerate(part['l']) if l < 0]; self.lines += [first + j for j, l in enumerate(part['l']) if l == 0]
 
     def _crop(self, rng, at):
         "A square of latent cells, around the defect four times in five."
-        z, mask = self._row(at, 'z'), self._row(at, 'm'); c, n = self.recipe.crop, mask.shape[-1]; where = mask.nonzero()
+        z, mask = self.kept['z'][at], self.kept['m'][at]; c, n = self.recipe.crop, mask.shape[-1]; where = mask.nonzero()
         if len(where) and rng.random() < .8:
             y, x = (int(np.clip(v - rng.integers(1, c - 1), 0, n - c)) for v in where[rng.integers(len(where))].tolist())
         else: y, x = rng.integers(0, n - c + 1, 2)
         return z[:, y:y+c, x:x+c], mask[y:y+c, x:x+c]
 
+    @torch.no_grad()
+    def _anew(self, chosen, lines, large, step): # latents, masks
+        "Windows of pictures in another light, encoded; pictures of a line share both."
+        at = torch.tensor(chosen, device=self.device); g, alone = torch.Generator(at.device).manual_seed(self.recipe.seed*1_000_003 + step), len(at) - lines*sum(LINE)
+        groups = torch.cat([torch.arange(alone), alone + torch.arange(lines).repeat_interleave(sum(LINE))]).to(at.device)
+        masks = self.kept['m'][at].float()[:, None]; grid = windows(masks, g, groups, alone)
+        x = F.grid_sample(self.kept['image'][at].permute(0, 3, 1, 2).float()/255, grid, align_corners=False, padding_mode='reflection')
+        masks = F.max_pool2d(F.grid_sample(masks, grid, 'nearest', align_corners=False), 4 if large else 8)[:, 0]
+        x = relit(x if large else F.avg_pool2d(x, 2), g, groups, self.recipe.doubled)
+        with torch.autocast(at.device.type, torch.bfloat16, enabled=at.device.type == 'cuda'):
+            z = [self.vae.encode(part).latent_dist.mode().float() for part in (2*x - 1).to(memory_format=torch.channels_last).split(128)]
+        return torch.cat(z)*self.vae.config.scaling_factor, masks
+
     def batch(self, step): # latents, masks, captions of the denoised part, prompt triples of the grounded part, number of lines at the end of it
         "The batch of a step."
         r, rng = self.recipe, np.random.default_rng([self.recipe.seed, 2, step]); full, names, kinds = step >= r.full_from, list(NAMES.values()), ['good', *DEFECTS]
         self._wait(math.ceil(parts_of(r)*min(1, r.drawn + (1 - r.drawn)*1.5*step/r.steps)))
-        size = r.full_batch if full else r.batch; plain = min(size - 1, round(size*(1 - r.grounded_share))) # one at least is grounded
-        chosen = [self.single[i] for i in rng.integers(0, len(self.single), size)]; lines = [self.lines[i] for i in rng.integers(0, len(self.lines), r.lines*full)] if self.lines else []
-        if full: chosen += [(part, row + j) for part, row in lines for j in range(sum(LINE))]
-        z, m = (torch.stack(t).float() for t in zip(*[(self._row(at, 'z'), self._row(at, 'm')) if full else self._crop(rng, at) for at in chosen]))
-        said = [(names[self._row(at, 'c')], kinds[self._row(at, 'k')] if m[j].any() else 'good') for j, at in enumerate(chosen)]
+        fewer = 4 if (large := r.large > 0 and rng.random() < r.large) else 1
+        size = max(2, r.full_batch//fewer) if full else r.batch; plain = min(size - 1, round(size*(1 - r.grounded_share))) # one at least is grounded
+        chosen = [self.single[i] for i in rng.integers(0, len(self.single), size)]; lines = [self.lines[i] for i in rng.integers(0, len(self.lines), -(-r.lines//fewer)*full)] if self.lines else []
+        if full: chosen += [row + j for row in lines for j in range(sum(LINE))]
+        if r.anew: z, m = self._anew(chosen, len(lines), large, step)
+        else: z, m = (torch.stack(t).float() for t in zip(*[(self.kept['z'][at], self.kept['m'][at]) if full else self._crop(rng, at) for at in chosen]))
+        said = [(names[self.c[at]], kinds[self.k[at]] if hit else 'good') for at, hit in zip(chosen, m.flatten(1).any(1).tolist())]
         triples = [prompt_pair(rng, *s) for s in said[plain:]]; first = size - plain
         return z, m, [caption(rng, *s) for s in said[:plain]], triples[:first] + [(a, b, NEUTRAL) for a, b, _ in triples[first:]], len(lines)
+
 
 # %% ../nbs/62_pretraining.ipynb #c5b53b63
 class DiffusionTrainer:
@@ -454,10 +516,9 @@ class DiffusionTrainer:
         look = self._encode(captions + [t for triple in triples for t in triple])
         context = look(captions + [t[2] for t in triples])
         pairs = torch.stack([look([t[0] for t in triples]), look([t[1] for t in triples])], 1)
-        g = torch.Generator().manual_seed(r.seed*1_000_003 + self.step)
-        t = torch.cat([torch.randint(0, 1000, (n,), generator=g), torch.randint(0, r.low_t, (len(z) - n,), generator=g)])
-        eps = torch.randn(z.shape, generator=g)  # drawn on the CPU: the same on every device
-        z, masks, t, eps = (x.to(self.unet.device) for x in (z, masks, t, eps))
+        z, masks = z.to(self.unet.device), masks.to(self.unet.device); g = torch.Generator(z.device).manual_seed(r.seed*1_000_003 + self.step)
+        t = torch.cat([torch.randint(0, high, (count,), generator=g, device=z.device) for high, count in ((1000, n), (r.low_t, len(z) - n))])
+        eps = torch.randn(z.shape, generator=g, device=z.device)
         noisy = self.scheduler.add_noise(z, eps, t).contiguous(memory_format=torch.channels_last)
         out, queries = self.forward(noisy, t, context)
         logits = log_ratio(read_maps(self.recorder.layers, {k: q[n:] for k, q in queries.items()}, pairs, size=size))
@@ -549,7 +610,7 @@ def pretrain(
         if device.type == 'cuda': torch.set_float32_matmul_precision('high') # what autocast leaves in float32
         trainer = DiffusionTrainer(recipe, unet, text, tokenizer, out/'state.pt', device)
         log.forget_after(trainer.step)
-        train_diffusion(recipe, Corpus(recipe, out/'corpus', drawing), trainer, log, until)
+        train_diffusion(recipe, Corpus(recipe, out/'corpus', drawing, vae, device), trainer, log, until)
     finally:
         torch.set_float32_matmul_precision(precise)
         if drawing: drawing.stdin.close(); drawing.wait()

@@ -1,6 +1,6 @@
-"""Where learning the prompts should start, and how long it should take: python tools/choose_prompts.py
+"""How prompts should be learned: where they start, for how long, how deep, and whether their maps are smoothed: python tools/choose_prompts.py
 
-Learns prompts as the demo does, in one view, from words or from noise, and reads with them the pictures on which tools/ship_backbone.py chooses weights:
+Learns prompts as the demo does, in one view, and reads with them the pictures on which tools/ship_backbone.py chooses weights:
 clean and rough ones of the auxiliary categories and every third steel strip. Three seeds; writes results/prompt_choice.json. No held-out category, tile or hazelnut takes part."""
 import numpy as np
 
@@ -14,13 +14,15 @@ from hybridad.training import KeptInputs, fit, keep_parts
 from measure import RESULTS, about, fresh, sets, short
 from ship_backbone import validation_sets
 
-STARTS, EPOCHS, SEEDS = {'words': LEARN['ctx_init'], 'noise': None}, (8, 16), range(3)
+WORDS, NOISE, SEEDS = dict(ctx_init=['flawless perfect normal intact clean', 'damaged broken defective faulty anomalous']), dict(ctx_init=None), range(3)
+CHOICES = {'from words': WORDS, 'from words, 16 epochs': WORDS | dict(epochs=16), 'from words, smoothing 1': WORDS | dict(smoothing=1.), 'from noise': NOISE, 'from noise, 16 epochs': NOISE | dict(epochs=16),
+           'from noise, depth 3': NOISE | dict(depth=3), 'from noise, smoothing 1': NOISE | dict(smoothing=1.), 'from noise, depth 3, smoothing 1': NOISE | dict(depth=3, smoothing=1.)}
 
 def choose():
     learn, every, rows, kept = [*sets()][0], validation_sets(), {}, {}
     truths, backbone = {n: Truth(s, 128) for n, s in every.items()}, load_backbone('mini', 'cpu')
     for seed in SEEDS:
-        settings = lambda **changes: get_default_config(batch_size=32, seed=seed, device='cpu', **LEARN | ONE_VIEW | changes)
+        settings = lambda **changes: get_default_config(batch_size=32, seed=seed, device='cpu', **LEARN | ONE_VIEW | dict(epochs=8) | changes)
         plain = HybridAnomalyDetector(settings(), backbone); parts = keep_parts(plain, learn)
         kept = {n: kept[n].asked_again(plain, False) if seed else KeptInputs(plain, s, progress=False) for n, s in every.items()}
         def read(name, detector):
@@ -29,11 +31,10 @@ def choose():
             rows.setdefault(name, []).append(dict(seed=seed, mean=round(score, 4), sets=found))
             print(name, seed, round(score, 4), {n: {m: round(v, 3) for m, v in f.items()} for n, f in found.items()}, flush=True)
         if seed == 0: read('hand-written words', WordsDetector(settings(), backbone))
-        for start, words in STARTS.items():
-            for epochs in EPOCHS:
-                detector = HybridAnomalyDetector(config := settings(ctx_init=words, epochs=epochs), backbone)
-                fit(config, parts, fresh('prompt_choice'), detector, progress=False)
-                read(f'from {start}, {epochs} epochs', detector)
+        for name, changes in CHOICES.items():
+            detector = HybridAnomalyDetector(config := settings(**changes), backbone)
+            fit(config, parts, fresh('prompt_choice'), detector, progress=False)
+            read(name, detector)
     write_json(RESULTS/'prompt_choice.json', dict(images={n: len(s) for n, s in every.items()}, choices=rows, **about('python tools/choose_prompts.py')))
 
 if __name__ == '__main__': choose()

@@ -1,4 +1,4 @@
-"""Measure what the results guide shows, each part into results/: python tools/measure.py demo seeds readouts real normals auxiliary explorers onnx ablation
+"""Measure what the results guide shows, each part into results/: python tools/measure.py demo seeds readouts real normals auxiliary resolution explorers onnx ablation
 
 Every file carries the command, versions, processor and date. real and normals score with what demo learned; the others stand alone. Run them with nothing else on the machine."""
 import json
@@ -128,6 +128,16 @@ def measure_normals():
         found[name] = rows
     write_json(RESULTS/'normals.json', dict(sets=found, eval_size=128, **about('python tools/measure.py normals')))
 
+def measure_resolution():
+    "Photographs at several sizes, read with hand-written words and judged at eval_size 128: what more pixels tell. A size is a multiple of the backbone's."
+    backbone, found = load_backbone('mini', 'cpu'), {}
+    for name in ('magnetic_tile', 'steel_strip'):
+        samples = [s for s in read_dataset(SHARED/'data'/name) if s.split == 'test']; truth = Truth(samples, 128)
+        for scales in ([.5], [1.], [1.5], [2.], [3.], [1., 2.]):
+            results, *_ = evaluate(WordsDetector(get_default_config(views=len(scales), scales=scales), backbone), samples, truth)
+            found.setdefault(name, {})[' + '.join(f'{s:g}' for s in scales)] = short(results, 'defect_mean'); print(name, scales, found[name], flush=True)
+    write_json(RESULTS/'resolution.json', dict(sets=found, size=backbone.image_size, eval_size=128, **about('python tools/measure.py resolution')))
+
 def measure_auxiliary():
     "Prompts learned on synthetic pictures, on photographs of steel, and on both; scored on other photographs. Backbone and starting words are the same; one view, so that it takes minutes."
     synthetic, _ = sets(); steel, rows = learnable(read_dataset(SHARED/'data'/'steel_strip')), {}
@@ -194,4 +204,4 @@ def measure_onnx():
 
 if __name__ == '__main__':
     torch.set_num_threads(2)
-    for part in sys.argv[1:] or ('demo', 'seeds', 'readouts', 'real', 'normals', 'auxiliary', 'explorers', 'onnx', 'ablation'): globals()[f'measure_{part}']()
+    for part in sys.argv[1:] or ('demo', 'seeds', 'readouts', 'real', 'normals', 'auxiliary', 'resolution', 'explorers', 'onnx', 'ablation'): globals()[f'measure_{part}']()

@@ -109,7 +109,7 @@ BEGUN = """
 It began with the weights of an earlier sitting: `{command}`, {hours:.1f} hours on {cpu}, losses {terms}, another {pictures:,} pictures from seed {seed}.
 """
 AVERAGED = """
-What is shipped lies between the weights that the last sitting began with and those it ended with: {share:.0%} of the former, as the validation pictures chose.
+What is shipped lies between earlier weights, which were shipped before, and those that the last sitting ended with: {share:.0%} of the former, as the validation pictures chose.
 """
 
 def hours_of(log):
