@@ -1,4 +1,4 @@
-"""How prompts should be learned: where they start, for how long, how deep, and whether their maps are smoothed: python tools/choose_prompts.py
+"""How prompts should be learned: where they start, for how long, at what rate: python tools/choose_prompts.py
 
 Learns prompts as the demo does, in one view, and reads with them the pictures on which tools/ship_backbone.py chooses weights:
 clean and rough ones of the auxiliary categories and every third steel strip. Three seeds; writes results/prompt_choice.json. No held-out category, tile or hazelnut takes part."""
@@ -15,8 +15,8 @@ from measure import RESULTS, about, fresh, sets, short
 from ship_backbone import validation_sets
 
 WORDS, NOISE, SEEDS = dict(ctx_init=['flawless perfect normal intact clean', 'damaged broken defective faulty anomalous']), dict(ctx_init=None), range(3)
-CHOICES = {'from words': WORDS, 'from words, 16 epochs': WORDS | dict(epochs=16), 'from words, smoothing 1': WORDS | dict(smoothing=1.), 'from noise': NOISE, 'from noise, 16 epochs': NOISE | dict(epochs=16),
-           'from noise, depth 3': NOISE | dict(depth=3), 'from noise, smoothing 1': NOISE | dict(smoothing=1.), 'from noise, depth 3, smoothing 1': NOISE | dict(depth=3, smoothing=1.)}
+CHOICES = {'from words': WORDS, 'from noise': NOISE, 'from noise, learning rate 0.005': NOISE | dict(learning_rate=5e-3), 'from noise, 16 epochs': NOISE | dict(epochs=16),
+           'from noise, 16 epochs, learning rate 0.005': NOISE | dict(epochs=16, learning_rate=5e-3)}
 
 def choose():
     learn, every, rows, kept = [*sets()][0], validation_sets(), {}, {}

@@ -133,7 +133,7 @@ def measure_resolution():
     backbone, found = load_backbone('mini', 'cpu'), {}
     for name in ('magnetic_tile', 'steel_strip'):
         samples = [s for s in read_dataset(SHARED/'data'/name) if s.split == 'test']; truth = Truth(samples, 128)
-        for scales in ([.5], [1.], [1.5], [2.], [3.], [1., 2.]):
+        for scales in ([1.], [1.5], [2.], [3.], [1., 2.]):
             results, *_ = evaluate(WordsDetector(get_default_config(views=len(scales), scales=scales), backbone), samples, truth)
             found.setdefault(name, {})[' + '.join(f'{s:g}' for s in scales)] = short(results, 'defect_mean'); print(name, scales, found[name], flush=True)
     write_json(RESULTS/'resolution.json', dict(sets=found, size=backbone.image_size, eval_size=128, **about('python tools/measure.py resolution')))
