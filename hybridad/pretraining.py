@@ -202,10 +202,10 @@ def corpus_picture(
     index: int,
 ): # image, twin (S, S, 3) uint8, mask (S, S) bool, category, kind
     "One training picture; a crop that misses the defect counts as good. Twice as large in a recipe with anew, which crops later."
-    doubled = not recipe.anew and is_doubled(recipe, index); size = 2*recipe.size if recipe.anew else recipe.size if doubled or index % 3 else recipe.size*3//2
+    kept, doubled = recipe.size*(1 + recipe.anew), is_doubled(recipe, index) and not recipe.anew; size = kept*3//2 if not (index % 3 or doubled or recipe.anew) else kept
     p = (rough_picture if is_rough(recipe, index) else picture)(recipe.seed, index, size)
     image, twin, mask = p.image, p.twin, p.mask
-    if doubled or size == recipe.size*3//2:
+    if doubled or size > kept:
         window = _window(np.random.default_rng([recipe.seed, index, 7]), mask, recipe.size//(1 + doubled))
         image, twin, mask = image[window], twin[window], mask[window]
     if doubled: image, twin, mask = _twice(image), _twice(twin), mask.repeat(2, 0).repeat(2, 1)
@@ -473,7 +473,6 @@ class Corpus:
         said = [(names[self.c[at]], kinds[self.k[at]] if hit else 'good') for at, hit in zip(chosen, m.flatten(1).any(1).tolist())]
         triples = [prompt_pair(rng, *s) for s in said[plain:]]; first = size - plain
         return z, m, [caption(rng, *s) for s in said[:plain]], triples[:first] + [(a, b, NEUTRAL) for a, b, _ in triples[first:]], len(lines)
-
 
 # %% ../nbs/62_pretraining.ipynb #c5b53b63
 class DiffusionTrainer:
