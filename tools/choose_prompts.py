@@ -1,11 +1,11 @@
 """How prompts should be learned: where they start, for how long, at what rate: python tools/choose_prompts.py
 
-Learns prompts as the demo does, in one view, and reads with them the pictures on which tools/ship_backbone.py chooses weights:
+Learns prompts as the demo does and reads with them the pictures on which tools/ship_backbone.py chooses weights:
 clean and rough ones of the auxiliary categories and every third steel strip. Three seeds; writes results/prompt_choice.json. No held-out category, tile or hazelnut takes part."""
 import numpy as np
 
 from hybridad.backbone import load_backbone
-from hybridad.cli import LEARN, ONE_VIEW
+from hybridad.cli import LEARN
 from hybridad.config import get_default_config
 from hybridad.detector import HybridAnomalyDetector
 from hybridad.evaluation import Truth, WordsDetector, evaluate, write_json
@@ -16,14 +16,13 @@ from ship_backbone import validation_sets
 
 NOISE, SEEDS = dict(ctx_init=None), range(3)
 CHOICES = {'from words': {}, # as the demo does
-           'from noise': NOISE, 'from noise, learning rate 0.005': NOISE | dict(learning_rate=5e-3), 'from noise, 16 epochs': NOISE | dict(epochs=16),
-           'from noise, 16 epochs, learning rate 0.005': NOISE | dict(epochs=16, learning_rate=5e-3)}
+           'from noise, learning rate 0.005': NOISE | dict(learning_rate=5e-3), 'from noise, 16 epochs': NOISE | dict(epochs=16)}
 
 def choose():
     learn, every, rows, kept = [*sets()][0], validation_sets(), {}, {}
     truths, backbone = {n: Truth(s, 128) for n, s in every.items()}, load_backbone('mini', 'cpu')
     for seed in SEEDS:
-        settings = lambda **changes: get_default_config(batch_size=32, seed=seed, device='cpu', **LEARN | ONE_VIEW | dict(epochs=8) | changes)
+        settings = lambda **changes: get_default_config(batch_size=32, seed=seed, device='cpu', **LEARN | dict(epochs=8) | changes)
         plain = HybridAnomalyDetector(settings(), backbone); parts = keep_parts(plain, learn)
         kept = {n: kept[n].asked_again(plain, False) if seed else KeptInputs(plain, s, progress=False) for n, s in every.items()}
         def read(name, detector):
