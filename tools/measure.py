@@ -1,6 +1,6 @@
 """Measure what the results guide shows, each part into results/: python tools/measure.py demo seeds readouts real normals auxiliary resolution explorers onnx ablation
 
-Every file carries the command, versions, processor and date. real and normals score with what demo learned; the others stand alone. Run them with nothing else on the machine."""
+Every file carries the command, versions, processor and date. real and normals score with what demo learned, real with what seeds learned, too; the others stand alone. Run them with nothing else on the machine."""
 import json
 import os
 import shutil
@@ -91,9 +91,8 @@ def worst(truth, maps, scores, each=3): # list of records for map_grid
             for what, chosen in (('missed', order[defective][:each]), ('false alarm', order[~defective][::-1][:each])) for i in chosen]
 
 def measure_real():
-    "Prompts learned on synthetic pictures only, scored on photographs."
-    checkpoint = RUNS/'demo'/'learned'/'best.safetensors'; found = {}
-    detector, _ = HybridAnomalyDetector.from_checkpoint(checkpoint, device='cpu')
+    "Prompts learned on synthetic pictures only, scored on photographs; those of the demo are the first of three seeds."
+    detector, *more = (HybridAnomalyDetector.from_checkpoint(RUNS/run/'best.safetensors', device='cpu')[0] for run in ('demo/learned', 'seed1', 'seed2')); found = {}
     blank = HybridAnomalyDetector(detector.config, detector.backbone.reinitialised(0)); blank.load_checkpoint(RUNS/'demo'/'random_backbone'/'best.safetensors')
     for name in ('magnetic_tile', 'hazelnut_toy', 'steel_strip'):
         samples = [s for s in read_dataset(SHARED/'data'/name) if s.split == 'test']
@@ -101,8 +100,9 @@ def measure_real():
         results, maps, scores = evaluate(detector, samples, truth, kept)
         words, words_maps, _ = evaluate(WordsDetector(detector.config, detector.backbone), samples, truth, kept)
         random, *_ = evaluate(blank, samples, truth, kept.asked_again(blank))
+        others = [evaluate(d, samples, truth, kept.asked_again(d))[0] for d in more]
         floor = contrast_floor(truth)
-        found[name] = dict(images=len(samples), learned=short(results, 'defect_mean'), words=short(words, 'defect_mean'), local_contrast=short(floor, 'defect_mean'), random_backbone=short(random, 'defect_mean'))
+        found[name] = dict(images=len(samples), learned=[short(r, 'defect_mean') for r in (results, *others)], words=short(words, 'defect_mean'), local_contrast=short(floor, 'defect_mean'), random_backbone=short(random, 'defect_mean'))
         print(name, json.dumps(found[name], indent=1, default=str))
         if name == 'magnetic_tile': save_figure(map_grid(worst(truth, maps, scores), across=True, columns=['image', 'mask', 'map'], label='log-ratio', cell=1.1), RESULTS/'worst_magnetic_tile.png', max_kb=59)
         if name != 'steel_strip': save_figure(map_grid(examples(truth, {'words': words_maps, 'learned': maps}, scores, 5), across=True, label='log-ratio', cell=1.1), RESULTS/f'real_{name}.png', max_kb=59)
