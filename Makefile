@@ -26,6 +26,7 @@ outputs: $(READY)   # run every notebook and keep what it shows, then `make prep
 proof: $(READY)     # hours: kills, 36,000 hostile files, bad inputs, 20,000 pictures, two processes, the benchmark, the ablation; writes into results/
 	$(BIN)/python proof/bad_inputs.py
 	HYBRIDAD_FUZZ=4000 $(BIN)/pytest tests/test_fuzz.py
+	$(BIN)/nbdev_test --flags slow --path nbs/62_pretraining.ipynb
 	$(BIN)/python proof/kills.py
 	$(BIN)/python proof/processes.py
 	$(BIN)/python proof/scale.py

@@ -48,6 +48,7 @@ def standard_variants(
 ): # list of Variant, the first one is what the others are compared with
     "The questions a reviewer would ask of this design."
     def rows(group, **named): return [Variant(name.replace('_', ' '), group, settings) for name, settings in named.items()]
+    def there(*parts): return [p for p in parts if any(n.startswith(p) for n in attention.cross_attention(backbone.unet))]
     out = [Variant('default', 'default')]
     out += [Variant('words, nothing learned', 'prompts', dict(epochs=0), detector=WordsDetector)]
     out += rows('prompts', start_words_nothing_learned=dict(epochs=0), contexts_only=dict(depth=1), started_from_noise=dict(ctx_init=None), **{f'{k} contexts': dict(n_ctx=k) for k in (4, 8)})
@@ -55,7 +56,7 @@ def standard_variants(
     out += rows('read-out', exact=dict(readout='exact'), joint=dict(readout='joint'), own_mass=dict(mass='own'))
     out += rows('timestep', **{f't = {t}': dict(timestep=t) for t in (1, 10, 30, 100, 300) if t != backbone.timestep}, no_noise=dict(noise=False), four_noise_draws=dict(draws=4))
     out += rows('views', two_views=dict(views=2), four_views=dict(views=4), twice_the_size=dict(image_size=2*backbone.image_size), two_scales=dict(views=2, scales=[1., 2.]))
-    out += rows('layers', **{f'only {p}': dict(layers=[p]) for p in ('down', 'mid', 'up_blocks.0', 'up_blocks.1', 'up_blocks.2')}, all_layers=dict(layers=['down', 'mid', 'up']))
+    out += rows('layers', **{f'only {p}': dict(layers=[p]) for p in there('down', 'mid', 'up_blocks.0', 'up_blocks.1', 'up_blocks.2', 'up_blocks.3')}, all_layers=dict(layers=there('down', 'mid', 'up')))
     out += [Variant('equal layer weights', 'layers', dict(learn_layer_weights=False), detector=EvenLayers)]
     out += rows('loss', **{f'without {term}': dict(loss_weights={term: 0.}) for term in LOSS_WEIGHTS})
     return out + rows('score', maximum=dict(score='max'), mean_ratio=dict(score='mean_ratio'), top_5_percent=dict(top_fraction=.05), smoothing_1=dict(smoothing=1.))
@@ -110,17 +111,22 @@ def interval(
 _CODE = attention, data, backbone_module, pipeline, prompt_learner, losses, detector_module, training, metrics, evaluation
 
 def _source(f): # text of a function with the values it closes over
-    values = [_source(v) if inspect.isfunction(v) else repr(v) for v in (*(c.cell_contents for c in f.__closure__ or ()), *(f.__defaults__ or ()))]
-    return '\n'.join([inspect.getsource(f), *values])
+    values = *(c.cell_contents for c in f.__closure__ or ()), *(f.__defaults__ or ()), *(f.__kwdefaults__ or {}).values()
+    return '\n'.join([inspect.getsource(f), *(_value(v, f.__name__) for v in values)])
+
+def _value(v, place): # text that no other value has
+    if inspect.isfunction(v): return _source(v)
+    if inspect.ismodule(v): return v.__name__
+    if isinstance(v, torch.Tensor): v = str(v.dtype), v.tolist()
+    try: return repr(pickle.dumps(v))
+    except (pickle.PicklingError, TypeError, AttributeError): raise ConfigError(f'{place} is or holds a {type(v).__name__}, which cannot be told from another one: make it a function, a property or plain values') from None
 
 def _members(cls): # texts of what a class defines; one made in a notebook has no source of its own
     for name, v in sorted(vars(cls).items()):
         parts = (v.fget, v.fset) if isinstance(v, property) else (v.func,) if isinstance(v, cached_property) else (getattr(v, '__func__', v),)
         if own := [p for p in parts if inspect.isfunction(p)]: yield from map(_source, own)
         elif name.startswith(('__', '_abc_')): continue
-        else:
-            try: yield f'{name} = {pickle.dumps(v)!r}'
-            except (pickle.PicklingError, TypeError, AttributeError): raise ConfigError(f'{cls.__name__}.{name} is a {type(v).__name__}, which cannot be told from another one: make it a function, a property or plain values') from None
+        else: yield f"{name} = {_value(v, f'{cls.__name__}.{name}')}"
 
 def _key(variant, config, bench): # 16 hex digits
     "A hash of settings, data, backbone and code, that of your own loss and detector included; what these call elsewhere in a notebook is not."
@@ -142,10 +148,10 @@ def run_variant(
     if kept.exists(): return read_json(kept) | dict(name=variant.name, group=variant.group)
     begun, detector = time.perf_counter(), variant.detector(config, bench.backbone)
     learn, valid, test = bench.inputs(detector)
-    folder = out/'runs'/kept.stem
+    folder = out/'runs'/kept.stem; earlier = sum(r['seconds'] for r in training.read_log(folder/'log.jsonl')[-1:]) # of a run that was stopped
     if config.training.epochs: detector = fit(config, (learn, valid), folder, detector, resume=(folder/'config.json').exists(), progress=False, loss_fn=variant.loss)
     results, *_ = evaluate(detector, bench.test, bench.truth, test, progress=False)
-    row = dict(name=variant.name, group=variant.group, seed=seed, seconds=round(time.perf_counter() - begun, 2), **{k: results['mean'].get(k) for k in HEADLINE})
+    row = dict(name=variant.name, group=variant.group, seed=seed, seconds=round(earlier + time.perf_counter() - begun, 2), **{k: results['mean'].get(k) for k in HEADLINE})
     write_json(kept, row)
     return row
 

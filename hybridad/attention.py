@@ -36,7 +36,7 @@ def select_layers(
     "Choose cross-attention layers by name."
     every = cross_attention(unet, kind)
     unknown = [] if layers is None else [p for p in layers if not any(n.startswith(p) for n in every)]
-    if unknown or layers is not None and not layers: raise ConfigError(f"layers {list(layers)} match no cross-attention layer: choose among {', '.join(every)}")
+    if unknown or layers is not None and not layers: raise ConfigError(f"layers {list(layers)} match no layer ({kind}): choose among {', '.join(every)}")
     chosen = {n: m for n, m in every.items() if layers is None or n.startswith(tuple(layers))}
     for n, m in chosen.items():
         if m.fused_projections: raise BackboneError(f'layer {n} has fused projections, but reading needs to_q and to_k apart: call unet.unfuse_qkv_projections() first')
@@ -171,7 +171,7 @@ def blend(
     maps = list(maps)
     size = size or max((m.shape[-2:] for m in maps), key=lambda s: s[0]*s[1])
     weights = [1/len(maps)]*len(maps) if weights is None else weights
-    return sum(w * F.interpolate(m, size=tuple(size), mode='bilinear', align_corners=False) for m, w in zip(maps, weights))
+    return sum(w * F.interpolate(m, size=tuple(size), mode='bilinear', align_corners=False) for m, w in zip(maps, weights, strict=True))
 
 def read_maps(
     layers: dict, # {name: layer}, from select_layers

@@ -357,7 +357,7 @@ def summary(results): # str
         rows.append([key, f"{results[key]:.4g}", f"{s['low']:.4g} to {s['high']:.4g}, {s['rounds']} rounds" if s else '', f'{sign} {bar:g}' if full or key == 'mini_images_per_s' else f'({sign} {bar:g} at full size)'])
     for key, bar in dict(ms_per_image='<= 4.3', train_peak_gb='<= 10', floor_ms='').items(): rows.append([f'gpu.{key}', f"{results['gpu'][key]:.4g}" if results['gpu'] else 'not measured', '', bar])
     span = lambda s: f"{s['low']:.4g} to {s['high']:.4g}, {s['rounds']} rounds"
-    for name, p in results['peers'].items(): rows.append([f'peers: {name}, time', *((f"{p['time_ratio']['median']:.4g}", span(p['time_ratio']), f"keeps {p['keeps_mb']:.3g} MB") if p else ('not installed', '', ''))])
+    for name, p in results['peers'].items(): rows.append([f'peers: {name}, time', *((f"{p['time_ratio']['median']:.4g}", span(p['time_ratio']), f"keeps {p['keeps_mb']:.3g} MB") if p else ('not installed, or not made for this family', '', ''))])
     for part, s in results['parts_seconds'].items(): rows.append([f'seconds: {part}', f'{s:.4g}', '', ''])
     plain, top = results['plain_forward'], results['ceilings']
     rows += [['plain forward, GFLOP/s', f"{plain['gflops']:.4g}", '', f"matrix product {top['matmul_gflops']:.4g}"], ['copy, GB/s', f"{top['copy_gb_per_s']:.4g}", '', '']]
@@ -365,8 +365,8 @@ def summary(results): # str
 
 def picture(results): # matplotlib figure
     "Time in units of one plain forward pass, and memory kept by each way of reading everything."
-    import matplotlib.pyplot as plt
-    fig, (left, right) = plt.subplots(1, 2, figsize=(8, 2.4), width_ratios=(3, 2), layout='constrained')
+    from matplotlib.figure import Figure
+    fig = Figure(figsize=(8, 2.4), layout='constrained'); left, right = fig.subplots(1, 2, width_ratios=(3, 2))
     shown = dict(reader='reader_time_ratio', **{r: f'{r}_two_prompts_ratio' for r in READOUTS})
     rows = {n: results['spread'][k] for n, k in shown.items()} | {n: p['time_ratio'] for n, p in results['peers'].items() if p and n != 'hybridad'}
     at = [r['median'] for r in rows.values()]
@@ -405,7 +405,7 @@ def bench(
     speed = scoring_speed(mini, 8, rounds, _sync(latents.device))
     results['spread']['mini_images_per_s'], results['mini_images_per_s'] = speed, speed['median']
     results['gpu'] = gpu_figures(model, tell=lambda row: tell(f"{row['dtype']}, {row['batch']} pictures: {row['ms_per_image']:.2f} ms each")) if latents.is_cuda and not quick else None
-    command = f'hybridad_bench --out {out}' + ' --quick'*quick + (f' --configs {configs}' if configs else '') + (f' --backbone {backbone}' if backbone else '') + (f' --rounds {rounds}' if rounds != 9 else '')
+    command = f'hybridad_bench --out {out}' + ' --quick'*quick + (f' --configs {configs}' if configs else '') + (f' --backbone {backbone}' if backbone else '') + (f' --device {device}' if device != 'auto' else '') + (f' --rounds {rounds}' if rounds != 9 else '')
     about = dict(command=command, model=model.name, weights='trained' if quick or backbone else 'random', latents=list(latents.shape), device=str(where), threads=torch.get_num_threads(), cores=os.cpu_count(),
                  cpu=cpu_name(), date=time.strftime('%Y-%m-%d'), torch=torch.__version__, estimate=guess, seconds=round(time.perf_counter() - begun, 1))
     results = about | results

@@ -33,6 +33,9 @@ def _command(main):
             begun = hasattr(a, 'resume') and a.out and any((Path(a.out)/mark).exists() for mark in _MARKS)
             onward = f'continue with the same command and --resume --out {a.out}' if begun else 'what was complete is kept'
             print(f'\n{main.__name__}: stopped; {onward}', file=sys.stderr); return 130
+        except BrokenPipeError: # the reader of a pipe has left, as head does
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            print(f'{main.__name__}: nobody reads the output any more; what was complete is kept', file=sys.stderr); return 141
         except OSError as error:
             if error.errno is None: raise
             print(f'{main.__name__}: {error.strerror} ({error.filename or "output folder"}): check the path and the free space, or choose another --out; what was complete is kept', file=sys.stderr); return 2
@@ -237,6 +240,11 @@ def _rate(text): # None for the best F1
 
 def _begun(out): return (out/'parts'/'run.json').exists()
 
+def _asked(a):
+    "What decides the result of a test run, as plain values."
+    plain = lambda v: [str(x) for x in v] if isinstance(v, list) else str(v) if isinstance(v, Path) else v
+    return {k: plain(v) for k, v in vars(a).items() if k not in ('out', 'resume', 'metrics', 'device', 'num_workers')}
+
 def _test_folder(a, processes):
     "The run's folder, new or to be continued."
     if not a.resume: return _free(_shared(a, 'test', processes), _RESUME)
@@ -297,7 +305,7 @@ def hybridad_test(a):
     from hybridad.data import read_dataset
     from hybridad.training import forecast, processes, provenance
     (rank, world, wait), rate = processes(), _rate(a.calibrate)
-    out = _test_folder(a, world); wait() # until all have found it free
+    out, asked = _test_folder(a, world), _asked(a); wait() # until all have found it free
     if a.resume and not _begun(out): return None if rank else _complete(out, a)
     samples = [s for s in read_dataset(a.data_path, a.dataset, a.categories) if s.split == 'test']
     if not samples: raise ConfigError(f'{a.data_path} has no test part: give a data set with test images')
@@ -315,13 +323,13 @@ def hybridad_test(a):
     detector, about = HybridAnomalyDetector.from_checkpoint(a.checkpoint_path, a.backbone, a.device, a.other_backbone, a.precision)
     changed = [k for k, was in (('image_size', detector.image_size), ('smoothing', detector.config.model.smoothing)) if getattr(a, k) not in (None, was)] + ['backbone']*(about['backbone_hash'] != detector.backbone.hash)
     if changed and a.calibrate: raise ConfigError(f'--calibrate stores thresholds for the way the checkpoint reads: leave --{changed[0]} out')
-    if changed: about = about | dict(thresholds={}); print(f'no decisions: the thresholds of {a.checkpoint_path} hold for another {" and ".join(changed)}')
+    if changed: about = about | dict(thresholds=dict(none=f'the thresholds of {a.checkpoint_path} hold for another {" and ".join(changed)}'))
     for section, key in (('data', 'image_size'), ('data', 'eval_size'), ('model', 'smoothing')):
         if getattr(a, key) is not None: detector.config[section][key] = getattr(a, key)
     detector.config.data.num_workers = a.num_workers
     if earlier: comparable({str(out): dict(categories={s.category for s in samples}, eval_size=detector.config.data.eval_size)} | earlier)
     seen, begun = refuse_seen(a.checkpoint_path, samples, a.allow_seen), time.perf_counter()
-    if rank == 0 and (long := forecast(detector, len(samples), detector.looks)): print(long)
+    if rank == 0 and not a.resume and (long := forecast(detector, len(samples), detector.looks)): print(long)
     found, spent, own = _scored(a, detector, WordsDetector(detector.config, detector.backbone), samples, detector.config.data.eval_size, out)
     if rank: return # one process tells
     truth = Truth(samples, detector.config.data.eval_size, a.num_workers)
@@ -331,7 +339,7 @@ def hybridad_test(a):
     if a.intervals: results['intervals'] = _intervals(truth, maps, scores, a.intervals)
     if a.calibrate: store_thresholds(a.checkpoint_path, thresholds := calibration(truth, maps, scores, rate))
     detector.config.data.update(dict(data_path=str(a.data_path), layout=a.dataset, categories=a.categories))
-    about = dict(detector.config.to_dict(), checkpoint=str(a.checkpoint_path), thresholds=thresholds, backbone_hash=detector.backbone.hash)
+    about = dict(detector.config.to_dict(), checkpoint=str(a.checkpoint_path), thresholds=thresholds, backbone_hash=detector.backbone.hash, asked=asked)
     write_json(out/'provenance.json', provenance(detector, samples))
     _write_test(out, a, about, truth, found, results, thresholds, spent)
     print(f'\n{len(samples)} images, evaluated at {truth.size} px, in {results["seconds"]:.0f} s: {out}')
@@ -365,18 +373,15 @@ def _complete(out, a):
     from hybridad.data import read_json
     from hybridad.evaluation import table
     from hybridad.reports import read_results
-    from hybridad.scoring import SHIPPED
     done, results = read_json(out/'config.json'), read_results(out)
-    asked = dict(checkpoint=str(a.checkpoint_path or SHIPPED), data_path=str(a.data_path)) | {k: v for k in ('categories', 'eval_size', 'image_size', 'smoothing', 'precision') if (v := getattr(a, k)) is not None}
-    told, own = done | done.get('data', {}) | done.get('model', {}), results.get('normals') or {}
-    if other := [k for k, v in asked.items() if told.get(k) != v] + ['normals']*((a.normals and str(a.normals), a.shots) != (own.get('folder'), own.get('shots'))): raise ConfigError(f"{out} holds a finished evaluation of another {', '.join(other)}: choose another --out")
-    if late := [f'--{k}' for k in ('maps', 'compare', 'intervals', 'calibrate') if getattr(a, k)]: raise ConfigError(f"the evaluation in {out} is finished, {', '.join(late)} comes too late: choose another --out")
+    asked, before = _asked(a), done.get('asked', {})
+    if other := [f'--{k}' for k in asked if asked[k] != before.get(k)]: raise ConfigError(f"{out} holds a finished evaluation with another {', '.join(other)}: choose another --out")
     shutil.rmtree(out/'parts', ignore_errors=True)
     print(f'{table(results, columns=_columns(a.metrics))}\n\nnothing is left to do: {out}')
 
 def _decided(rows, thresholds):
     "What the thresholds say of the images, in a sentence or two."
-    if not any(r['decision'] for r in rows): return '\nno decisions: ' + ('one normal picture sets no threshold, give at least two' if isinstance(thresholds.get('image'), dict) else 'the checkpoint holds no threshold, find one with --calibrate on a validation part')
+    if not any(r['decision'] for r in rows): return '\nno decisions: ' + ('one normal picture sets no threshold, give at least two' if isinstance(thresholds.get('image'), dict) else thresholds.get('none') or 'the checkpoint holds no threshold, find one with --calibrate on a validation part')
     decided = [r for r in rows if r['decision']]
     wrong, odd = sum((r['decision'] == 'anomalous') != r['label'] for r in decided), [r['path'] for r in rows if r['unlike']]
     told = f"\n{sum(r['decision'] == 'anomalous' for r in rows)} of {len(decided)} images called anomalous, {wrong} wrongly or missed, at the stored threshold ({thresholds.get('rule', 'one flawless validation image in ten exceeds it')}), see images.csv" + (f'; no decision on {len(rows) - len(decided)}, whose categories have one normal picture' if len(decided) < len(rows) else '')
@@ -607,8 +612,9 @@ def told(
 ): # str
     "A finding as lines of text."
     from hybridad.scoring import printable
-    if f.reason: return f'       -  unreadable  {printable(f.reason)}'
-    lines = [f'{f.score:8.3f}  {f.decision:10}  {printable(f.image)}']
+    shown = lambda name: ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in printable(name)) # a name must not steer the terminal
+    if f.reason: return f'       -  unreadable  {shown(f.reason)}'
+    lines = [f'{f.score:8.3f}  {f.decision:10}  {shown(f.image)}']
     for r in f.regions[:limit]: lines.append('{:22}x {} to {}, y {} to {}: {} px, peak {:.2f}'.format('', r['box'][0], r['box'][2], r['box'][1], r['box'][3], r['area'], r['peak']))
     if len(f.regions) > limit: lines.append(f'{"":22}and {len(f.regions) - limit} weaker regions')
     return '\n'.join(lines)
@@ -616,7 +622,7 @@ def told(
 @_command
 @_arguments(_score)
 def hybridad_score(a):
-    "Say whether something is wrong in photographs, and where. Exit code 0: all were read, 3: some could not be (told by a single process), 2: nothing was done."
+    "Say whether something is wrong in photographs, and where. Exit code 0: all were read, 3: some could not be (told by a single process), 2: it stopped, what was complete is kept."
     if a.resume and not a.out: raise ConfigError('--resume needs --out, the folder of the run to continue')
     from hybridad.scoring import apart, find_images, load_scorer, score_folder
     from hybridad.training import forecast, processes
@@ -626,7 +632,7 @@ def hybridad_score(a):
     names = find_images(a.images)[0]; total = len(names) # complains before the backbone is loaded
     if a.normals: apart(names, a.normals)
     scorer, begun = load_scorer(a.checkpoint_path, a.backbone, a.device, a.other_backbone, a.threshold, a.pixel_threshold, a.normals, a.precision, a.tiles), time.perf_counter()
-    if rank == 0 and (long := forecast(scorer.detector, total, scorer.detector.looks*scorer.tiles**2)): print(long)
+    if rank == 0 and not a.resume and (long := forecast(scorer.detector, total, scorer.detector.looks*scorer.tiles**2)): print(long)
     if rank == 0: print(f'{scorer.source}\nanomalous from {scorer.image:.3f}, regions from {scorer.pixel:.3f}\n')
     counts, other = score_folder(a.images, out, scorer, a.resume, a.part, a.format, a.pictures, a.batch_size, a.num_workers, tell=None if a.quiet else lambda f: tqdm.write(told(f)))
     if counts.total() < total: return # other processes are still at it: the last one tells
@@ -659,7 +665,7 @@ def hybridad_export(a):
         from hybridad.detector import HybridAnomalyDetector
         detector, about = HybridAnomalyDetector.from_checkpoint(a.checkpoint_path, a.backbone, 'cpu', a.other_backbone)
         detector.backbone.to(torch.float32)
-        found = export_onnx(detector, a.out, dict(thresholds=about.get('thresholds')))
+        found = export_onnx(detector, a.out, dict(thresholds=about.get('thresholds') if about['backbone_hash'] == detector.backbone.hash else None)) # found on other weights they decide nothing
         print(f"{a.out}: maps within {found['map_difference']:.1e} of PyTorch; 3 images in {found['onnx_seconds']*1000:.0f} ms, PyTorch {found['torch_seconds']*1000:.0f} ms, {found['speed_ratio']:.2f} times as fast")
     if a.textual_inversion:
         prompts = export_textual_inversion(a.checkpoint_path, a.textual_inversion)

@@ -9,20 +9,20 @@ __all__ = ['DAMAGED', 'open_image', 'as_rgb', 'image_tensor', 'load_image', 'mas
            'write_atomic', 'write_meta']
 
 # %% ../nbs/02_data.ipynb #62b234c9
-import hashlib, json, os, struct, warnings, zipfile, zlib
+import hashlib, json, os, struct, zipfile, zlib
 from collections import Counter
 from pathlib import Path
 import numpy as np, torch, torch.nn.functional as F
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, default_collate
 from .errors import CheckpointError, DataError
-from .layouts import Sample, images_in, published_set, read_dataset, read_folder, read_mvtec, write_atomic, write_meta
+from .layouts import Sample, images_in, read_dataset, read_folder, read_mvtec, write_atomic, write_meta
 
 _all_ = ['Sample', 'read_dataset', 'read_folder', 'read_mvtec', 'write_atomic', 'write_meta']
 
 # %% ../nbs/02_data.ipynb #391b8e65
 _FORMATS = 'PNG', 'JPEG', 'BMP', 'TIFF', 'WEBP'
-_DAMAGE = OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError, struct.error, zlib.error
+DAMAGED = OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, ArithmeticError, struct.error, zlib.error # what Pillow raises over a damaged file or EXIF note
 
 def open_image(
     path, # an image file
@@ -30,11 +30,10 @@ def open_image(
 ) -> Image.Image: # fully decoded
     "The decoded image at `path`; anything that prevents it is a DataError."
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('error', Image.DecompressionBombWarning)
-            with Image.open(path, formats=formats) as im:
-                frames = 1 if im.format=='MPO' else getattr(im, 'n_frames', 1) # the other pictures of an MPO are previews
-                im.load()
+        with Image.open(path, formats=formats) as im:
+            if Image.MAX_IMAGE_PIXELS and im.width*im.height > Image.MAX_IMAGE_PIXELS: raise Image.DecompressionBombError # Pillow itself only warns up to twice that
+            frames = 1 if im.format=='MPO' else getattr(im, 'n_frames', 1) # the other pictures of an MPO are previews
+            im.load()
         if frames==1: return im if im.mode!='I;16' or im.format!='TIFF' or im.tag_v2.get(258)!=(12,) else Image.fromarray((np.asarray(im).astype(np.uint32)*65535//4095).astype(np.uint16)) # 12 bits come as 0..4095
         reason = f"it holds {frames} pictures, save the one to look at by itself"
     except FileNotFoundError: reason = "the file does not exist, check the path"
@@ -43,7 +42,7 @@ def open_image(
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         reason = f"it has more than {Image.MAX_IMAGE_PIXELS/1e6:.0f} million pixels, scale it down or remove it"
     except Image.UnidentifiedImageError: reason = f"it is no {', '.join(formats[:-1])} or {formats[-1]} image, convert or remove it"
-    except _DAMAGE: reason = "it is damaged or cut short, copy it again or remove it"
+    except DAMAGED: reason = "it is damaged or cut short, copy it again or remove it"
     raise DataError(f"cannot read {path}: {reason}")
 
 # %% ../nbs/02_data.ipynb #52f15509
@@ -108,8 +107,6 @@ def load_mask(
                             f"{image_hw[1]}x{image_hw[0]} px{turned}: export the mask at the size of the image".replace('  ', ' '))
         total = total.maximum(F.adaptive_max_pool2d(torch.from_numpy(marked.astype(np.float32))[None], size))
     return total
-
-DAMAGED = OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, ArithmeticError, EOFError # what Pillow raises over a damaged EXIF note
 
 def orientation(
     path, # an image file

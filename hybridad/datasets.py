@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 from urllib.error import HTTPError
-from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 from tabulate import tabulate
 from tqdm.auto import tqdm
-from .data import as_rgb, load_mask, mask_files, open_image, orientation, sample_digest
+from .data import as_rgb, load_mask, open_image, orientation, sample_digest
 from .errors import DataError
-from .layouts import Sample, is_image, published_set, read_dataset
+from .layouts import Sample, data_root, is_image, published_set, read_dataset
 
 # %% ../nbs/04_datasets.ipynb #04230c59
 def inspect_sample(
@@ -50,7 +49,7 @@ def _repeats(samples, found):
 
 def _unread(root, samples):
     "The image files below `root` that no sample uses; links to folders are not followed."
-    used = {f for s in samples for f in (s.image, *(mask_files(s.mask) if s.mask else ()))}
+    used = {f for s in samples for f in (s.image, *(s.mask.iterdir() if s.mask and s.mask.is_dir() else (s.mask,)))}
     files = (Path(folder)/name for folder, _, names in os.walk(root) for name in names)
     return [p for p in files if is_image(p) and not p.name.startswith('.') and p not in used]
 
@@ -62,7 +61,7 @@ def check_dataset(
 ) -> dict: # rows (one per category, split and defect), problems and notes as sentences
     "What a data set holds and what is wrong with it, found by decoding every file."
     if workers < 1: raise DataError(f'workers {workers} is out of range: choose at least 1')
-    samples = read_dataset(root, layout)
+    root = data_root(root); samples = read_dataset(root, layout)
     with ThreadPoolExecutor(workers) as pool:
         found = list(tqdm(pool.map(inspect_sample, samples), total=len(samples), desc='decode', disable=not progress, leave=False))
     groups = {}
@@ -124,7 +123,7 @@ def fetch(
     progress: bool=True,
 ) -> Path: # the file
     "A file from the network, streamed; it appears under its name once length and hash are right."
-    if urlsplit(url).scheme not in ('http', 'https'): raise DataError(f"cannot fetch {url}: give an address that begins with http:// or https://")
+    if not re.match('https?://', url): raise DataError(f"cannot fetch {url}: give an address that begins with http:// or https://")
     if not re.fullmatch('[0-9a-fA-F]{64}', sha256 or ''): raise DataError(f"sha256={sha256} is no hash of 64 hex digits: copy it from the page of the data set")
     part, digest = path.with_name(path.name + '.partial'), hashlib.sha256()
     try:
@@ -139,11 +138,11 @@ def fetch(
             raise DataError(f"{url} has the sha256 {digest.hexdigest()} instead of {sha256}: the file was changed or damaged, compare with the page of the data set")
         return part.replace(path)
     except HTTPError as err: raise DataError(f"cannot fetch {url}: the server answers {err.code} {err.reason}, look on the page of the data set for a new address and give it as --url") from None
-    except (OSError, HTTPException) as err: raise DataError(f"cannot fetch {url}: {getattr(err, 'reason', err) or type(err).__name__}, check the connection and the free space and start again") from None
+    except (OSError, HTTPException, ValueError) as err: raise DataError(f"cannot fetch {url}: {getattr(err, 'reason', err) or type(err).__name__}, check the connection and the free space and start again") from None
     finally: part.unlink(missing_ok=True)
 
 # %% ../nbs/04_datasets.ipynb #5fcb1a1b
-_DAMAGED = tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError
+_DAMAGED = tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOFError, OSError, RuntimeError, ValueError
 
 def _members(path):
     "(name, kind, bytes, stream) of each member of a tar or zip."
@@ -155,6 +154,8 @@ def _members(path):
     else:
         with tarfile.open(path, 'r:*') as t:
             for m in t: yield m.name, 'folder' if m.isdir() else 'file' if m.isreg() else 'link or device', m.size, lambda: t.extractfile(m)
+            t.fileobj.seek(t.offset) # a header that cannot be read ends the loop like the end of the archive, which is zeros
+            if t.fileobj.read(512).strip(b'\0'): raise tarfile.ReadError('a header is damaged')
 
 def _safe(name, archive):
     "The name of a member as a relative path, otherwise a DataError."

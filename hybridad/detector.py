@@ -51,7 +51,7 @@ def smooth(
     return F.conv2d(F.conv2d(out, kernel.view(1, 1, 1, -1)), kernel.view(1, 1, -1, 1))[:, 0]
 
 # %% ../nbs/50_detector.ipynb #9b747bbb
-ABOUT = 'config', 'backbone', 'backbone_hash', 'width', 'timestep', 'layers', 'trainable' # what every checkpoint says of itself
+ABOUT = dict(config=dict, backbone=str, backbone_hash=str, width=int, timestep=int, layers=list, trainable=dict) # what every checkpoint says of itself
 
 def read_checkpoint(
     path, # a .safetensors file written by save_checkpoint
@@ -62,7 +62,11 @@ def read_checkpoint(
     try:
         with safe_open(path, 'pt') as f: tensors, raw = {k: f.get_tensor(k) for k in f.keys()}, f.metadata() or {}
         about = json.loads(raw['hybridad'])
-        if not (isinstance(about, dict) and isinstance(about.get('config'), dict) and isinstance(about.get('thresholds') or {}, dict)) or any(k not in about for k in ABOUT): raise ValueError('metadata')
+        cuts, seen = about.get('thresholds') or {}, about.get('trained_on') or []
+        sound = all(isinstance(about.get(k), kind) for k, kind in ABOUT.items()) and all(isinstance(cuts.get(k), float | int | None) for k in ('image', 'pixel')) and isinstance(cuts.get('reference') or {}, dict) and isinstance(seen, list)
+        if not sound or not all(isinstance(n, str) for n in (*about['layers'], *seen)): raise ValueError('metadata')
+        about |= dict(config=Config.from_dict(about['config']).to_dict(), trained_on=seen)
+    except ConfigError as error: raise CheckpointError(f'{path} holds settings that this version does not know: {error}') from None
     except (SafetensorError, OSError, KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f'{path} is no hybridad checkpoint ({type(error).__name__}): give a .safetensors file written by hybridad_train') from None
     bad = next((k for k, v in tensors.items() if not torch.isfinite(v).all()), None)

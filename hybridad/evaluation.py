@@ -169,7 +169,7 @@ def refuse_seen(
     allow: bool=False, # score them all the same
 ): # how many were seen
     "Stop when a checkpoint would be scored on its own training or validation images."
-    seen = set(read_checkpoint(checkpoint)[1].get('trained_on', []))
+    seen = set(read_checkpoint(checkpoint)[1]['trained_on'])
     again = [s.image for s, d in zip(samples, digests(samples)) if d in seen] if seen else []
     if again and not allow:
         raise CheckpointError(f'{checkpoint} was trained on {len(again)} of these {len(samples)} images, such as {again[0]}: score other images, or say --allow_seen to do it all the same')

@@ -30,7 +30,7 @@ from .errors import ConfigError, DataError, HybridadError
 from .pipeline import EasonADPipeline, READOUTS
 from .prompt_learner import TEMPLATES, content_of
 from .training import KeptInputs, read_kept
-from .plots import ABNORMAL, HEAT, NORMAL, OUTLINE, PALETTE, SIGNED, overlay, shared_range, short_layer, to_picture
+from .plots import ABNORMAL, HEAT, NORMAL, OUTLINE, SIGNED, overlay, shared_range, short_layer, to_picture
 
 # %% ../nbs/71_explore.ipynb #4c423c79
 class Look:
@@ -143,12 +143,12 @@ def _bars(ax, values, everywhere, names):
     "Attention of one place beside the mean of the picture, token by token."
     places = np.arange(len(names))
     ax.barh(places - .2, values, .4, color=ABNORMAL, label='marked place'); ax.barh(places + .2, everywhere, .4, color='lightgrey', label='whole picture')
-    ax.set_yticks(places, labels=names, fontsize=7 if len(names) < 10 else 5)
+    ax.set_yticks(places, labels=names, fontsize=7 if len(names) < 10 else 5, parse_math=False)
     ax.invert_yaxis(); ax.tick_params(axis='x', labelsize=6); ax.set_title('attention to each token', fontsize=8); ax.legend(frameon=False, fontsize=6)
     for side in ('top', 'right'): ax.spines[side].set_visible(False)
 
 def _bare(ax, title=''):
-    ax.set(xticks=[], yticks=[]); ax.set_title(title, fontsize=8); ax.spines[:].set_visible(False)
+    ax.set(xticks=[], yticks=[]); ax.set_title(title, fontsize=8, parse_math=False); ax.spines[:].set_visible(False)
     return ax
 
 def attention_view(
@@ -173,7 +173,7 @@ def attention_view(
     _bars(fig.add_axes(box(5.5, 2.7)), place_attention(maps, at), np.mean([m.mean((0, 1)).numpy() for m in maps.values()], 0), names)
     tiles, ranges = mosaic(maps); size = cell*len(names), cell*len(maps)
     ax = _bare(fig.add_axes((.7/8.4, .02, size[0]/8.4, size[1]/tall))); ax.imshow(tiles, cmap=HEAT, vmin=0, vmax=1, interpolation='nearest', aspect='auto')
-    ax.set_xticks(np.arange(len(names))*33 + 16, [f'{w}\n{r[1]:.2g}' for w, r in zip(names, ranges)], fontsize=6.5); ax.xaxis.tick_top()
+    ax.set_xticks(np.arange(len(names))*33 + 16, [f'{w}\n{r[1]:.2g}' for w, r in zip(names, ranges)], fontsize=6.5, parse_math=False); ax.xaxis.tick_top()
     ax.set_yticks(np.arange(len(maps))*33 + 16, [short_layer(m) for m in maps], fontsize=6.5); ax.tick_params(length=0)
     return fig
 
@@ -201,15 +201,15 @@ def context_table(detector, k: int=3): # str of HTML
 # %% ../nbs/71_explore.ipynb #efebc1c1
 def decide(
     maps, # (N, h, w) log-ratio maps
-    smoothing: float=0., # sigma of a Gaussian, in cells
+    smoothing: float=0., # sigma of a Gaussian on the probability maps' logits, in cells; image scores are of the raw maps, as everywhere
     temperature: float=1., # divides the maps
     top_fraction: float=.005, # share of cells whose mean is the image score
     offset: float=0., # added to the image score
 ): # (N, h, w) probabilities, (N,) image probabilities
-    "Probability maps and image scores under chosen settings."
+    "Probability maps and image scores under chosen settings; with a detector's temperature and offset, its own scores."
     if temperature <= 0: raise ConfigError(f'temperature {temperature} must be above 0')
-    logits = smooth(torch.as_tensor(maps), smoothing)/temperature
-    return logits.sigmoid().numpy(), (pool_logits(logits, 'topk', top_fraction) + offset).sigmoid().numpy()
+    logits = torch.as_tensor(maps)/temperature
+    return smooth(logits, smoothing).sigmoid().numpy(), (pool_logits(logits, 'topk', top_fraction) + offset).sigmoid().numpy()
 
 def outcomes(
     scores, # (N,)
@@ -265,8 +265,7 @@ def comparison_view(
     size = (-.5, shown.shape[1] - .5, shown.shape[0] - .5, -.5)
     for ax, m in zip(panels[1:3], (a, b)): hot = ax.imshow(m, cmap=HEAT, norm=norm, extent=size)
     cold = panels[3].imshow(b - a, cmap=SIGNED, vmin=-side, vmax=side, extent=size)
-    for ax in panels:
-        if mask is not None and mask.any(): ax.contour(mask, [.5], colors=[OUTLINE], linewidths=1.2)
+    for ax in panels if mask is not None else (): _contour(ax, mask*1., .5, OUTLINE)
     for k, (drawn, label) in enumerate(((hot, 'map'), (cold, 'difference'))):
         bar = fig.colorbar(drawn, cax=fig.add_axes((.95, .52 - .48*k, .01, .36))); bar.ax.tick_params(labelsize=6); bar.set_label(label, fontsize=6)
     return fig
@@ -299,9 +298,9 @@ class Explorer(widgets.VBox):
 
     def refresh(self, *_):
         "Draw again with the present state."
-        try: figure = self.draw(**self.value)
+        try: figure = self.draw(**self.value); shown = _screen_png(figure)
         except Exception as error: self.tell(error)
-        else: self.figure, self.error, self.message.value, self.shown.value = figure, None, '', _screen_png(figure)
+        else: self.figure, self.error, self.message.value, self.shown.value = figure, None, '', shown
 
     def tell(self, error):
         "Show what went wrong; the last good picture stays."
@@ -358,7 +357,7 @@ def uploaded(
 
 # %% ../nbs/71_explore.ipynb #1936e33b
 class AttentionExplorer(Explorer):
-    "See what each token looks at, and which tokens a clicked place looks at."
+    "See what each token looks at, and which tokens a clicked place looks at; of a detector only the sentences are taken, the controls say how they are read."
     def __init__(self,
         backbone, # a loaded Backbone
         images: dict, # {name: (3, S, S) in [-1, 1]}
@@ -385,7 +384,9 @@ class AttentionExplorer(Explorer):
         try: name, image = uploaded(change['new'], self.backbone.image_size)
         except HybridadError as error: return self.tell(error)
         self.images[name] = image; self.looks.pop(name, None)
-        self.controls['picture'].options = list(self.images); self.controls['picture'].value = name
+        chosen = self.controls['picture']
+        if chosen.value == name: self.clickable.show(image); self.refresh() # the same name again: no control changes
+        chosen.options = list(self.images); chosen.value = name
 
     def told(self, words, normal, abnormal): # Told
         "The prompts that the controls describe."
@@ -405,13 +406,14 @@ class DecisionExplorer(Explorer):
         maps, # (N, h, w) log-ratio maps
         offset: float=0., # added to image scores, as the detector does
         threshold: float=.5, # of the image probability
-        pixel_threshold: float=.5,
+        pixel_threshold: float=.5, # of the probability map: for a stored one, logistic(threshold/temperature)
+        temperature: float=1., # to begin with, as the detector's
     ):
         self.truth, self.maps, self.offset = truth, np.asarray(maps), offset
         names = [(f'{i}: {s.category}, {s.defect}', i) for i, s in enumerate(truth.samples)]
         slider = widgets.FloatSlider
         super().__init__(dict(index=_choice(names, 'picture', int(np.argmax(truth.labels))), threshold=_slider(slider, threshold, 0, 1, .01, 'image'), pixel_threshold=_slider(slider, pixel_threshold, 0, 1, .01, 'pixels'),
-            temperature=_slider(slider, 1., .1, 5, .1, 'temperature'), smoothing=_slider(slider, 0., 0, 6, .25, 'smoothing'),
+            temperature=_slider(slider, temperature, .1, 5, .01, 'temperature'), smoothing=_slider(slider, 0., 0, 6, .25, 'smoothing'),
             top_fraction=_slider(widgets.FloatLogSlider, .005, -4, 0, .1, 'top share')))
 
     def draw(self, **value): return decision_view(self.truth, self.maps, offset=self.offset, **value)
@@ -450,7 +452,7 @@ class ResultsBrowser(Explorer):
         self.range, self.opened = shared_range(list(self.maps)), None
         options = lambda key: ['all', *sorted({getattr(s, key) for s in truth.samples})]
         self.grid = widgets.GridBox(layout=widgets.Layout(grid_template_columns='repeat(6, 112px)'))
-        self.controls = {}
+        self.tiles, self.visible = tuple(self._tile(k) for k in range(page)), []
         super().__init__(dict(category=_choice(options('category'), 'category'), defect=_choice(options('defect'), 'defect'),
             outcome=_choice(['all', 'found', 'missed', 'false alarm', 'passed'], 'outcome'), order=_choice(['highest score', 'lowest score'], 'sort by'),
             first=_slider(widgets.IntSlider, 0, 0, max(0, len(truth.samples) - 1), page, 'from')))
@@ -458,16 +460,20 @@ class ResultsBrowser(Explorer):
 
     def draw(self, first, **filters):
         self.chosen = matching(self.truth, self.scores, self.threshold, **filters)
-        if not self.chosen: self.grid.children = (); raise ConfigError('no picture passes these filters: widen one of them')
-        visible = self.chosen[first:first + self.page] or self.chosen[-self.page:]
-        self.grid.children = tuple(map(self._tile, visible))
-        if self.opened not in visible: self.opened = visible[0]
+        self.visible = self.chosen[first:first + self.page] or self.chosen[-self.page:]
+        self.grid.children = self.tiles[:len(self.visible)]
+        if not self.chosen: raise ConfigError('no picture passes these filters: widen one of them')
+        for i, tile in zip(self.visible, self.tiles):
+            picture, button = tile.children
+            picture.value, button.description = thumbnail(self.truth.images[i], self.maps[i], 100, *self.range), f'{self.scores[i]:.2f} {self.truth.samples[i].defect}'
+        if self.opened not in self.visible: self.opened = self.visible[0]
         return self.detail(self.opened)
 
-    def _tile(self, i):
-        button = widgets.Button(description=f'{self.scores[i]:.2f} {self.truth.samples[i].defect}', layout=widgets.Layout(width='104px'))
-        button.on_click(lambda _: self.select(i))
-        return widgets.VBox([widgets.Image(value=thumbnail(self.truth.images[i], self.maps[i], 100, *self.range), format='png', width=100, height=100), button])
+    def _tile(self, k):
+        "A place for the k-th thumbnail, made once: ipywidgets keeps every widget for good."
+        button = widgets.Button(layout=widgets.Layout(width='104px'))
+        button.on_click(lambda _: self.select(self.visible[k]))
+        return widgets.VBox([widgets.Image(format='png', width=100, height=100), button])
 
     def select(self, i: int):
         "Show the detail of an image, as a click on its button does."
@@ -503,7 +509,7 @@ class CompareExplorer(Explorer):
         if len(maps) < 2: raise ConfigError('a comparison needs maps of two methods: pass {name: maps}')
         self.truth, self.maps = truth, {k: np.asarray(m) for k, m in maps.items()}
         names = list(maps); apart = np.abs(self.maps[names[0]] - self.maps[names[1]]).mean((1, 2))
-        options = [(f'{truth.samples[i].category}, {truth.samples[i].defect} ({apart[i]:.2f})', int(i)) for i in np.argsort(-apart)]
+        options = [(f'{truth.samples[i].category}, {truth.samples[i].defect}' + f' ({apart[i]:.2f})'*(len(names) == 2), int(i)) for i in np.argsort(-apart)]
         super().__init__(dict(index=_choice(options, 'picture', width='360px'), one=_choice(names, 'first'), two=_choice(names, 'second', names[1])))
 
     @classmethod
@@ -512,7 +518,7 @@ class CompareExplorer(Explorer):
         detectors: dict, # {name: HybridAnomalyDetector}: checkpoints, backbones or read-outs
     ):
         "Ask two or more detectors about the same images."
-        return cls(truth, {name: read_kept(d, KeptInputs(d, truth.samples, budget=0, progress=False))[0] for name, d in detectors.items()})
+        return cls(truth, {name: read_kept(d, KeptInputs(d, truth.samples, budget=0, progress=False), truth.size)[0] for name, d in detectors.items()})
 
     def draw(self, index, one, two):
         if one == two: raise ConfigError(f'{one} is compared with itself: choose another method')

@@ -19,7 +19,7 @@ from safetensors.torch import save
 from torch import nn
 
 from .attention import QueryRecorder
-from .data import write_atomic
+from .data import read_json, write_atomic
 from .detector import HybridAnomalyDetector, read_checkpoint, over_views, smooth
 from .errors import CheckpointError, ConfigError, HybridadError
 from .evaluation import table
@@ -158,13 +158,13 @@ class LearnedPrompts(ModelHubMixin):
     "Learned prompts as a Hub repository: prompts.safetensors, config.json, README.md."
     def __init__(self,
         content: bytes, # of a checkpoint file
-        metrics: bytes=b'', # of the metrics.json that belongs to it
+        metrics: dict|None=None, # the figures that belong to it
     ):
         with tempfile.TemporaryDirectory() as work: tensors, about = read_checkpoint(write_atomic(Path(work)/'prompts.safetensors', content))
         foreign = [k for k in tensors if not k.startswith(LEARNED)]
         if foreign: raise CheckpointError(f'the checkpoint holds {foreign[0]}, which is no learned prompt: publish one written by hybridad_train')
         about['config']['data']['data_path'] = None # a path of the machine it was learned on
-        self.about, self.metrics = about, json.loads(metrics) if metrics else {}
+        self.about, self.metrics = about, metrics or {}
         self.content = save(tensors, {'hybridad': json.dumps(about)})
         self._hub_mixin_config = {k: about.get(k) for k in ('backbone', 'backbone_hash', 'width', 'timestep', 'layers', 'thresholds', 'trainable')}
 
@@ -174,7 +174,7 @@ class LearnedPrompts(ModelHubMixin):
     ): # LearnedPrompts
         "Learned prompts of a run."
         read_checkpoint(path); path = Path(path); beside = path.with_name('metrics.json')
-        return cls(path.read_bytes(), beside.read_bytes() if path.name != 'last.safetensors' and beside.is_file() else b'')
+        return cls(path.read_bytes(), read_json(beside) if path.name != 'last.safetensors' and beside.is_file() else None)
 
     def detector(self, backbone=None, device='auto', other_backbone=False): # HybridAnomalyDetector
         "The prompts on their frozen backbone, which must be there."
@@ -229,7 +229,7 @@ tags: [anomaly-detection, prompt-learning, diffusion]
 
 ## Data
 
-Learned on {len(about.get('trained_on', []))} images, those of the validation part included; their fingerprints are in the file, and `hybridad_test` refuses to score them. {t['epochs']} epochs, seed {about['config']['model']['seed']}. This is epoch {about.get('epoch', '?')}.
+Learned on {len(about['trained_on'])} images, those of the validation part included; their fingerprints are in the file, and `hybridad_test` refuses to score them. {t['epochs']} epochs, seed {about['config']['model']['seed']}. This is epoch {about.get('epoch', '?')}.
 
 ## Figures
 

@@ -241,7 +241,7 @@ def layout_of(folder: Path) -> str|None:
     has = lambda *names: any((folder/n).is_dir() for n in names)
     if has('test_public'): return 'mvtec_ad2'
     if has('test/logical_anomalies', 'test/structural_anomalies'): return 'mvtec_loco'
-    if has('train/ok', 'test/ko'): return 'btad'
+    if has('train/ok') or has('test/ok') and has('test/ko'): return 'btad' # a kind of defect may be called ko elsewhere
     if has('train', 'test'): return 'mvtec'
     return 'folder' if has('good', 'bad') else None
 
@@ -290,7 +290,7 @@ def _folder_name(text, what, where):
 def _from_rows(rows, root, source):
     "The samples that rows with image and label, perhaps mask, category, defect and split, describe."
     samples, seen = [], {}
-    for number, row in enumerate(rows, 2):
+    for number, row in enumerate(rows, 1 if Path(source).suffix.lower() in ('.json', '.parquet') else 2): # a csv has a header
         where, row = f'row {number} of {source}', {k: '' if v is None else str(v).strip() for k, v in row.items()}
         label = _LABELS.get(row['label'].lower())
         if label is None: raise DataError(f"{where} has the label {row['label']!r}: write normal or anomaly, or 0 or 1")
@@ -391,7 +391,7 @@ def write_meta(
     told, root = {}, Path(root)
     inside = lambda p: '' if p is None or p.is_dir() else p.relative_to(root).as_posix()
     for s in samples:
-        if not s.image.is_relative_to(root): raise DataError(f"{s.image} is not in {root}: give the folder that holds all images")
+        if out := next((p for p in (s.image, s.mask) if p and not p.is_dir() and not p.is_relative_to(root)), None): raise DataError(f"{out} is not in {root}: give the folder that holds all images and masks")
         told.setdefault(s.split, {}).setdefault(s.category, []).append(
             dict(img_path=inside(s.image), mask_path=inside(s.mask), cls_name=s.category, specie_name=s.defect, anomaly=s.label))
     return write_atomic(root/'meta.json', (json.dumps(told, indent=1) + '\n').encode())

@@ -44,11 +44,12 @@ def trust(distance): # log distances of normal cells to the nearest normal cell 
     "How much the normal pictures may say: all where they explain each other, nothing where a fourth of the variance is left."
     return max(0., 1 - 4*math.exp(distance.mean().item()))
 
-def distinct(images): # (K, 3, H, W) -> positions of those that occur first, and their hashes
-    "A picture given twice says nothing new, and would find itself."
-    first = {}
-    for i, x in enumerate(images): first.setdefault(hashlib.sha256(x.cpu().numpy().tobytes()).hexdigest(), i)
-    return list(first.values()), list(first)
+def distinct(images, photo): # (K, 3, H, W) and of which photograph each is a part -> positions of the parts of those that occur first, and the photographs' hashes
+    "A photograph given twice says nothing new, and would find itself."
+    told, first = {}, {}
+    for x, p in zip(images, photo): told.setdefault(p, hashlib.sha256()).update(x.cpu().numpy().tobytes())
+    for p, h in told.items(): first.setdefault(h.hexdigest(), p)
+    return [i for i, p in enumerate(photo) if p in first.values()], list(first)
 
 class NormalReference:
     "What a few normal pictures look like to a detector, and how unusual another one is."
@@ -63,8 +64,8 @@ class NormalReference:
     ):
         if images.ndim != 4 or not len(images): raise DataError(f'normal pictures have shape {tuple(images.shape)}: give at least one, as (K, 3, H, W)')
         if type(detector).read is not HybridAnomalyDetector.read: raise ConfigError(f'{type(detector).__name__} reads maps in its own way and would leave the normal pictures out: use a HybridAnomalyDetector')
-        first, hashes = distinct(images); images = images[first]
-        self.photo = [photo[i] for i in first] if photo else list(range(len(first))) # parts of one photograph overlap: they cannot vouch for each other
+        photo = photo or list(range(len(images))) # parts of one photograph overlap: they cannot vouch for each other
+        first, hashes = distinct(images, photo); images, self.photo = images[first], [photo[i] for i in first]
         self.layer, self.size, self.count = next(iter(select_layers(detector.backbone.unet, layer and [layer]))), (detector.pipeline.map_size,)*2, len(set(self.photo))
         photos = sorted(set(self.photo)); judged = min(judged, len(photos)); picked = {photos[i*len(photos)//judged] for i in range(judged)}
         self.weight, mine = weight, [i for i, p in enumerate(self.photo) if p in picked]

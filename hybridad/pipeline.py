@@ -6,7 +6,7 @@
 __all__ = ['READOUTS', 'EasonADPipeline', 'halved', 'QueryCache']
 
 # %% ../nbs/12_pipeline.ipynb #eec4002c
-import json, shutil
+import hashlib, json, shutil
 from itertools import chain
 from math import prod
 from pathlib import Path
@@ -136,7 +136,9 @@ class QueryCache:
     @staticmethod
     def about(p: EasonADPipeline): # dict
         "What queries depend on besides the images."
-        return dict(backbone=p.backbone.hash, precision=str(p.backbone.unet.dtype), neutral=p.backbone.settings['neutral'], layers=p.recorded, timesteps=p.timesteps, draws=p.draws, seed=p.seed, noise=p.noise)
+        plain = lambda config: {k: v for k, v in config.items() if not k.startswith('_')} # without paths and versions
+        made = hashlib.sha256(json.dumps([plain(p.backbone.unet.config), plain(p.backbone.scheduler.config)], default=str, sort_keys=True).encode()).hexdigest()[:16]
+        return dict(backbone=p.backbone.hash, configs=made, precision=str(p.backbone.unet.dtype), neutral=p.backbone.settings['neutral'], layers=p.recorded, timesteps=p.timesteps, draws=p.draws, seed=p.seed, noise=p.noise)
 
     def _open(self):
         "Map the files of a finished cache, if it was made with the same settings."
@@ -162,16 +164,15 @@ class QueryCache:
         tell(f'query cache: {count} images take {size/1e9:.3g} GB in {self.folder}; to clear it remove that folder or call clear()')
         if size > shutil.disk_usage(place).free: raise ConfigError(f'the query cache needs {size/1e9:.3g} GB and {place} has less: choose another folder, fewer layers or fewer draws')
         part = self.folder.with_name(self.folder.name + '.part'); part.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(f'{self.folder}.lock')
-        try:
-            with lock: # waits for another run that fills the same cache
-                if not (self.folder/'cache.json').is_file():
-                    shutil.rmtree(part, ignore_errors=True); part.mkdir()
+        with FileLock(f'{self.folder}.lock') as lock: # waits for another run that fills the same cache; who gives up waiting touches nothing of it
+            if not (self.folder/'cache.json').is_file():
+                shutil.rmtree(part, ignore_errors=True); part.mkdir()
+                try:
                     self._fill(part, chain([first], batches), count, shapes)
                     (part/'cache.json').write_text(json.dumps(dict(self.settings, count=count), indent=1))
                     part.rename(self.folder)
-        except BaseException: shutil.rmtree(part, ignore_errors=True); raise
-        finally: Path(lock.lock_file).unlink(missing_ok=True)
+                except BaseException: shutil.rmtree(part, ignore_errors=True); raise
+            Path(lock.lock_file).unlink(missing_ok=True) # only once nobody has to fill anything
         self._open()
         return self
 

@@ -224,7 +224,7 @@ def map_grid(
     if not records: raise HybridadError('There is no image to draw; pass at least one record.')
     names = list(records[0]['maps'])
     columns = list(columns or ['image', 'mask', *names, *(['overlay'] if names else [])])
-    shown = [c for c in columns if c in names] or names[-1:]
+    shown = [c for c in columns if c in names] or names[-1:]*('overlay' in columns)
     values = [m for r in records for k, m in r['maps'].items() if k in shown]
     low, high = shared_range(values) if values else (0, 1)
     norm = Normalize(low if vmin is None else vmin, high if vmax is None else vmax)
@@ -235,7 +235,7 @@ def map_grid(
     for line, r in zip(by_record, records):
         for ax, column in zip(line, columns): _panel(ax, r, column, norm, shown[-1] if shown else '', threshold)
         title = r['title'] + ('' if r['score'] is None else f'\nscore {r["score"]:.2f}')
-        line[0].set_title(title, fontsize='small') if across else line[0].set_ylabel(title)
+        line[0].set_title(title, fontsize='small', parse_math=False) if across else line[0].set_ylabel(title, parse_math=False) # a folder may be called $x$
     for ax, column in zip(by_record[0], columns): ax.set_ylabel(column) if across else ax.set_title(column)
     if values:
         bar = _bar(fig, axes, norm, values, label, aspect=16 * shape[0])
@@ -288,7 +288,7 @@ def attention_grid(
         where = dict(location='bottom', aspect=10) if share == 'token' else dict(aspect=16 * len(grid))
         bar = _bar(fig, axes[:, group], norm, values, label if share == 'all' else '', **where)
         if share == 'token': bar.set_ticks([norm.vmin, norm.vmax], labels=[f'{norm.vmin:.2g}', f'{norm.vmax:.2g}'])
-    for ax, token in zip(axes[0], tokens): ax.set_title(token)
+    for ax, token in zip(axes[0], tokens): ax.set_title(token, parse_math=False)
     for ax, layer in zip(axes[:, 0], maps): ax.set_ylabel(short_layer(layer))
     if share == 'token': fig.supxlabel(label, fontsize='medium')
     return fig
@@ -362,7 +362,7 @@ def worst_gallery(
         if not group: line[0].text(.5, .5, 'none', ha='center', va='center', color='grey', transform=line[0].transAxes)
         for ax, r in zip(line, group):
             _panel(ax, r, 'overlay' if r['maps'] else 'image', norm, list(r['maps'])[-1] if r['maps'] else '')
-            ax.set_title(f'{r["title"]}\n{r["score"]:.2f}', fontsize='medium')
+            ax.set_title(f'{r["title"]}\n{r["score"]:.2f}', fontsize='medium', parse_math=False)
     if values: _bar(fig, axes, norm, values, label, aspect=30)
     return fig
 
@@ -434,7 +434,7 @@ def curves(
         lines = _curve_lines([_array(m) for m in given], masks, limit, names)
         for ax, (x, y, area), metric, style in zip(axes[0], lines, ('AUROC', 'AUPRO', 'AP'), ('default', 'default', 'steps-pre')):
             ax.plot(x, y, color=colour, drawstyle=style, label=f'{method or metric} {area:.3f}')
-    chance = np.mean([m.mean() for m in masks])
+    chance = sum(m.sum() for m in masks)/sum(m.size for m in masks)
     for ax, height, end in zip(axes[0], ((0, 1), (0, limit), (chance, chance)), (1, limit, 1)):
         ax.plot((0, end), height, color='grey', ls=':', lw=1)
         ax.set(xlim=(0, end), ylim=(0, 1.03))
@@ -556,7 +556,7 @@ def bar_with_floors(
         ax.plot(data[f], places, marker, color=colour, mec='black', mew=.7, ms=6, ls='none', label=f)
     for c, marker in zip(ceilings, cycle('|x')): ax.plot(data[c], places, marker, color='black', ms=13, mew=2, ls='none', label=c)
     for i in np.flatnonzero(np.isnan(data[value])): ax.text(.01, i, 'undefined', va='center', color='grey', transform=ax.get_yaxis_transform())
-    ax.set_yticks(places, labels=list(table))
+    ax.set_yticks(places, labels=list(table), parse_math=False)
     ax.set(xlabel=label, ylim=(len(table) - .5, -.5), xlim=(0, max(1., np.nanmax([*data.values()]) * 1.03)))
     ax.legend(frameon=False, fontsize='small', loc='upper left', bbox_to_anchor=(1, 1))
     return ax.figure
@@ -603,7 +603,7 @@ def ablation_chart(
     for place, r in enumerate(rows):
         colour, spread = PALETTE[groups.index(r['group']) % len(PALETTE)], r.get(f'{value}_95', np.nan)
         ax.errorbar(r[value], place, xerr=None if not np.isfinite(spread) else spread, fmt='o', ms=4.5, color=colour, capsize=2, lw=1.2)
-    ax.set_yticks(range(len(rows)), labels=[r['variant'] for r in rows], fontsize='small')
+    ax.set_yticks(range(len(rows)), labels=[r['variant'] for r in rows], fontsize='small', parse_math=False)
     for tick, r in zip(ax.get_yticklabels(), rows): tick.set_color(PALETTE[groups.index(r['group']) % len(PALETTE)])
     ax.set(xlabel=label or value.replace('_', ' '), ylim=(len(rows) - .5, -.5))
     ax.grid(axis='x', lw=.4, alpha=.5)

@@ -88,6 +88,10 @@ def protocol(
     "The cross-dataset protocol: prompts learned on one set, figures on others, over seeds."
     out = Path(out)
     if not tests: raise ConfigError('there is no test set: name at least one with --test')
+    if 'train' in tests: raise ConfigError("a test set cannot be called 'train', as what is learned on is: give it another name")
+    if not seeds or len(set(seeds)) < len(seeds): raise ConfigError(f'seeds {list(seeds)} must be one or several numbers, each of them once')
+    configs = [copy.deepcopy(config) for _ in seeds]
+    for one, seed in zip(configs, seeds): one.model.seed = seed # complains of a wrong one before anything is learned
     known = set(digests(train))
     if both := next((s.image for v in tests.values() for s, d in zip(v, digests(v)) if d in known), None): raise ConfigError(f'{both} is learned on, too: its score would say nothing of new images, leave it out of one of the two')
     backbone = HybridAnomalyDetector(config).backbone
@@ -97,8 +101,7 @@ def protocol(
     write_json(out/'asked.json', asked)
     told = {name: dict(seeds=[], images=len(samples)) for name, samples in tests.items()}
     truths = {name: Truth(samples, config.data.eval_size, config.data.num_workers, progress) for name, samples in tests.items()}
-    for number, seed in enumerate(seeds):
-        one = copy.deepcopy(config); one.model.seed = seed
+    for number, (seed, one) in enumerate(zip(seeds, configs)):
         folder = out/f'seed{seed}'
         detector = _learned(train, one, backbone, folder/'learned', progress)
         blank = None if number else _learned(train, one, backbone.reinitialised(seed), folder/'random_backbone', progress)

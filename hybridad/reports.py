@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 from .data import read_arrays, read_json, write_atomic
 from .detector import read_checkpoint
 from .errors import ConfigError, DataError
-from .evaluation import HEADLINE, Results, Truth, summarise, table, write_json
+from .evaluation import HEADLINE, Results, Truth, table, write_json
 from .metrics import f1_threshold, rate_threshold, to_json_value
 from .training import KeptInputs, digests, processes, read_kept
 
@@ -206,7 +206,7 @@ def read_results(
     "The figures of an earlier run."
     path = Path(run)/'metrics.json' if Path(run).is_dir() else Path(run)
     try: told = json.loads(path.read_text(encoding='utf-8'))
-    except (OSError, ValueError) as err: raise DataError(f'cannot read the figures in {path}: {err}, give the folder of a finished run') from None
+    except (OSError, ValueError, RecursionError) as err: raise DataError(f'cannot read the figures in {path}: {err}, give the folder of a finished run') from None
     told = told.get('held_out', told) if isinstance(told, dict) else {}
     if not told.get('mean') or not told.get('categories'): raise DataError(f'{path} holds no figures of an evaluation: give the folder of a run of hybridad_test')
     return Results(told)
@@ -228,8 +228,8 @@ def compare(
 ) -> str:
     "Means of several runs in one table, each difference from the first beside its figure, over the categories all of them have."
     shared = comparable(runs)
-    number = lambda v: math.nan if v is None else v
-    mean = {n: {k: float(np.mean([number(r['categories'][c].get(k)) for c in shared])) for k in columns} for n, r in runs.items()}
+    told = {k: [c for c in shared if all(r['categories'][c].get(k) is not None for r in runs.values())] for k in columns} # where a figure is defined in all runs
+    mean = {n: {k: float(np.mean([r['categories'][c][k] for c in told[k]])) if told[k] else math.nan for k in columns} for n, r in runs.items()}
     first, rows = next(iter(mean.values())), []
     for n, r in mean.items():
         cell = lambda k: '-' if not math.isfinite(r[k]) else f'{r[k]:.3f}' + (f' ({r[k] - first[k]:+.3f})' if r is not first and math.isfinite(first[k]) else '')

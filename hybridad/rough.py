@@ -178,7 +178,7 @@ OLD = [k for k in ROUGH_DEFECTS if k not in NEW]
 
 # %% ../nbs/03a_rough.ipynb #4327cc6d
 def damage(rng, image, region, kind):
-    "Several defects of one kind: image, mask, contrast; None when too little would show."
+    "Several defects of one kind: image, mask, contrast; None when too little would show, or too much be covered."
     draw, contrast, turn = ROUGH_DEFECTS[kind][0], log_uniform(rng, .05, .5), rng.choice([0, np.pi/2, rng.uniform(0, np.pi)])
     count, extra = (1 if rng.random() < .5 else int(rng.integers(2, 6))), dict(turn=turn) if kind == 'streak' else {}
     out, mask, k = image, np.zeros(region.shape, bool), UNIT/len(image); ys, xs = np.nonzero(region)
@@ -259,7 +259,7 @@ def _rough(rng, size, category, kind):
     return Picture(twin if said == 'good' else shoot(broken), mask, twin, category, said, contrast, distractors)
 
 def write_rough(out, size=128, seed=0, count=50, workers=None, progress=True):
-    "Write rough pictures as `synthetic.write_dataset` writes its own: `count` test pictures for each category of `synthetic`, and as many again of the six surfaces together."
+    "Write rough pictures as `synthetic.write_dataset` writes its own: `count` test pictures for each auxiliary category of `synthetic`, and as many again of the six surfaces together."
     return write_dataset(out, size, seed, 'rough', count, workers, progress, rough_picture, 2*len(KEPT))
 
 # %% ../nbs/03a_rough.ipynb #b2c99df1

@@ -17,13 +17,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from matplotlib import colormaps
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageDraw
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from .backbone import MINI
 from .config import check, get_default_config
-from .data import DAMAGED, as_rgb, image_tensor, open_image, write_atomic
+from .data import DAMAGED, as_rgb, image_tensor, open_image, sample_digest, write_atomic
 from .detector import HybridAnomalyDetector, smooth
 from .errors import CheckpointError, ConfigError, DataError
 from .evaluation import WordsDetector
@@ -33,15 +33,17 @@ from .reports import found_regions
 from .training import processes, provenance
 
 # %% ../nbs/64_scoring.ipynb #b57ad3ad
+_TURNS = {2: Image.FLIP_LEFT_RIGHT, 3: Image.ROTATE_180, 4: Image.FLIP_TOP_BOTTOM, 5: Image.TRANSPOSE, 6: Image.ROTATE_270, 7: Image.TRANSVERSE, 8: Image.ROTATE_90} # as ImageOps.exif_transpose, which also writes the note anew and fails where it cannot
+
 def upright(
     path, # an image file
 ): # PIL image, mode RGB or F with values 0..255
     "The image as a viewer shows it: any mode, turned as its EXIF note says."
     if not os.path.isfile(path): raise DataError(f'cannot read {path}: it is no regular file, remove it')
     im = open_image(path)
-    try: im = ImageOps.exif_transpose(im)
+    try: turn = _TURNS.get(im.getexif().get(0x0112))
     except DAMAGED: raise DataError(f'cannot read {path}: its EXIF note is damaged, save it again without') from None
-    return as_rgb(im, path)
+    return as_rgb(im if turn is None else im.transpose(turn), path) # a mirrored one has number 0
 
 class Photos(Dataset):
     "Photographs at the size of the backbone with a small copy to draw on; one that cannot be read is a reason instead."
@@ -181,8 +183,9 @@ class Scorer:
 
 def apart(names, normals):
     "Refuse normal pictures that are to be scored as well: they would vouch for themselves."
-    known = {os.path.realpath(p) for p in find_images(normals)[0]}
-    if both := next((n for n in names if os.path.realpath(n) in known), None): raise ConfigError(f'{both} is given as normal and to be scored: leave it out of one of the two')
+    size = lambda p: os.path.getsize(p) if os.path.isfile(p) else None
+    known = [p for p in find_images(normals)[0] if size(p)]; sizes, digests = set(map(size, known)), set(map(sample_digest, known))
+    if both := next((n for n in names if size(n) in sizes and sample_digest(n) in digests), None): raise ConfigError(f'{both} is given as normal and to be scored: leave it out of one of the two')
 
 def load_scorer(
     checkpoint=None, # a .safetensors file from hybridad_train; None: the prompts that come with the package
@@ -262,6 +265,7 @@ def draw(
 
 # %% ../nbs/64_scoring.ipynb #7ff6cc95
 COLUMNS = ('image', 'decision', 'score', 'regions', 'width', 'height', 'reason')
+csv.field_size_limit(2**31 - 1) # all regions of a photograph stand in one field
 
 def printable(name): return os.fsencode(name).decode('utf-8', 'backslashreplace') # a file name need not be UTF-8
 

@@ -141,7 +141,8 @@ def bootstrap_intervals(
     groups = [g for g in (np.flatnonzero(labels == l) for l in (0, 1))]
     if not all(map(len, groups)): return dict.fromkeys(names, (nan, nan))
     at, width, normal, bad = _image_counts(scores, labels)
-    pixels, rows = _pixel_counts(maps, masks, bins) if maps is not None else None, []
+    both = maps is not None and len(np.unique(np.asarray(masks) > 0)) == 2
+    pixels, rows = _pixel_counts(maps, masks, bins) if both else None, []
     for _ in range(n):
         drawn = np.bincount(np.concatenate([rng.choice(g, len(g)) for g in groups]), minlength=len(labels))
         good, defect = (np.bincount(at, drawn*w, width) for w in (normal, bad))
@@ -151,7 +152,7 @@ def bootstrap_intervals(
             row = figures(cuts_of_counts(*(drawn @ p for p in pixels)), (drawn @ pixels[0]).sum(), (drawn @ pixels[1]).sum(), limit)
             rows[-1] += [row[k] for k in ('auroc', 'ap', 'f1max', 'aupro')]
     low, high = np.quantile(rows, ((1 - level)/2, (1 + level)/2), axis=0)
-    return {k: (float(a), float(b)) for k, a, b in zip(names, low, high)}
+    return dict.fromkeys(names, (nan, nan)) | {k: (float(a), float(b)) for k, a, b in zip(names, low, high)}
 
 # %% ../nbs/41_streaming.ipynb #7b003ae3
 def aupimo(

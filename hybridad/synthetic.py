@@ -616,7 +616,7 @@ def picture(
     index: int, # position in the endless data set of this seed and split
     size: int=128, # pixels, 64 to 512
     split: str='auxiliary', # 'auxiliary' or 'held_out'
-    kind: str|None=None, # force 'good' or one kind of defect; None: kinds take turns
+    kind: str|None=None, # force 'good' or one kind of defect; None: kinds take turns, six of the ten in each auxiliary category
 ): # a Picture
     "The index-th picture; categories take turns, four in ten are normal, kinds take turns in the rest."
     if not 64 <= size <= 512: raise DataError(f'size {size} is out of range: choose 64 to 512 pixels')

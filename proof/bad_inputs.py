@@ -138,7 +138,7 @@ def listing(work): # set of (path, bytes, time of the last change) of everything
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--out', type=Path, default=Path('results/bad_inputs.md'))
-    parser.add_argument('--only', help='commands whose name holds this')
+    parser.add_argument('--only', help='commands whose name holds this; nothing is written')
     a = parser.parse_args(); work, rows, wrong = Path(tempfile.mkdtemp()), [], []
     os.environ.update(TQDM_DISABLE='1', HF_HUB_OFFLINE='1')
     for i, (name, what, args) in enumerate(cases(work)):
@@ -148,7 +148,7 @@ def main():
         rows.append(f'| `{name}` | {what} | {code} | {shown} |')
         if code != 2 or not said or left: wrong.append(rows[-1] + (f' left or changed {sorted(left)[0][0]}' if left else ''))
     shutil.rmtree(work)
-    a.out.write_text(f'# {len(rows)} bad inputs and what is printed\n\nWritten by `python proof/bad_inputs.py`. Code 2: nothing was done and nothing was left in the output folder.\n\n| command | what is wrong | code | what is printed |\n|---|---|---|---|\n' + '\n'.join(rows) + '\n')
+    if not a.only: a.out.write_text(f'# {len(rows)} bad inputs and what is printed\n\nWritten by `python proof/bad_inputs.py`. Code 2: nothing was done and nothing was left in the output folder.\n\n| command | what is wrong | code | what is printed |\n|---|---|---|---|\n' + '\n'.join(rows) + '\n')
     print(f'{len(rows)} bad inputs, {len(wrong)} not ended as they should'); print('\n'.join(wrong))
     return 1 if wrong else 0
 

@@ -25,8 +25,9 @@ from hybridad.training import read_log
 TINY = 'pictures=60 vae_pictures=60 vae_steps=300 vae_batch=4 steps=30 full_from=20 batch=8 full_batch=4'.split()
 
 def command(name, *args):
-    "A hybridad command in a process of its own, saving after each step."
-    code = f'import sys; from hybridad.training import Trainer; Trainer.every = 0.; from hybridad.cli import {name}; sys.exit({name}(sys.argv[1:]))'
+    "A hybridad command in a process of its own, saving after each step, or after five of pretraining."
+    often = 'import hybridad.pretraining as p; p.SAVE_EVERY = 5' if name == 'hybridad_backbone' else 'from hybridad.training import Trainer; Trainer.every = 0.'
+    code = f'import sys; {often}; from hybridad.cli import {name}; sys.exit({name}(sys.argv[1:]))'
     return [sys.executable, '-c', code, *map(str, args)]
 
 def seconds_of(args):

@@ -56,6 +56,6 @@ def main():
     told['score']['scores'] = 'equal' if (work/'score1'/'scores.csv').read_bytes() == (work/'score2'/'scores.csv').read_bytes() else 'different'
     write_json(a.out, told); print(json.dumps(told, indent=1))
     shutil.rmtree(work)
-    assert all(t['largest_difference'] < 1e-5 for n, t in told.items() if n.startswith('train')) and told['test']['figures'] == told['score']['scores'] == 'equal'
+    assert all(t['largest_difference'] < (1e-10 if 'float64' in n else 1e-5) for n, t in told.items() if n.startswith('train')) and told['test']['figures'] == told['score']['scores'] == 'equal'
 
 if __name__ == '__main__': main()

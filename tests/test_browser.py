@@ -107,9 +107,10 @@ def test_the_guide_answers_in_jupyterlab(page, tmp_path):
     compare.locator('select').first.select_option(index=3)
     changed(page, compare, before); shoot(page, compare, 'compare')
 
+    before = picture_of(page, attention)
     words.fill('defect '*60); words.press('Enter')  # longer than the encoder takes: a sentence, and the picture stays
     complaint = attention.locator('.widget-html b'); complaint.wait_for(timeout=60_000)
-    assert 'tokens' in complaint.inner_text() and picture_of(page, attention)
+    assert 'tokens' in complaint.inner_text() and picture_of(page, attention) == before
     words.fill('a photo of a hole'); words.press('Enter'); complaint.wait_for(state='detached', timeout=60_000)
     for cell in (attention, decision, browser, compare): assert cell.locator('.widget-html b').count() == 0, cell.locator('.widget-html b').inner_text()
     assert page.locator('[data-mime-type="application/vnd.jupyter.error"]').count() == 0

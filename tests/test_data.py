@@ -15,12 +15,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from hybridad.data import AnomalyDataset, Sample, load_image, load_mask, make_loader, open_image, sample_digest
 from hybridad.datasets import check_dataset, download, extract, inspect_sample
 from hybridad.errors import DataError
 from hybridad.layouts import TREES, dummy_tree, dummy_visa, published_set, read_dataset, read_meta, table_rows, write_meta
+from hybridad.scoring import Photos, upright
 
 SHARED = (Path(__file__).resolve().parents[1]/os.environ.get('HYBRIDAD_SHARED', '../shared')).resolve()
 PLATE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (30, 40, 3), dtype=np.uint8))
@@ -118,7 +119,23 @@ def test_a_tiff_that_pillow_turns_is_refused_with_a_mask(tmp_path):
 
 def test_a_damaged_camera_note_is_a_problem_and_no_crash(tmp_path):
     PLATE.save(tmp_path/'x.jpg', dpi=(72, 72), exif=b'Exif\0\0no camera wrote this')
-    assert 'EXIF note is damaged' in inspect_sample(Sample(tmp_path/'x.jpg', None, 0, 'c', 'good', 'test'))['problems'][0]
+    PLATE.save(tmp_path/'x.png', exif=b'II*\0') # struct.error, which is no ValueError
+    for name in ('x.jpg', 'x.png'):
+        assert 'EXIF note is damaged' in inspect_sample(Sample(tmp_path/name, None, 0, 'c', 'good', 'test'))['problems'][0]
+        assert 'EXIF note is damaged' in Photos([str(tmp_path/name)], 16)[0]['reason']
+
+def test_a_camera_note_that_cannot_be_written_anew_still_turns_the_picture(tmp_path):
+    entry = lambda tag, kind, value: struct.pack('<HHII', tag, kind, 1, value)
+    note = b'Exif\0\0II*\0' + struct.pack('<IH', 8, 2) + entry(0x0100, 5, 38) + entry(0x0112, 3, 6) + struct.pack('<III', 0, 1, 3) # a width of 1/3 px
+    PLATE.save(tmp_path/'x.jpg', exif=note)
+    item = Photos([str(tmp_path/'x.jpg')], 16)[0]
+    assert (item['width'], item['height']) == (PLATE.height, PLATE.width)
+
+@pytest.mark.parametrize('orientation', range(1, 9))
+def test_photographs_are_turned_as_pillow_turns_them(tmp_path, orientation):
+    exif = Image.Exif(); exif[0x0112] = orientation
+    pixels = Image.fromarray(np.random.default_rng(0).integers(0, 255, (5, 9, 3), dtype=np.uint8)); pixels.save(tmp_path/'x.png', exif=exif)
+    with Image.open(tmp_path/'x.png') as im: assert np.array_equal(upright(tmp_path/'x.png'), ImageOps.exif_transpose(im))
 
 # ---------------------------------------------------------------- masks and trees
 
@@ -281,6 +298,7 @@ BAD_ARCHIVES = {
     'device': (lambda p: tar(p, ('x', b'', tarfile.CHRTYPE)), 'device'),
     'size bomb': (lambda p: zipped(p, x=bytes(3*10**6)), 'unpacks to more'),
     'name twice': (lambda p: tar(p, ('x', b'1', tarfile.REGTYPE), ('x', b'2', tarfile.REGTYPE)), 'exists'),
+    'tar with a damaged header': (lambda p: (tar(p, ('x', b'1', tarfile.REGTYPE), ('y', b'2', tarfile.REGTYPE)), p.write_bytes((b := p.read_bytes())[:1030] + b'?' + b[1031:])) and p, 'cannot unpack'),
     'cut tar': (lambda p: (tar(p, ('x', bytes(9000), tarfile.REGTYPE)), p.write_bytes(p.read_bytes()[:5000])) and p, 'cannot unpack'),
     'damaged zip': (damaged_zip, 'cannot unpack'),
     'no archive': (lambda p: p.write_text('sorry') and p, 'cannot unpack'),

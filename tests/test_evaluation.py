@@ -139,13 +139,16 @@ def test_thresholds_are_stored_and_turned_into_decisions(place, capsys):
     low, high = figures['intervals']['image_auroc']
     assert 0 <= low <= high <= 1
     assert scored(place, 'smoother', '--smoothing', 3, checkpoint='cut.safetensors', data='other') == 0 # thresholds of other maps decide nothing
-    assert 'no decisions' in capsys.readouterr().out and all(r['decision'] == '' for r in table_of(place, 'smoother'))
+    assert 'no decisions: the thresholds of' in capsys.readouterr().out and all(r['decision'] == '' for r in table_of(place, 'smoother'))
     assert scored(place, 'never', '--calibrate', 'f1max', '--smoothing', 3, checkpoint='cut.safetensors') == 2 and not (place/'never').exists()
 
 def test_a_finished_run_answers_what_it_was_asked(place, capsys):
     assert scored(place, 'done') == 0 == scored(place, 'done', '--resume') and 'nothing is left to do' in capsys.readouterr().out
     for asked in (('--normals', place/'set'), ('--eval_size', 48), ('--smoothing', 3), ('--categories', 'plate')):
-        assert scored(place, 'done', '--resume', *asked) == 2 and f'another {asked[0][2:]}' in capsys.readouterr().err
+        assert scored(place, 'done', '--resume', *asked) == 2 and f'another {asked[0]}' in capsys.readouterr().err
+    narrow = '--categories', 'plate', '--maps'
+    assert scored(place, 'narrow', *narrow) == 0 == scored(place, 'narrow', *narrow, '--resume') and 'nothing is left to do' in capsys.readouterr().out
+    assert scored(place, 'narrow', '--resume') == 2 and '--categories, --maps' in capsys.readouterr().err
     assert scored(place, 'never', '--eval_size', 48, '--compare', place/'done') == 2 and not (place/'never').exists() # before anything is scored
 
 def test_images_without_a_decision_are_not_counted_as_wrong():

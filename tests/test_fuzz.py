@@ -1,4 +1,5 @@
 """Hostile files end in the documented errors and nothing else. HYBRIDAD_FUZZ sets the number of cases per kind of file (`make proof`: 4000)."""
+import contextlib
 import io
 import json
 import os
@@ -13,6 +14,8 @@ from hybridad.backbone import load_backbone, read_settings
 from hybridad.config import Config, get_default_config
 from hybridad.detector import ABOUT, read_checkpoint
 from hybridad.errors import HybridadError
+from hybridad.evaluation import refuse_seen
+from hybridad.export import LearnedPrompts
 from hybridad.layouts import dummy_tree, read_dataset
 from hybridad.prompt_learner import MinimalPromptLearner, load_anomalyclip
 from hybridad.scoring import COLUMNS, Photos, _encode, read_scores
@@ -55,7 +58,7 @@ def test_images(tmp_path_factory, data, name):
     if 'reason' in item: assert str(path) in item['reason'] and '\n' not in item['reason']
     else: assert item['image'].shape == (3, 16, 16) and torch.isfinite(item['image']).all() and item['width'] > 0
 
-ABOUT_GOOD = dict(dict.fromkeys(ABOUT, 1), config=get_default_config().to_dict(), thresholds=dict(image=1., pixel=None))
+ABOUT_GOOD = {k: kind() for k, kind in ABOUT.items()} | dict(config=get_default_config().to_dict(), thresholds=dict(image=1., pixel=None))
 CHECKPOINT = save({'prompts.ctx_normal': torch.ones(2, 3), 'layer_logits': torch.zeros(4)}, {'hybridad': json.dumps(ABOUT_GOOD)})
 
 @fuzz
@@ -67,6 +70,12 @@ def test_checkpoints(tmp_path_factory, data):
     else: assert all(torch.isfinite(t).all() for t in tensors.values())
 
 anything = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8), lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3), max_leaves=6)
+@fuzz
+@given(changes=st.dictionaries(st.sampled_from([*ABOUT, 'trained_on', 'thresholds']), anything, max_size=3))
+def test_checkpoint_metadata(tmp_path_factory, changes):
+    path = tmp_path_factory.getbasetemp()/'d.safetensors'; path.write_bytes(save({'layer_logits': torch.zeros(4)}, {'hybridad': json.dumps(ABOUT_GOOD | changes)}))
+    with contextlib.suppress(HybridadError): assert LearnedPrompts.from_checkpoint(path).about['layers'] is not None and refuse_seen(path, []) == 0
+
 keys = st.sampled_from([*Config().keys(), 'loss_weights', 'epoch', 'pretrained_model_name_or_path']) | st.text(max_size=6)
 
 @fuzz

@@ -67,8 +67,7 @@ def test_imports_point_downwards():
     assert not upwards, f'against the order of the notebooks: {upwards}'
 
 def test_heavy_imports_stay_where_they_belong():
-    allowed = MAY_IMPORT_HEAVY.union(*(siblings(TREES[m]) for m in MAY_IMPORT_HEAVY if m in TREES)) - set(LIGHT)
-    heavy = sorted(m for m, tree in TREES.items() if m not in allowed and HEAVY & set(outsiders_on_import(tree)))
+    heavy = sorted(m for m, tree in TREES.items() if m not in MAY_IMPORT_HEAVY and HEAVY & set(outsiders_on_import(tree)))
     assert not heavy, f'{heavy} import {sorted(HEAVY)} at module level: import inside the function that needs it'
 
 def test_light_modules_load_nothing_heavy():

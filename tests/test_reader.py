@@ -10,7 +10,8 @@ import torch
 from diffusers import FluxTransformer2DModel, SD3Transformer2DModel, UNet2DConditionModel
 
 from hybridad import attention, backbone as bb, bench
-from hybridad.attention import AttentionReader, QueryRecorder, cross_attention, log_ratio, probing, read_maps, token_scores
+from hybridad.ablation import standard_variants
+from hybridad.attention import AttentionReader, QueryRecorder, cross_attention, log_ratio, probing, read_maps, select_layers, token_scores
 from hybridad.backbone import MINI, load_backbone, random_backbone
 from hybridad.errors import BackboneError, ConfigError
 from hybridad.explore import nearest_words
@@ -192,6 +193,11 @@ def test_what_does_not_belong_is_refused(tmp_path):
     small = dict(num_layers=1, attention_head_dim=8, num_attention_heads=2, joint_attention_dim=16, pooled_projection_dim=16)
     for transformer in (SD3Transformer2DModel(sample_size=8, caption_projection_dim=16, dual_attention_layers=(0,), **small), FluxTransformer2DModel(num_single_layers=1, axes_dims_rope=(2, 2, 4), **small)):
         with pytest.raises(BackboneError, match='Stable Diffusion family'): attention.cross_attention(transformer)
+
+def test_every_row_of_the_ablation_finds_its_layers(model):
+    rows = standard_variants(model)
+    for row in rows: assert select_layers(model.unet, row.settings.get('layers'))
+    assert {'only up blocks.1', 'all layers'} <= {row.name for row in rows}
 
 def test_words_near_a_vector_are_found_for_one_text_encoder_and_two(model):
     words = 'a photo of a damaged object'

@@ -3,6 +3,7 @@
 A child is forked with everything in memory, so each attempt costs seconds and the kill is a real one. `make proof` kills the commands
 themselves, 25 times each."""
 import contextlib
+import copy
 import json
 import multiprocessing as mp
 import os
@@ -10,19 +11,23 @@ import random
 import resource
 import signal
 import socket
+import subprocess
+import sys
 import time
 
 import pytest
 import torch
+from diffusers import DDIMScheduler
 from PIL import Image
 from safetensors.torch import load_file
 
-from hybridad import cli, training
+from hybridad import cli, pipeline, training
 from hybridad.config import get_default_config
 from hybridad.data import read_mvtec
 from hybridad.detector import HybridAnomalyDetector
 from hybridad.errors import HybridadError
 from hybridad.evaluation import LinearProbe, WordsDetector
+from hybridad.pipeline import EasonADPipeline
 from hybridad.scoring import Scorer, read_scores, score_folder
 from hybridad.synthetic import picture
 from hybridad.training import Step, Trainer, fit, keep_parts, read_kept, read_log
@@ -137,6 +142,27 @@ def learn(loaded, out, kind):
     for i in range(20): step(torch.arange(len(train)).roll(i)[:7]) # an odd number: the halves are not equal
     if step.rank == 0: torch.save({n: p.detach() for n, p in detector.named_parameters()}, out)
 
+def test_a_pipe_that_nobody_reads_is_told_as_such():
+    flood = "import sys; from hybridad.cli import _command\ndef flood(a): print('x'*10**6)\nflood.arguments = lambda parser: None\nsys.exit(_command(flood)([]))"
+    child = subprocess.Popen([sys.executable, '-c', flood], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True); child.stdout.close()
+    assert 'nobody reads the output' in child.stderr.read() and child.wait(60) == 141
+
+def test_who_gives_up_waiting_for_a_query_cache_leaves_it_to_the_other_run(loaded, tmp_path, monkeypatch):
+    class Waiting:
+        def __init__(self, path): self.path = path
+        def __enter__(self): raise KeyboardInterrupt
+        def __exit__(self, *error): pass
+    pipe = EasonADPipeline(loaded[0]); (tmp_path/'kept.part').mkdir(); (tmp_path/'kept.lock').touch() # of the run that fills it
+    monkeypatch.setattr(pipeline, 'FileLock', Waiting)
+    with pytest.raises(KeyboardInterrupt): pipeline.QueryCache(tmp_path/'kept', pipe).write([loaded[1][0].latents[0][:2]], 2, tell=lambda text: None)
+    assert (tmp_path/'kept.part').is_dir() and (tmp_path/'kept.lock').is_file()
+
+def test_another_noise_schedule_is_another_query_cache(loaded):
+    before = pipeline.QueryCache.about(EasonADPipeline(loaded[0])); other = copy.copy(loaded[0])
+    other.scheduler = DDIMScheduler.from_config(loaded[0].scheduler.config, beta_end=.02)
+    after = pipeline.QueryCache.about(EasonADPipeline(other))
+    assert [k for k in before if before[k] != after[k]] == ['configs']
+
 @pytest.mark.parametrize('kind', (HybridAnomalyDetector, LinearProbe, WordsDetector))
 def test_two_processes_learn_what_one_learns(loaded, tmp_path, kind):
     in_two_processes(learn, loaded, tmp_path/'two.pt', kind); learn(loaded, tmp_path/'one.pt', kind)
@@ -147,7 +173,7 @@ def test_whole_run_in_double_precision(samples, tmp_path):
     run = lambda out: fit(config, samples, out, progress=False)
     in_two_processes(run, tmp_path/'two'); run(tmp_path/'one')
     one, two = (load_file(tmp_path/n/'last.safetensors') for n in ('one', 'two'))
-    assert one['layer_logits'].dtype == torch.float64 and farthest(one, two) < 1e-5
+    assert one['layer_logits'].dtype == torch.float64 and farthest(one, two) < 1e-10
 
 def quietly(command, *args):
     with contextlib.redirect_stdout(None): assert command([str(a) for a in args]) == 0

@@ -3,6 +3,7 @@
 Draws production lines under one camera each (of every third auxiliary category and surface: objects and framed parts lie in one place, bare surfaces
 are seen at others), once with parts of one design and once with a design for each part. Reads them in one view with the prompts that come with the
 package and some normal pictures, changes one part of the reference after the other, and writes results/normals_choice.json. No photograph takes part."""
+import shutil
 from contextlib import ExitStack
 from unittest.mock import patch
 
@@ -26,13 +27,17 @@ LINES = [*((n, False) for n in [*KEPT, *SURFACES][::3]), *((n, True) for n in [*
 def lines(differ):
     "The folder of all lines in MVTec layout."
     root = RUNS/('lines_that_differ' if differ else 'lines')
-    for number, (name, edges) in enumerate([] if root.exists() else LINES):
+    if not root.exists(): _draw(drawn := root.with_name(root.name + '.partial'), differ); drawn.rename(root)
+    return read_mvtec(root)
+
+def _draw(root, differ):
+    if root.exists(): shutil.rmtree(root)
+    for number, (name, edges) in enumerate(LINES):
         for i, (part, kind, image, mask) in enumerate(line_pictures(0, number, name, edges, differ, NORMALS, TESTS, SIZE)):
             for folder, pixels in ((f'{part}/{kind}', image), (f'ground_truth/{kind}', (mask*255).astype(np.uint8))):
                 if folder == 'ground_truth/good': continue
                 at = root/(name + '_framed'*edges)/folder; at.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(pixels).save(at/f'{i:03d}{"_mask"*folder.startswith("ground")}.png')
-    return read_mvtec(root)
 
 class Levelled(NormalReference):
     "Less half the median of each picture, since exposure moves all its cells."

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 
 from hybridad.backbone import MINI, load_backbone
@@ -166,8 +167,8 @@ def measure_ablation():
     halves = [subprocess.Popen(command + names[i::2], env=os.environ | dict(OMP_NUM_THREADS='1')) for i in range(2)]
     if any([h.wait() for h in halves]) or hybridad_ablation(['--out', str(out)]): raise SystemExit('the ablation failed')
     shutil.copy(out/'ablation.png', RESULTS/'ablation.png'); (RESULTS/'ablation.csv').write_text((out/'ablation.csv').read_text().replace(str(out), 'runs/ablation'))
-    runs = [json.loads(f.read_text())['seconds'] for f in (out/'cache').glob('*.json')]
-    write_json(RESULTS/'ablation.json', dict(runs=len(runs), seconds_of_runs=round(sum(runs)), seconds_now=round(time.perf_counter() - begun), processes=2, backbone_hash=backbone.hash, **about('python tools/measure.py ablation')))
+    table = pd.read_csv(out/'ablation.csv')
+    write_json(RESULTS/'ablation.json', dict(runs=int(table.seeds.sum()), seconds_of_runs=round((table.seeds*table.seconds).sum()), seconds_now=round(time.perf_counter() - begun), processes=2, backbone_hash=backbone.hash, **about('python tools/measure.py ablation')))
 
 def measure_explorers():
     "How long each explorer takes to answer a moved control, once its picture is cached."

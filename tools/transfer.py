@@ -27,7 +27,8 @@ def weights_of(source): # folder with the weights
     folder = RUNS/'transfer'/source
     if not folder.exists():
         packed = subprocess.run(['git', 'archive', source, str(MINI.relative_to(ROOT))], cwd=ROOT, check=True, capture_output=True).stdout
-        with tarfile.open(fileobj=io.BytesIO(packed)) as t: t.extractall(folder, filter='data')
+        with tarfile.open(fileobj=io.BytesIO(packed)) as t: t.extractall(part := folder.with_name(source + '.partial'), filter='data')
+        part.rename(folder)
     return folder/MINI.relative_to(ROOT)
 
 def backbone_of(source): # Backbone
