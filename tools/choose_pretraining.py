@@ -1,7 +1,7 @@
 """What grounding, the moving average and a weighting of the noise levels do in a short training from random weights: python tools/choose_pretraining.py
 
 Trains miniatures on one corpus with the autoencoder that ships, reads the pictures on which tools/ship_backbone.py chooses weights with
-hand-written words, and writes results/pretraining_choice.json. Twenty minutes on two cores. No held-out category, tile or hazelnut takes part."""
+hand-written words, and writes results/pretraining_choice.json. A quarter of an hour on two cores. No held-out category, tile or hazelnut takes part."""
 import json
 import shutil
 from dataclasses import asdict
