@@ -323,7 +323,7 @@ def hybridad_test(a):
     detector, about = HybridAnomalyDetector.from_checkpoint(a.checkpoint_path, a.backbone, a.device, a.other_backbone, a.precision)
     changed = [k for k, was in (('image_size', detector.image_size), ('smoothing', detector.config.model.smoothing)) if getattr(a, k) not in (None, was)] + ['backbone']*(about['backbone_hash'] != detector.backbone.hash)
     if changed and a.calibrate: raise ConfigError(f'--calibrate stores thresholds for the way the checkpoint reads: leave --{changed[0]} out')
-    if changed: about = about | dict(thresholds=dict(none=f'the thresholds of {a.checkpoint_path} hold for another {" and ".join(changed)}'))
+    if changed: about = about | dict(thresholds=dict(reason=f'the thresholds of {a.checkpoint_path} hold for another {" and ".join(changed)}'))
     for section, key in (('data', 'image_size'), ('data', 'eval_size'), ('model', 'smoothing')):
         if getattr(a, key) is not None: detector.config[section][key] = getattr(a, key)
     detector.config.data.num_workers = a.num_workers
@@ -381,7 +381,7 @@ def _complete(out, a):
 
 def _decided(rows, thresholds):
     "What the thresholds say of the images, in a sentence or two."
-    if not any(r['decision'] for r in rows): return '\nno decisions: ' + ('one normal picture sets no threshold, give at least two' if isinstance(thresholds.get('image'), dict) else thresholds.get('none') or 'the checkpoint holds no threshold, find one with --calibrate on a validation part')
+    if not any(r['decision'] for r in rows): return '\nno decisions: ' + ('one normal picture sets no threshold, give at least two' if isinstance(thresholds.get('image'), dict) else thresholds.get('reason') or 'the checkpoint holds no threshold, find one with --calibrate on a validation part')
     decided = [r for r in rows if r['decision']]
     wrong, odd = sum((r['decision'] == 'anomalous') != r['label'] for r in decided), [r['path'] for r in rows if r['unlike']]
     told = f"\n{sum(r['decision'] == 'anomalous' for r in rows)} of {len(decided)} images called anomalous, {wrong} wrongly or missed, at the stored threshold ({thresholds.get('rule', 'one flawless validation image in ten exceeds it')}), see images.csv" + (f'; no decision on {len(rows) - len(decided)}, whose categories have one normal picture' if len(decided) < len(rows) else '')

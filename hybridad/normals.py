@@ -49,7 +49,8 @@ def distinct(images, photo): # (K, 3, H, W) and of which photograph each is a pa
     told, first = {}, {}
     for x, p in zip(images, photo): told.setdefault(p, hashlib.sha256()).update(x.cpu().numpy().tobytes())
     for p, h in told.items(): first.setdefault(h.hexdigest(), p)
-    return [i for i, p in enumerate(photo) if p in first.values()], list(first)
+    kept = set(first.values())
+    return [i for i, p in enumerate(photo) if p in kept], list(first)
 
 class NormalReference:
     "What a few normal pictures look like to a detector, and how unusual another one is."

@@ -48,7 +48,7 @@ def choose():
         figures = {n: short(evaluate(words, s, truths[n], progress=False)[0], 'defect_mean') for n, s in sets.items()}
         found[name] = dict(mean=round(float(np.mean([np.nanmean([v for v in f.values() if v is not None]) for f in figures.values()])), 4), sets=figures)
         print(name, found[name]['mean'], {n: {m: v and round(v, 3) for m, v in f.items()} for n, f in figures.items()}, flush=True)
-    read('as it ships', run := trained('plain'))
+    read('the recipe as it is', run := trained('plain'))
     read('last weights, no average', without_average(run))
     read('no grounding', trained('ungrounded', run/'corpus', ground=0.))
     read('min-SNR weighting', trained('min_snr', run/'corpus', MinSNR))
