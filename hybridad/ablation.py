@@ -18,7 +18,18 @@ from scipy import stats
 from torch import nn
 from tqdm.auto import tqdm
 
-from . import attention, backbone as backbone_module, data, detector as detector_module, evaluation, losses, metrics, pipeline, prompt_learner, training
+from hybridad import (
+    attention,
+    backbone as backbone_module,
+    data,
+    detector as detector_module,
+    evaluation,
+    losses,
+    metrics,
+    pipeline,
+    prompt_learner,
+    training,
+)
 from .config import LOSS_WEIGHTS, get_default_config
 from .data import read_json
 from .detector import HybridAnomalyDetector
@@ -30,159 +41,359 @@ from .training import KeptInputs, fit, keep_parts
 @dataclass(frozen=True)
 class Variant:
     "One row of an ablation."
+
     name: str
-    group: str = 'your own' # rows of a group are drawn together
-    settings: dict = field(default_factory=dict, hash=False) # changes to the base configuration, by key
-    loss: object = None # callable (outputs, targets) -> loss, {term: value}; None: CrossAttentionLoss
-    detector: type = HybridAnomalyDetector # a subclass may read or aggregate differently
+    group: str = 'your own'  # rows of a group are drawn together
+    settings: dict = field(
+        default_factory=dict, hash=False
+    )  # changes to the base configuration, by key
+    loss: object = (
+        None  # callable (outputs, targets) -> loss, {term: value}; None: CrossAttentionLoss
+    )
+    detector: type = HybridAnomalyDetector  # a subclass may read or aggregate differently
+
 
 class EvenLayers(HybridAnomalyDetector):
     "Every layer counts the same, whatever the backbone says."
+
     @property
-    def layer_weights(self): return torch.full_like(self.layer_logits, 1/len(self.layer_logits))
+    def layer_weights(self):
+        return torch.full_like(self.layer_logits, 1 / len(self.layer_logits))
+
 
 WORDS = ['a photo of a flawless object ,', 'a photo of a damaged object ,']
 
+
 def standard_variants(
-    backbone, # Backbone: its layers and depth decide which rows make sense
-): # list of Variant, the first one is what the others are compared with
+    backbone,  # Backbone: its layers and depth decide which rows make sense
+):  # list of Variant, the first one is what the others are compared with
     "The questions a reviewer would ask of this design."
-    def rows(group, **named): return [Variant(name.replace('_', ' '), group, settings) for name, settings in named.items()]
-    def there(*parts): return [p for p in parts if any(n.startswith(p) for n in attention.cross_attention(backbone.unet))]
+
+    def rows(group, **named):
+        return [
+            Variant(name.replace('_', ' '), group, settings) for name, settings in named.items()
+        ]
+
+    def there(*parts):
+        return [
+            p
+            for p in parts
+            if any(n.startswith(p) for n in attention.cross_attention(backbone.unet))
+        ]
+
     out = [Variant('default', 'default')]
     out += [Variant('words, nothing learned', 'prompts', dict(epochs=0), detector=WordsDetector)]
-    out += rows('prompts', start_words_nothing_learned=dict(epochs=0), contexts_only=dict(depth=1), started_from_noise=dict(ctx_init=None), **{f'{k} contexts': dict(n_ctx=k) for k in (4, 8)})
-    out += rows('prompts', **{f'depth {d}': dict(depth=d) for d in range(2, min(backbone.depth, 9))})
-    out += rows('read-out', exact=dict(readout='exact'), joint=dict(readout='joint'), own_mass=dict(mass='own'))
-    out += rows('timestep', **{f't = {t}': dict(timestep=t) for t in (1, 10, 30, 100, 300) if t != backbone.timestep}, no_noise=dict(noise=False), four_noise_draws=dict(draws=4))
-    out += rows('views', two_views=dict(views=2), four_views=dict(views=4), twice_the_size=dict(image_size=2*backbone.image_size), two_scales=dict(views=2, scales=[1., 2.]))
-    out += rows('layers', **{f'only {p}': dict(layers=[p]) for p in there('down', 'mid', 'up_blocks.0', 'up_blocks.1', 'up_blocks.2', 'up_blocks.3')}, all_layers=dict(layers=there('down', 'mid', 'up')))
-    out += [Variant('equal layer weights', 'layers', dict(learn_layer_weights=False), detector=EvenLayers)]
-    out += rows('loss', **{f'without {term}': dict(loss_weights={term: 0.}) for term in LOSS_WEIGHTS})
-    return out + rows('score', maximum=dict(score='max'), mean_ratio=dict(score='mean_ratio'), top_5_percent=dict(top_fraction=.05), smoothing_1=dict(smoothing=1.))
+    out += rows(
+        'prompts',
+        start_words_nothing_learned=dict(epochs=0),
+        contexts_only=dict(depth=1),
+        started_from_noise=dict(ctx_init=None),
+        **{f'{k} contexts': dict(n_ctx=k) for k in (4, 8)},
+    )
+    out += rows(
+        'prompts', **{f'depth {d}': dict(depth=d) for d in range(2, min(backbone.depth, 9))}
+    )
+    out += rows(
+        'read-out',
+        exact=dict(readout='exact'),
+        joint=dict(readout='joint'),
+        own_mass=dict(mass='own'),
+    )
+    out += rows(
+        'timestep',
+        **{f't = {t}': dict(timestep=t) for t in (1, 10, 30, 100, 300) if t != backbone.timestep},
+        no_noise=dict(noise=False),
+        four_noise_draws=dict(draws=4),
+    )
+    out += rows(
+        'views',
+        two_views=dict(views=2),
+        four_views=dict(views=4),
+        twice_the_size=dict(image_size=2 * backbone.image_size),
+        two_scales=dict(views=2, scales=[1.0, 2.0]),
+    )
+    out += rows(
+        'layers',
+        **{
+            f'only {p}': dict(layers=[p])
+            for p in there(
+                'down', 'mid', 'up_blocks.0', 'up_blocks.1', 'up_blocks.2', 'up_blocks.3'
+            )
+        },
+        all_layers=dict(layers=there('down', 'mid', 'up')),
+    )
+    out += [
+        Variant(
+            'equal layer weights', 'layers', dict(learn_layer_weights=False), detector=EvenLayers
+        )
+    ]
+    out += rows(
+        'loss', **{f'without {term}': dict(loss_weights={term: 0.0}) for term in LOSS_WEIGHTS}
+    )
+    return out + rows(
+        'score',
+        maximum=dict(score='max'),
+        mean_ratio=dict(score='mean_ratio'),
+        top_5_percent=dict(top_fraction=0.05),
+        smoothing_1=dict(smoothing=1.0),
+    )
 
 # %% ../nbs/63_ablation.ipynb #3917d120
 class Bench:
     "Images to learn on and images to test on, shared by all variants."
-    def __init__(self,
-        config, # Config: the base of every variant
-        learn: list, # of Sample; a part is held out for validation
-        test: list, # of Sample, from other categories
-        backbone, # Backbone
-        progress: bool=True,
-    ):
-        self.config, self.learn, self.test, self.backbone, self.progress = config, learn, test, backbone, progress
-        self.truth, self.kept, self.base = Truth(test, config.data.eval_size, progress=progress), {}, {}
-        self.data = [*training.digests(learn), *training.digests(test), data.fingerprint(learn), data.fingerprint(test)] # order, and masks
 
-    def configured(self, variant: Variant, seed: int): # Config
+    def __init__(
+        self,
+        config,  # Config: the base of every variant
+        learn: list,  # of Sample; a part is held out for validation
+        test: list,  # of Sample, from other categories
+        backbone,  # Backbone
+        progress: bool = True,
+    ):
+        self.config, self.learn, self.test, self.backbone, self.progress = (
+            config,
+            learn,
+            test,
+            backbone,
+            progress,
+        )
+        self.truth, self.kept, self.base = (
+            Truth(test, config.data.eval_size, progress=progress),
+            {},
+            {},
+        )
+        self.data = [
+            *training.digests(learn),
+            *training.digests(test),
+            data.fingerprint(learn),
+            data.fingerprint(test),
+        ]  # order, and masks
+
+    def configured(self, variant: Variant, seed: int):  # Config
         "The base configuration with a variant's changes."
-        config = type(self.config).from_dict(self.config.to_dict()); config['seed'] = seed; settings = dict(variant.settings)
-        if fixed := sorted({'backbone', 'device', 'precision', 'eval_size', 'data_path', 'layout', 'categories', 'seed'} & set(settings)): raise ConfigError(f"variant {variant.name!r} changes {', '.join(fixed)}, which all rows of a bench share: make another Bench")
-        if 'loss_weights' in settings: config.training.loss_weights.update(settings.pop('loss_weights'))
+        config = type(self.config).from_dict(self.config.to_dict())
+        config['seed'] = seed
+        settings = dict(variant.settings)
+        if fixed := sorted(
+            {
+                'backbone',
+                'device',
+                'precision',
+                'eval_size',
+                'data_path',
+                'layout',
+                'categories',
+                'seed',
+            }
+            & set(settings)
+        ):
+            raise ConfigError(
+                f'variant {variant.name!r} changes {", ".join(fixed)}, which all rows of a bench share: make another Bench'
+            )
+        if 'loss_weights' in settings:
+            config.training.loss_weights.update(settings.pop('loss_weights'))
         config.update(settings)
         return config
 
-    def inputs(self, detector): # (learn, valid) KeptInputs, test KeptInputs
+    def inputs(self, detector):  # (learn, valid) KeptInputs, test KeptInputs
         "What the frozen parts say to a detector of these settings."
         m = detector.config.model
-        looks = m.seed, m.views, tuple(detector.scales), detector.image_size, m.map_size, detector.config.training.loss_weights['consistency'] > 0, detector.config.data.validation_fraction  # all that the parts and their latents depend on, or a row would depend on the one before
+        looks = (
+            m.seed,
+            m.views,
+            tuple(detector.scales),
+            detector.image_size,
+            m.map_size,
+            detector.config.training.loss_weights['consistency'] > 0,
+            detector.config.data.validation_fraction,
+        )  # all that the parts and their latents depend on, or a row would depend on the one before
         key = *looks, m.readout, m.timestep, m.draws, m.noise, tuple(detector.pipeline.layers)
         if key not in self.kept:
             self.kept.clear()  # one set of queries at a time: memory stays flat however long the list
-            if looks in self.base: self.kept[key] = [k.asked_again(detector, self.progress) if k else None for k in self.base[looks]]
+            if looks in self.base:
+                self.kept[key] = [
+                    k.asked_again(detector, self.progress) if k else None for k in self.base[looks]
+                ]
             else:
-                self.kept[key] = *keep_parts(detector, self.learn, self.progress), KeptInputs(detector, self.test, progress=self.progress)
+                self.kept[key] = (
+                    *keep_parts(detector, self.learn, self.progress),
+                    KeptInputs(detector, self.test, progress=self.progress),
+                )
                 self.base = {looks: [copy.copy(k) for k in self.kept[key]]}
-                for k in filter(None, self.base[looks]): k.queries = None  # latents are enough to ask again
+                for k in filter(None, self.base[looks]):
+                    k.queries = None  # latents are enough to ask again
         return self.kept[key]
 
 # %% ../nbs/63_ablation.ipynb #1563e577
 def interval(
-    values, # of a few runs
-    level: float=.95,
-): # mean, half-width
+    values,  # of a few runs
+    level: float = 0.95,
+):  # mean, half-width
     "Mean and half-width of the confidence interval (Student's t); NaN where one run says nothing about spread."
     x = np.asarray(values, float)
-    if len(x) < 2: return float(x.mean()), math.nan
-    return float(x.mean()), float(stats.t.ppf(.5 + level/2, len(x) - 1)*x.std(ddof=1)/math.sqrt(len(x)))
+    if len(x) < 2:
+        return float(x.mean()), math.nan
+    return float(x.mean()), float(
+        stats.t.ppf(0.5 + level / 2, len(x) - 1) * x.std(ddof=1) / math.sqrt(len(x))
+    )
 
 # %% ../nbs/63_ablation.ipynb #df76f386
-_CODE = attention, data, backbone_module, pipeline, prompt_learner, losses, detector_module, training, metrics, evaluation
+_CODE = (
+    attention,
+    data,
+    backbone_module,
+    pipeline,
+    prompt_learner,
+    losses,
+    detector_module,
+    training,
+    metrics,
+    evaluation,
+)
 
-def _source(f): # text of a function with the values it closes over
-    values = *(c.cell_contents for c in f.__closure__ or ()), *(f.__defaults__ or ()), *(f.__kwdefaults__ or {}).values()
+
+def _source(f):  # text of a function with the values it closes over
+    values = (
+        *(c.cell_contents for c in f.__closure__ or ()),
+        *(f.__defaults__ or ()),
+        *(f.__kwdefaults__ or {}).values(),
+    )
     return '\n'.join([inspect.getsource(f), *(_value(v, f.__name__) for v in values)])
 
-def _value(v, place): # text that no other value has
-    if inspect.isfunction(v): return _source(v)
-    if inspect.ismodule(v): return v.__name__
-    if isinstance(v, torch.Tensor): v = str(v.dtype), v.tolist()
-    try: return repr(pickle.dumps(v))
-    except (pickle.PicklingError, TypeError, AttributeError): raise ConfigError(f'{place} is or holds a {type(v).__name__}, which cannot be told from another one: make it a function, a property or plain values') from None
 
-def _members(cls): # texts of what a class defines; one made in a notebook has no source of its own
+def _value(v, place):  # text that no other value has
+    if inspect.isfunction(v):
+        return _source(v)
+    if inspect.ismodule(v):
+        return v.__name__
+    if isinstance(v, torch.Tensor):
+        v = str(v.dtype), v.tolist()
+    try:
+        return repr(pickle.dumps(v))
+    except (pickle.PicklingError, TypeError, AttributeError):
+        raise ConfigError(
+            f'{place} is or holds a {type(v).__name__}, which cannot be told from another one: make it a function, a property or plain values'
+        ) from None
+
+
+def _members(cls):  # texts of what a class defines; one made in a notebook has no source of its own
     for name, v in sorted(vars(cls).items()):
-        parts = (v.fget, v.fset) if isinstance(v, property) else (v.func,) if isinstance(v, cached_property) else (getattr(v, '__func__', v),)
-        if own := [p for p in parts if inspect.isfunction(p)]: yield from map(_source, own)
-        elif name.startswith(('__', '_abc_')): continue
-        else: yield f"{name} = {_value(v, f'{cls.__name__}.{name}')}"
+        parts = (
+            (v.fget, v.fset)
+            if isinstance(v, property)
+            else (v.func,)
+            if isinstance(v, cached_property)
+            else (getattr(v, '__func__', v),)
+        )
+        if own := [p for p in parts if inspect.isfunction(p)]:
+            yield from map(_source, own)
+        elif name.startswith(('__', '_abc_')):
+            continue
+        else:
+            yield f'{name} = {_value(v, f"{cls.__name__}.{name}")}'
 
-def _key(variant, config, bench): # 16 hex digits
+
+def _key(variant, config, bench):  # 16 hex digits
     "A hash of settings, data, backbone and code, that of your own loss and detector included; what these call elsewhere in a notebook is not."
-    if variant.loss and not inspect.isfunction(variant.loss): raise ConfigError(f'the loss of variant {variant.name!r} is no function, and its code cannot be told from that of another: wrap it in one')
-    own = [*([_source(variant.loss)] if variant.loss else []), *(text for c in variant.detector.__mro__ if c not in (nn.Module, object) for text in _members(c))]
+    if variant.loss and not inspect.isfunction(variant.loss):
+        raise ConfigError(
+            f'the loss of variant {variant.name!r} is no function, and its code cannot be told from that of another: wrap it in one'
+        )
+    own = [
+        *([_source(variant.loss)] if variant.loss else []),
+        *(
+            text
+            for c in variant.detector.__mro__
+            if c not in (nn.Module, object)
+            for text in _members(c)
+        ),
+    ]
     code = [inspect.getsource(m) for m in _CODE] + own
-    text = json.dumps([config.to_dict(), bench.data, bench.backbone.hash, bench.backbone.settings, code], sort_keys=True)
+    text = json.dumps(
+        [config.to_dict(), bench.data, bench.backbone.hash, bench.backbone.settings, code],
+        sort_keys=True,
+    )
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
 
 def run_variant(
     variant: Variant,
     bench: Bench,
     seed: int,
-    out, # folder of the ablation
-): # dict of figures
+    out,  # folder of the ablation
+):  # dict of figures
     "One run: learn, test, keep the result."
     config, out = bench.configured(variant, seed), Path(out)
-    kept = out/'cache'/f'{_key(variant, config, bench)}.json'
-    if kept.exists(): return read_json(kept) | dict(name=variant.name, group=variant.group)
+    kept = out / 'cache' / f'{_key(variant, config, bench)}.json'
+    if kept.exists():
+        return read_json(kept) | dict(name=variant.name, group=variant.group)
     begun, detector = time.perf_counter(), variant.detector(config, bench.backbone)
     learn, valid, test = bench.inputs(detector)
-    folder = out/'runs'/kept.stem; earlier = sum(r['seconds'] for r in training.read_log(folder/'log.jsonl')[-1:]) # of a run that was stopped
-    if config.training.epochs: detector = fit(config, (learn, valid), folder, detector, resume=(folder/'config.json').exists(), progress=False, loss_fn=variant.loss)
+    folder = out / 'runs' / kept.stem
+    earlier = sum(
+        r['seconds'] for r in training.read_log(folder / 'log.jsonl')[-1:]
+    )  # of a run that was stopped
+    if config.training.epochs:
+        detector = fit(
+            config,
+            (learn, valid),
+            folder,
+            detector,
+            resume=(folder / 'config.json').exists(),
+            progress=False,
+            loss_fn=variant.loss,
+        )
     results, *_ = evaluate(detector, bench.test, bench.truth, test, progress=False)
-    row = dict(name=variant.name, group=variant.group, seed=seed, seconds=round(earlier + time.perf_counter() - begun, 2), **{k: results['mean'].get(k) for k in HEADLINE})
+    row = dict(
+        name=variant.name,
+        group=variant.group,
+        seed=seed,
+        seconds=round(earlier + time.perf_counter() - begun, 2),
+        **{k: results['mean'].get(k) for k in HEADLINE},
+    )
     write_json(kept, row)
     return row
 
+
 def ablate(
-    variants: list, # of Variant; the first is what the others are compared with
+    variants: list,  # of Variant; the first is what the others are compared with
     bench: Bench,
-    out, # folder for cache, table and figure
-    seeds: int=3,
-    progress: bool=True,
-): # DataFrame: a row per variant, mean and half-width of each figure, difference to the first
+    out,  # folder for cache, table and figure
+    seeds: int = 3,
+    progress: bool = True,
+):  # DataFrame: a row per variant, mean and half-width of each figure, difference to the first
     "Run every variant with every seed; what was run before is read from the cache."
-    if not variants or seeds < 1: raise ConfigError('there is nothing to run: pass at least one variant and one seed')
+    if not variants or seeds < 1:
+        raise ConfigError('there is nothing to run: pass at least one variant and one seed')
     twice = {v.name for v in variants if [w.name for w in variants].count(v.name) > 1}
-    if twice: raise ConfigError(f'two variants are called {sorted(twice)[0]!r}: give each its own name')
+    if twice:
+        raise ConfigError(f'two variants are called {sorted(twice)[0]!r}: give each its own name')
     asks = 'views', 'scales', 'image_size', 'readout', 'timestep', 'draws', 'noise', 'layers'
-    order, found = sorted(variants, key=lambda v: str([v.settings.get(k) for k in asks])), {}  # those that ask the UNet the same stand together
-    with tqdm(total=len(variants)*seeds, desc='ablation', disable=not progress) as bar:
+    order, found = (
+        sorted(variants, key=lambda v: str([v.settings.get(k) for k in asks])),
+        {},
+    )  # those that ask the UNet the same stand together
+    with tqdm(total=len(variants) * seeds, desc='ablation', disable=not progress) as bar:
         for seed in range(seeds):
             for v in order:
                 bar.set_postfix_str(f'{v.name}, seed {seed}')
-                found[v.name, seed] = run_variant(v, bench, seed, out); bar.update()
+                found[v.name, seed] = run_variant(v, bench, seed, out)
+                bar.update()
     return summary([found[v.name, s] for v in variants for s in range(seeds)])
 
-def summary(rows: list): # DataFrame
+
+def summary(rows: list):  # DataFrame
     "Mean and half-width over seeds; `gain` is the difference to the first variant in pixel AUROC, seed by seed."
     rows = [{k: math.nan if v is None else v for k, v in r.items()} for r in rows]
     names, table = list(dict.fromkeys(r['name'] for r in rows)), []
     first = {r['seed']: r for r in rows if r['name'] == names[0]}
     for name in names:
-        mine = [r for r in rows if r['name'] == name]; row = dict(group=mine[0]['group'], variant=name, seeds=len(mine))
-        for k in HEADLINE: row[k], row[f'{k}_95'] = interval([r[k] for r in mine])
-        row['gain'], row['gain_95'] = interval([r['pixel_auroc'] - first[r['seed']]['pixel_auroc'] for r in mine])
+        mine = [r for r in rows if r['name'] == name]
+        row = dict(group=mine[0]['group'], variant=name, seeds=len(mine))
+        for k in HEADLINE:
+            row[k], row[f'{k}_95'] = interval([r[k] for r in mine])
+        row['gain'], row['gain_95'] = interval(
+            [r['pixel_auroc'] - first[r['seed']]['pixel_auroc'] for r in mine]
+        )
         table.append(row | dict(seconds=float(np.mean([r['seconds'] for r in mine]))))
     return pd.DataFrame(table)

@@ -18,289 +18,457 @@ from .errors import BackboneError, ConfigError
 # %% ../nbs/10_attention.ipynb #1e67c603
 SUPPORTED = 'supported are UNets of the Stable Diffusion family: 1.x, 2.x, BK-SDM, SDXL'
 
+
 def cross_attention(
-    unet, # any module that holds attention layers called attn2
-    kind: str='attn2', # 'attn2': pixels look at words, 'attn1': pixels look at pixels
-): # {name: layer} in the order of execution
+    unet,  # any module that holds attention layers called attn2
+    kind: str = 'attn2',  # 'attn2': pixels look at words, 'attn1': pixels look at pixels
+):  # {name: layer} in the order of execution
     "Find the cross-attention layers of a UNet."
-    stage = lambda name: next((i for i, s in enumerate(('down_blocks.', 'mid_block.', 'up_blocks.')) if s in name), 3)
-    found = [(n, m) for n, m in unet.named_modules() if n.endswith(f'.{kind}') and '.transformer_blocks.' in n and getattr(m, 'is_cross_attention', None) == (kind == 'attn2')]
-    if not found: raise BackboneError(f"{type(unet).__name__} has no {dict(attn2='cross', attn1='self').get(kind)}-attention layer ({kind}): {SUPPORTED}")
+    stage = lambda name: next(
+        (i for i, s in enumerate(('down_blocks.', 'mid_block.', 'up_blocks.')) if s in name), 3
+    )
+    found = [
+        (n, m)
+        for n, m in unet.named_modules()
+        if n.endswith(f'.{kind}')
+        and '.transformer_blocks.' in n
+        and getattr(m, 'is_cross_attention', None) == (kind == 'attn2')
+    ]
+    if not found:
+        raise BackboneError(
+            f'{type(unet).__name__} has no {dict(attn2="cross", attn1="self").get(kind)}-attention layer ({kind}): {SUPPORTED}'
+        )
     return dict(sorted(found, key=lambda f: stage(f[0])))
+
 
 def select_layers(
     unet,
-    layers=None, # names or beginnings of names, as 'up' or 'up_blocks.1'; None: all
-    kind: str='attn2', # as in cross_attention
-): # {name: layer} in the order of execution
+    layers=None,  # names or beginnings of names, as 'up' or 'up_blocks.1'; None: all
+    kind: str = 'attn2',  # as in cross_attention
+):  # {name: layer} in the order of execution
     "Choose cross-attention layers by name."
     every = cross_attention(unet, kind)
-    unknown = [] if layers is None else [p for p in layers if not any(n.startswith(p) for n in every)]
-    if unknown or layers is not None and not layers: raise ConfigError(f"layers {list(layers)} match no layer ({kind}): choose among {', '.join(every)}")
+    unknown = (
+        [] if layers is None else [p for p in layers if not any(n.startswith(p) for n in every)]
+    )
+    if unknown or layers is not None and not layers:
+        raise ConfigError(
+            f'layers {list(layers)} match no layer ({kind}): choose among {", ".join(every)}'
+        )
     chosen = {n: m for n, m in every.items() if layers is None or n.startswith(tuple(layers))}
     for n, m in chosen.items():
-        if m.fused_projections: raise BackboneError(f'layer {n} has fused projections, but reading needs to_q and to_k apart: call unet.unfuse_qkv_projections() first')
-        if m.norm_q is not None or m.norm_k is not None: raise BackboneError(f'layer {n} normalises its queries or keys, which changes what they mean: {SUPPORTED}')
+        if m.fused_projections:
+            raise BackboneError(
+                f'layer {n} has fused projections, but reading needs to_q and to_k apart: call unet.unfuse_qkv_projections() first'
+            )
+        if m.norm_q is not None or m.norm_k is not None:
+            raise BackboneError(
+                f'layer {n} normalises its queries or keys, which changes what they mean: {SUPPORTED}'
+            )
     return chosen
 
 # %% ../nbs/10_attention.ipynb #3aff63ee
 def check_input(
     unet,
-    latents, # what should be (B, C, h, w)
-    context, # what should be (B, L, D)
+    latents,  # what should be (B, C, h, w)
+    context,  # what should be (B, L, D)
 ):
     "Refuse what this UNet cannot take, in one sentence."
-    channels, least, width = unet.config.in_channels, 2**(len(unet.config.block_out_channels) - 1), unet.config.cross_attention_dim
+    channels, least, width = (
+        unet.config.in_channels,
+        2 ** (len(unet.config.block_out_channels) - 1),
+        unet.config.cross_attention_dim,
+    )
     if latents.ndim != 4 or latents.shape[1] != channels or min(latents.shape[2:]) < least:
-        raise ConfigError(f'latents have shape {tuple(latents.shape)}: this UNet takes (B, {channels}, h, w) with h and w of at least {least}')
+        raise ConfigError(
+            f'latents have shape {tuple(latents.shape)}: this UNet takes (B, {channels}, h, w) with h and w of at least {least}'
+        )
     if isinstance(width, int) and context.shape[-1] != width:
-        raise ConfigError(f'text features are {context.shape[-1]} wide, this UNet takes {width}: encode the prompts with its own text encoder')
+        raise ConfigError(
+            f'text features are {context.shape[-1]} wide, this UNet takes {width}: encode the prompts with its own text encoder'
+        )
+
 
 class _Enough(Exception):
     "Raised inside the UNet once the last wanted layer has been seen."
 
+
 class QueryRecorder:
     "Context manager: while it is open, each forward pass leaves its queries in `queries`."
-    def __init__(self,
+
+    def __init__(
+        self,
         unet,
-        layers=None, # as in select_layers
-        stop: bool=False, # leave the forward pass after the last wanted layer (call the UNet through `run`)
-        kind: str='attn2', # as in cross_attention
+        layers=None,  # as in select_layers
+        stop: bool = False,  # leave the forward pass after the last wanted layer (call the UNet through `run`)
+        kind: str = 'attn2',  # as in cross_attention
     ):
         self.unet, self.layers, self.stop = unet, select_layers(unet, layers, kind), stop
         self.found, self._sizes, self._handles, self._running = {}, {}, [], False
 
     @property
-    def queries(self): return self.found # {name: (B, h, w, C)}
+    def queries(self):
+        return self.found  # {name: (B, h, w, C)}
 
     def __enter__(self):
         modules = dict(self.unet.named_modules())
         for name, layer in self.layers.items():
             block = modules[name.rsplit('.transformer_blocks', 1)[0]]
-            self._handles += [block.register_forward_pre_hook(self._note_size(name)), *self._watch(name, layer)]
+            self._handles += [
+                block.register_forward_pre_hook(self._note_size(name)),
+                *self._watch(name, layer),
+            ]
         return self
 
     def __exit__(self, *error):
-        for handle in self._handles: handle.remove()
+        for handle in self._handles:
+            handle.remove()
         self._handles = []
 
     def _note_size(self, name):
-        def hook(module, inputs): self._sizes[name] = inputs[0].shape[-2:]
+        def hook(module, inputs):
+            self._sizes[name] = inputs[0].shape[-2:]
+
         return hook
 
     def _watch(self, name, layer):
         "The hooks on one layer."
-        return [layer.to_q.register_forward_hook(lambda module, inputs, output: self._keep(name, output.unflatten(1, self._sizes[name])))]
+        return [
+            layer.to_q.register_forward_hook(
+                lambda module, inputs, output: self._keep(
+                    name, output.unflatten(1, self._sizes[name])
+                )
+            )
+        ]
 
     def _keep(self, name, value):
         self.found[name] = value
-        if self.stop and self._running and name == list(self.layers)[-1]: raise _Enough
+        if self.stop and self._running and name == list(self.layers)[-1]:
+            raise _Enough
 
-    def run(self,
-        latents, # (B, C, h, w)
+    def run(
+        self,
+        latents,  # (B, C, h, w)
         timestep,
-        context, # (B, L, D) text features
-        **conditions, # what else the UNet wants, as added_cond_kwargs of SDXL
-    ): # {name: (B, h, w, C)}
+        context,  # (B, L, D) text features
+        **conditions,  # what else the UNet wants, as added_cond_kwargs of SDXL
+    ):  # {name: (B, h, w, C)}
         "One forward pass; returns what it left."
         check_input(self.unet, latents, context)
         self.found, self._running = {}, True
-        try: self.unet(latents, timestep, context, **conditions)
-        except _Enough: pass
-        finally: self._running = False
+        try:
+            self.unet(latents, timestep, context, **conditions)
+        except _Enough:
+            pass
+        finally:
+            self._running = False
         if missed := [n for n in self.layers if n not in self.found]:
-            raise BackboneError(f'layer {missed[0]} ran without its to_q, so there is nothing to read: its processor {type(self.layers[missed[0]].processor).__name__} is not supported')
+            raise BackboneError(
+                f'layer {missed[0]} ran without its to_q, so there is nothing to read: its processor {type(self.layers[missed[0]].processor).__name__} is not supported'
+            )
         return self.found
 
 # %% ../nbs/10_attention.ipynb #c452f253
-def _heads(x, heads): return x.unflatten(-1, (heads, -1)).movedim(-2, -3)  # ... L (h d) -> ... h L d
-def _wide(x): return x if x.dtype == torch.float64 else x.float()
-def _products(q, k, layer): return q.to(_wide(k).dtype) @ (_wide(k) * layer.scale).mT  # ... h N d, ... h L d -> ... h N L
+def _heads(x, heads):
+    return x.unflatten(-1, (heads, -1)).movedim(-2, -3)  # ... L (h d) -> ... h L d
+
+
+def _wide(x):
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def _products(q, k, layer):
+    return q.to(_wide(k).dtype) @ (_wide(k) * layer.scale).mT  # ... h N d, ... h L d -> ... h N L
+
 
 class _ForEach(torch.autograd.Function):
     "Keys for each image of a batch. Gradients of the images are added up as precisely as the keys are held: in float64 the sum is the same for a batch and for its parts."
+
     @staticmethod
-    def forward(ctx, keys, count, dtype): ctx.dtype = keys.dtype; return keys.to(dtype).expand(count, *keys.shape)
+    def forward(ctx, keys, count, dtype):
+        ctx.dtype = keys.dtype
+        return keys.to(dtype).expand(count, *keys.shape)
+
     @staticmethod
-    def backward(ctx, grad): return grad.sum(0, dtype=torch.promote_types(ctx.dtype, grad.dtype)).to(ctx.dtype), None, None
+    def backward(ctx, grad):
+        return (
+            grad.sum(0, dtype=torch.promote_types(ctx.dtype, grad.dtype)).to(ctx.dtype),
+            None,
+            None,
+        )
+
 
 def prompt_keys(
-    layers: dict, # {name: layer}, from select_layers
-    context, # (P, L, D) text features, or (B, P, L, D) other ones for each image
-): # {name: (P, heads, L, d)}, or with B in front
+    layers: dict,  # {name: layer}, from select_layers
+    context,  # (P, L, D) text features, or (B, P, L, D) other ones for each image
+):  # {name: (P, heads, L, d)}, or with B in front
     "What the prompts are to each layer; `read_maps` takes it in place of the features."
     return {n: _heads(m.to_k(context.to(m.to_k.weight.dtype)), m.heads) for n, m in layers.items()}
 
+
 def token_scores(
-    layer, # the cross-attention layer that the queries came from
-    queries, # (B, h, w, C) shared by all prompts, or (B, P, h, w, C) one per prompt
-    context=None, # (P, L, D) text features, or (B, P, L, D) other ones for each image
-    keys=None, # of the layer, from prompt_keys, in place of the context
-): # (B, P, heads, h, w, L) float32: q . k / sqrt(d)
+    layer,  # the cross-attention layer that the queries came from
+    queries,  # (B, h, w, C) shared by all prompts, or (B, P, h, w, C) one per prompt
+    context=None,  # (P, L, D) text features, or (B, P, L, D) other ones for each image
+    keys=None,  # of the layer, from prompt_keys, in place of the context
+):  # (B, P, heads, h, w, L) float32: q . k / sqrt(d)
     "Scaled dot products of every pixel with every token."
     size, q = queries.shape[-3:-1], queries.flatten(-3, -2)
     q = _heads(q if queries.ndim == 5 else q[:, None], layer.heads)
     k = prompt_keys({0: layer}, context)[0] if keys is None else keys
-    if k.requires_grad and k.ndim == 4: k = _ForEach.apply(k, len(q), _wide(q).dtype)
+    if k.requires_grad and k.ndim == 4:
+        k = _ForEach.apply(k, len(q), _wide(q).dtype)
     return _products(q, k, layer).unflatten(-2, size)
 
 # %% ../nbs/10_attention.ipynb #e9b4ef13
 def log_masses(
-    scores, # (B, P, heads, h, w, L) from token_scores
-    mass: str='competing', # 'competing' or 'own'
-    content=None, # (P, L) bool, for 'own': which tokens count (contexts and words, not SOS, EOS or pads)
-): # (B, P, heads, h, w) log of the attention mass of each prompt
+    scores,  # (B, P, heads, h, w, L) from token_scores
+    mass: str = 'competing',  # 'competing' or 'own'
+    content=None,  # (P, L) bool, for 'own': which tokens count (contexts and words, not SOS, EOS or pads)
+):  # (B, P, heads, h, w) log of the attention mass of each prompt
     "Attention mass of whole prompts, in log space."
     if mass == 'competing':
         total = scores.logsumexp(-1)
         return total - total.logsumexp(1, keepdim=True)
-    if mass != 'own': raise ConfigError(f"mass '{mass}' does not exist: choose 'competing' or 'own'")
+    if mass != 'own':
+        raise ConfigError(f"mass '{mass}' does not exist: choose 'competing' or 'own'")
     if content is None or content.all(-1).any():
-        raise ConfigError("mass 'own' needs content tokens that are a part of each prompt: a whole prompt has mass one everywhere and says nothing")
-    if not content.any(-1).all(): raise ConfigError("mass 'own' needs at least one content token in each prompt")
+        raise ConfigError(
+            "mass 'own' needs content tokens that are a part of each prompt: a whole prompt has mass one everywhere and says nothing"
+        )
+    if not content.any(-1).all():
+        raise ConfigError("mass 'own' needs at least one content token in each prompt")
     inside = scores.masked_fill(~content[:, None, None, None], -torch.inf).logsumexp(-1)
     return inside - scores.logsumexp(-1)
 
 # %% ../nbs/10_attention.ipynb #7eb6d156
 def blend(
-    maps, # one (B, P, h, w) for each layer
-    weights=None, # (number of layers,) weights that sum to one; None: equal
-    size=None, # (H, W) of the result; None: that of the finest layer
-): # (B, P, H, W)
+    maps,  # one (B, P, h, w) for each layer
+    weights=None,  # (number of layers,) weights that sum to one; None: equal
+    size=None,  # (H, W) of the result; None: that of the finest layer
+):  # (B, P, H, W)
     "Weighted mean over layers of different resolution."
     maps = list(maps)
-    size = size or max((m.shape[-2:] for m in maps), key=lambda s: s[0]*s[1])
-    weights = [1/len(maps)]*len(maps) if weights is None else weights
-    return sum(w * F.interpolate(m, size=tuple(size), mode='bilinear', align_corners=False) for m, w in zip(maps, weights, strict=True))
+    size = size or max((m.shape[-2:] for m in maps), key=lambda s: s[0] * s[1])
+    weights = [1 / len(maps)] * len(maps) if weights is None else weights
+    return sum(
+        w * F.interpolate(m, size=tuple(size), mode='bilinear', align_corners=False)
+        for m, w in zip(maps, weights, strict=True)
+    )
+
 
 def read_maps(
-    layers: dict, # {name: layer}, from select_layers
-    queries: dict, # {name: (B, h, w, C) or (B, P, h, w, C)}
-    context, # (P, L, D) or (B, P, L, D) text features of the prompts, or their keys from prompt_keys
-    weights=None, # as in blend
-    mass: str='competing', # as in log_masses
-    content=None, # as in log_masses
-    size=None, # as in blend
-): # (B, P, H, W) log masses, float32
+    layers: dict,  # {name: layer}, from select_layers
+    queries: dict,  # {name: (B, h, w, C) or (B, P, h, w, C)}
+    context,  # (P, L, D) or (B, P, L, D) text features of the prompts, or their keys from prompt_keys
+    weights=None,  # as in blend
+    mass: str = 'competing',  # as in log_masses
+    content=None,  # as in log_masses
+    size=None,  # as in blend
+):  # (B, P, H, W) log masses, float32
     "Weighted mean over layers and heads of the prompts' log masses."
     keys = context if isinstance(context, dict) else prompt_keys(layers, context)
-    return blend((log_masses(token_scores(m, queries[n], keys=keys[n]), mass, content).mean(2) for n, m in layers.items()), weights, size)
+    return blend(
+        (
+            log_masses(token_scores(m, queries[n], keys=keys[n]), mass, content).mean(2)
+            for n, m in layers.items()
+        ),
+        weights,
+        size,
+    )
+
 
 def log_ratio(
-    masses, # (B, 2, H, W): normal, abnormal
-): # (B, H, W): log m_abnormal - log m_normal
+    masses,  # (B, 2, H, W): normal, abnormal
+):  # (B, H, W): log m_abnormal - log m_normal
     "How much more a pixel attends to the second prompt than to the first."
     return masses[:, 1] - masses[:, 0]
 
 # %% ../nbs/10_attention.ipynb #0d22fcac
 def group_masses(
-    scores, # (B, heads, N, L) float32 scaled dot products
-    groups, # (G, L) or (B, G, L) weights of the tokens in each group
-): # (B, G, N), mean over heads
+    scores,  # (B, heads, N, L) float32 scaled dot products
+    groups,  # (G, L) or (B, G, L) weights of the tokens in each group
+):  # (B, G, N), mean over heads
     "Attention mass of token groups: one softmax over all tokens, then a sum in each group."
     return groups.to(scores) @ scores.softmax(-1).mean(1).mT
 
+
 class AttentionReader(QueryRecorder):
     "Context manager: each forward pass leaves the attention mass of token groups in `maps`, and no query outlives its layer."
-    def __init__(self,
+
+    def __init__(
+        self,
         unet,
-        groups, # as in group_masses
-        layers=None, # as in select_layers
-        stop: bool=False, # as in QueryRecorder
+        groups,  # as in group_masses
+        layers=None,  # as in select_layers
+        stop: bool = False,  # as in QueryRecorder
     ):
         super().__init__(unet, layers, stop)
         self.groups = groups
 
     @property
-    def maps(self): return self.found # {name: (B, G, h, w)}
+    def maps(self):
+        return self.found  # {name: (B, G, h, w)}
 
-    def _reduce(self, layer, q, k): # (B, N, C), (B, L, C) -> (B, G, N)
-        return group_masses(_products(_heads(q, layer.heads), _heads(k, layer.heads), layer), self.groups)
+    def _reduce(self, layer, q, k):  # (B, N, C), (B, L, C) -> (B, G, N)
+        return group_masses(
+            _products(_heads(q, layer.heads), _heads(k, layer.heads), layer), self.groups
+        )
 
     def _watch(self, name, layer):
         held = []
-        reduce = lambda module, inputs, k: self._keep(name, self._reduce(layer, held.pop(), k).unflatten(-1, self._sizes[name]))
-        return [layer.to_q.register_forward_hook(lambda module, inputs, output: held.append(output)), layer.to_k.register_forward_hook(reduce)]
+        reduce = lambda module, inputs, k: self._keep(
+            name, self._reduce(layer, held.pop(), k).unflatten(-1, self._sizes[name])
+        )
+        return [
+            layer.to_q.register_forward_hook(lambda module, inputs, output: held.append(output)),
+            layer.to_k.register_forward_hook(reduce),
+        ]
 
 # %% ../nbs/10_attention.ipynb #f10038e7
 class GroupProbe:
     "An attention processor that also leaves the mass of token groups in `mass`; it compiles together with the UNet."
-    def __init__(self,
-        groups, # as in group_masses, on the UNet's device
-    ): self.groups, self.mass = groups, None
 
-    def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, temb=None, *args, **kwargs):
-        if attention_mask is not None: raise BackboneError('a mask over text tokens cannot be read: leave encoder_attention_mask out')
-        q, k, v = (_heads(t, attn.heads) for t in (attn.to_q(hidden_states), attn.to_k(encoder_hidden_states), attn.to_v(encoder_hidden_states)))
-        self.mass = group_masses(_products(q, k, attn), self.groups) # (B, G, N)
-        return attn.to_out[1](attn.to_out[0](F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)))
+    def __init__(
+        self,
+        groups,  # as in group_masses, on the UNet's device
+    ):
+        self.groups, self.mass = groups, None
+
+    def __call__(
+        self,
+        attn,
+        hidden_states,
+        encoder_hidden_states=None,
+        attention_mask=None,
+        temb=None,
+        *args,
+        **kwargs,
+    ):
+        if attention_mask is not None:
+            raise BackboneError(
+                'a mask over text tokens cannot be read: leave encoder_attention_mask out'
+            )
+        q, k, v = (
+            _heads(t, attn.heads)
+            for t in (
+                attn.to_q(hidden_states),
+                attn.to_k(encoder_hidden_states),
+                attn.to_v(encoder_hidden_states),
+            )
+        )
+        self.mass = group_masses(_products(q, k, attn), self.groups)  # (B, G, N)
+        return attn.to_out[1](
+            attn.to_out[0](F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        )
+
 
 @contextmanager
 def probing(
     unet,
-    groups, # as in group_masses
-    layers=None, # as in select_layers
-): # yields {name: GroupProbe}
+    groups,  # as in group_masses
+    layers=None,  # as in select_layers
+):  # yields {name: GroupProbe}
     "Put probes into cross-attention layers, and the old processors back afterwards."
     chosen = select_layers(unet, layers)
-    kept, probes = {n: m.processor for n, m in chosen.items()}, {n: GroupProbe(groups) for n in chosen}
+    kept, probes = (
+        {n: m.processor for n, m in chosen.items()},
+        {n: GroupProbe(groups) for n in chosen},
+    )
     try:
-        for n, m in chosen.items(): m.set_processor(probes[n])
+        for n, m in chosen.items():
+            m.set_processor(probes[n])
         yield probes
     finally:
-        for n, m in chosen.items(): m.set_processor(kept[n])
+        for n, m in chosen.items():
+            m.set_processor(kept[n])
 
 # %% ../nbs/10_attention.ipynb #cc8fc970
 class TokenMaps:
     "Attention of each pixel to each token, by layer and head, computed when asked for."
-    def __init__(self,
-        layers: dict, # {name: layer}, from select_layers
-        queries: dict, # {name: (B, h, w, C)}
-        context, # (L, D) one prompt, or (B, L, D) one for each image
+
+    def __init__(
+        self,
+        layers: dict,  # {name: layer}, from select_layers
+        queries: dict,  # {name: (B, h, w, C)}
+        context,  # (L, D) one prompt, or (B, L, D) one for each image
     ):
         self.layers, self.queries, self.context = layers, queries, context
 
-    def __len__(self): return len(self.layers)
-    def __iter__(self): return (self[n] for n in self.layers)
+    def __len__(self):
+        return len(self.layers)
 
-    def __getitem__(self, layer): # number or name -> (B, heads, L, h, w)
+    def __iter__(self):
+        return (self[n] for n in self.layers)
+
+    def __getitem__(self, layer):  # number or name -> (B, heads, L, h, w)
         name = list(self.layers)[layer] if isinstance(layer, int) else layer
-        if name not in self.layers: raise ConfigError(f"layer '{name}' was not read: choose among {', '.join(self.layers)}")
+        if name not in self.layers:
+            raise ConfigError(f"layer '{name}' was not read: choose among {', '.join(self.layers)}")
         context = self.context[None] if self.context.ndim == 2 else self.context[:, None]
-        return token_scores(self.layers[name], self.queries[name], context)[:, 0].softmax(-1).movedim(-1, 2)
+        return (
+            token_scores(self.layers[name], self.queries[name], context)[:, 0]
+            .softmax(-1)
+            .movedim(-1, 2)
+        )
 
-    def stack(self,
-        token: int, # position in the prompt
-        size=None, # (H, W); None: that of the finest layer
-    ): # (B, layers, H, W), mean over heads
+    def stack(
+        self,
+        token: int,  # position in the prompt
+        size=None,  # (H, W); None: that of the finest layer
+    ):  # (B, layers, H, W), mean over heads
         "One token's map in every layer, at one resolution."
         maps = [m[:, :, token].mean(1)[:, None] for m in self]
-        size = size or max((m.shape[-2:] for m in maps), key=lambda s: s[0]*s[1])
-        return torch.cat([F.interpolate(m, size=tuple(size), mode='bilinear', align_corners=False) for m in maps], 1)
-
+        size = size or max((m.shape[-2:] for m in maps), key=lambda s: s[0] * s[1])
+        return torch.cat(
+            [
+                F.interpolate(m, size=tuple(size), mode='bilinear', align_corners=False)
+                for m in maps
+            ],
+            1,
+        )
 
 # %% ../nbs/10_attention.ipynb #3ea11fc9
 class SelfRecorder(QueryRecorder):
     "Context manager: each forward pass leaves queries and keys of self-attention layers in `pairs`."
-    def __init__(self, unet, layers=None, stop: bool=False): super().__init__(unet, layers, stop, 'attn1')
+
+    def __init__(self, unet, layers=None, stop: bool = False):
+        super().__init__(unet, layers, stop, 'attn1')
 
     @property
-    def pairs(self): return self.found # {name: (queries, keys)}, each (B, h, w, C)
+    def pairs(self):
+        return self.found  # {name: (queries, keys)}, each (B, h, w, C)
 
     def _watch(self, name, layer):
         held, picture = [], lambda x: x.unflatten(1, self._sizes[name])
-        return [layer.to_q.register_forward_hook(lambda module, inputs, output: held.append(picture(output))),
-                layer.to_k.register_forward_hook(lambda module, inputs, output: self._keep(name, (held.pop(), picture(output))))]
+        return [
+            layer.to_q.register_forward_hook(
+                lambda module, inputs, output: held.append(picture(output))
+            ),
+            layer.to_k.register_forward_hook(
+                lambda module, inputs, output: self._keep(name, (held.pop(), picture(output)))
+            ),
+        ]
+
 
 def sharpen(
-    maps, # (B, P, H, W)
-    layer, # the self-attention layer that the pair came from
-    pair, # (queries, keys), each (B, h, w, C)
-    steps: int=1, # how often
-    chunk: int=256, # rows of the attention matrix at a time
-): # (B, P, h, w)
+    maps,  # (B, P, H, W)
+    layer,  # the self-attention layer that the pair came from
+    pair,  # (queries, keys), each (B, h, w, C)
+    steps: int = 1,  # how often
+    chunk: int = 256,  # rows of the attention matrix at a time
+):  # (B, P, h, w)
     "Maps averaged over the pixels that attend to each other."
     q, k = (_heads(x.flatten(1, 2), layer.heads) for x in pair)
-    flat = F.interpolate(_wide(maps), size=tuple(pair[0].shape[1:3]), mode='bilinear', align_corners=False).flatten(2).mT # (B, N, P)
-    for _ in range(steps): flat = torch.cat([_products(rows, k, layer).softmax(-1).mean(1) @ flat for rows in q.split(chunk, 2)], 1)
+    flat = (
+        F.interpolate(
+            _wide(maps), size=tuple(pair[0].shape[1:3]), mode='bilinear', align_corners=False
+        )
+        .flatten(2)
+        .mT
+    )  # (B, N, P)
+    for _ in range(steps):
+        flat = torch.cat(
+            [_products(rows, k, layer).softmax(-1).mean(1) @ flat for rows in q.split(chunk, 2)], 1
+        )
     return flat.mT.unflatten(-1, pair[0].shape[1:3])

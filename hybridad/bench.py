@@ -30,386 +30,808 @@ from .prompt_learner import MinimalPromptLearner
 
 # %% ../nbs/72_bench.ipynb #b48e6552
 def interleaved(
-    cases: dict, # {name: function}
-    rounds: int=9, # how often each is timed, after one untimed call
-    sync=lambda: None, # waits for the device, as torch.cuda.synchronize
-): # {name: [seconds, one for each round]}
+    cases: dict,  # {name: function}
+    rounds: int = 9,  # how often each is timed, after one untimed call
+    sync=lambda: None,  # waits for the device, as torch.cuda.synchronize
+):  # {name: [seconds, one for each round]}
     "Time functions in turn; the one that begins changes from round to round."
     times, names = {n: [] for n in cases}, list(cases)
-    for f in cases.values(): f()
+    for f in cases.values():
+        f()
     for r in range(rounds):
-        for n in names[r % len(names):] + names[:r % len(names)]:
-            sync(); begun = time.perf_counter(); cases[n](); sync()
+        for n in names[r % len(names) :] + names[: r % len(names)]:
+            sync()
+            begun = time.perf_counter()
+            cases[n]()
+            sync()
             times[n].append(time.perf_counter() - begun)
     return times
 
+
 def median_interval(
     values: list,
-    confidence: float=.95,
-): # (median, low, high)
+    confidence: float = 0.95,
+):  # (median, low, high)
     "Median and the order statistics that enclose it with this confidence, whatever the distribution (binomial); below six values: the range."
     v, n = sorted(values), len(values)
-    covers = [k for k in range((n + 1)//2) if 2*sum(comb(n, i) for i in range(k + 1))/2**n <= 1 - confidence]
+    covers = [
+        k
+        for k in range((n + 1) // 2)
+        if 2 * sum(comb(n, i) for i in range(k + 1)) / 2**n <= 1 - confidence
+    ]
     k = max(covers, default=0)
     return median(v), v[k], v[n - 1 - k]
 
+
 def ratio(
-    times: dict, # from interleaved
-    a: str, b: str,
-): # dict: median, low, high, rounds
+    times: dict,  # from interleaved
+    a: str,
+    b: str,
+):  # dict: median, low, high, rounds
     "How much longer a takes than b, round by round."
-    m, low, high = median_interval([x/y for x, y in zip(times[a], times[b])])
+    m, low, high = median_interval([x / y for x, y in zip(times[a], times[b])])
     return dict(median=round(m, 4), low=round(low, 4), high=round(high, 4), rounds=len(times[a]))
 
 # %% ../nbs/72_bench.ipynb #f05497cb
 class LiveBytes(TorchDispatchMode):
     "Counts the bytes of tensor storages made while it is open, those still alive (`now`) and their `peak`."
+
     def __init__(self):
         super().__init__()
         self.now, self.peak, self._known = 0, 0, set()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        given = {x.untyped_storage()._cdata for x in tree_iter((args, kwargs)) if isinstance(x, torch.Tensor)}
+        given = {
+            x.untyped_storage()._cdata
+            for x in tree_iter((args, kwargs))
+            if isinstance(x, torch.Tensor)
+        }
         out = func(*args, **(kwargs or {}))
         for x in tree_iter(out):
-            if isinstance(x, torch.Tensor) and x.untyped_storage()._cdata not in given | self._known: self._count(x.untyped_storage())
+            if (
+                isinstance(x, torch.Tensor)
+                and x.untyped_storage()._cdata not in given | self._known
+            ):
+                self._count(x.untyped_storage())
         return out
 
     def _count(self, storage):
         key, size = storage._cdata, storage.nbytes()
-        def gone(): self._known.discard(key); self.now -= size
-        self._known.add(key); weakref.finalize(storage, gone)
-        self.now += size; self.peak = max(self.peak, self.now)
+
+        def gone():
+            self._known.discard(key)
+            self.now -= size
+
+        self._known.add(key)
+        weakref.finalize(storage, gone)
+        self.now += size
+        self.peak = max(self.peak, self.now)
 
 # %% ../nbs/72_bench.ipynb #7c4fac52
 class StoreEverything:
     "An attention processor as most tools have it: eager softmax, every head and token kept."
-    def __init__(self): self.probabilities = None
 
-    def __call__(self, attn, x, encoder_hidden_states=None, attention_mask=None, temb=None, *args, **kwargs):
-        q, k, v = (attn.head_to_batch_dim(t) for t in (attn.to_q(x), attn.to_k(encoder_hidden_states), attn.to_v(encoder_hidden_states)))
+    def __init__(self):
+        self.probabilities = None
+
+    def __call__(
+        self, attn, x, encoder_hidden_states=None, attention_mask=None, temb=None, *args, **kwargs
+    ):
+        q, k, v = (
+            attn.head_to_batch_dim(t)
+            for t in (
+                attn.to_q(x),
+                attn.to_k(encoder_hidden_states),
+                attn.to_v(encoder_hidden_states),
+            )
+        )
         self.probabilities = attn.get_attention_scores(q, k)
         return attn.to_out[1](attn.to_out[0](attn.batch_to_head_dim(self.probabilities @ v)))
 
+
 @contextmanager
-def storing(unet): # yields {name: StoreEverything}
+def storing(unet):  # yields {name: StoreEverything}
     "Let every cross-attention layer store everything, and put the old processors back."
     layers = cross_attention(unet)
-    kept, stores = {n: m.processor for n, m in layers.items()}, {n: StoreEverything() for n in layers}
+    kept, stores = (
+        {n: m.processor for n, m in layers.items()},
+        {n: StoreEverything() for n in layers},
+    )
     try:
-        for n, m in layers.items(): m.set_processor(stores[n])
+        for n, m in layers.items():
+            m.set_processor(stores[n])
         yield stores
     finally:
-        for n, m in layers.items(): m.set_processor(kept[n])
+        for n, m in layers.items():
+            m.set_processor(kept[n])
+
 
 class CountedReader(AttentionReader):
     "The reader with a count of every byte that it allocates."
+
     counted = None
+
     def _reduce(self, layer, q, k):
-        with self.counted: return super()._reduce(layer, q, k)
+        with self.counted:
+            return super()._reduce(layer, q, k)
+
 
 @contextmanager
-def attention_map_diffusers(unet): # yields its capture
+def attention_map_diffusers(unet):  # yields its capture
     "The package of that name (1.0 or later) on every cross-attention layer: all heads, all tokens."
     from types import SimpleNamespace
     from attention_map_diffusers import AttentionCapture
-    with AttentionCapture(SimpleNamespace(unet=unet), relations='image->text', heads='all', mode='exact') as capture: yield capture
 
-def has_peer(): return importlib.util.find_spec('attention_map_diffusers') is not None
+    with AttentionCapture(
+        SimpleNamespace(unet=unet), relations='image->text', heads='all', mode='exact'
+    ) as capture:
+        yield capture
+
+
+def has_peer():
+    return importlib.util.find_spec('attention_map_diffusers') is not None
 
 # %% ../nbs/72_bench.ipynb #7331d5c7
-def words_of(backbone): return [backbone.settings['normal'], backbone.settings['abnormal']]
+def words_of(backbone):
+    return [backbone.settings['normal'], backbone.settings['abnormal']]
 
-def two_groups(backbone): # (2, L)
+
+def two_groups(backbone):  # (2, L)
     "Two groups of tokens of a prompt, as a reader of words would ask for."
     groups = torch.zeros(2, backbone.length, device=backbone.device)
-    groups[0, 1:backbone.length//4] = 1; groups[1, backbone.length//4:backbone.length//2] = 1
+    groups[0, 1 : backbone.length // 4] = 1
+    groups[1, backbone.length // 4 : backbone.length // 2] = 1
     return groups
+
 
 def forward_cases(
     backbone,
-    latents, # (B, C, h, w)
-): # {name: function}
+    latents,  # (B, C, h, w)
+):  # {name: function}
     "A plain forward pass, the same with the reader on or everything stored, and both prompts' maps in each read-out."
     unet, layers, groups = backbone.unet, list(backbone.layers), two_groups(backbone)
     prompts, conditions = backbone.encode_text(words_of(backbone)), backbone.conditions(latents)
     context = prompts[:1].expand(len(latents), -1, -1)
-    def plain(): return unet(latents, backbone.timestep, context, **conditions).sample
+
+    def plain():
+        return unet(latents, backbone.timestep, context, **conditions).sample
+
     def reader():
-        with AttentionReader(unet, groups, layers): return plain()
+        with AttentionReader(unet, groups, layers):
+            return plain()
+
     def store_everything():
-        with storing(unet): return plain()
+        with storing(unet):
+            return plain()
+
     def peer():
-        with attention_map_diffusers(unet): return plain()
-    def both(pipeline): return lambda: pipeline.masses(pipeline.queries(latents, prompts), prompts)
-    cases = dict(plain=plain, reader=reader, store_everything=store_everything, **{r: both(EasonADPipeline(backbone, r)) for r in READOUTS})
-    if has_peer() and not conditions: cases['attention-map-diffusers'] = peer
+        with attention_map_diffusers(unet):
+            return plain()
+
+    def both(pipeline):
+        return lambda: pipeline.masses(pipeline.queries(latents, prompts), prompts)
+
+    cases = dict(
+        plain=plain,
+        reader=reader,
+        store_everything=store_everything,
+        **{r: both(EasonADPipeline(backbone, r)) for r in READOUTS},
+    )
+    if has_peer() and not conditions:
+        cases['attention-map-diffusers'] = peer
     return {n: torch.no_grad()(f) for n, f in cases.items()}
+
 
 def step_cases(
     backbone,
-    latents, # (B, C, h, w)
-    whole: bool, # with the text encoder and all learned tokens; False: the step ends at text features
-): # {name: function}
+    latents,  # (B, C, h, w)
+    whole: bool,  # with the text encoder and all learned tokens; False: the step ends at text features
+):  # {name: function}
     "One training step of the prompts, exact and from kept queries."
-    learner, fixed = MinimalPromptLearner(backbone), backbone.encode_text(words_of(backbone)).float()
+    learner, fixed = (
+        MinimalPromptLearner(backbone),
+        backbone.encode_text(words_of(backbone)).float(),
+    )
     exact, replay = EasonADPipeline(backbone, 'exact'), EasonADPipeline(backbone)
-    with torch.no_grad(): kept = {n: q.half() for n, q in replay.queries(latents).items()}
+    with torch.no_grad():
+        kept = {n: q.half() for n, q in replay.queries(latents).items()}
+
     def step(pipeline, queries):
-        prompts = backbone.encode_embeddings(*learner()) if whole else fixed.clone().requires_grad_()
+        prompts = (
+            backbone.encode_embeddings(*learner()) if whole else fixed.clone().requires_grad_()
+        )
         found = queries or pipeline.queries(latents, prompts.to(latents.dtype))
         log_ratio(pipeline.masses(found, prompts)).square().mean().backward()
+
     return dict(exact=lambda: step(exact, None), replay=lambda: step(replay, kept))
 
 # %% ../nbs/72_bench.ipynb #6cf07f22
 def reader_bytes(
     backbone,
-    latents, # (B, C, h, w)
-): # dict of MB (1e6 bytes): reader peak and what it keeps, what peers keep
+    latents,  # (B, C, h, w)
+):  # dict of MB (1e6 bytes): reader peak and what it keeps, what peers keep
     "What reading allocates beyond the plain pass, and what storing everything leaves behind."
     cases = forward_cases(backbone, latents)
-    plain, reader = cases['plain'], CountedReader(backbone.unet, two_groups(backbone), list(backbone.layers))
+    plain, reader = (
+        cases['plain'],
+        CountedReader(backbone.unet, two_groups(backbone), list(backbone.layers)),
+    )
     reader.counted = LiveBytes()
-    def mb(tensors): return sum(t.numel()*t.element_size() for t in tensors)/1e6
+
+    def mb(tensors):
+        return sum(t.numel() * t.element_size() for t in tensors) / 1e6
+
     with torch.no_grad():
-        with reader: plain()
-        with storing(backbone.unet) as stores: plain()
-        found = dict(reader_extra_mb=reader.counted.peak/1e6, reader_keeps_mb=mb(reader.maps.values()), store_everything_keeps_mb=mb(s.probabilities for s in stores.values()))
+        with reader:
+            plain()
+        with storing(backbone.unet) as stores:
+            plain()
+        found = dict(
+            reader_extra_mb=reader.counted.peak / 1e6,
+            reader_keeps_mb=mb(reader.maps.values()),
+            store_everything_keeps_mb=mb(s.probabilities for s in stores.values()),
+        )
         if 'attention-map-diffusers' in cases:
-            with attention_map_diffusers(backbone.unet) as capture: plain(); found['attention-map-diffusers_keeps_mb'] = mb(r.data for r in capture.records)
+            with attention_map_diffusers(backbone.unet) as capture:
+                plain()
+                found['attention-map-diffusers_keeps_mb'] = mb(r.data for r in capture.records)
     return found
+
 
 def peer_difference(
     backbone,
-    latents, # (B, C, h, w)
-): # float
+    latents,  # (B, C, h, w)
+):  # float
     "Largest difference between the reader's maps of single tokens and those of `attention-map-diffusers`, over all cross-attention layers."
     plain, names = forward_cases(backbone, latents)['plain'], list(cross_attention(backbone.unet))
     with torch.no_grad():
-        with AttentionReader(backbone.unet, torch.eye(backbone.length, device=latents.device), names) as reader: plain()
-        with attention_map_diffusers(backbone.unet) as capture: plain(); theirs = {r.layer_id.removeprefix('unet.'): r.data.mean(1) for r in capture.records}
-    return max((reader.maps[n].flatten(2).transpose(1, 2) - theirs[n].to(latents.device)).abs().max().item() for n in names)
+        with AttentionReader(
+            backbone.unet, torch.eye(backbone.length, device=latents.device), names
+        ) as reader:
+            plain()
+        with attention_map_diffusers(backbone.unet) as capture:
+            plain()
+            theirs = {r.layer_id.removeprefix('unet.'): r.data.mean(1) for r in capture.records}
+    return max(
+        (reader.maps[n].flatten(2).transpose(1, 2) - theirs[n].to(latents.device))
+        .abs()
+        .max()
+        .item()
+        for n in names
+    )
 
 # %% ../nbs/72_bench.ipynb #0a141aa8
-def _sync(device): # what waits until a device is done
+def _sync(device):  # what waits until a device is done
     return torch.accelerator.synchronize if device.type != 'cpu' else lambda: None
+
 
 def ceilings(
     device='cpu',
     dtype=torch.float32,
-    quick: bool=False,
-): # dict: matmul_gflops, copy_gb_per_s
+    quick: bool = False,
+):  # dict: matmul_gflops, copy_gb_per_s
     "Best of a few large matrix products and copies."
     n, size = (512, 2**22) if quick else (2048, 2**26) if str(device) == 'cpu' else (8192, 2**29)
     sync = _sync(torch.device(device))
-    a, b, target = torch.randn(n, n, device=device, dtype=dtype), torch.randn(size, device=device), torch.empty(size, device=device)
+    a, b, target = (
+        torch.randn(n, n, device=device, dtype=dtype),
+        torch.randn(size, device=device),
+        torch.empty(size, device=device),
+    )
     times = interleaved(dict(matmul=lambda: a @ a, copy=lambda: target.copy_(b)), 5, sync)
-    return dict(matmul_gflops=round(2*n**3/min(times['matmul'])/1e9, 1), copy_gb_per_s=round(8*size/min(times['copy'])/1e9, 1))
+    return dict(
+        matmul_gflops=round(2 * n**3 / min(times['matmul']) / 1e9, 1),
+        copy_gb_per_s=round(8 * size / min(times['copy']) / 1e9, 1),
+    )
+
 
 def gflop(f):
     "Floating point operations of a call, in 1e9; a multiplication with addition counts two."
-    with FlopCounterMode(display=False) as counter: f()
-    return counter.get_total_flops()/1e9
+    with FlopCounterMode(display=False) as counter:
+        f()
+    return counter.get_total_flops() / 1e9
 
 # %% ../nbs/72_bench.ipynb #7e08c40d
 def estimate(
     backbone,
-    latents, # (B, C, h, w) of the full job
-    rounds: int, # of the forward cases
-    batches, # of the training steps
+    latents,  # (B, C, h, w) of the full job
+    rounds: int,  # of the forward cases
+    batches,  # of the training steps
     step_rounds: int,
-): # dict: minutes, gb
+):  # dict: minutes, gb
     "Time and memory of the job, from a pass of a quarter of the area, or of all where that is small."
     part = 1 if latents[0, 0].numel() <= 1024 else 2
-    small = latents[:1, :, :latents.shape[2]//part, :latents.shape[3]//part]
+    small = latents[:1, :, : latents.shape[2] // part, : latents.shape[3] // part]
     prompts = backbone.encode_text(words_of(backbone)).requires_grad_()
-    with torch.no_grad(): one = part**2*min(interleaved(dict(plain=forward_cases(backbone, small)['plain']), 2)['plain'])
-    with LiveBytes() as counted: kept = EasonADPipeline(backbone, 'exact').queries(small, prompts)
-    weights = sum(p.numel()*p.element_size() for m in backbone.modules for p in m.parameters())
-    passes = 6.9*(rounds + 2) + sum((3*b + .5)*(step_rounds + 1) for b in batches) # plain, reader, two peers 1 each; exact 1.4; replay, joint 0.75; once more to count operations; an exact step 3 an image, the text encoder a half
-    return dict(minutes=round(passes*one/60, 1), gb=round((weights + part**2*counted.peak*max(batches, default=1))/1e9, 1))
+    with torch.no_grad():
+        one = part**2 * min(
+            interleaved(dict(plain=forward_cases(backbone, small)['plain']), 2)['plain']
+        )
+    with LiveBytes() as counted:
+        kept = EasonADPipeline(backbone, 'exact').queries(small, prompts)
+    weights = sum(p.numel() * p.element_size() for m in backbone.modules for p in m.parameters())
+    passes = (
+        6.9 * (rounds + 2) + sum((3 * b + 0.5) * (step_rounds + 1) for b in batches)
+    )  # plain, reader, two peers 1 each; exact 1.4; replay, joint 0.75; once more to count operations; an exact step 3 an image, the text encoder a half
+    return dict(
+        minutes=round(passes * one / 60, 1),
+        gb=round((weights + part**2 * counted.peak * max(batches, default=1)) / 1e9, 1),
+    )
 
 # %% ../nbs/72_bench.ipynb #fbec3627
-def cuda_ms(f, n: int=10):
+def cuda_ms(f, n: int = 10):
     "Median milliseconds of a call, by CUDA events."
-    for _ in range(3): f()
-    marks = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(n)]
-    for begin, end in marks: begin.record(); f(); end.record()
+    for _ in range(3):
+        f()
+    marks = [
+        (torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True))
+        for _ in range(n)
+    ]
+    for begin, end in marks:
+        begin.record()
+        f()
+        end.record()
     torch.cuda.synchronize()
     return median(begin.elapsed_time(end) for begin, end in marks)
+
 
 @contextmanager
 def compiled_blocks(unet, **options):
     "The UNet with its residual blocks and feed-forward layers compiled; eager again afterwards. Options are those of `torch.compile`."
     from diffusers.models.attention import FeedForward
     from diffusers.models.resnet import ResnetBlock2D
-    blocks = [m for m in unet.modules() if isinstance(m, (ResnetBlock2D, FeedForward))]
-    with torch._dynamo.config.patch(recompile_limit=len(blocks) + 8): # one graph for each shape; past the limit, eight by default, blocks would silently stay eager
-        for m in blocks: m.compile(dynamic=False, **options)
-        try: yield
-        finally:
-            for m in blocks: m._compiled_call_impl = None
 
-GPU_CASES = ( # precision, memory layout, what is compiled, pictures at a time
-    (torch.bfloat16, torch.contiguous_format, '', (1, 4, 8, 16, 32)), (torch.bfloat16, torch.channels_last, '', (1, 4, 8, 16, 32)),
-    (torch.float16, torch.channels_last, '', (8, 32)), (torch.bfloat16, torch.channels_last, 'encoder', (16, 32)), (torch.bfloat16, torch.channels_last, 'encoder and blocks', (16, 32)))
+    blocks = [m for m in unet.modules() if isinstance(m, (ResnetBlock2D, FeedForward))]
+    with torch._dynamo.config.patch(
+        recompile_limit=len(blocks) + 8
+    ):  # one graph for each shape; past the limit, eight by default, blocks would silently stay eager
+        for m in blocks:
+            m.compile(dynamic=False, **options)
+        try:
+            yield
+        finally:
+            for m in blocks:
+                m._compiled_call_impl = None
+
+
+GPU_CASES = (  # precision, memory layout, what is compiled, pictures at a time
+    (torch.bfloat16, torch.contiguous_format, '', (1, 4, 8, 16, 32)),
+    (torch.bfloat16, torch.channels_last, '', (1, 4, 8, 16, 32)),
+    (torch.float16, torch.channels_last, '', (8, 32)),
+    (torch.bfloat16, torch.channels_last, 'encoder', (16, 32)),
+    (torch.bfloat16, torch.channels_last, 'encoder and blocks', (16, 32)),
+)
+
 
 def gpu_figures(
-    backbone, # on a CUDA device; it is converted to half precision
-    size: int=512, # side of the pictures
-    tell=lambda row: None, # is given each row of the sweep, as long jobs may be cut
-): # dict: ms_per_image at eight pictures or more, train_peak_gb, floor_ms, sweep, device
+    backbone,  # on a CUDA device; it is converted to half precision
+    size: int = 512,  # side of the pictures
+    tell=lambda row: None,  # is given each row of the sweep, as long jobs may be cut
+):  # dict: ms_per_image at eight pictures or more, train_peak_gb, floor_ms, sweep, device
     "Scoring with the autoencoder and replay, and the peak memory of exact training with checkpointing."
-    backbone.to(torch.bfloat16); backbone.unet.enable_gradient_checkpointing()
-    torch.cuda.empty_cache(); torch.cuda.reset_peak_memory_stats()
-    step_cases(backbone, torch.randn(4, backbone.unet.config.in_channels, size//backbone.factor, size//backbone.factor, device=backbone.device, dtype=torch.bfloat16), True)['exact']()
-    backbone.unet.disable_gradient_checkpointing(); peak, sweep = torch.cuda.max_memory_allocated()/1e9, []
+    backbone.to(torch.bfloat16)
+    backbone.unet.enable_gradient_checkpointing()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    step_cases(
+        backbone,
+        torch.randn(
+            4,
+            backbone.unet.config.in_channels,
+            size // backbone.factor,
+            size // backbone.factor,
+            device=backbone.device,
+            dtype=torch.bfloat16,
+        ),
+        True,
+    )['exact']()
+    backbone.unet.disable_gradient_checkpointing()
+    peak, sweep = torch.cuda.max_memory_allocated() / 1e9, []
+
     def score(images):
-        with torch.no_grad(): return pipeline.masses(pipeline.queries(encode(images)), prompts)
+        with torch.no_grad():
+            return pipeline.masses(pipeline.queries(encode(images)), prompts)
+
     for dtype, layout, compiled, batches in GPU_CASES:
         backbone.to(dtype)
-        for m in (backbone.vae, backbone.unet): m.to(memory_format=layout)
+        for m in (backbone.vae, backbone.unet):
+            m.to(memory_format=layout)
         pipeline, prompts = EasonADPipeline(backbone), backbone.encode_text(words_of(backbone))
-        encoder = torch.compile(backbone.vae.encoder, dynamic=False) if compiled else backbone.vae.encoder
-        encode = lambda x: backbone.vae.quant_conv(encoder(x)).chunk(2, 1)[0]*backbone.vae.config.scaling_factor
+        encoder = (
+            torch.compile(backbone.vae.encoder, dynamic=False) if compiled else backbone.vae.encoder
+        )
+        encode = lambda x: (
+            backbone.vae.quant_conv(encoder(x)).chunk(2, 1)[0] * backbone.vae.config.scaling_factor
+        )
         with compiled_blocks(backbone.unet) if 'blocks' in compiled else nullcontext():
             for b in batches:
-                images = torch.randn(b, 3, size, size, device=backbone.device, dtype=dtype).to(memory_format=layout)
-                sweep.append(dict(dtype=str(dtype).removeprefix('torch.'), channels_last=layout == torch.channels_last, compiled=compiled, batch=b, ms_per_image=cuda_ms(lambda: score(images))/b,
-                                  ms_encoder=cuda_ms(torch.no_grad()(lambda: encode(images)))/b)); tell(sweep[-1])
-        if not compiled and dtype == torch.bfloat16: work, ceiling = gflop(lambda: score(images))/b, ceilings(backbone.device, dtype)
+                images = torch.randn(b, 3, size, size, device=backbone.device, dtype=dtype).to(
+                    memory_format=layout
+                )
+                sweep.append(
+                    dict(
+                        dtype=str(dtype).removeprefix('torch.'),
+                        channels_last=layout == torch.channels_last,
+                        compiled=compiled,
+                        batch=b,
+                        ms_per_image=cuda_ms(lambda: score(images)) / b,
+                        ms_encoder=cuda_ms(torch.no_grad()(lambda: encode(images))) / b,
+                    )
+                )
+                tell(sweep[-1])
+        if not compiled and dtype == torch.bfloat16:
+            work, ceiling = gflop(lambda: score(images)) / b, ceilings(backbone.device, dtype)
     best = min(s['ms_per_image'] for s in sweep if s['dtype'] == 'bfloat16' and s['batch'] >= 8)
-    return dict(device=torch.cuda.get_device_name(), ms_per_image=best, floor_ms=work/ceiling['matmul_gflops']*1000, train_peak_gb=peak, ceilings=ceiling, sweep=sweep)
+    return dict(
+        device=torch.cuda.get_device_name(),
+        ms_per_image=best,
+        floor_ms=work / ceiling['matmul_gflops'] * 1000,
+        train_peak_gb=peak,
+        ceilings=ceiling,
+        sweep=sweep,
+    )
 
 # %% ../nbs/72_bench.ipynb #5b8f6a7e
-SD21 = dict(unet=dict(sample_size=64, block_out_channels=(320, 640, 1280, 1280), attention_head_dim=(5, 10, 20, 20), cross_attention_dim=1024, use_linear_projection=True,
-                      down_block_types=('CrossAttnDownBlock2D',)*3 + ('DownBlock2D',), up_block_types=('UpBlock2D',) + ('CrossAttnUpBlock2D',)*3),
-            vae=dict(block_out_channels=(128, 256, 512, 512), layers_per_block=2, down_block_types=('DownEncoderBlock2D',)*4, up_block_types=('UpDecoderBlock2D',)*4),
-            text_encoder=dict(hidden_size=1024, intermediate_size=4096, num_hidden_layers=23, num_attention_heads=16, hidden_act='gelu', vocab_size=49408))
+SD21 = dict(
+    unet=dict(
+        sample_size=64,
+        block_out_channels=(320, 640, 1280, 1280),
+        attention_head_dim=(5, 10, 20, 20),
+        cross_attention_dim=1024,
+        use_linear_projection=True,
+        down_block_types=('CrossAttnDownBlock2D',) * 3 + ('DownBlock2D',),
+        up_block_types=('UpBlock2D',) + ('CrossAttnUpBlock2D',) * 3,
+    ),
+    vae=dict(
+        block_out_channels=(128, 256, 512, 512),
+        layers_per_block=2,
+        down_block_types=('DownEncoderBlock2D',) * 4,
+        up_block_types=('UpDecoderBlock2D',) * 4,
+    ),
+    text_encoder=dict(
+        hidden_size=1024,
+        intermediate_size=4096,
+        num_hidden_layers=23,
+        num_attention_heads=16,
+        hidden_act='gelu',
+        vocab_size=49408,
+    ),
+)
+
 
 def sd21_sized(
     device='cpu',
-    seed: int=0,
-): # Backbone
+    seed: int = 0,
+):  # Backbone
     "Random weights in the sizes of Stable Diffusion 2.1-base, with the embedded model's tokenizer."
     from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
     tokenizer = CLIPTokenizer.from_pretrained(str(MINI), subfolder='tokenizer', model_max_length=77)
-    text = CLIPTextConfig(**SD21['text_encoder'], bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id)
+    text = CLIPTextConfig(
+        **SD21['text_encoder'],
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        parts = dict(vae=AutoencoderKL(**SD21['vae']), unet=UNet2DConditionModel(**SD21['unet']), text_encoder=CLIPTextModel(text))
-    return Backbone(**parts, tokenizer=tokenizer, scheduler=DDIMScheduler(beta_start=.00085, beta_end=.012, beta_schedule='scaled_linear'), name='sd21-sized').to(device)
+        parts = dict(
+            vae=AutoencoderKL(**SD21['vae']),
+            unet=UNet2DConditionModel(**SD21['unet']),
+            text_encoder=CLIPTextModel(text),
+        )
+    return Backbone(
+        **parts,
+        tokenizer=tokenizer,
+        scheduler=DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule='scaled_linear'),
+        name='sd21-sized',
+    ).to(device)
 
 # %% ../nbs/72_bench.ipynb #0c6ddd3a
-BARS = dict(reader_time_ratio=('<=', 1.03), reader_extra_mb=('<=', 20), exact_two_prompts_ratio=('<=', 1.45), replay_two_prompts_ratio=('<=', .78), joint_two_prompts_ratio=('<=', .78),
-            replay_step_speedup=('>=', 100), replay_whole_step_speedup=('>=', 10), replay_whole_step_speedup_batch_4=('>=', 35), mini_images_per_s=('>=', 15))
+BARS = dict(
+    reader_time_ratio=('<=', 1.03),
+    reader_extra_mb=('<=', 20),
+    exact_two_prompts_ratio=('<=', 1.45),
+    replay_two_prompts_ratio=('<=', 0.78),
+    joint_two_prompts_ratio=('<=', 0.78),
+    replay_step_speedup=('>=', 100),
+    replay_whole_step_speedup=('>=', 10),
+    replay_whole_step_speedup_batch_4=('>=', 35),
+    mini_images_per_s=('>=', 15),
+)
 
-def scoring_speed(backbone, batch: int=8, rounds: int=9, sync=lambda: None): # dict: median, low, high images per second
+
+def scoring_speed(
+    backbone, batch: int = 8, rounds: int = 9, sync=lambda: None
+):  # dict: median, low, high images per second
     "Replay scoring with the autoencoder, prompts encoded beforehand."
     pipeline, prompts = EasonADPipeline(backbone), backbone.encode_text(words_of(backbone))
-    images = torch.rand(batch, 3, backbone.image_size, backbone.image_size, device=backbone.device)*2 - 1
-    def score(): return pipeline.masses(pipeline.queries(backbone.encode_image(images)), prompts)
-    m, low, high = median_interval([batch/s for s in interleaved(dict(score=torch.no_grad()(score)), rounds, sync)['score']])
+    images = (
+        torch.rand(batch, 3, backbone.image_size, backbone.image_size, device=backbone.device) * 2
+        - 1
+    )
+
+    def score():
+        return pipeline.masses(pipeline.queries(backbone.encode_image(images)), prompts)
+
+    m, low, high = median_interval(
+        [batch / s for s in interleaved(dict(score=torch.no_grad()(score)), rounds, sync)['score']]
+    )
     return dict(median=round(m, 2), low=round(low, 2), high=round(high, 2), rounds=rounds)
 
-def where_time_goes(backbone, latents, rounds: int=3, sync=lambda: None): # {part: seconds}
+
+def where_time_goes(backbone, latents, rounds: int = 3, sync=lambda: None):  # {part: seconds}
     "Seconds of the parts of scoring one batch, and of encoding two prompts."
     pipeline, prompts = EasonADPipeline(backbone), backbone.encode_text(words_of(backbone))
-    images = torch.rand(len(latents), 3, *(s*backbone.factor for s in latents.shape[2:]), device=backbone.device)*2 - 1
+    images = (
+        torch.rand(
+            len(latents),
+            3,
+            *(s * backbone.factor for s in latents.shape[2:]),
+            device=backbone.device,
+        )
+        * 2
+        - 1
+    )
     with torch.no_grad():
         kept = pipeline.queries(latents)
-        cases = dict(autoencoder=lambda: backbone.encode_image(images), unet_until_last_layer=lambda: pipeline.queries(latents), both_prompts=lambda: pipeline.masses(kept, prompts), text_encoder=lambda: backbone.encode_text(words_of(backbone)))
+        cases = dict(
+            autoencoder=lambda: backbone.encode_image(images),
+            unet_until_last_layer=lambda: pipeline.queries(latents),
+            both_prompts=lambda: pipeline.masses(kept, prompts),
+            text_encoder=lambda: backbone.encode_text(words_of(backbone)),
+        )
         return {n: round(median(t), 5) for n, t in interleaved(cases, rounds, sync).items()}
 
-def peers(backbone, latents, times, memory): # {name: dict or None}
+
+def peers(backbone, latents, times, memory):  # {name: dict or None}
     "Time and memory of others beside ours, in units of the same plain pass."
-    cases = dict(hybridad='reader') | {n: n for n in ('store_everything', 'attention-map-diffusers')}
-    found = {n: dict(time_ratio=ratio(times, case, 'plain'), keeps_mb=memory[f'{case}_keeps_mb']) if case in times else None for n, case in cases.items()}
-    if found['attention-map-diffusers']: found['attention-map-diffusers'] |= dict(version=importlib.metadata.version('attention-map-diffusers'), largest_difference=peer_difference(backbone, latents))
+    cases = dict(hybridad='reader') | {
+        n: n for n in ('store_everything', 'attention-map-diffusers')
+    }
+    found = {
+        n: dict(time_ratio=ratio(times, case, 'plain'), keeps_mb=memory[f'{case}_keeps_mb'])
+        if case in times
+        else None
+        for n, case in cases.items()
+    }
+    if found['attention-map-diffusers']:
+        found['attention-map-diffusers'] |= dict(
+            version=importlib.metadata.version('attention-map-diffusers'),
+            largest_difference=peer_difference(backbone, latents),
+        )
     return found
+
 
 def figures(
     backbone,
-    latents, # (1, C, h, w)
-    rounds: int=9, # of the forward cases
-    step_rounds: int=5, # of the training steps
-    quick: bool=False,
-): # dict with the keys of bench.json that belong to one model
+    latents,  # (1, C, h, w)
+    rounds: int = 9,  # of the forward cases
+    step_rounds: int = 5,  # of the training steps
+    quick: bool = False,
+):  # dict with the keys of bench.json that belong to one model
     "Measure one backbone."
     sync = _sync(latents.device)
     cases, memory = forward_cases(backbone, latents), reader_bytes(backbone, latents)
     times, flops = interleaved(cases, rounds, sync), {n: gflop(f) for n, f in cases.items()}
-    spread = {'reader_time_ratio': ratio(times, 'reader', 'plain'), **{f'{r}_two_prompts_ratio': ratio(times, r, 'plain') for r in READOUTS}}
-    for key, batch, whole in (('replay_step_speedup', 1, False), ('replay_whole_step_speedup', 1, True), ('replay_whole_step_speedup_batch_4', 4, True)):
-        spread[key] = ratio(interleaved(step_cases(backbone, latents.repeat(batch, 1, 1, 1), whole), step_rounds, sync), 'exact', 'replay')
-    top, seconds, work = ceilings(latents.device, quick=quick), median(times['plain']), flops['plain']
-    plain = dict(seconds=round(seconds, 5), gflop=round(work, 2), gflops=round(work/seconds, 1), share_of_matmul=round(work/seconds/top['matmul_gflops'], 3))
-    return dict({k: v['median'] for k, v in spread.items()}, reader_extra_mb=round(memory['reader_extra_mb'], 4), memory={k: round(v, 4) for k, v in memory.items()}, spread=spread, plain_forward=plain, work_ratio={n: round(f/work, 4) for n, f in flops.items()}, ceilings=top,
-                parts_seconds=where_time_goes(backbone, latents, step_rounds, sync), peers=peers(backbone, latents, times, memory))
+    spread = {
+        'reader_time_ratio': ratio(times, 'reader', 'plain'),
+        **{f'{r}_two_prompts_ratio': ratio(times, r, 'plain') for r in READOUTS},
+    }
+    for key, batch, whole in (
+        ('replay_step_speedup', 1, False),
+        ('replay_whole_step_speedup', 1, True),
+        ('replay_whole_step_speedup_batch_4', 4, True),
+    ):
+        spread[key] = ratio(
+            interleaved(
+                step_cases(backbone, latents.repeat(batch, 1, 1, 1), whole), step_rounds, sync
+            ),
+            'exact',
+            'replay',
+        )
+    top, seconds, work = (
+        ceilings(latents.device, quick=quick),
+        median(times['plain']),
+        flops['plain'],
+    )
+    plain = dict(
+        seconds=round(seconds, 5),
+        gflop=round(work, 2),
+        gflops=round(work / seconds, 1),
+        share_of_matmul=round(work / seconds / top['matmul_gflops'], 3),
+    )
+    return dict(
+        {k: v['median'] for k, v in spread.items()},
+        reader_extra_mb=round(memory['reader_extra_mb'], 4),
+        memory={k: round(v, 4) for k, v in memory.items()},
+        spread=spread,
+        plain_forward=plain,
+        work_ratio={n: round(f / work, 4) for n, f in flops.items()},
+        ceilings=top,
+        parts_seconds=where_time_goes(backbone, latents, step_rounds, sync),
+        peers=peers(backbone, latents, times, memory),
+    )
 
-def summary(results): # str
+
+def summary(results):  # str
     "The results as a table, with the bar where one applies."
     from tabulate import tabulate
+
     rows, full = [], results['model'] != 'mini'
     for key, (sign, bar) in BARS.items():
         s = results['spread'].get(key)
-        rows.append([key, f"{results[key]:.4g}", f"{s['low']:.4g} to {s['high']:.4g}, {s['rounds']} rounds" if s else '', f'{sign} {bar:g}' if full or key == 'mini_images_per_s' else f'({sign} {bar:g} at full size)'])
-    for key, bar in dict(ms_per_image='<= 4.3', train_peak_gb='<= 10', floor_ms='').items(): rows.append([f'gpu.{key}', f"{results['gpu'][key]:.4g}" if results['gpu'] else 'not measured', '', bar])
-    span = lambda s: f"{s['low']:.4g} to {s['high']:.4g}, {s['rounds']} rounds"
-    for name, p in results['peers'].items(): rows.append([f'peers: {name}, time', *((f"{p['time_ratio']['median']:.4g}", span(p['time_ratio']), f"keeps {p['keeps_mb']:.3g} MB") if p else ('not installed, or not made for this family', '', ''))])
-    for part, s in results['parts_seconds'].items(): rows.append([f'seconds: {part}', f'{s:.4g}', '', ''])
+        rows.append(
+            [
+                key,
+                f'{results[key]:.4g}',
+                f'{s["low"]:.4g} to {s["high"]:.4g}, {s["rounds"]} rounds' if s else '',
+                f'{sign} {bar:g}'
+                if full or key == 'mini_images_per_s'
+                else f'({sign} {bar:g} at full size)',
+            ]
+        )
+    for key, bar in dict(ms_per_image='<= 4.3', train_peak_gb='<= 10', floor_ms='').items():
+        rows.append(
+            [
+                f'gpu.{key}',
+                f'{results["gpu"][key]:.4g}' if results['gpu'] else 'not measured',
+                '',
+                bar,
+            ]
+        )
+    span = lambda s: f'{s["low"]:.4g} to {s["high"]:.4g}, {s["rounds"]} rounds'
+    for name, p in results['peers'].items():
+        rows.append(
+            [
+                f'peers: {name}, time',
+                *(
+                    (
+                        f'{p["time_ratio"]["median"]:.4g}',
+                        span(p['time_ratio']),
+                        f'keeps {p["keeps_mb"]:.3g} MB',
+                    )
+                    if p
+                    else ('not installed, or not made for this family', '', '')
+                ),
+            ]
+        )
+    for part, s in results['parts_seconds'].items():
+        rows.append([f'seconds: {part}', f'{s:.4g}', '', ''])
     plain, top = results['plain_forward'], results['ceilings']
-    rows += [['plain forward, GFLOP/s', f"{plain['gflops']:.4g}", '', f"matrix product {top['matmul_gflops']:.4g}"], ['copy, GB/s', f"{top['copy_gb_per_s']:.4g}", '', '']]
-    return tabulate(rows, ['figure', 'median', 'interval', 'bar'], tablefmt='github', disable_numparse=True)
+    rows += [
+        [
+            'plain forward, GFLOP/s',
+            f'{plain["gflops"]:.4g}',
+            '',
+            f'matrix product {top["matmul_gflops"]:.4g}',
+        ],
+        ['copy, GB/s', f'{top["copy_gb_per_s"]:.4g}', '', ''],
+    ]
+    return tabulate(
+        rows, ['figure', 'median', 'interval', 'bar'], tablefmt='github', disable_numparse=True
+    )
 
-def picture(results): # matplotlib figure
+
+def picture(results):  # matplotlib figure
     "Time in units of one plain forward pass, and memory kept by each way of reading everything."
     from matplotlib.figure import Figure
-    fig = Figure(figsize=(8, 2.4), layout='constrained'); left, right = fig.subplots(1, 2, width_ratios=(3, 2))
+
+    fig = Figure(figsize=(8, 2.4), layout='constrained')
+    left, right = fig.subplots(1, 2, width_ratios=(3, 2))
     shown = dict(reader='reader_time_ratio', **{r: f'{r}_two_prompts_ratio' for r in READOUTS})
-    rows = {n: results['spread'][k] for n, k in shown.items()} | {n: p['time_ratio'] for n, p in results['peers'].items() if p and n != 'hybridad'}
+    rows = {n: results['spread'][k] for n, k in shown.items()} | {
+        n: p['time_ratio'] for n, p in results['peers'].items() if p and n != 'hybridad'
+    }
     at = [r['median'] for r in rows.values()]
-    left.barh(list(rows), at, xerr=[[m - r['low'] for m, r in zip(at, rows.values())], [r['high'] - m for m, r in zip(at, rows.values())]], color='tab:orange')
-    left.axvline(1, color='k', lw=1); left.invert_yaxis(); left.set_xlabel('time / plain forward pass')
+    left.barh(
+        list(rows),
+        at,
+        xerr=[
+            [m - r['low'] for m, r in zip(at, rows.values())],
+            [r['high'] - m for m, r in zip(at, rows.values())],
+        ],
+        color='tab:orange',
+    )
+    left.axvline(1, color='k', lw=1)
+    left.invert_yaxis()
+    left.set_xlabel('time / plain forward pass')
     kept = {n: p['keeps_mb'] for n, p in results['peers'].items() if p}
-    right.barh(list(kept), list(kept.values()), color='tab:blue'); right.invert_yaxis(); right.set_xlabel('MB kept after the pass')
+    right.barh(list(kept), list(kept.values()), color='tab:blue')
+    right.invert_yaxis()
+    right.set_xlabel('MB kept after the pass')
     return fig
 
-def cpu_name(): # str
+
+def cpu_name():  # str
     "The processor's name where the system tells it."
     told = Path('/proc/cpuinfo')
-    names = [l.split(':')[1].strip() for l in told.read_text().splitlines() if l.startswith('model name')] if told.is_file() else []
+    names = (
+        [
+            l.split(':')[1].strip()
+            for l in told.read_text().splitlines()
+            if l.startswith('model name')
+        ]
+        if told.is_file()
+        else []
+    )
     return names[0] if names else platform.processor() or platform.machine()
 
+
 def bench(
-    out, # folder for bench.json, table.md and bench.png
-    quick: bool=False, # only the embedded backbone
-    configs=None, # diffusers folder whose configs describe the full-size model, run with random weights; None: SD 2.1's sizes
-    backbone: str|None=None, # or the name of a model with weights, as 'sd21'
-    device: str='auto',
-    rounds: int=9,
+    out,  # folder for bench.json, table.md and bench.png
+    quick: bool = False,  # only the embedded backbone
+    configs=None,  # diffusers folder whose configs describe the full-size model, run with random weights; None: SD 2.1's sizes
+    backbone: str | None = None,  # or the name of a model with weights, as 'sd21'
+    device: str = 'auto',
+    rounds: int = 9,
     tell=print,
-): # contents of bench.json
+):  # contents of bench.json
     "Measure, write, and return."
     from hybridad.plots import save_figure
-    if configs and not (Path(configs)/'unet'/'config.json').is_file(): raise ConfigError(f'{configs} has no unet/config.json: give a diffusers folder, its configs and tokenizer are enough')
+
+    if configs and not (Path(configs) / 'unet' / 'config.json').is_file():
+        raise ConfigError(
+            f'{configs} has no unet/config.json: give a diffusers folder, its configs and tokenizer are enough'
+        )
     begun, where = time.perf_counter(), pick_device(device)
     mini = load_backbone('mini', str(where))
-    model = mini if quick else load_backbone(backbone, str(where)) if backbone else random_backbone(configs, device=str(where)) if configs else sd21_sized(where)
+    model = (
+        mini
+        if quick
+        else load_backbone(backbone, str(where))
+        if backbone
+        else random_backbone(configs, device=str(where))
+        if configs
+        else sd21_sized(where)
+    )
     side = 16 if quick else model.unet.config.sample_size
-    latents = torch.randn(1, model.unet.config.in_channels, side, side, generator=torch.Generator().manual_seed(0)).to(where)
+    latents = torch.randn(
+        1, model.unet.config.in_channels, side, side, generator=torch.Generator().manual_seed(0)
+    ).to(where)
     guess = estimate(model, latents, rounds, (1, 1, 4), 5)
-    tell(f"{model.name} on {where}, {side}x{side} latents: about {guess['minutes']} minutes and {guess['gb']} GB of memory")
+    tell(
+        f'{model.name} on {where}, {side}x{side} latents: about {guess["minutes"]} minutes and {guess["gb"]} GB of memory'
+    )
     results = figures(model, latents, rounds, 5, quick)
     speed = scoring_speed(mini, 8, rounds, _sync(latents.device))
     results['spread']['mini_images_per_s'], results['mini_images_per_s'] = speed, speed['median']
-    results['gpu'] = gpu_figures(model, tell=lambda row: tell(f"{row['dtype']}, {row['batch']} pictures: {row['ms_per_image']:.2f} ms each")) if latents.is_cuda and not quick else None
-    command = f'hybridad_bench --out {out}' + ' --quick'*quick + (f' --configs {configs}' if configs else '') + (f' --backbone {backbone}' if backbone else '') + (f' --device {device}' if device != 'auto' else '') + (f' --rounds {rounds}' if rounds != 9 else '')
-    about = dict(command=command, model=model.name, weights='trained' if quick or backbone else 'random', latents=list(latents.shape), device=str(where), threads=torch.get_num_threads(), cores=os.cpu_count(),
-                 cpu=cpu_name(), date=time.strftime('%Y-%m-%d'), torch=torch.__version__, estimate=guess, seconds=round(time.perf_counter() - begun, 1))
+    results['gpu'] = (
+        gpu_figures(
+            model,
+            tell=lambda row: tell(
+                f'{row["dtype"]}, {row["batch"]} pictures: {row["ms_per_image"]:.2f} ms each'
+            ),
+        )
+        if latents.is_cuda and not quick
+        else None
+    )
+    command = (
+        f'hybridad_bench --out {out}'
+        + ' --quick' * quick
+        + (f' --configs {configs}' if configs else '')
+        + (f' --backbone {backbone}' if backbone else '')
+        + (f' --device {device}' if device != 'auto' else '')
+        + (f' --rounds {rounds}' if rounds != 9 else '')
+    )
+    about = dict(
+        command=command,
+        model=model.name,
+        weights='trained' if quick or backbone else 'random',
+        latents=list(latents.shape),
+        device=str(where),
+        threads=torch.get_num_threads(),
+        cores=os.cpu_count(),
+        cpu=cpu_name(),
+        date=time.strftime('%Y-%m-%d'),
+        torch=torch.__version__,
+        estimate=guess,
+        seconds=round(time.perf_counter() - begun, 1),
+    )
     results = about | results
-    out = Path(out); out.mkdir(parents=True, exist_ok=True)
-    write_atomic(out/'bench.json', (json.dumps(results, indent=1) + '\n').encode()); write_atomic(out/'table.md', (summary(results) + '\n').encode())
-    save_figure(picture(results), out/'bench.png', max_kb=59)
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomic(out / 'bench.json', (json.dumps(results, indent=1) + '\n').encode())
+    write_atomic(out / 'table.md', (summary(results) + '\n').encode())
+    save_figure(picture(results), out / 'bench.png', max_kb=59)
     return results

@@ -17,265 +17,575 @@ from .errors import ConfigError, HybridadError
 # %% ../nbs/90_cli.ipynb #3b23c533
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
     "Help with defaults, where there are some and the text does not tell them itself."
-    def _get_help_string(self, action):
-        return action.help if action.default in (None, False, [], ()) or 'default' in (action.help or '') else super()._get_help_string(action)
 
-_MARKS = 'config.json', 'parts/run.json', 'scoring.json', 'recipe.json', 'provenance.json' # of runs that can be continued
+    def _get_help_string(self, action):
+        return (
+            action.help
+            if action.default in (None, False, [], ()) or 'default' in (action.help or '')
+            else super()._get_help_string(action)
+        )
+
+
+_MARKS = (
+    'config.json',
+    'parts/run.json',
+    'scoring.json',
+    'recipe.json',
+    'provenance.json',
+)  # of runs that can be continued
+
 
 def _command(main):
     "Turn a function of parsed arguments into a console script."
+
     def run(argv=None):
-        parser = argparse.ArgumentParser(prog=main.__name__, description=main.__doc__, formatter_class=_Help)
-        main.arguments(parser); a = parser.parse_args(argv)
-        try: return main(a) or 0
-        except HybridadError as error: print(f'{main.__name__}: {error}', file=sys.stderr); return 2
+        parser = argparse.ArgumentParser(
+            prog=main.__name__, description=main.__doc__, formatter_class=_Help
+        )
+        main.arguments(parser)
+        a = parser.parse_args(argv)
+        try:
+            return main(a) or 0
+        except HybridadError as error:
+            print(f'{main.__name__}: {error}', file=sys.stderr)
+            return 2
         except KeyboardInterrupt:
-            begun = hasattr(a, 'resume') and a.out and any((Path(a.out)/mark).exists() for mark in _MARKS)
-            onward = f'continue with the same command and --resume --out {a.out}' if begun else 'what was complete is kept'
-            print(f'\n{main.__name__}: stopped; {onward}', file=sys.stderr); return 130
-        except BrokenPipeError: # the reader of a pipe has left, as head does
+            begun = (
+                hasattr(a, 'resume')
+                and a.out
+                and any((Path(a.out) / mark).exists() for mark in _MARKS)
+            )
+            onward = (
+                f'continue with the same command and --resume --out {a.out}'
+                if begun
+                else 'what was complete is kept'
+            )
+            print(f'\n{main.__name__}: stopped; {onward}', file=sys.stderr)
+            return 130
+        except BrokenPipeError:  # the reader of a pipe has left, as head does
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            print(f'{main.__name__}: nobody reads the output any more; what was complete is kept', file=sys.stderr); return 141
+            print(
+                f'{main.__name__}: nobody reads the output any more; what was complete is kept',
+                file=sys.stderr,
+            )
+            return 141
         except OSError as error:
-            if error.errno is None: raise
-            print(f'{main.__name__}: {error.strerror} ({error.filename or "output folder"}): check the path and the free space, or choose another --out; what was complete is kept', file=sys.stderr); return 2
+            if error.errno is None:
+                raise
+            print(
+                f'{main.__name__}: {error.strerror} ({error.filename or "output folder"}): check the path and the free space, or choose another --out; what was complete is kept',
+                file=sys.stderr,
+            )
+            return 2
+
     run.__name__, run.__doc__ = main.__name__, main.__doc__
     return run
 
+
 def _arguments(add):
     "Attach the function that declares a command's arguments."
-    def mark(main): main.arguments = add; return main
+
+    def mark(main):
+        main.arguments = add
+        return main
+
     return mark
 
-def _run_folder(name): return Path('runs')/time.strftime(f'{name}-%Y%m%d-%H%M%S')
+
+def _run_folder(name):
+    return Path('runs') / time.strftime(f'{name}-%Y%m%d-%H%M%S')
+
 
 def _shared(a, name, processes):
     "The run folder that was asked for, or a new one, told at once; processes that work together need one they all know."
-    if processes > 1 and not a.out: raise ConfigError('several processes need one folder that all of them know: give --out')
-    if not a.out: a.out = _run_folder(name); print(f'folder of this run: {a.out}')
+    if processes > 1 and not a.out:
+        raise ConfigError('several processes need one folder that all of them know: give --out')
+    if not a.out:
+        a.out = _run_folder(name)
+        print(f'folder of this run: {a.out}')
     return a.out
+
 
 def _writable(out):
     "Refuse a run folder that could not be made, before any work is done."
-    out = Path(out); parent = next(p for p in (out, *out.absolute().parents) if p.exists())
-    if not parent.is_dir() or not os.access(parent, os.W_OK): raise ConfigError(f'{parent} is no folder that can be written to: choose another --out')
+    out = Path(out)
+    parent = next(p for p in (out, *out.absolute().parents) if p.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise ConfigError(f'{parent} is no folder that can be written to: choose another --out')
     return out
+
 
 def _free(out, onward=''):
     "Refuse a run folder that is in use, too."
     from hybridad.layouts import in_use
+
     out = _writable(out)
-    if in_use(out): raise ConfigError(f'{out} is not empty: {onward}choose another --out')
+    if in_use(out):
+        raise ConfigError(f'{out} is not empty: {onward}choose another --out')
     return out
 
+
 _RESUME = 'say --resume to continue the run in it, or '
+
 
 def _backbone_arguments(parser):
     parser.add_argument('--backbone', help="'mini', a local diffusers folder, or a Hub id")
     parser.add_argument('--device', default='auto', help='auto, cpu, cuda or mps')
-    parser.add_argument('--precision', help='of the frozen weights: float32, bfloat16, float16 or float64; default: as in training, there float32, for hybridad_train what accelerate was told')
+    parser.add_argument(
+        '--precision',
+        help='of the frozen weights: float32, bfloat16, float16 or float64; default: as in training, there float32, for hybridad_train what accelerate was told',
+    )
+
 
 def _data_arguments(parser):
     parser.add_argument('--data_path', required=True, help='folder of the data set')
-    parser.add_argument('--dataset', default='auto', help='layout: auto or a name such as mvtec, visa, btad, mpdd, folder, table, meta')
+    parser.add_argument(
+        '--dataset',
+        default='auto',
+        help='layout: auto or a name such as mvtec, visa, btad, mpdd, folder, table, meta',
+    )
     parser.add_argument('--categories', nargs='+', help='only these')
     parser.add_argument('--num_workers', type=int, default=0, help='loader processes')
 
 # %% ../nbs/90_cli.ipynb #a5d3da49
 def _data(parser):
     sub = parser.add_subparsers(dest='action', required=True)
-    act = lambda name, text: sub.add_parser(name, help=text, description=text, formatter_class=_Help)
+    act = lambda name, text: sub.add_parser(
+        name, help=text, description=text, formatter_class=_Help
+    )
     synth = act('synth', 'write synthetic inspection pictures in MVTec layout')
     synth.add_argument('--out', required=True, help='folder to create')
     synth.add_argument('--size', type=int, default=128, help='side in pixels, 64 to 512')
     synth.add_argument('--seed', type=int, default=0)
-    synth.add_argument('--split', default='auxiliary', help='auxiliary, held_out, or rough: nearer to photographs')
+    synth.add_argument(
+        '--split', default='auxiliary', help='auxiliary, held_out, or rough: nearer to photographs'
+    )
     synth.add_argument('--count', type=int, default=50, help='test pictures per category')
     synth.add_argument('--workers', type=int, help='processes; default: one per core')
     look = act('check', 'decode every file of a data set and say what is there and what is wrong')
     look.add_argument('dir', help='the data set')
-    look.add_argument('--dataset', default='auto', help='layout: auto or a name such as mvtec, visa, btad, mpdd, folder, table, meta')
+    look.add_argument(
+        '--dataset',
+        default='auto',
+        help='layout: auto or a name such as mvtec, visa, btad, mpdd, folder, table, meta',
+    )
     look.add_argument('--workers', type=int, default=4, help='threads that decode')
     get = act('download', 'fetch a published data set, verify its hash and unpack it')
-    get.add_argument('name', help='mvtec, mvtec_ad2, mvtec_loco, visa, btad, mpdd, or any name with --url and --sha256')
+    get.add_argument(
+        'name',
+        help='mvtec, mvtec_ad2, mvtec_loco, visa, btad, mpdd, or any name with --url and --sha256',
+    )
     get.add_argument('dir', help='the set appears as DIR/NAME')
     get.add_argument('--url', help='address of the archive; default: the known one')
     get.add_argument('--sha256', help='hash of the archive; default: the known one')
 
+
 def _check(a):
     from hybridad.datasets import check_dataset, report
+
     found = check_dataset(a.dir, a.dataset, a.workers)
     print(report(found))
     return 2 if found['problems'] else 0
 
+
 def _download(a):
     from hybridad.datasets import SOURCES, download
-    if a.name in SOURCES: print(f'{a.name}: licence {SOURCES[a.name].licence}, as stated at {SOURCES[a.name].page}')
+
+    if a.name in SOURCES:
+        print(f'{a.name}: licence {SOURCES[a.name].licence}, as stated at {SOURCES[a.name].page}')
     print(download(a.name, a.dir, a.url, a.sha256))
+
 
 @_command
 @_arguments(_data)
 def hybridad_data(a):
     "Make, check and fetch data sets."
-    if a.action == 'check': return _check(a)
-    if a.action == 'download': return _download(a)
+    if a.action == 'check':
+        return _check(a)
+    if a.action == 'download':
+        return _download(a)
     from hybridad.rough import write_rough
     from hybridad.synthetic import write_dataset
-    print(write_rough(a.out, a.size, a.seed, a.count, a.workers) if a.split == 'rough' else write_dataset(a.out, a.size, a.seed, a.split, a.count, a.workers))
+
+    print(
+        write_rough(a.out, a.size, a.seed, a.count, a.workers)
+        if a.split == 'rough'
+        else write_dataset(a.out, a.size, a.seed, a.split, a.count, a.workers)
+    )
 
 # %% ../nbs/90_cli.ipynb #87d1a4a8
 def learnable(
-    samples: list, # of Sample
-    limit: int|None=None, # keep at most this many, spread evenly
-): # list of Sample
+    samples: list,  # of Sample
+    limit: int | None = None,  # keep at most this many, spread evenly
+):  # list of Sample
     "What prompts are learned on: the test split, and normal training pictures where it has none."
     chosen = [s for s in samples if s.split == 'test']
-    if not any(s.label == 0 for s in chosen): chosen += [s for s in samples if s.split == 'train']
-    if limit and len(chosen) > limit: chosen = [chosen[i*len(chosen)//limit] for i in range(limit)]
+    if not any(s.label == 0 for s in chosen):
+        chosen += [s for s in samples if s.split == 'train']
+    if limit and len(chosen) > limit:
+        chosen = [chosen[i * len(chosen) // limit] for i in range(limit)]
     return chosen
 
-LEARN = dict(learning_rate=2e-3, views=2, scales=[1., 2.], ctx_init=['flawless perfect normal intact clean', 'damaged broken defective faulty anomalous']) # how the demo learns prompts on the embedded backbone and looks at pictures
-ONE_VIEW = dict(views=1, scales=None) # for work that repeats many times
 
-_SETTINGS = dict(epochs=int, batch_size=int, learning_rate=float, readout=str, mass=str, timestep=int, draws=int, views=int, scales=float, layers=str, image_size=int, eval_size=int, smoothing=float, seed=int, validation_fraction=float)
-_SEVERAL = dict(scales='sizes of the views in turn, as multiples of image_size: --views 2 --scales 1 2', layers="beginnings of layer names, as 'up' or 'up_blocks.1'")
+LEARN = dict(
+    learning_rate=2e-3,
+    views=2,
+    scales=[1.0, 2.0],
+    ctx_init=['flawless perfect normal intact clean', 'damaged broken defective faulty anomalous'],
+)  # how the demo learns prompts on the embedded backbone and looks at pictures
+ONE_VIEW = dict(views=1, scales=None)  # for work that repeats many times
+
+_SETTINGS = dict(
+    epochs=int,
+    batch_size=int,
+    learning_rate=float,
+    readout=str,
+    mass=str,
+    timestep=int,
+    draws=int,
+    views=int,
+    scales=float,
+    layers=str,
+    image_size=int,
+    eval_size=int,
+    smoothing=float,
+    seed=int,
+    validation_fraction=float,
+)
+_SEVERAL = dict(
+    scales='sizes of the views in turn, as multiples of image_size: --views 2 --scales 1 2',
+    layers="beginnings of layer names, as 'up' or 'up_blocks.1'",
+)
+
 
 def _setting_arguments(parser, without=()):
     "A flag for each setting; one that is not given keeps the default of hybridad.config."
     for name, kind in _SETTINGS.items():
-        if name not in without: parser.add_argument(f'--{name}', type=kind, nargs='+' if name in _SEVERAL else None, default=argparse.SUPPRESS, help=_SEVERAL.get(name, 'default: see hybridad.config'))
+        if name not in without:
+            parser.add_argument(
+                f'--{name}',
+                type=kind,
+                nargs='+' if name in _SEVERAL else None,
+                default=argparse.SUPPRESS,
+                help=_SEVERAL.get(name, 'default: see hybridad.config'),
+            )
 
-def _settings_of(a): return {k: getattr(a, k) for k in _SETTINGS if hasattr(a, k)}
+
+def _settings_of(a):
+    return {k: getattr(a, k) for k in _SETTINGS if hasattr(a, k)}
+
 
 def _train(parser):
-    _data_arguments(parser); _backbone_arguments(parser)
+    _data_arguments(parser)
+    _backbone_arguments(parser)
     parser.add_argument('--out', type=Path, help='folder of the run; default: runs/train-DATE-TIME')
-    parser.add_argument('--debug', action='store_true', help='two epochs on at most 40 images, to see that everything runs')
+    parser.add_argument(
+        '--debug',
+        action='store_true',
+        help='two epochs on at most 40 images, to see that everything runs',
+    )
     parser.add_argument('--resume', action='store_true', help='continue the run in --out')
-    parser.add_argument('--accumulate', type=int, default=1, help='pieces that a batch is learned in, to save memory')
-    parser.add_argument('--query_cache', type=Path, metavar='DIR', help='folder for what the backbone says of the images where it does not fit into 2 GB of memory; default: it is computed again in each step')
-    parser.add_argument('--log_with', nargs='+', default=(), help='tensorboard, trackio; log.jsonl is always written')
+    parser.add_argument(
+        '--accumulate',
+        type=int,
+        default=1,
+        help='pieces that a batch is learned in, to save memory',
+    )
+    parser.add_argument(
+        '--query_cache',
+        type=Path,
+        metavar='DIR',
+        help='folder for what the backbone says of the images where it does not fit into 2 GB of memory; default: it is computed again in each step',
+    )
+    parser.add_argument(
+        '--log_with',
+        nargs='+',
+        default=(),
+        help='tensorboard, trackio; log.jsonl is always written',
+    )
     _setting_arguments(parser)
+
 
 def _config(a):
     "The configuration that the flags describe."
     from hybridad.config import get_debug_config, get_default_config
-    told = _settings_of(a) | dict(data_path=str(a.data_path), layout=a.dataset, num_workers=a.num_workers, device=a.device, **({'categories': a.categories} if a.categories else {}))
-    if a.backbone: told['backbone'] = a.backbone
-    if precision := a.precision or dict(bf16='bfloat16', fp16='float16').get(os.environ.get('ACCELERATE_MIXED_PRECISION')): told['precision'] = precision
+
+    told = _settings_of(a) | dict(
+        data_path=str(a.data_path),
+        layout=a.dataset,
+        num_workers=a.num_workers,
+        device=a.device,
+        **({'categories': a.categories} if a.categories else {}),
+    )
+    if a.backbone:
+        told['backbone'] = a.backbone
+    if precision := a.precision or dict(bf16='bfloat16', fp16='float16').get(
+        os.environ.get('ACCELERATE_MIXED_PRECISION')
+    ):
+        told['precision'] = precision
     return (get_debug_config if a.debug else get_default_config)(**told)
 
-def examples(truth, maps, scores, columns=4): # list of records for map_grid
+
+def examples(truth, maps, scores, columns=4):  # list of records for map_grid
     "Defective pictures, strongest first, spread over categories and defect types."
     groups = {}
     for i in sorted(range(len(scores)), key=lambda i: -scores[i]):
         s = truth.samples[i]
-        if s.label: groups.setdefault((s.category, s.defect), []).append(i)
+        if s.label:
+            groups.setdefault((s.category, s.defect), []).append(i)
     chosen = [g[0] for g in groups.values()][:columns] or list(range(min(columns, len(scores))))
-    return [dict(image=truth.images[i].permute(1, 2, 0).numpy(), mask=truth.masks[i], title=f'{truth.samples[i].category}\n{truth.samples[i].defect}',
-                 maps={name: m[i] for name, m in maps.items()}) for i in chosen]
+    return [
+        dict(
+            image=truth.images[i].permute(1, 2, 0).numpy(),
+            mask=truth.masks[i],
+            title=f'{truth.samples[i].category}\n{truth.samples[i].defect}',
+            maps={name: m[i] for name, m in maps.items()},
+        )
+        for i in chosen
+    ]
+
 
 @_command
 @_arguments(_train)
 def hybridad_train(a):
     "Learn a normal and an abnormal prompt on a folder with masks."
     config = _config(a)
-    if a.resume and not a.out: raise ConfigError('--resume needs --out, the folder of the run to continue')
+    if a.resume and not a.out:
+        raise ConfigError('--resume needs --out, the folder of the run to continue')
     from hybridad.data import read_dataset, write_atomic
-    samples = learnable(read_dataset(a.data_path, config.data.layout, config.data.categories), 40 if a.debug else None)
+
+    samples = learnable(
+        read_dataset(a.data_path, config.data.layout, config.data.categories),
+        40 if a.debug else None,
+    )
     from hybridad.detector import HybridAnomalyDetector
-    from hybridad.evaluation import Truth, WordsDetector, contrast_floor, evaluate, table, write_json
+    from hybridad.evaluation import (
+        Truth,
+        WordsDetector,
+        contrast_floor,
+        evaluate,
+        table,
+        write_json,
+    )
     from hybridad.plots import as_png, map_grid, save_figure, training_curves
     from hybridad.training import check_way, fit, forecast, keep_parts, processes, read_log, usable
+
     check_way(a.accumulate, a.log_with)
-    out = _shared(a, 'train', processes()[1]); out = usable(_writable(out), config, True) if a.resume else _free(out, _RESUME)
-    if a.query_cache and out.resolve() in (kept := a.query_cache.resolve(), *kept.parents): raise ConfigError(f'--query_cache {a.query_cache} lies in the folder of the run: choose another, it can serve several runs')
+    out = _shared(a, 'train', processes()[1])
+    out = usable(_writable(out), config, True) if a.resume else _free(out, _RESUME)
+    if a.query_cache and out.resolve() in (kept := a.query_cache.resolve(), *kept.parents):
+        raise ConfigError(
+            f'--query_cache {a.query_cache} lies in the folder of the run: choose another, it can serve several runs'
+        )
     detector = HybridAnomalyDetector(config)
-    if detector.prompts.note: print(detector.prompts.note)
-    steps = -(-len(samples)//config.training.batch_size)*config.training.epochs
-    if not processes()[0] and (long := forecast(detector, len(samples), 1 + (config.training.loss_weights['consistency'] > 0), steps)): print(long)
-    parts = keep_parts(detector, samples, cache=a.query_cache); valid = parts[1]
+    if detector.prompts.note:
+        print(detector.prompts.note)
+    steps = -(-len(samples) // config.training.batch_size) * config.training.epochs
+    if not processes()[0] and (
+        long := forecast(
+            detector, len(samples), 1 + (config.training.loss_weights['consistency'] > 0), steps
+        )
+    ):
+        print(long)
+    parts = keep_parts(detector, samples, cache=a.query_cache)
+    valid = parts[1]
     fit(config, parts, out, detector, a.resume, accumulate=a.accumulate, trackers=a.log_with)
-    if processes()[0]: return # one process tells
-    rows = read_log(out/'log.jsonl')
-    if rows: save_figure(training_curves(rows, x='epoch'), out/'training.png')
-    results = dict(part='validation', mean=None, reason='' if valid else 'no image was held out for validation')
+    if processes()[0]:
+        return  # one process tells
+    rows = read_log(out / 'log.jsonl')
+    if rows:
+        save_figure(training_curves(rows, x='epoch'), out / 'training.png')
+    results = dict(
+        part='validation', mean=None, reason='' if valid else 'no image was held out for validation'
+    )
     if valid:
         truth = Truth(valid.samples, config.data.eval_size, a.num_workers)
         found, maps, scores = evaluate(detector, valid.samples, truth, valid)
         words, *_ = evaluate(WordsDetector(config, detector.backbone), valid.samples, truth, valid)
         results |= found | dict(floors=dict(local_contrast=contrast_floor(truth), words=words))
-        write_atomic(out/'examples.png', as_png(map_grid(examples(truth, {'learned': maps}, scores, 6), across=True, label='log-ratio of attention, abnormal to normal')))
+        write_atomic(
+            out / 'examples.png',
+            as_png(
+                map_grid(
+                    examples(truth, {'learned': maps}, scores, 6),
+                    across=True,
+                    label='log-ratio of attention, abnormal to normal',
+                )
+            ),
+        )
         print(f'validation part, {len(valid)} of {len(samples)} images\n\n{table(results)}\n')
-    write_json(out/'metrics.json', results)
+    write_json(out / 'metrics.json', results)
     seconds = rows[-1]['seconds'] if rows else 0
     print(f'{detector.trainable["prompts"]:,} prompt values learned in {seconds:.0f} s: {out}')
 
 # %% ../nbs/90_cli.ipynb #44a3b9c3
 def _test(parser):
-    _data_arguments(parser); _backbone_arguments(parser)
-    parser.add_argument('--checkpoint_path', type=Path, help='a .safetensors file written by hybridad_train; default: the prompts that come with the package')
-    parser.add_argument('--normals', type=Path, metavar='DIR', help='normal pictures in DIR/CATEGORY/train/good, DIR/CATEGORY or DIR itself: what is unlike them counts, too; without them the test is zero-shot')
-    parser.add_argument('--shots', type=int, metavar='K', help='take only K normal pictures of each category, spread over all; default: all')
-    parser.add_argument('--metrics', default='image-pixel-level', choices=('image-level', 'pixel-level', 'image-pixel-level'), help='which figures to print')
-    parser.add_argument('--image_size', type=int, help='side in px the backbone sees; default: as in training')
-    parser.add_argument('--eval_size', type=int, help='side in px at which pixels are compared; default: as in training')
-    parser.add_argument('--smoothing', type=float, help='sigma of a Gaussian on the map, in cells; default: as in training')
-    parser.add_argument('--allow_seen', action='store_true', help='score images the checkpoint was trained on')
-    parser.add_argument('--other_backbone', action='store_true', help='accept a checkpoint learned on other frozen weights')
-    parser.add_argument('--calibrate', metavar='RULE', help="find thresholds on these images and store them with the checkpoint: 'f1max', or the share of normal images that may be flagged, as 0.01")
-    parser.add_argument('--intervals', type=int, default=0, metavar='DRAWS', help='95 percent intervals of the figures from this many draws of images')
-    parser.add_argument('--maps', action='store_true', help='write raw maps as float tiff in the layout of the official MVTec evaluation')
-    parser.add_argument('--compare', nargs='+', type=Path, default=[], metavar='RUN', help='earlier runs on the same data, shown beside this one')
+    _data_arguments(parser)
+    _backbone_arguments(parser)
+    parser.add_argument(
+        '--checkpoint_path',
+        type=Path,
+        help='a .safetensors file written by hybridad_train; default: the prompts that come with the package',
+    )
+    parser.add_argument(
+        '--normals',
+        type=Path,
+        metavar='DIR',
+        help='normal pictures in DIR/CATEGORY/train/good, DIR/CATEGORY or DIR itself: what is unlike them counts, too; without them the test is zero-shot',
+    )
+    parser.add_argument(
+        '--shots',
+        type=int,
+        metavar='K',
+        help='take only K normal pictures of each category, spread over all; default: all',
+    )
+    parser.add_argument(
+        '--metrics',
+        default='image-pixel-level',
+        choices=('image-level', 'pixel-level', 'image-pixel-level'),
+        help='which figures to print',
+    )
+    parser.add_argument(
+        '--image_size', type=int, help='side in px the backbone sees; default: as in training'
+    )
+    parser.add_argument(
+        '--eval_size',
+        type=int,
+        help='side in px at which pixels are compared; default: as in training',
+    )
+    parser.add_argument(
+        '--smoothing',
+        type=float,
+        help='sigma of a Gaussian on the map, in cells; default: as in training',
+    )
+    parser.add_argument(
+        '--allow_seen', action='store_true', help='score images the checkpoint was trained on'
+    )
+    parser.add_argument(
+        '--other_backbone',
+        action='store_true',
+        help='accept a checkpoint learned on other frozen weights',
+    )
+    parser.add_argument(
+        '--calibrate',
+        metavar='RULE',
+        help="find thresholds on these images and store them with the checkpoint: 'f1max', or the share of normal images that may be flagged, as 0.01",
+    )
+    parser.add_argument(
+        '--intervals',
+        type=int,
+        default=0,
+        metavar='DRAWS',
+        help='95 percent intervals of the figures from this many draws of images',
+    )
+    parser.add_argument(
+        '--maps',
+        action='store_true',
+        help='write raw maps as float tiff in the layout of the official MVTec evaluation',
+    )
+    parser.add_argument(
+        '--compare',
+        nargs='+',
+        type=Path,
+        default=[],
+        metavar='RUN',
+        help='earlier runs on the same data, shown beside this one',
+    )
     parser.add_argument('--resume', action='store_true', help='continue the evaluation in --out')
     parser.add_argument('--out', type=Path, help='folder of the run; default: runs/test-DATE-TIME')
 
-def _rate(text): # None for the best F1
+
+def _rate(text):  # None for the best F1
     "The rule of --calibrate."
-    if text in (None, 'f1max'): return None
-    try: rate = float(text)
-    except ValueError: raise ConfigError(f"--calibrate {text}: say f1max, or a share such as 0.01") from None
-    if not 0 <= rate < 1: raise ConfigError(f'--calibrate {text}: the share of normal images that may be flagged lies in [0, 1)')
+    if text in (None, 'f1max'):
+        return None
+    try:
+        rate = float(text)
+    except ValueError:
+        raise ConfigError(f'--calibrate {text}: say f1max, or a share such as 0.01') from None
+    if not 0 <= rate < 1:
+        raise ConfigError(
+            f'--calibrate {text}: the share of normal images that may be flagged lies in [0, 1)'
+        )
     return rate
 
-def _begun(out): return (out/'parts'/'run.json').exists()
+
+def _begun(out):
+    return (out / 'parts' / 'run.json').exists()
+
 
 def _asked(a):
     "What decides the result of a test run, as plain values."
-    plain = lambda v: [str(x) for x in v] if isinstance(v, list) else str(v) if isinstance(v, Path) else v
-    return {k: plain(v) for k, v in vars(a).items() if k not in ('out', 'resume', 'metrics', 'device', 'num_workers')}
+    plain = lambda v: (
+        [str(x) for x in v] if isinstance(v, list) else str(v) if isinstance(v, Path) else v
+    )
+    return {
+        k: plain(v)
+        for k, v in vars(a).items()
+        if k not in ('out', 'resume', 'metrics', 'device', 'num_workers')
+    }
+
 
 def _test_folder(a, processes):
     "The run's folder, new or to be continued."
-    if not a.resume: return _free(_shared(a, 'test', processes), _RESUME)
-    if not a.out or not _begun(a.out) and not (a.out/'metrics.json').exists(): raise ConfigError(f'{a.out or "--resume"} holds no evaluation to continue: give the folder of a stopped one as --out, or leave out --resume')
+    if not a.resume:
+        return _free(_shared(a, 'test', processes), _RESUME)
+    if not a.out or not _begun(a.out) and not (a.out / 'metrics.json').exists():
+        raise ConfigError(
+            f'{a.out or "--resume"} holds no evaluation to continue: give the folder of a stopped one as --out, or leave out --resume'
+        )
     return a.out
 
+
 def normals_of(
-    folder, # as given by --normals
-    categories, # names
-    shots: int|None=None, # how many of each, spread over all
-): # {category: list of paths}
+    folder,  # as given by --normals
+    categories,  # names
+    shots: int | None = None,  # how many of each, spread over all
+):  # {category: list of paths}
     "Normal pictures: DIR/CATEGORY/train/good (or ok), DIR/CATEGORY itself; for a single category also DIR/train/good and DIR."
     from hybridad.layouts import is_image, listing
-    inside = lambda place: [p for p in listing(place, Path(folder)) if p.is_file() and is_image(p)] if place.is_dir() else []
+
+    inside = lambda place: (
+        [p for p in listing(place, Path(folder)) if p.is_file() and is_image(p)]
+        if place.is_dir()
+        else []
+    )
     ways, found = (('train', 'good'), ('train', 'ok'), ()), {}
     for c in categories:
-        places = [Path(folder, c, *w) for w in ways] + [Path(folder, *w) for w in ways if len(categories) == 1]
+        places = [Path(folder, c, *w) for w in ways] + [
+            Path(folder, *w) for w in ways if len(categories) == 1
+        ]
         names = next(filter(None, map(inside, places)), None)
-        if not names: raise ConfigError(f'there are no normal pictures of {c} in {folder}: put them into {places[0]} or {places[2]}')
-        if shots is not None and not 1 <= shots <= len(names): raise ConfigError(f'--shots {shots} is out of range: {c} has {len(names)} normal pictures in {folder}')
-        found[c] = names if shots is None else [names[i*len(names)//shots] for i in range(shots)]
+        if not names:
+            raise ConfigError(
+                f'there are no normal pictures of {c} in {folder}: put them into {places[0]} or {places[2]}'
+            )
+        if shots is not None and not 1 <= shots <= len(names):
+            raise ConfigError(
+                f'--shots {shots} is out of range: {c} has {len(names)} normal pictures in {folder}'
+            )
+        found[c] = (
+            names if shots is None else [names[i * len(names) // shots] for i in range(shots)]
+        )
     return found
+
 
 def _as_before(folder, asked, first):
     "Note what a run was asked for, or refuse to continue another one in its folder."
     from hybridad.data import read_json, write_atomic
-    note = folder/'run.json'
-    if note.exists() and read_json(note) != asked: raise ConfigError(f'{folder} was begun with other normal pictures, or without: continue with the same, or choose another --out')
-    if first: write_atomic(note, json.dumps(asked).encode())
 
-def _scored(a, detector, words, samples, size, out): # {name: (maps, scores)}, seconds an image, {category: thresholds} from normal pictures
+    note = folder / 'run.json'
+    if note.exists() and read_json(note) != asked:
+        raise ConfigError(
+            f'{folder} was begun with other normal pictures, or without: continue with the same, or choose another --out'
+        )
+    if first:
+        write_atomic(note, json.dumps(asked).encode())
+
+
+def _scored(
+    a, detector, words, samples, size, out
+):  # {name: (maps, scores)}, seconds an image, {category: thresholds} from normal pictures
     "Raw maps and scores; with --normals one category after the other, and zero-shot beside."
     import copy
     import numpy as np
@@ -283,20 +593,47 @@ def _scored(a, detector, words, samples, size, out): # {name: (maps, scores)}, s
     from hybridad.normals import load_normals, use_normals
     from hybridad.reports import score_in_parts
     from hybridad.training import processes
+
     places = {}
-    for i, s in enumerate(samples): places.setdefault(s.category, []).append(i)
+    for i, s in enumerate(samples):
+        places.setdefault(s.category, []).append(i)
     chosen = normals_of(a.normals, places, a.shots) if a.normals else {}
-    known = {c: [sample_digest(p) for p in names] for c, names in chosen.items()}; vouching = {d for ds in known.values() for d in ds}
-    if both := next((s.image for s in samples if vouching and sample_digest(s.image) in vouching), None): raise ConfigError(f'{both} is among the normal pictures, too: give normal pictures that are not scored')
-    _as_before(out/'parts', known, not processes()[0])
-    if not a.normals: return *score_in_parts(dict(learned=detector, words=words), samples, size, out/'parts'), {}
+    known = {c: [sample_digest(p) for p in names] for c, names in chosen.items()}
+    vouching = {d for ds in known.values() for d in ds}
+    if both := next(
+        (s.image for s in samples if vouching and sample_digest(s.image) in vouching), None
+    ):
+        raise ConfigError(
+            f'{both} is among the normal pictures, too: give normal pictures that are not scored'
+        )
+    _as_before(out / 'parts', known, not processes()[0])
+    if not a.normals:
+        return *score_in_parts(
+            dict(learned=detector, words=words), samples, size, out / 'parts'
+        ), {}
     zero_shot, parts, thresholds = copy.copy(detector), [], {}
     for number, (c, index) in enumerate(places.items()):
-        use_normals(detector, load_normals(chosen[c], detector.load_size)); thresholds[c] = detector.normals.thresholds
-        parts.append((index, *score_in_parts(dict(learned=detector, words=words, zero_shot=zero_shot), [samples[i] for i in index], size, out/'parts'/f'{number:03d}')))
+        use_normals(detector, load_normals(chosen[c], detector.load_size))
+        thresholds[c] = detector.normals.thresholds
+        parts.append(
+            (
+                index,
+                *score_in_parts(
+                    dict(learned=detector, words=words, zero_shot=zero_shot),
+                    [samples[i] for i in index],
+                    size,
+                    out / 'parts' / f'{number:03d}',
+                ),
+            )
+        )
     order = np.argsort(np.concatenate([index for index, *_ in parts]))
     join = lambda of: np.concatenate([of(found, seconds) for _, found, seconds in parts])[order]
-    return {n: tuple(join(lambda f, _: f[n][k]) for k in (0, 1)) for n in parts[0][1]}, join(lambda _, seconds: seconds), thresholds
+    return (
+        {n: tuple(join(lambda f, _: f[n][k]) for k in (0, 1)) for n in parts[0][1]},
+        join(lambda _, seconds: seconds),
+        thresholds,
+    )
+
 
 @_command
 @_arguments(_test)
@@ -304,46 +641,139 @@ def hybridad_test(a):
     "Score a folder with a checkpoint."
     from hybridad.data import read_dataset
     from hybridad.training import forecast, processes, provenance
+
     (rank, world, wait), rate = processes(), _rate(a.calibrate)
-    out, asked = _test_folder(a, world), _asked(a); wait() # until all have found it free
-    if a.resume and not _begun(out): return None if rank else _complete(out, a)
+    out, asked = _test_folder(a, world), _asked(a)
+    wait()  # until all have found it free
+    if a.resume and not _begun(out):
+        return None if rank else _complete(out, a)
     samples = [s for s in read_dataset(a.data_path, a.dataset, a.categories) if s.split == 'test']
-    if not samples: raise ConfigError(f'{a.data_path} has no test part: give a data set with test images')
+    if not samples:
+        raise ConfigError(f'{a.data_path} has no test part: give a data set with test images')
     from hybridad.detector import HybridAnomalyDetector
-    from hybridad.evaluation import Truth, WordsDetector, contrast_floor, refuse_seen, summarise, write_json
+    from hybridad.evaluation import (
+        Truth,
+        WordsDetector,
+        contrast_floor,
+        refuse_seen,
+        summarise,
+        write_json,
+    )
     from hybridad.reports import calibration, comparable, compare, read_results, store_thresholds
     from hybridad.scoring import SHIPPED
+
     earlier, shipped = {str(p): read_results(p) for p in a.compare}, a.checkpoint_path is None
-    if a.intervals < 0: raise ConfigError(f'--intervals {a.intervals} is out of range: give a number of draws such as 1000')
-    if a.shots is not None and not a.normals: raise ConfigError('--shots needs --normals, the folder to take them from')
-    if a.calibrate and a.normals: raise ConfigError('--calibrate finds zero-shot thresholds, and normal pictures set their own: leave one of the two out')
-    if shipped and a.calibrate: raise ConfigError('--calibrate writes thresholds into a checkpoint: give one as --checkpoint_path')
-    if shipped and a.backbone not in (None, 'mini'): raise ConfigError(f'the prompts that come with the package belong to the embedded backbone: give --checkpoint_path with prompts for {a.backbone}')
+    if a.intervals < 0:
+        raise ConfigError(
+            f'--intervals {a.intervals} is out of range: give a number of draws such as 1000'
+        )
+    if a.shots is not None and not a.normals:
+        raise ConfigError('--shots needs --normals, the folder to take them from')
+    if a.calibrate and a.normals:
+        raise ConfigError(
+            '--calibrate finds zero-shot thresholds, and normal pictures set their own: leave one of the two out'
+        )
+    if shipped and a.calibrate:
+        raise ConfigError(
+            '--calibrate writes thresholds into a checkpoint: give one as --checkpoint_path'
+        )
+    if shipped and a.backbone not in (None, 'mini'):
+        raise ConfigError(
+            f'the prompts that come with the package belong to the embedded backbone: give --checkpoint_path with prompts for {a.backbone}'
+        )
     a.checkpoint_path = a.checkpoint_path or SHIPPED
-    detector, about = HybridAnomalyDetector.from_checkpoint(a.checkpoint_path, a.backbone, a.device, a.other_backbone, a.precision)
-    changed = [k for k, was in (('image_size', detector.image_size), ('smoothing', detector.config.model.smoothing)) if getattr(a, k) not in (None, was)] + ['backbone']*(about['backbone_hash'] != detector.backbone.hash)
-    if changed and a.calibrate: raise ConfigError(f'--calibrate stores thresholds for the way the checkpoint reads: leave --{changed[0]} out')
-    if changed: about = about | dict(thresholds=dict(reason=f'the thresholds of {a.checkpoint_path} hold for another {" and ".join(changed)}'))
+    detector, about = HybridAnomalyDetector.from_checkpoint(
+        a.checkpoint_path, a.backbone, a.device, a.other_backbone, a.precision
+    )
+    changed = [
+        k
+        for k, was in (
+            ('image_size', detector.image_size),
+            ('smoothing', detector.config.model.smoothing),
+        )
+        if getattr(a, k) not in (None, was)
+    ] + ['backbone'] * (about['backbone_hash'] != detector.backbone.hash)
+    if changed and a.calibrate:
+        raise ConfigError(
+            f'--calibrate stores thresholds for the way the checkpoint reads: leave --{changed[0]} out'
+        )
+    if changed:
+        about = about | dict(
+            thresholds=dict(
+                reason=f'the thresholds of {a.checkpoint_path} hold for another {" and ".join(changed)}'
+            )
+        )
     for section, key in (('data', 'image_size'), ('data', 'eval_size'), ('model', 'smoothing')):
-        if getattr(a, key) is not None: detector.config[section][key] = getattr(a, key)
+        if getattr(a, key) is not None:
+            detector.config[section][key] = getattr(a, key)
     detector.config.data.num_workers = a.num_workers
-    if earlier: comparable({str(out): dict(categories={s.category for s in samples}, eval_size=detector.config.data.eval_size)} | earlier)
+    if earlier:
+        comparable(
+            {
+                str(out): dict(
+                    categories={s.category for s in samples},
+                    eval_size=detector.config.data.eval_size,
+                )
+            }
+            | earlier
+        )
     seen, begun = refuse_seen(a.checkpoint_path, samples, a.allow_seen), time.perf_counter()
-    if rank == 0 and not a.resume and (long := forecast(detector, len(samples), detector.looks)): print(long)
-    found, spent, own = _scored(a, detector, WordsDetector(detector.config, detector.backbone), samples, detector.config.data.eval_size, out)
-    if rank: return # one process tells
+    if rank == 0 and not a.resume and (long := forecast(detector, len(samples), detector.looks)):
+        print(long)
+    found, spent, own = _scored(
+        a,
+        detector,
+        WordsDetector(detector.config, detector.backbone),
+        samples,
+        detector.config.data.eval_size,
+        out,
+    )
+    if rank:
+        return  # one process tells
     truth = Truth(samples, detector.config.data.eval_size, a.num_workers)
-    (maps, scores), floors = found['learned'], {n: summarise(truth, *found[n]) for n in ('words', 'zero_shot') if n in found}
-    results, thresholds = summarise(truth, maps, scores), {k: {c: t.get(k) for c, t in own.items()} for k in ('image', 'pixel')} | dict(rule='above every normal picture, or above 64 of more') if own else about.get('thresholds') or {}
-    results |= dict(normals=dict(folder=str(a.normals), shots=a.shots, categories=list(own)) if own else None, floors=dict(local_contrast=contrast_floor(truth), **floors, random_backbone=None), reasons={'random_backbone': 'needs prompts of its own, learned on the auxiliary set: see hybridad_demo'}, seen_in_training=seen, seconds=round(time.perf_counter() - begun, 2), metrics=a.metrics)
-    if a.intervals: results['intervals'] = _intervals(truth, maps, scores, a.intervals)
-    if a.calibrate: store_thresholds(a.checkpoint_path, thresholds := calibration(truth, maps, scores, rate))
-    detector.config.data.update(dict(data_path=str(a.data_path), layout=a.dataset, categories=a.categories))
-    about = dict(detector.config.to_dict(), checkpoint=str(a.checkpoint_path), thresholds=thresholds, backbone_hash=detector.backbone.hash, asked=asked)
-    write_json(out/'provenance.json', provenance(detector, samples))
+    (maps, scores), floors = (
+        found['learned'],
+        {n: summarise(truth, *found[n]) for n in ('words', 'zero_shot') if n in found},
+    )
+    results, thresholds = (
+        summarise(truth, maps, scores),
+        {k: {c: t.get(k) for c, t in own.items()} for k in ('image', 'pixel')}
+        | dict(rule='above every normal picture, or above 64 of more')
+        if own
+        else about.get('thresholds') or {},
+    )
+    results |= dict(
+        normals=dict(folder=str(a.normals), shots=a.shots, categories=list(own)) if own else None,
+        floors=dict(local_contrast=contrast_floor(truth), **floors, random_backbone=None),
+        reasons={
+            'random_backbone': 'needs prompts of its own, learned on the auxiliary set: see hybridad_demo'
+        },
+        seen_in_training=seen,
+        seconds=round(time.perf_counter() - begun, 2),
+        metrics=a.metrics,
+    )
+    if a.intervals:
+        results['intervals'] = _intervals(truth, maps, scores, a.intervals)
+    if a.calibrate:
+        store_thresholds(a.checkpoint_path, thresholds := calibration(truth, maps, scores, rate))
+    detector.config.data.update(
+        dict(data_path=str(a.data_path), layout=a.dataset, categories=a.categories)
+    )
+    about = dict(
+        detector.config.to_dict(),
+        checkpoint=str(a.checkpoint_path),
+        thresholds=thresholds,
+        backbone_hash=detector.backbone.hash,
+        asked=asked,
+    )
+    write_json(out / 'provenance.json', provenance(detector, samples))
     _write_test(out, a, about, truth, found, results, thresholds, spent)
-    print(f'\n{len(samples)} images, evaluated at {truth.size} px, in {results["seconds"]:.0f} s: {out}')
-    if earlier: print(f'\n{compare({str(out): results} | earlier)}')
+    print(
+        f'\n{len(samples)} images, evaluated at {truth.size} px, in {results["seconds"]:.0f} s: {out}'
+    )
+    if earlier:
+        print(f'\n{compare({str(out): results} | earlier)}')
+
 
 def _write_test(out, a, about, truth, found, results, thresholds, spent):
     "Everything a test run leaves, the parts removed last."
@@ -352,20 +782,46 @@ def _write_test(out, a, about, truth, found, results, thresholds, spent):
     from hybridad.evaluation import table, write_json
     from hybridad.plots import as_png, map_grid
     from hybridad.reports import image_rows, write_csv, write_maps, write_tables
+
     (maps, scores), (words_maps, _) = found['learned'], found['words']
-    write_json(out/'config.json', about)
+    write_json(out / 'config.json', about)
     rows = image_rows(truth, maps, scores, thresholds, spent)
-    write_csv(out/'images.csv', rows)
-    with open(out/'log.jsonl', 'w', encoding='utf-8') as f:
-        for r in rows: f.write(json.dumps(dict(image=r['path'], category=r['category'], defect=r['defect'], label=r['label'], score=round(r['score'], 6))) + '\n')
-    if a.maps: write_maps(out/'MAPS', truth.samples, maps)
-    write_atomic(out/'examples.png', as_png(map_grid(examples(truth, {'words': words_maps, 'learned': maps}, scores, 6), ['image', 'mask', 'words', 'learned'], across=True, label='log-ratio of attention, abnormal to normal')))
+    write_csv(out / 'images.csv', rows)
+    with open(out / 'log.jsonl', 'w', encoding='utf-8') as f:
+        for r in rows:
+            f.write(
+                json.dumps(
+                    dict(
+                        image=r['path'],
+                        category=r['category'],
+                        defect=r['defect'],
+                        label=r['label'],
+                        score=round(r['score'], 6),
+                    )
+                )
+                + '\n'
+            )
+    if a.maps:
+        write_maps(out / 'MAPS', truth.samples, maps)
+    write_atomic(
+        out / 'examples.png',
+        as_png(
+            map_grid(
+                examples(truth, {'words': words_maps, 'learned': maps}, scores, 6),
+                ['image', 'mask', 'words', 'learned'],
+                across=True,
+                label='log-ratio of attention, abnormal to normal',
+            )
+        ),
+    )
     write_tables(out, results, _columns(a.metrics))
-    (out/'parts'/'run.json').unlink() # from here on the run is complete
-    shutil.rmtree(out/'parts')
+    (out / 'parts' / 'run.json').unlink()  # from here on the run is complete
+    shutil.rmtree(out / 'parts')
     print(table(results, columns=_columns(a.metrics)))
-    for k, (low, high) in results.get('intervals', {}).items(): print(f'{k}: pooled, 95 % of {a.intervals} draws in {low:.3f} to {high:.3f}')
+    for k, (low, high) in results.get('intervals', {}).items():
+        print(f'{k}: pooled, 95 % of {a.intervals} draws in {low:.3f} to {high:.3f}')
     print(_decided(rows, thresholds))
+
 
 def _complete(out, a):
     "Tell what a finished run found, once more."
@@ -373,68 +829,163 @@ def _complete(out, a):
     from hybridad.data import read_json
     from hybridad.evaluation import table
     from hybridad.reports import read_results
-    done, results = read_json(out/'config.json'), read_results(out)
+
+    done, results = read_json(out / 'config.json'), read_results(out)
     asked, before = _asked(a), done.get('asked', {})
-    if other := [f'--{k}' for k in asked if asked[k] != before.get(k)]: raise ConfigError(f"{out} holds a finished evaluation with another {', '.join(other)}: choose another --out")
-    shutil.rmtree(out/'parts', ignore_errors=True)
+    if other := [f'--{k}' for k in asked if asked[k] != before.get(k)]:
+        raise ConfigError(
+            f'{out} holds a finished evaluation with another {", ".join(other)}: choose another --out'
+        )
+    shutil.rmtree(out / 'parts', ignore_errors=True)
     print(f'{table(results, columns=_columns(a.metrics))}\n\nnothing is left to do: {out}')
+
 
 def _decided(rows, thresholds):
     "What the thresholds say of the images, in a sentence or two."
-    if not any(r['decision'] for r in rows): return '\nno decisions: ' + ('one normal picture sets no threshold, give at least two' if isinstance(thresholds.get('image'), dict) else thresholds.get('reason') or 'the checkpoint holds no threshold, find one with --calibrate on a validation part')
+    if not any(r['decision'] for r in rows):
+        return '\nno decisions: ' + (
+            'one normal picture sets no threshold, give at least two'
+            if isinstance(thresholds.get('image'), dict)
+            else thresholds.get('reason')
+            or 'the checkpoint holds no threshold, find one with --calibrate on a validation part'
+        )
     decided = [r for r in rows if r['decision']]
-    wrong, odd = sum((r['decision'] == 'anomalous') != r['label'] for r in decided), [r['path'] for r in rows if r['unlike']]
-    told = f"\n{sum(r['decision'] == 'anomalous' for r in rows)} of {len(decided)} images called anomalous, {wrong} wrongly or missed, at the stored threshold ({thresholds.get('rule', 'one flawless validation image in ten exceeds it')}), see images.csv" + (f'; no decision on {len(rows) - len(decided)}, whose categories have one normal picture' if len(decided) < len(rows) else '')
-    return told + (f'\nwarning: {len(odd)} pictures are unlike those the threshold was found on, such as {odd[0]}: do not trust their decisions' if odd else '')
+    wrong, odd = (
+        sum((r['decision'] == 'anomalous') != r['label'] for r in decided),
+        [r['path'] for r in rows if r['unlike']],
+    )
+    told = (
+        f'\n{sum(r["decision"] == "anomalous" for r in rows)} of {len(decided)} images called anomalous, {wrong} wrongly or missed, at the stored threshold ({thresholds.get("rule", "one flawless validation image in ten exceeds it")}), see images.csv'
+        + (
+            f'; no decision on {len(rows) - len(decided)}, whose categories have one normal picture'
+            if len(decided) < len(rows)
+            else ''
+        )
+    )
+    return told + (
+        f'\nwarning: {len(odd)} pictures are unlike those the threshold was found on, such as {odd[0]}: do not trust their decisions'
+        if odd
+        else ''
+    )
+
 
 def _intervals(truth, maps, scores, draws):
     from hybridad.streaming import bootstrap_intervals
+
     known = truth.known
     told = bootstrap_intervals(scores, truth.labels, n=draws)
-    return told | {k: v for k, v in bootstrap_intervals(scores[known], truth.labels[known], maps[known], truth.masks[known], n=draws).items() if not k.startswith('image')}
+    return told | {
+        k: v
+        for k, v in bootstrap_intervals(
+            scores[known], truth.labels[known], maps[known], truth.masks[known], n=draws
+        ).items()
+        if not k.startswith('image')
+    }
+
 
 def _columns(level):
     from hybridad.evaluation import HEADLINE
-    return [k for k in HEADLINE if level == 'image-pixel-level' or k.startswith('image') == (level == 'image-level')]
+
+    return [
+        k
+        for k in HEADLINE
+        if level == 'image-pixel-level' or k.startswith('image') == (level == 'image-level')
+    ]
 
 # %% ../nbs/90_cli.ipynb #62926967
 def demo(
-    out, # folder of the run
-    auxiliary: int=20, # pictures per auxiliary category
-    held_out: int=60, # pictures per held-out category
-    seed: int=0,
-    device: str='auto',
-    epochs: int=8,
-    progress: bool=True,
-): # the contents of metrics.json
+    out,  # folder of the run
+    auxiliary: int = 20,  # pictures per auxiliary category
+    held_out: int = 60,  # pictures per held-out category
+    seed: int = 0,
+    device: str = 'auto',
+    epochs: int = 8,
+    progress: bool = True,
+):  # the contents of metrics.json
     "Learn on the auxiliary categories of fresh synthetic data, report on the held-out ones."
     from hybridad.config import get_default_config
     from hybridad.data import read_mvtec, write_atomic
     from hybridad.detector import HybridAnomalyDetector
-    from hybridad.evaluation import HEADLINE, LinearProbe, Truth, WordsDetector, contrast_floor, evaluate, table, write_json
+    from hybridad.evaluation import (
+        HEADLINE,
+        LinearProbe,
+        Truth,
+        WordsDetector,
+        contrast_floor,
+        evaluate,
+        table,
+        write_json,
+    )
     from hybridad.plots import as_png, map_grid
     from hybridad.synthetic import write_dataset
     from hybridad.training import KeptInputs, fit, keep_parts
+
     out, begun = _free(out), time.perf_counter()
     config = get_default_config(epochs=epochs, batch_size=32, seed=seed, device=device, **LEARN)
     detector = HybridAnomalyDetector(config)
-    folders = {split: write_dataset(out/'data'/split, seed=seed + (split == 'held_out'), split=split, count=n, progress=progress) for split, n in (('auxiliary', auxiliary), ('held_out', held_out))}
+    folders = {
+        split: write_dataset(
+            out / 'data' / split,
+            seed=seed + (split == 'held_out'),
+            split=split,
+            count=n,
+            progress=progress,
+        )
+        for split, n in (('auxiliary', auxiliary), ('held_out', held_out))
+    }
     learn, test = ([s for s in read_mvtec(f) if s.split == 'test'] for f in folders.values())
     truth = Truth(test, progress=progress)
-    parts, kept = keep_parts(detector, learn, progress), KeptInputs(detector, test, progress=progress)
-    fit(config, parts, out/'learned', detector, progress=progress)
+    parts, kept = (
+        keep_parts(detector, learn, progress),
+        KeptInputs(detector, test, progress=progress),
+    )
+    fit(config, parts, out / 'learned', detector, progress=progress)
     results, maps, scores = evaluate(detector, test, truth, kept, progress)
-    words, words_maps, _ = evaluate(WordsDetector(config, detector.backbone), test, truth, kept, progress)
-    probe = fit(config, parts, out/'linear_probe', LinearProbe(config, detector.backbone), progress=progress)
+    words, words_maps, _ = evaluate(
+        WordsDetector(config, detector.backbone), test, truth, kept, progress
+    )
+    probe = fit(
+        config,
+        parts,
+        out / 'linear_probe',
+        LinearProbe(config, detector.backbone),
+        progress=progress,
+    )
     ceiling, *_ = evaluate(probe, test, truth, kept, progress)
     blank = HybridAnomalyDetector(config, detector.backbone.reinitialised(seed))
-    fit(config, (parts[0].asked_again(blank, progress), None), out/'random_backbone', blank, progress=progress) # to validate it would take a seventh of the demo's time
+    fit(
+        config,
+        (parts[0].asked_again(blank, progress), None),
+        out / 'random_backbone',
+        blank,
+        progress=progress,
+    )  # to validate it would take a seventh of the demo's time
     random, *_ = evaluate(blank, test, truth, kept.asked_again(blank, progress), progress)
     short = lambda r: {k: r['mean'][k] for k in HEADLINE}
-    found = dict(held_out=results, floors=dict(local_contrast=short(contrast_floor(truth, progress)), random_backbone=short(random), words=short(words)),
-                 ceilings=dict(linear_probe=short(ceiling)), trainable_parameters=detector.trainable['prompts'], seconds=round(time.perf_counter() - begun, 1), eval_size=truth.size)
-    write_atomic(out/'examples.png', as_png(map_grid(examples(truth, {'words': words_maps, 'learned': maps}, scores, 8), ['image', 'mask', 'words', 'learned'], across=True, label='log-ratio of attention, abnormal to normal')))
-    write_json(out/'metrics.json', found)
+    found = dict(
+        held_out=results,
+        floors=dict(
+            local_contrast=short(contrast_floor(truth, progress)),
+            random_backbone=short(random),
+            words=short(words),
+        ),
+        ceilings=dict(linear_probe=short(ceiling)),
+        trainable_parameters=detector.trainable['prompts'],
+        seconds=round(time.perf_counter() - begun, 1),
+        eval_size=truth.size,
+    )
+    write_atomic(
+        out / 'examples.png',
+        as_png(
+            map_grid(
+                examples(truth, {'words': words_maps, 'learned': maps}, scores, 8),
+                ['image', 'mask', 'words', 'learned'],
+                across=True,
+                label='log-ratio of attention, abnormal to normal',
+            )
+        ),
+    )
+    write_json(out / 'metrics.json', found)
     print(table(results | {k: found[k] for k in ('floors', 'ceilings')}))
     return found
 
@@ -443,83 +994,158 @@ def _demo(parser):
     parser.add_argument('--out', type=Path, default=Path('runs/demo'), help='folder of the run')
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--device', default='auto', help='auto, cpu, cuda or mps')
-    parser.add_argument('--small', action='store_true', help='a tenth of the data, to see that everything runs')
+    parser.add_argument(
+        '--small', action='store_true', help='a tenth of the data, to see that everything runs'
+    )
+
 
 @_command
 @_arguments(_demo)
 def hybridad_demo(a):
     "Find defects in categories whose masks were never seen, on the embedded backbone and synthetic data."
-    found = demo(a.out, seed=a.seed, device=a.device, **(dict(auxiliary=4, held_out=8, epochs=3) if a.small else {}))
-    print(f'\n{found["trainable_parameters"]:,} learned values, {found["seconds"]:.0f} s: {a.out}/metrics.json, {a.out}/examples.png')
+    found = demo(
+        a.out,
+        seed=a.seed,
+        device=a.device,
+        **(dict(auxiliary=4, held_out=8, epochs=3) if a.small else {}),
+    )
+    print(
+        f'\n{found["trainable_parameters"]:,} learned values, {found["seconds"]:.0f} s: {a.out}/metrics.json, {a.out}/examples.png'
+    )
 
 # %% ../nbs/90_cli.ipynb #5f6d16ce
 def _protocol(parser):
     parser.add_argument('--train', required=True, help='name of the set to learn on')
     parser.add_argument('--test', required=True, nargs='+', help='names of the sets to score')
-    parser.add_argument('--roots', required=True, nargs='+', metavar='NAME=DIR', help='where each set lies, or one folder that holds them under their names')
+    parser.add_argument(
+        '--roots',
+        required=True,
+        nargs='+',
+        metavar='NAME=DIR',
+        help='where each set lies, or one folder that holds them under their names',
+    )
     parser.add_argument('--seeds', nargs='+', type=int, default=[0], help='one run each')
-    parser.add_argument('--out', type=Path, help='folder of the run, continued if it was begun; default: runs/protocol-DATE-TIME')
+    parser.add_argument(
+        '--out',
+        type=Path,
+        help='folder of the run, continued if it was begun; default: runs/protocol-DATE-TIME',
+    )
     parser.add_argument('--num_workers', type=int, default=0, help='loader processes')
     _backbone_arguments(parser)
     _setting_arguments(parser, ('seed', 'validation_fraction'))
 
+
 def roots_of(
-    names: list, # of sets
-    roots: list, # NAME=DIR, or folders that hold sets under their names
-) -> dict: # name -> Path
+    names: list,  # of sets
+    roots: list,  # NAME=DIR, or folders that hold sets under their names
+) -> dict:  # name -> Path
     "Where each set lies."
-    told, holders = dict(r.split('=', 1) for r in roots if '=' in r), [Path(r) for r in roots if '=' not in r]
+    told, holders = (
+        dict(r.split('=', 1) for r in roots if '=' in r),
+        [Path(r) for r in roots if '=' not in r],
+    )
     for name in told:
-        if name not in names: raise ConfigError(f'--roots {name}={told[name]}: {name} is neither learned on nor scored, name it in --train or --test')
+        if name not in names:
+            raise ConfigError(
+                f'--roots {name}={told[name]}: {name} is neither learned on nor scored, name it in --train or --test'
+            )
     for name in names:
-        if name not in told and (found := next((h/name for h in holders if (h/name).exists()), None)): told[name] = found
-        if name not in told: raise ConfigError(f'--roots says nothing of {name}: add {name}=DIR')
+        if name not in told and (
+            found := next((h / name for h in holders if (h / name).exists()), None)
+        ):
+            told[name] = found
+        if name not in told:
+            raise ConfigError(f'--roots says nothing of {name}: add {name}=DIR')
     return {name: Path(told[name]) for name in names}
+
 
 @_command
 @_arguments(_protocol)
 def hybridad_protocol(a):
     "Learn on one set, score others: the published cross-dataset protocol."
-    if a.train in a.test: raise ConfigError(f'--test {a.train}: a set that is learned on cannot be scored, name others')
+    if a.train in a.test:
+        raise ConfigError(
+            f'--test {a.train}: a set that is learned on cannot be scored, name others'
+        )
     roots = roots_of([a.train, *a.test], a.roots)
     from hybridad.config import get_default_config
     from hybridad.data import read_dataset
-    told = _settings_of(a) | {k: v for k, v in dict(backbone=a.backbone, precision=a.precision).items() if v}
-    config = get_default_config(**told, device=a.device, num_workers=a.num_workers, data_path=str(roots[a.train]))
+
+    told = _settings_of(a) | {
+        k: v for k, v in dict(backbone=a.backbone, precision=a.precision).items() if v
+    }
+    config = get_default_config(
+        **told, device=a.device, num_workers=a.num_workers, data_path=str(roots[a.train])
+    )
     out = _writable(_shared(a, 'protocol', 1))
-    train, tests = learnable(read_dataset(roots[a.train])), {n: [s for s in read_dataset(roots[n]) if s.split == 'test'] for n in a.test}
+    train, tests = (
+        learnable(read_dataset(roots[a.train])),
+        {n: [s for s in read_dataset(roots[n]) if s.split == 'test'] for n in a.test},
+    )
     from hybridad.protocol import protocol, protocol_table
     from hybridad.data import write_atomic
+
     found = protocol(train, tests, out, config, tuple(a.seeds))
-    for style, name in (('github', 'protocol.md'), ('latex_booktabs', 'protocol.tex')): write_atomic(out/name, (protocol_table(found, style) + '\n').encode())
-    print(f'learned on {a.train}, {len(train)} images\n\n{protocol_table(found)}\n\n{out}/protocol.json')
+    for style, name in (('github', 'protocol.md'), ('latex_booktabs', 'protocol.tex')):
+        write_atomic(out / name, (protocol_table(found, style) + '\n').encode())
+    print(
+        f'learned on {a.train}, {len(train)} images\n\n{protocol_table(found)}\n\n{out}/protocol.json'
+    )
 
 # %% ../nbs/90_cli.ipynb #dfd10012
-_ABLATION = dict(data_path=None, test_path=None, seeds=3, epochs=4, backbone=None, device='auto', precision=None) # what a row depends on
+_ABLATION = dict(
+    data_path=None, test_path=None, seeds=3, epochs=4, backbone=None, device='auto', precision=None
+)  # what a row depends on
+
 
 def _ablation(parser):
-    parser.add_argument('--out', type=Path, help='folder for cache, table and figure, needed unless --list; the same folder again continues it')
-    parser.add_argument('--resume', action='store_true', help='only continue: the folder must hold an ablation')
-    parser.add_argument('--data_path', help='learn on this folder; default: fresh synthetic auxiliary pictures')
-    parser.add_argument('--test_path', help='test on this folder; default: fresh synthetic held-out pictures')
-    parser.add_argument('--only', nargs='+', metavar='NAME', help='only these variants; --list shows the names')
+    parser.add_argument(
+        '--out',
+        type=Path,
+        help='folder for cache, table and figure, needed unless --list; the same folder again continues it',
+    )
+    parser.add_argument(
+        '--resume', action='store_true', help='only continue: the folder must hold an ablation'
+    )
+    parser.add_argument(
+        '--data_path', help='learn on this folder; default: fresh synthetic auxiliary pictures'
+    )
+    parser.add_argument(
+        '--test_path', help='test on this folder; default: fresh synthetic held-out pictures'
+    )
+    parser.add_argument(
+        '--only', nargs='+', metavar='NAME', help='only these variants; --list shows the names'
+    )
     parser.add_argument('--list', action='store_true', help='print the variants and stop')
     parser.add_argument('--seeds', type=int, default=_ABLATION['seeds'])
     parser.add_argument('--epochs', type=int, default=_ABLATION['epochs'])
-    parser.add_argument('--small', action='store_true', help='a tenth of the pictures and one seed, to see that everything runs')
+    parser.add_argument(
+        '--small',
+        action='store_true',
+        help='a tenth of the pictures and one seed, to see that everything runs',
+    )
     _backbone_arguments(parser)
 
-def _ablation_sets(a): # samples to learn on, samples to test on
+
+def _ablation_sets(a):  # samples to learn on, samples to test on
     "The folders the user gave, or synthetic ones that are drawn once and found again."
     from hybridad.data import read_dataset
     from hybridad.synthetic import write_dataset
-    given, sets = [p and read_dataset(p) for p in (a.data_path, a.test_path)], [] # complain before anything is drawn
-    for samples, split, count in zip(given, ('auxiliary', 'held_out'), (1, 6) if a.small else (12, 40)):
-        made = a.out/'data'/f'{split}-{count}'
-        if not samples and not made.exists(): write_dataset(made, seed=int(split == 'held_out'), split=split, count=count)
+
+    given, sets = (
+        [p and read_dataset(p) for p in (a.data_path, a.test_path)],
+        [],
+    )  # complain before anything is drawn
+    for samples, split, count in zip(
+        given, ('auxiliary', 'held_out'), (1, 6) if a.small else (12, 40)
+    ):
+        made = a.out / 'data' / f'{split}-{count}'
+        if not samples and not made.exists():
+            write_dataset(made, seed=int(split == 'held_out'), split=split, count=count)
         sets.append(samples or read_dataset(made))
     learn, test = sets
     return learnable(learn), [s for s in test if s.split == 'test']
+
 
 @_command
 @_arguments(_ablation)
@@ -532,52 +1158,109 @@ def hybridad_ablation(a):
     from hybridad.detector import HybridAnomalyDetector
     from hybridad.evaluation import write_json
     from hybridad.training import provenance
-    if a.seeds < 1: raise ConfigError(f'--seeds {a.seeds} is out of range: choose at least 1')
+
+    if a.seeds < 1:
+        raise ConfigError(f'--seeds {a.seeds} is out of range: choose at least 1')
     precision = a.precision or 'float32'
-    config = get_default_config(epochs=a.epochs, batch_size=32, **LEARN | ONE_VIEW, device=a.device, precision=precision) # or every row would cost several times as much
+    config = get_default_config(
+        epochs=a.epochs, batch_size=32, **LEARN | ONE_VIEW, device=a.device, precision=precision
+    )  # or every row would cost several times as much
     backbone = load_backbone(a.backbone or 'mini', a.device, getattr(torch, precision))
     variants = standard_variants(backbone)
-    if a.list: print('\n'.join(f'{v.group}: {v.name}' for v in variants)); return
-    if not a.out: raise ConfigError('give --out, a folder for cache, table and figure')
+    if a.list:
+        print('\n'.join(f'{v.group}: {v.name}' for v in variants))
+        return
+    if not a.out:
+        raise ConfigError('give --out, a folder for cache, table and figure')
     unknown = set(a.only or ()) - {v.name for v in variants}
-    if unknown: raise ConfigError(f'there is no variant {sorted(unknown)[0]!r}: --list prints the names')
+    if unknown:
+        raise ConfigError(f'there is no variant {sorted(unknown)[0]!r}: --list prints the names')
     chosen = [v for v in variants if not a.only or v.name in a.only or v.name == 'default']
-    if (a.out/'config.json').exists(): raise ConfigError(f'{a.out} holds the run of another command: choose another --out')
-    if a.resume and not (a.out/'provenance.json').exists(): raise ConfigError(f'{a.out} holds no ablation to continue: leave out --resume to begin one')
+    if (a.out / 'config.json').exists():
+        raise ConfigError(f'{a.out} holds the run of another command: choose another --out')
+    if a.resume and not (a.out / 'provenance.json').exists():
+        raise ConfigError(f'{a.out} holds no ablation to continue: leave out --resume to begin one')
     out, begun = _writable(a.out), time.perf_counter()
     learn, test = _ablation_sets(a)
-    write_json(out/'provenance.json', provenance(HybridAnomalyDetector(config, backbone), learn + test))
+    write_json(
+        out / 'provenance.json', provenance(HybridAnomalyDetector(config, backbone), learn + test)
+    )
     table = ablate(chosen, Bench(config, learn, test, backbone), out, 1 if a.small else a.seeds)
     from hybridad.data import write_atomic
     from hybridad.plots import ablation_chart, as_png
-    name = 'selected' if a.only else 'ablation' # a part never replaces the whole
-    asked = ''.join(f' --{k} {getattr(a, k)}' for k, usual in _ABLATION.items() if getattr(a, k) != usual) + ' --small'*a.small
+
+    name = 'selected' if a.only else 'ablation'  # a part never replaces the whole
+    asked = (
+        ''.join(
+            f' --{k} {getattr(a, k)}' for k, usual in _ABLATION.items() if getattr(a, k) != usual
+        )
+        + ' --small' * a.small
+    )
     table['command'] = [f"hybridad_ablation --out {out}{asked} --only '{v}'" for v in table.variant]
-    write_atomic(out/f'{name}.csv', table.round(4).to_csv(index=False).encode())
-    write_atomic(out/f'{name}.png', as_png(ablation_chart(table)))
-    print(table[['group', 'variant', 'pixel_auroc', 'pixel_auroc_95', 'aupro', 'image_auroc', 'gain', 'gain_95', 'seconds']].round(3).to_string(index=False))
-    print(f'\n{len(learn)} images to learn on, {len(test)} to test on, {time.perf_counter() - begun:.0f} s: {out}\none row again, as its command in {name}.csv says: {table.command.iloc[-1]}')
+    write_atomic(out / f'{name}.csv', table.round(4).to_csv(index=False).encode())
+    write_atomic(out / f'{name}.png', as_png(ablation_chart(table)))
+    print(
+        table[
+            [
+                'group',
+                'variant',
+                'pixel_auroc',
+                'pixel_auroc_95',
+                'aupro',
+                'image_auroc',
+                'gain',
+                'gain_95',
+                'seconds',
+            ]
+        ]
+        .round(3)
+        .to_string(index=False)
+    )
+    print(
+        f'\n{len(learn)} images to learn on, {len(test)} to test on, {time.perf_counter() - begun:.0f} s: {out}\none row again, as its command in {name}.csv says: {table.command.iloc[-1]}'
+    )
 
 # %% ../nbs/90_cli.ipynb #2d6935e5
 def _backbone(parser):
-    parser.add_argument('--out', type=Path, required=True, help='folder of the run; the backbone appears in OUT/backbone')
+    parser.add_argument(
+        '--out',
+        type=Path,
+        required=True,
+        help='folder of the run; the backbone appears in OUT/backbone',
+    )
     parser.add_argument('--resume', action='store_true', help='continue the run in --out')
     parser.add_argument('--device', default='auto', help='auto, cpu, cuda or mps')
-    parser.add_argument('--until', type=int, help='stop after this step of the diffusion stage; continue later')
-    parser.add_argument('--set', nargs='*', default=[], metavar='NAME=VALUE', help='settings of the recipe, as steps=2000')
+    parser.add_argument(
+        '--until', type=int, help='stop after this step of the diffusion stage; continue later'
+    )
+    parser.add_argument(
+        '--set',
+        nargs='*',
+        default=[],
+        metavar='NAME=VALUE',
+        help='settings of the recipe, as steps=2000',
+    )
+
 
 def recipe_from(
-    pairs: list, # strings NAME=VALUE
-): # Recipe
+    pairs: list,  # strings NAME=VALUE
+):  # Recipe
     "A recipe with some settings replaced."
     from hybridad.pretraining import Recipe
+
     kinds, told = {f.name: f.type for f in fields(Recipe)}, {}
     for pair in pairs:
         name, _, value = pair.partition('=')
-        if name not in kinds: raise ConfigError(f"--set {pair}: the recipe has no '{name}', only {', '.join(kinds)}")
-        try: told[name] = value.lower() in ('true', '1', 'yes') if kinds[name] is bool else kinds[name](value)
-        except ValueError as error: raise ConfigError(f'--set {pair}: {name} must be {kinds[name].__name__}') from error
+        if name not in kinds:
+            raise ConfigError(f"--set {pair}: the recipe has no '{name}', only {', '.join(kinds)}")
+        try:
+            told[name] = (
+                value.lower() in ('true', '1', 'yes') if kinds[name] is bool else kinds[name](value)
+            )
+        except ValueError as error:
+            raise ConfigError(f'--set {pair}: {name} must be {kinds[name].__name__}') from error
     return Recipe(**told)
+
 
 @_command
 @_arguments(_backbone)
@@ -585,110 +1268,278 @@ def hybridad_backbone(a):
     "Train a miniature backbone on captioned synthetic pictures."
     recipe = recipe_from(getattr(a, 'set'))
     from hybridad.pretraining import pretrain
+
     print(pretrain(_writable(a.out), recipe, a.resume, a.until, device=a.device))
 
 # %% ../nbs/90_cli.ipynb #9d85ac1a
 def _score(parser):
-    parser.add_argument('images', nargs='+', metavar='IMAGES_OR_FOLDERS', help='photographs, or folders that are searched to the bottom')
-    parser.add_argument('--checkpoint_path', type=Path, help='a .safetensors file written by hybridad_train; default: the prompts that come with the package')
+    parser.add_argument(
+        'images',
+        nargs='+',
+        metavar='IMAGES_OR_FOLDERS',
+        help='photographs, or folders that are searched to the bottom',
+    )
+    parser.add_argument(
+        '--checkpoint_path',
+        type=Path,
+        help='a .safetensors file written by hybridad_train; default: the prompts that come with the package',
+    )
     _backbone_arguments(parser)
-    parser.add_argument('--other_backbone', action='store_true', help='accept a checkpoint learned on other frozen weights')
-    parser.add_argument('--normals', nargs='+', metavar='DIR', help='a folder of normal pictures, or some files: what is unlike them counts, too, and two or more set the thresholds')
-    parser.add_argument('--tiles', type=int, default=1, help='look at each photograph in so many overlapping parts per side, for defects that are small in it')
+    parser.add_argument(
+        '--other_backbone',
+        action='store_true',
+        help='accept a checkpoint learned on other frozen weights',
+    )
+    parser.add_argument(
+        '--normals',
+        nargs='+',
+        metavar='DIR',
+        help='a folder of normal pictures, or some files: what is unlike them counts, too, and two or more set the thresholds',
+    )
+    parser.add_argument(
+        '--tiles',
+        type=int,
+        default=1,
+        help='look at each photograph in so many overlapping parts per side, for defects that are small in it',
+    )
     parser.add_argument('--out', type=Path, help='folder of the run; default: runs/score-DATE-TIME')
     parser.add_argument('--resume', action='store_true', help='continue the run in --out')
-    parser.add_argument('--threshold', type=float, help='an image is anomalous from this score up; default: that of the normal pictures, else the one in the checkpoint')
-    parser.add_argument('--pixel_threshold', type=float, help='regions are where the map reaches this; default: likewise')
+    parser.add_argument(
+        '--threshold',
+        type=float,
+        help='an image is anomalous from this score up; default: that of the normal pictures, else the one in the checkpoint',
+    )
+    parser.add_argument(
+        '--pixel_threshold',
+        type=float,
+        help='regions are where the map reaches this; default: likewise',
+    )
     parser.add_argument('--batch_size', type=int, default=8)
     parser.add_argument('--num_workers', type=int, default=0, help='loader processes')
-    parser.add_argument('--part', type=int, default=256, help='images that are written together; a killed run loses one part at most')
+    parser.add_argument(
+        '--part',
+        type=int,
+        default=256,
+        help='images that are written together; a killed run loses one part at most',
+    )
     parser.add_argument('--format', default='csv', help='of the parts: csv or parquet')
-    parser.add_argument('--pictures', default='all', help='overlays to draw: all, anomalous or none')
+    parser.add_argument(
+        '--pictures', default='all', help='overlays to draw: all, anomalous or none'
+    )
     parser.add_argument('--quiet', action='store_true', help='print the summary only')
 
+
 def told(
-    f, # Finding
-    limit: int=5, # regions to name
-): # str
+    f,  # Finding
+    limit: int = 5,  # regions to name
+):  # str
     "A finding as lines of text."
     from hybridad.scoring import printable
-    shown = lambda name: ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in printable(name)) # a name must not steer the terminal
-    if f.reason: return f'       -  unreadable  {shown(f.reason)}'
+
+    shown = lambda name: ''.join(
+        c if c.isprintable() else c.encode('unicode_escape').decode() for c in printable(name)
+    )  # a name must not steer the terminal
+    if f.reason:
+        return f'       -  unreadable  {shown(f.reason)}'
     lines = [f'{f.score:8.3f}  {f.decision:10}  {shown(f.image)}']
-    for r in f.regions[:limit]: lines.append('{:22}x {} to {}, y {} to {}: {} px, peak {:.2f}'.format('', r['box'][0], r['box'][2], r['box'][1], r['box'][3], r['area'], r['peak']))
-    if len(f.regions) > limit: lines.append(f'{"":22}and {len(f.regions) - limit} weaker regions')
+    for r in f.regions[:limit]:
+        lines.append(
+            '{:22}x {} to {}, y {} to {}: {} px, peak {:.2f}'.format(
+                '', r['box'][0], r['box'][2], r['box'][1], r['box'][3], r['area'], r['peak']
+            )
+        )
+    if len(f.regions) > limit:
+        lines.append(f'{"":22}and {len(f.regions) - limit} weaker regions')
     return '\n'.join(lines)
+
 
 @_command
 @_arguments(_score)
 def hybridad_score(a):
     "Say whether something is wrong in photographs, and where. Exit code 0: all were read, 3: some could not be (told by a single process), 2: it stopped, what was complete is kept."
-    if a.resume and not a.out: raise ConfigError('--resume needs --out, the folder of the run to continue')
+    if a.resume and not a.out:
+        raise ConfigError('--resume needs --out, the folder of the run to continue')
     from hybridad.scoring import apart, find_images, load_scorer, score_folder
     from hybridad.training import forecast, processes
     from tqdm.auto import tqdm
-    rank, world, _ = processes(); out = _shared(a, 'score', world)
+
+    rank, world, _ = processes()
+    out = _shared(a, 'score', world)
     out = _writable(out) if a.resume else _free(out, _RESUME)
-    names = find_images(a.images)[0]; total = len(names) # complains before the backbone is loaded
-    if a.normals: apart(names, a.normals)
-    scorer, begun = load_scorer(a.checkpoint_path, a.backbone, a.device, a.other_backbone, a.threshold, a.pixel_threshold, a.normals, a.precision, a.tiles), time.perf_counter()
-    if rank == 0 and not a.resume and (long := forecast(scorer.detector, total, scorer.detector.looks*scorer.tiles**2)): print(long)
-    if rank == 0: print(f'{scorer.source}\nanomalous from {scorer.image:.3f}, regions from {scorer.pixel:.3f}\n')
-    counts, other = score_folder(a.images, out, scorer, a.resume, a.part, a.format, a.pictures, a.batch_size, a.num_workers, tell=None if a.quiet else lambda f: tqdm.write(told(f)))
-    if counts.total() < total: return # other processes are still at it: the last one tells
-    if other: print('\nleft alone, no image by name: ' + ', '.join(f'{n} {kind}' for kind, n in sorted(other.items())))
-    print(f'\n{counts.total()} images, ' + ', '.join(f'{counts[k]} {k}' for k in ('anomalous', 'normal', 'unreadable')) + f', {time.perf_counter() - begun:.0f} s: {out}')
+    names = find_images(a.images)[0]
+    total = len(names)  # complains before the backbone is loaded
+    if a.normals:
+        apart(names, a.normals)
+    scorer, begun = (
+        load_scorer(
+            a.checkpoint_path,
+            a.backbone,
+            a.device,
+            a.other_backbone,
+            a.threshold,
+            a.pixel_threshold,
+            a.normals,
+            a.precision,
+            a.tiles,
+        ),
+        time.perf_counter(),
+    )
+    if (
+        rank == 0
+        and not a.resume
+        and (long := forecast(scorer.detector, total, scorer.detector.looks * scorer.tiles**2))
+    ):
+        print(long)
+    if rank == 0:
+        print(
+            f'{scorer.source}\nanomalous from {scorer.image:.3f}, regions from {scorer.pixel:.3f}\n'
+        )
+    counts, other = score_folder(
+        a.images,
+        out,
+        scorer,
+        a.resume,
+        a.part,
+        a.format,
+        a.pictures,
+        a.batch_size,
+        a.num_workers,
+        tell=None if a.quiet else lambda f: tqdm.write(told(f)),
+    )
+    if counts.total() < total:
+        return  # other processes are still at it: the last one tells
+    if other:
+        print(
+            '\nleft alone, no image by name: '
+            + ', '.join(f'{n} {kind}' for kind, n in sorted(other.items()))
+        )
+    print(
+        f'\n{counts.total()} images, '
+        + ', '.join(f'{counts[k]} {k}' for k in ('anomalous', 'normal', 'unreadable'))
+        + f', {time.perf_counter() - begun:.0f} s: {out}'
+    )
     return 3 if counts['unreadable'] and world == 1 else 0
 
 # %% ../nbs/90_cli.ipynb #41067c68
 def _export(parser):
-    parser.add_argument('--checkpoint_path', type=Path, required=True, help='a .safetensors file written by hybridad_train')
-    parser.add_argument('--backbone', help='another name or folder of the backbone that the prompts were learned on')
-    parser.add_argument('--other_backbone', action='store_true', help='accept a checkpoint learned on other frozen weights')
+    parser.add_argument(
+        '--checkpoint_path',
+        type=Path,
+        required=True,
+        help='a .safetensors file written by hybridad_train',
+    )
+    parser.add_argument(
+        '--backbone', help='another name or folder of the backbone that the prompts were learned on'
+    )
+    parser.add_argument(
+        '--other_backbone',
+        action='store_true',
+        help='accept a checkpoint learned on other frozen weights',
+    )
     parser.add_argument('--out', type=Path, help='the .onnx file to write')
-    parser.add_argument('--textual_inversion', type=Path, metavar='FOLDER', help='write the contexts as files for load_textual_inversion')
-    parser.add_argument('--hub_folder', type=Path, metavar='FOLDER', help='write prompts and model card as a Hub repository')
-    parser.add_argument('--push_to_hub', metavar='OWNER/NAME', help='send that repository to the Hub')
+    parser.add_argument(
+        '--textual_inversion',
+        type=Path,
+        metavar='FOLDER',
+        help='write the contexts as files for load_textual_inversion',
+    )
+    parser.add_argument(
+        '--hub_folder',
+        type=Path,
+        metavar='FOLDER',
+        help='write prompts and model card as a Hub repository',
+    )
+    parser.add_argument(
+        '--push_to_hub', metavar='OWNER/NAME', help='send that repository to the Hub'
+    )
+
 
 @_command
 @_arguments(_export)
 def hybridad_export(a):
     "Take learned prompts to where this package is not."
     folders = [f for f in (a.textual_inversion, a.hub_folder) if f]
-    if not (a.out or folders or a.push_to_hub): raise ConfigError('nothing to write: give --out FILE.onnx, --textual_inversion, --hub_folder or --push_to_hub')
-    if a.out and a.out.exists(): raise ConfigError(f'{a.out} exists: choose another --out')
-    if a.out: _writable(a.out.parent)
-    for folder in folders: _free(folder)
+    if not (a.out or folders or a.push_to_hub):
+        raise ConfigError(
+            'nothing to write: give --out FILE.onnx, --textual_inversion, --hub_folder or --push_to_hub'
+        )
+    if a.out and a.out.exists():
+        raise ConfigError(f'{a.out} exists: choose another --out')
+    if a.out:
+        _writable(a.out.parent)
+    for folder in folders:
+        _free(folder)
     from hybridad.export import LearnedPrompts, export_onnx, export_textual_inversion, push
+
     if a.out:
         import torch
         from hybridad.detector import HybridAnomalyDetector
-        detector, about = HybridAnomalyDetector.from_checkpoint(a.checkpoint_path, a.backbone, 'cpu', a.other_backbone)
+
+        detector, about = HybridAnomalyDetector.from_checkpoint(
+            a.checkpoint_path, a.backbone, 'cpu', a.other_backbone
+        )
         detector.backbone.to(torch.float32)
-        found = export_onnx(detector, a.out, dict(thresholds=about.get('thresholds') if about['backbone_hash'] == detector.backbone.hash else None)) # found on other weights they decide nothing
-        print(f"{a.out}: maps within {found['map_difference']:.1e} of PyTorch; 3 images in {found['onnx_seconds']*1000:.0f} ms, PyTorch {found['torch_seconds']*1000:.0f} ms, {found['speed_ratio']:.2f} times as fast")
+        found = export_onnx(
+            detector,
+            a.out,
+            dict(
+                thresholds=about.get('thresholds')
+                if about['backbone_hash'] == detector.backbone.hash
+                else None
+            ),
+        )  # found on other weights they decide nothing
+        print(
+            f'{a.out}: maps within {found["map_difference"]:.1e} of PyTorch; 3 images in {found["onnx_seconds"] * 1000:.0f} ms, PyTorch {found["torch_seconds"] * 1000:.0f} ms, {found["speed_ratio"]:.2f} times as fast'
+        )
     if a.textual_inversion:
         prompts = export_textual_inversion(a.checkpoint_path, a.textual_inversion)
-        print(f'{a.textual_inversion}: in diffusers write ' + ' and '.join(map(repr, prompts.values())) + '; the compound prompts have no place in this format')
-    if a.hub_folder: LearnedPrompts.from_checkpoint(a.checkpoint_path).save_pretrained(a.hub_folder); print(f'{a.hub_folder}: prompts and card')
-    if a.push_to_hub: print(push(LearnedPrompts.from_checkpoint(a.checkpoint_path), a.push_to_hub))
+        print(
+            f'{a.textual_inversion}: in diffusers write '
+            + ' and '.join(map(repr, prompts.values()))
+            + '; the compound prompts have no place in this format'
+        )
+    if a.hub_folder:
+        LearnedPrompts.from_checkpoint(a.checkpoint_path).save_pretrained(a.hub_folder)
+        print(f'{a.hub_folder}: prompts and card')
+    if a.push_to_hub:
+        print(push(LearnedPrompts.from_checkpoint(a.checkpoint_path), a.push_to_hub))
 
 # %% ../nbs/90_cli.ipynb #bd8023fc
 def _bench(parser):
-    parser.add_argument('--out', type=Path, required=True, help='folder for bench.json, table.md and bench.png')
-    parser.add_argument('--quick', action='store_true', help='only the embedded backbone: seconds instead of half an hour')
-    parser.add_argument('--configs', type=Path, help='diffusers folder with the json files and tokenizer of another full-size model, run with random weights')
+    parser.add_argument(
+        '--out', type=Path, required=True, help='folder for bench.json, table.md and bench.png'
+    )
+    parser.add_argument(
+        '--quick',
+        action='store_true',
+        help='only the embedded backbone: seconds instead of half an hour',
+    )
+    parser.add_argument(
+        '--configs',
+        type=Path,
+        help='diffusers folder with the json files and tokenizer of another full-size model, run with random weights',
+    )
     parser.add_argument('--backbone', help="a full-size model with its weights instead, as 'sd21'")
     parser.add_argument('--device', default='auto', help='auto, cpu or cuda')
-    parser.add_argument('--rounds', type=int, default=9, help='how often each forward pass is timed')
+    parser.add_argument(
+        '--rounds', type=int, default=9, help='how often each forward pass is timed'
+    )
+
 
 @_command
 @_arguments(_bench)
 def hybridad_bench(a):
     "Measure what reading attention costs."
-    if a.rounds < 1: raise ConfigError(f'--rounds {a.rounds} is out of range: choose at least 1')
-    if a.quick and (a.configs or a.backbone): raise ConfigError('--quick measures the embedded backbone alone: leave out --configs and --backbone')
+    if a.rounds < 1:
+        raise ConfigError(f'--rounds {a.rounds} is out of range: choose at least 1')
+    if a.quick and (a.configs or a.backbone):
+        raise ConfigError(
+            '--quick measures the embedded backbone alone: leave out --configs and --backbone'
+        )
     out = _free(a.out)
     from hybridad.bench import bench, summary
+
     results = bench(out, a.quick, a.configs, a.backbone, a.device, a.rounds)
-    print(f'{summary(results)}\n\n{results["seconds"]:.0f} s: {out}/bench.json, table.md, bench.png')
+    print(
+        f'{summary(results)}\n\n{results["seconds"]:.0f} s: {out}/bench.json, table.md, bench.png'
+    )

@@ -17,200 +17,313 @@ from .errors import ConfigError
 # %% ../nbs/01_config.ipynb #fe706f07
 _ALIASES = {'pretrained_model_name_or_path': 'backbone'}
 
+
 def known(
-    key: str, # a key as the user wrote it
-    names, # the keys that exist
-) -> str: # the key under its present name
+    key: str,  # a key as the user wrote it
+    names,  # the keys that exist
+) -> str:  # the key under its present name
     "`key` when it exists among `names`, otherwise a ConfigError that offers the closest one."
     key = _ALIASES.get(key, key)
-    if key in names: return key
-    near = difflib.get_close_matches(str(key), list(names), n=1, cutoff=0.)[0]
-    raise ConfigError(f"there is no setting {key!r}: did you mean {near!r}?")
+    if key in names:
+        return key
+    near = difflib.get_close_matches(str(key), list(names), n=1, cutoff=0.0)[0]
+    raise ConfigError(f'there is no setting {key!r}: did you mean {near!r}?')
 
 # %% ../nbs/01_config.ipynb #fa8171ef
-_KINDS = {bool: ('True or False', lambda v: isinstance(v, bool)),
-          int: ('a whole number', lambda v: isinstance(v, Integral) and not isinstance(v, bool)),
-          float: ('a finite number', lambda v: isinstance(v, Real) and not isinstance(v, bool) and abs(v) <= sys.float_info.max), # also of whole numbers that no float can hold
-          str: ('text', lambda v: isinstance(v, (str, os.PathLike))),
-          list: ('a list of names', lambda v: isinstance(v, (list, tuple)) and all(isinstance(o, str) for o in v)),
-          tuple: ('a list of positive numbers', lambda v: isinstance(v, (list, tuple)) and len(v) > 0 and all(isinstance(o, Real) and not isinstance(o, bool) and 0 < o < math.inf for o in v)),
-          dict: ('a dictionary', lambda v: isinstance(v, Mapping))}
+_KINDS = {
+    bool: ('True or False', lambda v: isinstance(v, bool)),
+    int: ('a whole number', lambda v: isinstance(v, Integral) and not isinstance(v, bool)),
+    float: (
+        'a finite number',
+        lambda v: isinstance(v, Real) and not isinstance(v, bool) and abs(v) <= sys.float_info.max,
+    ),  # also of whole numbers that no float can hold
+    str: ('text', lambda v: isinstance(v, (str, os.PathLike))),
+    list: (
+        'a list of names',
+        lambda v: isinstance(v, (list, tuple)) and all(isinstance(o, str) for o in v),
+    ),
+    tuple: (
+        'a list of positive numbers',
+        lambda v: (
+            isinstance(v, (list, tuple))
+            and len(v) > 0
+            and all(isinstance(o, Real) and not isinstance(o, bool) and 0 < o < math.inf for o in v)
+        ),
+    ),
+    dict: ('a dictionary', lambda v: isinstance(v, Mapping)),
+}
+
 
 def typed(
-    key: str, # the setting's name, for the message
-    value, # what the user gave
-    kind, # its annotation: a key of `_KINDS`, or such a type `| None`
-): # the same value as exactly that type
+    key: str,  # the setting's name, for the message
+    value,  # what the user gave
+    kind,  # its annotation: a key of `_KINDS`, or such a type `| None`
+):  # the same value as exactly that type
     "`value` as the annotation asks, or a ConfigError where that would take a guess."
     want, *rest = get_args(kind) or (kind,)
-    if value is None and rest: return None
+    if value is None and rest:
+        return None
     text, fits = _KINDS[want]
-    if fits(value): return want(os.fspath(value)) if want is str else want(value)
-    raise ConfigError(f"{key} must be {text}{' or None' if rest else ''}: got {value!r}")
+    if fits(value):
+        return want(os.fspath(value)) if want is str else want(value)
+    raise ConfigError(f'{key} must be {text}{" or None" if rest else ""}: got {value!r}')
 
 # %% ../nbs/01_config.ipynb #a87fcf58
 def inside(
-    value: float, # any number
-    interval: str, # such as '(0, 1]'
-) -> bool: # whether the number lies in it
+    value: float,  # any number
+    interval: str,  # such as '(0, 1]'
+) -> bool:  # whether the number lies in it
     "Whether `value` lies in `interval`; a square bracket includes the bound, a round one does not."
     low, high = map(float, interval[1:-1].split(','))
-    above = value >= low if interval[0]=='[' else value > low
-    return above and (value <= high if interval[-1]==']' else value < high)
+    above = value >= low if interval[0] == '[' else value > low
+    return above and (value <= high if interval[-1] == ']' else value < high)
 
 # %% ../nbs/01_config.ipynb #63dba1ea
-_LIMITS = dict(n_ctx='[1, 64]', depth='[1, 64]', t_n_ctx='[1, 64]', timestep='[0, 999]', draws='[1, inf)', views='[1, 4]', temperature='(0, inf)',
-    smoothing='[0, inf)', top_fraction='(0, 1]', map_size='[1, 1024]', seed='[0, 4294967295]', image_size='[8, 4096]', eval_size='[8, 4096]',
-    num_workers='[0, 64]', validation_fraction='[0, 1)', epochs='[0, inf)', batch_size='[1, inf)', learning_rate='(0, inf)',
-    weight_decay='[0, inf)', grad_clip='(0, inf)', warmup_fraction='[0, 1]')
-_CHOICES = dict(precision=('float32', 'bfloat16', 'float16', 'float64'), readout=('exact', 'replay', 'joint'), mass=('competing', 'own'), score=('topk', 'mean_ratio', 'max'),
-    layout=('auto', 'mvtec', 'btad', 'mvtec_loco', 'mvtec_ad2', 'folder', 'mpdd', 'visa', 'table', 'meta'))
+_LIMITS = dict(
+    n_ctx='[1, 64]',
+    depth='[1, 64]',
+    t_n_ctx='[1, 64]',
+    timestep='[0, 999]',
+    draws='[1, inf)',
+    views='[1, 4]',
+    temperature='(0, inf)',
+    smoothing='[0, inf)',
+    top_fraction='(0, 1]',
+    map_size='[1, 1024]',
+    seed='[0, 4294967295]',
+    image_size='[8, 4096]',
+    eval_size='[8, 4096]',
+    num_workers='[0, 64]',
+    validation_fraction='[0, 1)',
+    epochs='[0, inf)',
+    batch_size='[1, inf)',
+    learning_rate='(0, inf)',
+    weight_decay='[0, inf)',
+    grad_clip='(0, inf)',
+    warmup_fraction='[0, 1]',
+)
+_CHOICES = dict(
+    precision=('float32', 'bfloat16', 'float16', 'float64'),
+    readout=('exact', 'replay', 'joint'),
+    mass=('competing', 'own'),
+    score=('topk', 'mean_ratio', 'max'),
+    layout=(
+        'auto',
+        'mvtec',
+        'btad',
+        'mvtec_loco',
+        'mvtec_ad2',
+        'folder',
+        'mpdd',
+        'visa',
+        'table',
+        'meta',
+    ),
+)
+
 
 def check(
-    key: str, # the setting's name
-    value, # what the user gave
-    kind, # its annotation
-): # the value as the annotated type, in range
+    key: str,  # the setting's name
+    value,  # what the user gave
+    kind,  # its annotation
+):  # the value as the annotated type, in range
     "`value` typed and in its range or among its choices, otherwise a ConfigError."
     value = typed(key, value, kind)
-    if value is None: return None
+    if value is None:
+        return None
     if key in _LIMITS and not inside(value, _LIMITS[key]):
-        raise ConfigError(f"{key} must lie in {_LIMITS[key]}: got {value!r}")
+        raise ConfigError(f'{key} must lie in {_LIMITS[key]}: got {value!r}')
     if key in _CHOICES and value not in _CHOICES[key]:
-        raise ConfigError(f"{key} must be one of {', '.join(_CHOICES[key])}: got {value!r}")
+        raise ConfigError(f'{key} must be one of {", ".join(_CHOICES[key])}: got {value!r}')
     return value
 
 # %% ../nbs/01_config.ipynb #79bea1aa
 class Keyed:
     "The habits of a dictionary, for a class that has `keys`, `__getitem__` and `__setitem__`."
-    def __contains__(self, key) -> bool: return _ALIASES.get(key, key) in self.keys()
-    def __iter__(self): return iter(self.keys())
+
+    def __contains__(self, key) -> bool:
+        return _ALIASES.get(key, key) in self.keys()
+
+    def __iter__(self):
+        return iter(self.keys())
+
     def get(self, key, default=None):
         "The setting, or `default` where there is none of that name."
         return self[key] if key in self else default
+
     def update(self, settings):
         "Set several settings from a mapping, each one checked."
-        for key, value in typed(type(self).__name__, settings, dict).items(): self[key] = value
+        for key, value in typed(type(self).__name__, settings, dict).items():
+            self[key] = value
 
 # %% ../nbs/01_config.ipynb #1410cd71
 class Section(Keyed):
     "A dataclass whose fields are checked when written, and readable by key too."
-    def keys(self) -> list: return [f.name for f in fields(self)]
-    def __getitem__(self, key): return getattr(self, known(key, self.keys()))
-    def __setitem__(self, key, value): setattr(self, key, value)
+
+    def keys(self) -> list:
+        return [f.name for f in fields(self)]
+
+    def __getitem__(self, key):
+        return getattr(self, known(key, self.keys()))
+
+    def __setitem__(self, key, value):
+        setattr(self, key, value)
+
     def __setattr__(self, key, value):
         key = known(key, self.keys())
-        kind = next(f.type for f in fields(self) if f.name==key)
+        kind = next(f.type for f in fields(self) if f.name == key)
         super().__setattr__(key, check(key, value, kind))
+
     def to_dict(self) -> dict:
         "The settings as a plain dictionary, fit for json."
-        return {k: dict(v) if isinstance(v, dict) else list(v) if isinstance(v, tuple) else v for k, v in ((k, self[k]) for k in self)}
+        return {
+            k: dict(v) if isinstance(v, dict) else list(v) if isinstance(v, tuple) else v
+            for k, v in ((k, self[k]) for k in self)
+        }
 
 # %% ../nbs/01_config.ipynb #ac904130
 LOSS_WEIGHTS = dict(focal=1.0, dice=1.0, image=1.0, sharpness=0.5, coverage=0.3, consistency=0.2)
 
+
 class LossWeights(dict):
     "The weight of each loss term; terms not given keep their default, unknown or negative ones are refused."
+
     def __init__(self, weights=(), **terms):
         super().__init__(LOSS_WEIGHTS)
         self.update(weights, **terms)
+
     def __setitem__(self, term, weight):
         name = f'loss_weights[{known(term, LOSS_WEIGHTS)!r}]'
         weight = typed(name, weight, float)
-        if weight < 0: raise ConfigError(f"{name} must not be negative: got {weight}, use 0 to leave the term out")
+        if weight < 0:
+            raise ConfigError(
+                f'{name} must not be negative: got {weight}, use 0 to leave the term out'
+            )
         super().__setitem__(term, weight)
+
     def update(self, weights=(), **terms):
         "Set several weights, each one checked."
-        for term, weight in dict(weights, **terms).items(): self[term] = weight
+        for term, weight in dict(weights, **terms).items():
+            self[term] = weight
+
     def __getattr__(self, term):
-        if term in self: return self[term]
-        raise AttributeError(f"there is no loss term {term!r}")
-    def __setattr__(self, term, weight): self[term] = weight
+        if term in self:
+            return self[term]
+        raise AttributeError(f'there is no loss term {term!r}')
+
+    def __setattr__(self, term, weight):
+        self[term] = weight
 
 # %% ../nbs/01_config.ipynb #b4c25dba
 @dataclass
 class ModelConfig(Section):
     "What the detector is made of and how it reads the backbone."
-    backbone: str = 'mini' # name of an embedded backbone, or a local diffusers folder
-    n_ctx: int = 12 # learned tokens in each prompt
-    depth: int = 9 # text-encoder layers that get learned tokens of their own
-    t_n_ctx: int = 4 # learned tokens in each of those layers
-    ctx_init: list|None = None # normal and abnormal words that the contexts start from; None = noise
-    readout: str = 'replay' # how attention is read: exact, replay or joint
-    mass: str = 'competing' # whether the two prompts compete for attention or each keep their own
-    timestep: int|None = None # diffusion step 0..999; None = the backbone's own
-    draws: int = 1 # noise draws averaged per image
-    views: int = 1 # views averaged per image when scoring: itself, mirrored, upside down, both
-    scales: tuple|None = None # sizes of the views in turn, as multiples of image_size; None = all at image_size
-    noise: bool = True # False = read the clean latent at the timestep, as D2D does
-    layers: list|None = None # names of attention layers; None = the backbone's own
-    temperature: float = 1.0 # divides the logits of the maps
-    learn_layer_weights: bool = True # whether the weight of each layer is trained
-    smoothing: float = 0.0 # sigma of a Gaussian in cells of the map; 0 = none
-    score: str = 'topk' # image score from the map: topk, mean_ratio or max
-    top_fraction: float = 0.005 # share of cells that `topk` averages
-    map_size: int = 64 # side of the anomaly map in cells
-    precision: str = 'float32' # of the frozen weights: float32, bfloat16, float16 (scoring only) or float64 (learned ones, too)
-    device: str = 'auto' # auto, cpu, cuda, cuda:1, ...
-    seed: int = 0 # of weights, noise and data order
+
+    backbone: str = 'mini'  # name of an embedded backbone, or a local diffusers folder
+    n_ctx: int = 12  # learned tokens in each prompt
+    depth: int = 9  # text-encoder layers that get learned tokens of their own
+    t_n_ctx: int = 4  # learned tokens in each of those layers
+    ctx_init: list | None = (
+        None  # normal and abnormal words that the contexts start from; None = noise
+    )
+    readout: str = 'replay'  # how attention is read: exact, replay or joint
+    mass: str = 'competing'  # whether the two prompts compete for attention or each keep their own
+    timestep: int | None = None  # diffusion step 0..999; None = the backbone's own
+    draws: int = 1  # noise draws averaged per image
+    views: int = 1  # views averaged per image when scoring: itself, mirrored, upside down, both
+    scales: tuple | None = (
+        None  # sizes of the views in turn, as multiples of image_size; None = all at image_size
+    )
+    noise: bool = True  # False = read the clean latent at the timestep, as D2D does
+    layers: list | None = None  # names of attention layers; None = the backbone's own
+    temperature: float = 1.0  # divides the logits of the maps
+    learn_layer_weights: bool = True  # whether the weight of each layer is trained
+    smoothing: float = 0.0  # sigma of a Gaussian in cells of the map; 0 = none
+    score: str = 'topk'  # image score from the map: topk, mean_ratio or max
+    top_fraction: float = 0.005  # share of cells that `topk` averages
+    map_size: int = 64  # side of the anomaly map in cells
+    precision: str = 'float32'  # of the frozen weights: float32, bfloat16, float16 (scoring only) or float64 (learned ones, too)
+    device: str = 'auto'  # auto, cpu, cuda, cuda:1, ...
+    seed: int = 0  # of weights, noise and data order
 
 # %% ../nbs/01_config.ipynb #aa5f75b9
 @dataclass
 class DataConfig(Section):
     "Which images are read, and how large."
-    data_path: str|None = None # folder of the data set
-    layout: str = 'auto' # auto, or a key of hybridad.layouts.LAYOUTS
-    image_size: int|None = None # side in px of the square the backbone sees; None = the backbone's own
-    eval_size: int = 128 # side in px at which pixel metrics are computed
-    num_workers: int = 0 # loader processes; 0 = load in the main one
-    categories: list|None = None # names to keep; None = all
-    validation_fraction: float = 0.2 # share of the training samples held out
+
+    data_path: str | None = None  # folder of the data set
+    layout: str = 'auto'  # auto, or a key of hybridad.layouts.LAYOUTS
+    image_size: int | None = (
+        None  # side in px of the square the backbone sees; None = the backbone's own
+    )
+    eval_size: int = 128  # side in px at which pixel metrics are computed
+    num_workers: int = 0  # loader processes; 0 = load in the main one
+    categories: list | None = None  # names to keep; None = all
+    validation_fraction: float = 0.2  # share of the training samples held out
 
 # %% ../nbs/01_config.ipynb #2ac1a4de
 @dataclass
 class TrainingConfig(Section):
     "How the prompts are trained."
-    epochs: int = 15 # passes over the training samples; 0 = leave the prompts as they start
-    batch_size: int = 4 # images per step
-    learning_rate: float = 1e-3 # peak of the schedule
-    weight_decay: float = 1e-2 # of AdamW
-    grad_clip: float = 1.0 # largest norm of the gradient
-    warmup_fraction: float = 0.05 # share of the steps spent warming up
-    loss_weights: dict = field(default_factory=LossWeights) # weight of each loss term
+
+    epochs: int = 15  # passes over the training samples; 0 = leave the prompts as they start
+    batch_size: int = 4  # images per step
+    learning_rate: float = 1e-3  # peak of the schedule
+    weight_decay: float = 1e-2  # of AdamW
+    grad_clip: float = 1.0  # largest norm of the gradient
+    warmup_fraction: float = 0.05  # share of the steps spent warming up
+    loss_weights: dict = field(default_factory=LossWeights)  # weight of each loss term
+
     def __setattr__(self, key, value):
         super().__setattr__(key, value)
-        if key=='loss_weights': object.__setattr__(self, key, LossWeights(self.loss_weights))
+        if key == 'loss_weights':
+            object.__setattr__(self, key, LossWeights(self.loss_weights))
 
 # %% ../nbs/01_config.ipynb #04dc05d3
 @dataclass
 class Config(Keyed):
     "All settings: `cfg['epochs']`, `cfg.epochs`, `cfg.training.epochs` and `cfg['training']['epochs']` are one value."
-    model: ModelConfig = field(default_factory=ModelConfig) # the detector
-    data: DataConfig = field(default_factory=DataConfig) # the images
-    training: TrainingConfig = field(default_factory=TrainingConfig) # the loop
 
-    def keys(self) -> list: return [*vars(self), *(k for s in vars(self).values() for k in s)]
-    def _owner(self, key): return next(s for s in vars(self).values() if key in s)
+    model: ModelConfig = field(default_factory=ModelConfig)  # the detector
+    data: DataConfig = field(default_factory=DataConfig)  # the images
+    training: TrainingConfig = field(default_factory=TrainingConfig)  # the loop
+
+    def keys(self) -> list:
+        return [*vars(self), *(k for s in vars(self).values() for k in s)]
+
+    def _owner(self, key):
+        return next(s for s in vars(self).values() if key in s)
+
     def __getitem__(self, key):
         key = known(key, self.keys())
         return vars(self)[key] if key in vars(self) else self._owner(key)[key]
+
     def __setitem__(self, key, value):
         key = known(key, self.keys())
-        if key in vars(self): setattr(self, key, value)
-        else: self._owner(key)[key] = value
+        if key in vars(self):
+            setattr(self, key, value)
+        else:
+            self._owner(key)[key] = value
+
     def __getattr__(self, key):
-        if key in self: return self[key]
-        raise AttributeError(f"there is no setting {key!r}")
+        if key in self:
+            return self[key]
+        raise AttributeError(f'there is no setting {key!r}')
+
     def __setattr__(self, key, value):
-        kind = next((f.type for f in fields(self) if f.name==key), None)
-        if kind is None: self[key] = value
-        elif isinstance(value, kind): super().__setattr__(key, value)
+        kind = next((f.type for f in fields(self) if f.name == key), None)
+        if kind is None:
+            self[key] = value
+        elif isinstance(value, kind):
+            super().__setattr__(key, value)
         else:
             super().__setattr__(key, vars(self).get(key, kind()))
             vars(self)[key].update(value)
+
     def to_dict(self) -> dict:
         "All settings as nested plain dictionaries, fit for json and checkpoints."
         return {name: section.to_dict() for name, section in vars(self).items()}
+
     @classmethod
     def from_dict(cls, settings):
         "A configuration from a nested or flat mapping; what it leaves out keeps its default."
@@ -220,14 +333,15 @@ class Config(Keyed):
 
 # %% ../nbs/01_config.ipynb #2b583e63
 def get_default_config(
-    **overrides, # settings to change, by flat key or by section
-) -> Config: # the full run
+    **overrides,  # settings to change, by flat key or by section
+) -> Config:  # the full run
     "The settings of a full run on the embedded backbone, with `overrides` applied."
     return Config.from_dict(overrides)
 
+
 def get_debug_config(
-    **overrides, # settings to change, by flat key or by section
-) -> Config: # the short run
+    **overrides,  # settings to change, by flat key or by section
+) -> Config:  # the short run
     "The default with two epochs and small batches, with `overrides` applied."
     cfg = get_default_config(epochs=2, batch_size=2)
     cfg.update(overrides)

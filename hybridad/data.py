@@ -16,204 +16,335 @@ import numpy as np, torch, torch.nn.functional as F
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, default_collate
 from .errors import CheckpointError, DataError
-from .layouts import Sample, images_in, read_dataset, read_folder, read_mvtec, write_atomic, write_meta
+from hybridad.layouts import (
+    Sample,
+    images_in,
+    read_dataset,
+    read_folder,
+    read_mvtec,
+    write_atomic,
+    write_meta,
+)
 
 _all_ = ['Sample', 'read_dataset', 'read_folder', 'read_mvtec', 'write_atomic', 'write_meta']
 
 # %% ../nbs/02_data.ipynb #391b8e65
 _FORMATS = 'PNG', 'JPEG', 'BMP', 'TIFF', 'WEBP'
-DAMAGED = OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, ArithmeticError, struct.error, zlib.error # what Pillow raises over a damaged file or EXIF note
+DAMAGED = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    KeyError,
+    TypeError,
+    ArithmeticError,
+    struct.error,
+    zlib.error,
+)  # what Pillow raises over a damaged file or EXIF note
+
 
 def open_image(
-    path, # an image file
-    formats: tuple=_FORMATS, # Pillow formats that may be read
-) -> Image.Image: # fully decoded
+    path,  # an image file
+    formats: tuple = _FORMATS,  # Pillow formats that may be read
+) -> Image.Image:  # fully decoded
     "The decoded image at `path`; anything that prevents it is a DataError."
     try:
         with Image.open(path, formats=formats) as im:
-            if Image.MAX_IMAGE_PIXELS and im.width*im.height > Image.MAX_IMAGE_PIXELS: raise Image.DecompressionBombError # Pillow itself only warns up to twice that
-            frames = 1 if im.format=='MPO' else getattr(im, 'n_frames', 1) # the other pictures of an MPO are previews
+            if Image.MAX_IMAGE_PIXELS and im.width * im.height > Image.MAX_IMAGE_PIXELS:
+                raise Image.DecompressionBombError  # Pillow itself only warns up to twice that
+            frames = (
+                1 if im.format == 'MPO' else getattr(im, 'n_frames', 1)
+            )  # the other pictures of an MPO are previews
             im.load()
-        if frames==1: return im if im.mode!='I;16' or im.format!='TIFF' or im.tag_v2.get(258)!=(12,) else Image.fromarray((np.asarray(im).astype(np.uint32)*65535//4095).astype(np.uint16)) # 12 bits come as 0..4095
-        reason = f"it holds {frames} pictures, save the one to look at by itself"
-    except FileNotFoundError: reason = "the file does not exist, check the path"
-    except PermissionError: reason = "you may not read it, change its permissions"
-    except IsADirectoryError: reason = "it is a folder, give an image file"
+        if frames == 1:
+            return (
+                im
+                if im.mode != 'I;16' or im.format != 'TIFF' or im.tag_v2.get(258) != (12,)
+                else Image.fromarray(
+                    (np.asarray(im).astype(np.uint32) * 65535 // 4095).astype(np.uint16)
+                )
+            )  # 12 bits come as 0..4095
+        reason = f'it holds {frames} pictures, save the one to look at by itself'
+    except FileNotFoundError:
+        reason = 'the file does not exist, check the path'
+    except PermissionError:
+        reason = 'you may not read it, change its permissions'
+    except IsADirectoryError:
+        reason = 'it is a folder, give an image file'
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        reason = f"it has more than {Image.MAX_IMAGE_PIXELS/1e6:.0f} million pixels, scale it down or remove it"
-    except Image.UnidentifiedImageError: reason = f"it is no {', '.join(formats[:-1])} or {formats[-1]} image, convert or remove it"
-    except DAMAGED: reason = "it is damaged or cut short, copy it again or remove it"
-    raise DataError(f"cannot read {path}: {reason}")
+        reason = f'it has more than {Image.MAX_IMAGE_PIXELS / 1e6:.0f} million pixels, scale it down or remove it'
+    except Image.UnidentifiedImageError:
+        reason = f'it is no {", ".join(formats[:-1])} or {formats[-1]} image, convert or remove it'
+    except DAMAGED:
+        reason = 'it is damaged or cut short, copy it again or remove it'
+    raise DataError(f'cannot read {path}: {reason}')
 
 # %% ../nbs/02_data.ipynb #52f15509
 def as_rgb(
-    im: Image.Image, # a decoded image of any mode
-    path, # its file, for the message
-) -> Image.Image: # mode RGB, or F with values 0..255 for 16-bit grey
+    im: Image.Image,  # a decoded image of any mode
+    path,  # its file, for the message
+) -> Image.Image:  # mode RGB, or F with values 0..255 for 16-bit grey
     "The image with 8-bit range: 16-bit rescaled, transparency laid on white, palette and grey expanded."
-    if im.mode.startswith('I;16'): return Image.fromarray(np.asarray(im).astype(np.float32) * np.float32(255/65535))
-    if im.mode in ('I', 'F'): raise DataError(f"cannot use {path}: 32-bit pixels have no agreed range, save it with 8 or 16 bits")
+    if im.mode.startswith('I;16'):
+        return Image.fromarray(np.asarray(im).astype(np.float32) * np.float32(255 / 65535))
+    if im.mode in ('I', 'F'):
+        raise DataError(
+            f'cannot use {path}: 32-bit pixels have no agreed range, save it with 8 or 16 bits'
+        )
     if im.mode in ('RGBA', 'LA', 'PA') or 'transparency' in im.info:
         im = im.convert('RGBA')
         im = Image.alpha_composite(Image.new('RGBA', im.size, 'white'), im)
-    try: return im.convert('RGB')
-    except ValueError: raise DataError(f"cannot use {path}: no conversion from {im.mode} to RGB, save it as RGB") from None
+    try:
+        return im.convert('RGB')
+    except ValueError:
+        raise DataError(
+            f'cannot use {path}: no conversion from {im.mode} to RGB, save it as RGB'
+        ) from None
+
 
 def image_tensor(
-    im: Image.Image, # mode RGB or F, values 0..255
-    size: int, # side of the result in px
-) -> torch.Tensor: # (3,size,size) float32 in [-1,1]
+    im: Image.Image,  # mode RGB or F, values 0..255
+    size: int,  # side of the result in px
+) -> torch.Tensor:  # (3,size,size) float32 in [-1,1]
     "The image resized to a square, aspect ratio not kept, by antialiased bicubic interpolation."
     pixels = torch.from_numpy(np.array(im.resize((size, size), Image.BICUBIC)))
-    pixels = pixels.expand(3, -1, -1) if pixels.ndim==2 else pixels.permute(2, 0, 1)
+    pixels = pixels.expand(3, -1, -1) if pixels.ndim == 2 else pixels.permute(2, 0, 1)
     return pixels.contiguous().float().div_(127.5).sub_(1).clamp_(-1, 1)
 
+
 def load_image(
-    path, # an image file
-    size: int, # side of the result in px
-) -> torch.Tensor: # (3,size,size) float32 in [-1,1]
+    path,  # an image file
+    size: int,  # side of the result in px
+) -> torch.Tensor:  # (3,size,size) float32 in [-1,1]
     "The image at `path` as a square RGB tensor."
     return image_tensor(as_rgb(open_image(path), path), size)
 
 # %% ../nbs/02_data.ipynb #12063ddd
 def _marked(path):
     "Where the mask file marks a defect, (H,W) bool."
-    im = open_image(path, ('PNG', 'BMP', 'TIFF')) # orientation tags are ignored, as for images: both are stored in one frame
+    im = open_image(
+        path, ('PNG', 'BMP', 'TIFF')
+    )  # orientation tags are ignored, as for images: both are stored in one frame
     marked = np.asarray(im) > 0
-    if im.mode in ('LA', 'PA', 'RGBA'): marked = marked[..., :-1]
-    return marked.any(-1) if marked.ndim==3 else marked
+    if im.mode in ('LA', 'PA', 'RGBA'):
+        marked = marked[..., :-1]
+    return marked.any(-1) if marked.ndim == 3 else marked
+
 
 def mask_files(
-    path: Path, # a mask, or a folder of masks that count together
-) -> list: # of mask files
+    path: Path,  # a mask, or a folder of masks that count together
+) -> list:  # of mask files
     "The files that make up one mask."
-    if not path.is_dir(): return [path]
-    return images_in(path, path) or [path/'000.png'] # the name that is missing, for the message
+    if not path.is_dir():
+        return [path]
+    return images_in(path, path) or [path / '000.png']  # the name that is missing, for the message
+
 
 def load_mask(
-    path, # a mask file, or a folder of them: every value above 0 is defect
-    size: int, # side of the result in cells
-    image_hw=None, # (height, width) of the image in px, None = not checked
-    image=None, # the image file, for the message
-) -> torch.Tensor: # (1,size,size) float32, 0 or 1
+    path,  # a mask file, or a folder of them: every value above 0 is defect
+    size: int,  # side of the result in cells
+    image_hw=None,  # (height, width) of the image in px, None = not checked
+    image=None,  # the image file, for the message
+) -> torch.Tensor:  # (1,size,size) float32, 0 or 1
     "The mask at `path`, where a cell is 1 if any defect pixel touches it; palettes are read by index."
     total = torch.zeros(1, size, size)
-    if image and orientation(image, 'TIFF') != 1: raise DataError(f"{image} is turned by its orientation tag, as TIFFs are when they are read, and its mask {path} is not: save both upright")
+    if image and orientation(image, 'TIFF') != 1:
+        raise DataError(
+            f'{image} is turned by its orientation tag, as TIFFs are when they are read, and its mask {path} is not: save both upright'
+        )
     for file in mask_files(Path(path)):
         marked = _marked(file)
-        if image_hw is not None and marked.shape!=tuple(image_hw):
-            turned = f" (which is {image_hw[0]}x{image_hw[1]} px once turned by its orientation tag: save it upright)" if marked.shape==tuple(image_hw)[::-1] and image and orientation(image)>4 else ''
-            raise DataError(f"the mask {file} is {marked.shape[1]}x{marked.shape[0]} px but its image {image or ''} has "
-                            f"{image_hw[1]}x{image_hw[0]} px{turned}: export the mask at the size of the image".replace('  ', ' '))
-        total = total.maximum(F.adaptive_max_pool2d(torch.from_numpy(marked.astype(np.float32))[None], size))
+        if image_hw is not None and marked.shape != tuple(image_hw):
+            turned = (
+                f' (which is {image_hw[0]}x{image_hw[1]} px once turned by its orientation tag: save it upright)'
+                if marked.shape == tuple(image_hw)[::-1] and image and orientation(image) > 4
+                else ''
+            )
+            raise DataError(
+                f'the mask {file} is {marked.shape[1]}x{marked.shape[0]} px but its image {image or ""} has '
+                f'{image_hw[1]}x{image_hw[0]} px{turned}: export the mask at the size of the image'.replace(
+                    '  ', ' '
+                )
+            )
+        total = total.maximum(
+            F.adaptive_max_pool2d(torch.from_numpy(marked.astype(np.float32))[None], size)
+        )
     return total
 
+
 def orientation(
-    path, # an image file
-    only: str='', # a Pillow format; 1 for all others
+    path,  # an image file
+    only: str = '',  # a Pillow format; 1 for all others
 ) -> int:
     "The EXIF orientation that a camera wrote, 1 for upright; above 4 width and height are exchanged."
     try:
-        with Image.open(path) as im: return im.getexif().get(0x0112, 1) if only in ('', im.format) else 1
-    except DAMAGED: raise DataError(f'cannot read {path}: its EXIF note is damaged, save it again without') from None
+        with Image.open(path) as im:
+            return im.getexif().get(0x0112, 1) if only in ('', im.format) else 1
+    except DAMAGED:
+        raise DataError(
+            f'cannot read {path}: its EXIF note is damaged, save it again without'
+        ) from None
 
 # %% ../nbs/02_data.ipynb #a93c3c48
 class AnomalyDataset(Dataset):
     "The samples as tensors: image, mask, label, index and has_mask."
+
     def __init__(
         self,
-        samples: list, # of Sample
-        size: int, # side of the images in px
-        mask_size: int|None=None, # side of the masks in px; None = that of the images
-    ): self.samples, self.size, self.mask_size = list(samples), size, mask_size or size
-    def __len__(self) -> int: return len(self.samples)
+        samples: list,  # of Sample
+        size: int,  # side of the images in px
+        mask_size: int | None = None,  # side of the masks in px; None = that of the images
+    ):
+        self.samples, self.size, self.mask_size = list(samples), size, mask_size or size
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
     def __getitem__(self, index: int) -> dict:
         "One sample: image (3,S,S) in [-1,1], mask (1,M,M) in {0,1}, label, index, has_mask."
         s = self.samples[index]
         im = open_image(s.image)
-        image, mask = image_tensor(as_rgb(im, s.image), self.size), torch.zeros(1, self.mask_size, self.mask_size)
-        if s.mask is not None: mask = load_mask(s.mask, self.mask_size, (im.height, im.width), s.image)
-        if s.label==0 and s.mask is not None and mask.any(): raise DataError(f"{s.image} counts as normal but {s.mask} marks a defect: correct one of them")
+        image, mask = (
+            image_tensor(as_rgb(im, s.image), self.size),
+            torch.zeros(1, self.mask_size, self.mask_size),
+        )
+        if s.mask is not None:
+            mask = load_mask(s.mask, self.mask_size, (im.height, im.width), s.image)
+        if s.label == 0 and s.mask is not None and mask.any():
+            raise DataError(
+                f'{s.image} counts as normal but {s.mask} marks a defect: correct one of them'
+            )
         if s.label and s.mask is not None and not mask.any():
-            raise DataError(f"{s.image} counts as defective but {s.mask} marks nothing: draw the defect, or remove the mask to score the image alone")
-        return dict(image=image, mask=mask, label=s.label, index=index, has_mask=(s.label==0 or s.mask is not None))
+            raise DataError(
+                f'{s.image} counts as defective but {s.mask} marks nothing: draw the defect, or remove the mask to score the image alone'
+            )
+        return dict(
+            image=image,
+            mask=mask,
+            label=s.label,
+            index=index,
+            has_mask=(s.label == 0 or s.mask is not None),
+        )
+
 
 def collate(
-    batch: list, # of items of an AnomalyDataset
-) -> dict: # images (B,3,S,S), targets, indices (B,), has_mask (B,)
+    batch: list,  # of items of an AnomalyDataset
+) -> dict:  # images (B,3,S,S), targets, indices (B,), has_mask (B,)
     "Items stacked into a batch, by a loader process directly into shared memory; targets holds masks (B,1,S,S) and labels (B,)."
     column = lambda key: [item[key] for item in batch]
-    return dict(images=default_collate(column('image')), indices=torch.tensor(column('index')), has_mask=torch.tensor(column('has_mask')),
-                targets=dict(masks=default_collate(column('mask')), labels=torch.tensor(column('label'))))
+    return dict(
+        images=default_collate(column('image')),
+        indices=torch.tensor(column('index')),
+        has_mask=torch.tensor(column('has_mask')),
+        targets=dict(masks=default_collate(column('mask')), labels=torch.tensor(column('label'))),
+    )
 
 # %% ../nbs/02_data.ipynb #e76363cb
 def stable_number(*parts) -> int:
     "A number in [0, 2**63) from the text of `parts`, equal on every machine and in every run."
-    return int.from_bytes(hashlib.sha256('/'.join(map(str, parts)).encode()).digest()[:8], 'big') >> 1
+    return (
+        int.from_bytes(hashlib.sha256('/'.join(map(str, parts)).encode()).digest()[:8], 'big') >> 1
+    )
+
 
 def make_loader(
-    samples: list, # of Sample
-    size: int, # side of the images in px
-    batch_size: int, # images in a batch; the last one may be smaller
-    seed=None, # of the order; None = as listed
-    epoch: int=0, # each epoch has an order of its own
-    num_workers: int=0, # processes; 0 = load in this one
-    mask_size: int|None=None, # side of the masks in px; None = that of the images
-) -> DataLoader: # of batches as made by `collate`
+    samples: list,  # of Sample
+    size: int,  # side of the images in px
+    batch_size: int,  # images in a batch; the last one may be smaller
+    seed=None,  # of the order; None = as listed
+    epoch: int = 0,  # each epoch has an order of its own
+    num_workers: int = 0,  # processes; 0 = load in this one
+    mask_size: int | None = None,  # side of the masks in px; None = that of the images
+) -> DataLoader:  # of batches as made by `collate`
     "Batches in an order that depends on `seed` and `epoch` alone."
     gen = torch.Generator().manual_seed(stable_number('loader', seed, epoch))
-    order = list(range(len(samples))) if seed is None else torch.randperm(len(samples), generator=gen).tolist()
-    return DataLoader(AnomalyDataset(samples, size, mask_size), batch_size, sampler=order, collate_fn=collate, num_workers=num_workers, generator=gen)
+    order = (
+        list(range(len(samples)))
+        if seed is None
+        else torch.randperm(len(samples), generator=gen).tolist()
+    )
+    return DataLoader(
+        AnomalyDataset(samples, size, mask_size),
+        batch_size,
+        sampler=order,
+        collate_fn=collate,
+        num_workers=num_workers,
+        generator=gen,
+    )
 
 # %% ../nbs/02_data.ipynb #eecae3a9
 def sample_digest(
-    path, # a file, or a folder of masks
-) -> str: # 64 hex digits
+    path,  # a file, or a folder of masks
+) -> str:  # 64 hex digits
     "The sha256 of the file's bytes; of a folder of masks that of its files' hashes."
-    if Path(path).is_dir(): return hashlib.sha256(''.join(map(sample_digest, mask_files(Path(path)))).encode()).hexdigest()
+    if Path(path).is_dir():
+        return hashlib.sha256(
+            ''.join(map(sample_digest, mask_files(Path(path)))).encode()
+        ).hexdigest()
     try:
-        with open(path, 'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest()
-    except OSError as err: raise DataError(f"cannot read {path}: {err.strerror}, check the path") from None
+        with open(path, 'rb') as f:
+            return hashlib.file_digest(f, 'sha256').hexdigest()
+    except OSError as err:
+        raise DataError(f'cannot read {path}: {err.strerror}, check the path') from None
+
 
 def sample_name(s: Sample) -> str:
     "A name for the sample that does not depend on where the data set lies."
     return f'{s.category}/{s.split}/{s.defect}/{s.image.name}'
 
+
 def fingerprint(
-    samples: list, # of Sample, in any order
-) -> str: # 16 hex digits
+    samples: list,  # of Sample, in any order
+) -> str:  # 16 hex digits
     "A short hash over the names of the samples and the bytes of their images and masks."
-    lines = [f"{sample_name(s)} {sample_digest(s.image)} {sample_digest(s.mask) if s.mask else '-'}" for s in samples]
+    lines = [
+        f'{sample_name(s)} {sample_digest(s.image)} {sample_digest(s.mask) if s.mask else "-"}'
+        for s in samples
+    ]
     return hashlib.sha256('\n'.join(sorted(lines)).encode()).hexdigest()[:16]
 
 # %% ../nbs/02_data.ipynb #16a53beb
 def read_json(
-    path, # a JSON file of an earlier run
-): # its contents
+    path,  # a JSON file of an earlier run
+):  # its contents
     "What a run wrote, or a CheckpointError that names the file."
-    try: return json.loads(Path(path).read_text(encoding='utf-8'))
-    except (OSError, ValueError, RecursionError) as err: raise CheckpointError(f'{path} is damaged ({type(err).__name__}): remove it to do that part again, or choose another --out') from None
+    try:
+        return json.loads(Path(path).read_text(encoding='utf-8'))
+    except (OSError, ValueError, RecursionError) as err:
+        raise CheckpointError(
+            f'{path} is damaged ({type(err).__name__}): remove it to do that part again, or choose another --out'
+        ) from None
+
 
 def read_arrays(
-    path, # an npz file of an earlier run
-) -> dict: # {name: array}
+    path,  # an npz file of an earlier run
+) -> dict:  # {name: array}
     "As `read_json`, for arrays; pickled objects are refused."
     try:
-        with np.load(path) as kept: return dict(kept)
-    except (OSError, ValueError, KeyError, EOFError, zlib.error, zipfile.BadZipFile) as err: raise CheckpointError(f'{path} is damaged ({type(err).__name__}): remove it to do that part again, or choose another --out') from None
+        with np.load(path) as kept:
+            return dict(kept)
+    except (OSError, ValueError, KeyError, EOFError, zlib.error, zipfile.BadZipFile) as err:
+        raise CheckpointError(
+            f'{path} is damaged ({type(err).__name__}): remove it to do that part again, or choose another --out'
+        ) from None
 
 # %% ../nbs/02_data.ipynb #745bea4d
 def split_validation(
-    samples: list, # of Sample
-    fraction: float, # share to hold out, in [0, 1)
-    seed: int, # which samples are drawn
-) -> tuple: # (train, valid), both in the given order
+    samples: list,  # of Sample
+    fraction: float,  # share to hold out, in [0, 1)
+    seed: int,  # which samples are drawn
+) -> tuple:  # (train, valid), both in the given order
     "The samples in two parts, stratified by category and defect; a group of two or more has at least one in each part."
-    if not 0 <= fraction < 1: raise DataError(f"validation_fraction must lie in [0, 1): got {fraction}")
+    if not 0 <= fraction < 1:
+        raise DataError(f'validation_fraction must lie in [0, 1): got {fraction}')
     held, kinds = set(), Counter((s.category, s.defect) for s in samples)
-    groups = {} # defects seen once in a category are drawn from together
-    for s in samples: groups.setdefault((s.category, s.label, s.defect if kinds[s.category, s.defect] > 1 else ''), []).append(s)
+    groups = {}  # defects seen once in a category are drawn from together
+    for s in samples:
+        groups.setdefault(
+            (s.category, s.label, s.defect if kinds[s.category, s.defect] > 1 else ''), []
+        ).append(s)
     for group in groups.values():
-        count = min(max(round(fraction*len(group)), 1), len(group)-1) if fraction else 0
+        count = min(max(round(fraction * len(group)), 1), len(group) - 1) if fraction else 0
         held.update(sorted(group, key=lambda s: stable_number(seed, sample_name(s)))[:count])
     return [s for s in samples if s not in held], [s for s in samples if s in held]

@@ -23,19 +23,32 @@ from .layouts import Sample, data_root, is_image, published_set, read_dataset
 # %% ../nbs/04_datasets.ipynb #04230c59
 def inspect_sample(
     s: Sample,
-) -> dict: # size (width, height) and mode, problems and notes as sentences, digest of the image's bytes
+) -> (
+    dict
+):  # size (width, height) and mode, problems and notes as sentences, digest of the image's bytes
     "What decoding one image and its mask shows."
     found = dict(size=None, mode='', problems=[], notes=[], digest='')
     try:
-        im = open_image(s.image); as_rgb(im, s.image)
+        im = open_image(s.image)
+        as_rgb(im, s.image)
         found |= dict(size=im.size, mode=im.mode, digest=sample_digest(s.image))
-        if (turn := orientation(s.image)) != 1 and im.format != 'TIFF': found['notes'].append(f"{s.image} carries the orientation tag {turn}, which is ignored as masks have none: save it upright")
+        if (turn := orientation(s.image)) != 1 and im.format != 'TIFF':
+            found['notes'].append(
+                f'{s.image} carries the orientation tag {turn}, which is ignored as masks have none: save it upright'
+            )
         if s.mask is None:
-            if s.label: found['notes'].append(f"{s.image} has no mask and counts for image scores only: draw one to have it count for pixels")
+            if s.label:
+                found['notes'].append(
+                    f'{s.image} has no mask and counts for image scores only: draw one to have it count for pixels'
+                )
             return found
         marked = load_mask(s.mask, 8, im.size[::-1], s.image).any()
-        if marked != bool(s.label): found['problems'].append(f"{s.image} counts as {('normal', 'defective')[s.label]} but {s.mask} marks {'a defect' if marked else 'nothing'}: correct one of them")
-    except DataError as err: found['problems'].append(str(err))
+        if marked != bool(s.label):
+            found['problems'].append(
+                f'{s.image} counts as {("normal", "defective")[s.label]} but {s.mask} marks {"a defect" if marked else "nothing"}: correct one of them'
+            )
+    except DataError as err:
+        found['problems'].append(str(err))
     return found
 
 # %% ../nbs/04_datasets.ipynb #0dba7390
@@ -45,104 +58,216 @@ def _repeats(samples, found):
     for s, f in zip(samples, found):
         other = first.setdefault(f['digest'], s) if f['digest'] else s
         if (other.split, other.label) != (s.split, s.label):
-            yield f"{s.image} is the same picture as {other.image}: keep it in one split and class, or scores will be too good"
+            yield f'{s.image} is the same picture as {other.image}: keep it in one split and class, or scores will be too good'
+
 
 def _unread(root, samples):
     "The image files below `root` that no sample uses; links to folders are not followed."
-    used = {f for s in samples for f in (s.image, *(s.mask.iterdir() if s.mask and s.mask.is_dir() else (s.mask,)))}
-    files = (Path(folder)/name for folder, _, names in os.walk(root) for name in names)
+    used = {
+        f
+        for s in samples
+        for f in (s.image, *(s.mask.iterdir() if s.mask and s.mask.is_dir() else (s.mask,)))
+    }
+    files = (Path(folder) / name for folder, _, names in os.walk(root) for name in names)
     return [p for p in files if is_image(p) and not p.name.startswith('.') and p not in used]
 
+
 def check_dataset(
-    root, # a data set
-    layout: str='auto', # as for `read_dataset`
-    workers: int=4, # threads that decode
-    progress: bool=True,
-) -> dict: # rows (one per category, split and defect), problems and notes as sentences
+    root,  # a data set
+    layout: str = 'auto',  # as for `read_dataset`
+    workers: int = 4,  # threads that decode
+    progress: bool = True,
+) -> dict:  # rows (one per category, split and defect), problems and notes as sentences
     "What a data set holds and what is wrong with it, found by decoding every file."
-    if workers < 1: raise DataError(f'workers {workers} is out of range: choose at least 1')
-    root = data_root(root); samples = read_dataset(root, layout)
+    if workers < 1:
+        raise DataError(f'workers {workers} is out of range: choose at least 1')
+    root = data_root(root)
+    samples = read_dataset(root, layout)
     with ThreadPoolExecutor(workers) as pool:
-        found = list(tqdm(pool.map(inspect_sample, samples), total=len(samples), desc='decode', disable=not progress, leave=False))
+        found = list(
+            tqdm(
+                pool.map(inspect_sample, samples),
+                total=len(samples),
+                desc='decode',
+                disable=not progress,
+                leave=False,
+            )
+        )
     groups = {}
-    for s, f in zip(samples, found): groups.setdefault((s.category, s.split, s.defect), []).append((s, f))
-    rows = [dict(category=c, split=split, defect=d, images=len(g), masks=sum(s.mask is not None for s, _ in g), **_sizes([f for _, f in g]),
-                 problems=sum(bool(f['problems']) for _, f in g)) for (c, split, d), g in groups.items()]
+    for s, f in zip(samples, found):
+        groups.setdefault((s.category, s.split, s.defect), []).append((s, f))
+    rows = [
+        dict(
+            category=c,
+            split=split,
+            defect=d,
+            images=len(g),
+            masks=sum(s.mask is not None for s, _ in g),
+            **_sizes([f for _, f in g]),
+            problems=sum(bool(f['problems']) for _, f in g),
+        )
+        for (c, split, d), g in groups.items()
+    ]
     unread = _unread(root, samples) if Path(root).is_dir() else []
-    notes = [n for f in found for n in f['notes']] + ([f"{len(unread)} image files are in no place that the layout reads, such as {unread[0]}: move them, or leave them if they are not meant"] if unread else [])
-    if differs := published_set(samples)[1]: notes.append(differs)
-    return dict(rows=rows, problems=[p for f in found for p in f['problems']] + list(_repeats(samples, found)), notes=notes)
+    notes = [n for f in found for n in f['notes']] + (
+        [
+            f'{len(unread)} image files are in no place that the layout reads, such as {unread[0]}: move them, or leave them if they are not meant'
+        ]
+        if unread
+        else []
+    )
+    if differs := published_set(samples)[1]:
+        notes.append(differs)
+    return dict(
+        rows=rows,
+        problems=[p for f in found for p in f['problems']] + list(_repeats(samples, found)),
+        notes=notes,
+    )
+
 
 def _sizes(found):
     "The range of sizes and the modes of some images, as text."
-    sizes, modes = [f['size'] for f in found if f['size']], Counter(f['mode'] for f in found if f['mode'])
+    sizes, modes = (
+        [f['size'] for f in found if f['size']],
+        Counter(f['mode'] for f in found if f['mode']),
+    )
     low, high = ([f(side) for side in zip(*sizes)] if sizes else ['-'] for f in (min, max))
-    return dict(size='x'.join(map(str, low)) + ('' if low==high else ' to ' + 'x'.join(map(str, high))), modes=' '.join(sorted(modes)))
+    return dict(
+        size='x'.join(map(str, low)) + ('' if low == high else ' to ' + 'x'.join(map(str, high))),
+        modes=' '.join(sorted(modes)),
+    )
+
 
 def report(
-    found: dict, # from check_dataset
-    most: int=20, # sentences of each kind
+    found: dict,  # from check_dataset
+    most: int = 20,  # sentences of each kind
 ) -> str:
     "One table of what is there, then what is wrong and what is odd."
     text = [tabulate(found['rows'], 'keys')]
     for kind in ('problems', 'notes'):
         told = found[kind]
-        text.append(f"\n{len(told)} {kind}" + ''.join(f'\n  {t}' for t in told[:most]) + (f'\n  and {len(told) - most} more' if len(told) > most else ''))
+        text.append(
+            f'\n{len(told)} {kind}'
+            + ''.join(f'\n  {t}' for t in told[:most])
+            + (f'\n  and {len(told) - most} more' if len(told) > most else '')
+        )
     return '\n'.join(text)
 
 # %% ../nbs/04_datasets.ipynb #72c6201a
 @dataclass(frozen=True)
 class Source:
     "Where a data set is published."
-    page: str # where its makers describe it
-    licence: str # as that page states it
-    url: str|None=None # of the archive, None = the page gives no lasting one
-    sha256: str|None=None # of the archive, None = not known
+
+    page: str  # where its makers describe it
+    licence: str  # as that page states it
+    url: str | None = None  # of the archive, None = the page gives no lasting one
+    sha256: str | None = None  # of the archive, None = not known
+
 
 SOURCES = dict(
-    mvtec=Source('https://www.mvtec.com/company/research/datasets/mvtec-ad', 'CC BY-NC-SA 4.0',
-                 'https://www.mydrive.ch/shares/150996/b52ecdcbf521176e9db9c731f2304b27/download/420938113-1629960298/mvtec_anomaly_detection.tar.xz',
-                 'cf4313b13603bec67abb49ca959488f7eedce2a9f7795ec54446c649ac98cd3d'),
-    mvtec_ad2=Source('https://www.mvtec.com/company/research/datasets/mvtec-ad-2', 'CC BY-NC-SA 4.0',
-                     'https://www.mydrive.ch/shares/150997/701c90d3aea6588f404936e32a674602/download/466712769-1743429042/mvtec_ad_2.tar.gz',
-                     'c0ded99ef32bfc8e352d52beb44515e5b292b8598cb963aadfa91ca0763505e4'),
-    mvtec_loco=Source('https://www.mvtec.com/company/research/datasets/mvtec-loco', 'CC BY-NC-SA 4.0', None,
-                      '9e7c84dba550fd2e59d8e9e231c929c45ba737b6b6a6d3814100f54d63aae687'),
-    visa=Source('https://github.com/amazon-science/spot-diff', 'CC BY 4.0',
-                'https://amazon-visual-anomaly.s3.us-west-2.amazonaws.com/VisA_20220922.tar',
-                '2eb8690c803ab37de0324772964100169ec8ba1fa3f7e94291c9ca673f40f362'),
-    btad=Source('https://github.com/pankajmishra000/VT-ADL', 'CC BY-SA 4.0', 'https://avires.dimi.uniud.it/papers/btad/btad.zip',
-                '461c9387e515bfed41ecaae07c50cf6b10def647b36c9e31d239ab2736b10d2a'),
-    mpdd=Source('https://github.com/stepanje/MPDD', 'CC BY-NC-SA 4.0'))
+    mvtec=Source(
+        'https://www.mvtec.com/company/research/datasets/mvtec-ad',
+        'CC BY-NC-SA 4.0',
+        'https://www.mydrive.ch/shares/150996/b52ecdcbf521176e9db9c731f2304b27/download/420938113-1629960298/mvtec_anomaly_detection.tar.xz',
+        'cf4313b13603bec67abb49ca959488f7eedce2a9f7795ec54446c649ac98cd3d',
+    ),
+    mvtec_ad2=Source(
+        'https://www.mvtec.com/company/research/datasets/mvtec-ad-2',
+        'CC BY-NC-SA 4.0',
+        'https://www.mydrive.ch/shares/150997/701c90d3aea6588f404936e32a674602/download/466712769-1743429042/mvtec_ad_2.tar.gz',
+        'c0ded99ef32bfc8e352d52beb44515e5b292b8598cb963aadfa91ca0763505e4',
+    ),
+    mvtec_loco=Source(
+        'https://www.mvtec.com/company/research/datasets/mvtec-loco',
+        'CC BY-NC-SA 4.0',
+        None,
+        '9e7c84dba550fd2e59d8e9e231c929c45ba737b6b6a6d3814100f54d63aae687',
+    ),
+    visa=Source(
+        'https://github.com/amazon-science/spot-diff',
+        'CC BY 4.0',
+        'https://amazon-visual-anomaly.s3.us-west-2.amazonaws.com/VisA_20220922.tar',
+        '2eb8690c803ab37de0324772964100169ec8ba1fa3f7e94291c9ca673f40f362',
+    ),
+    btad=Source(
+        'https://github.com/pankajmishra000/VT-ADL',
+        'CC BY-SA 4.0',
+        'https://avires.dimi.uniud.it/papers/btad/btad.zip',
+        '461c9387e515bfed41ecaae07c50cf6b10def647b36c9e31d239ab2736b10d2a',
+    ),
+    mpdd=Source('https://github.com/stepanje/MPDD', 'CC BY-NC-SA 4.0'),
+)
 
 # %% ../nbs/04_datasets.ipynb #61b88c3c
 def fetch(
-    url: str, # http or https
-    path: Path, # the file to write
-    sha256: str, # what its bytes must hash to, 64 hex digits
-    progress: bool=True,
-) -> Path: # the file
+    url: str,  # http or https
+    path: Path,  # the file to write
+    sha256: str,  # what its bytes must hash to, 64 hex digits
+    progress: bool = True,
+) -> Path:  # the file
     "A file from the network, streamed; it appears under its name once length and hash are right."
-    if not re.match('https?://', url): raise DataError(f"cannot fetch {url}: give an address that begins with http:// or https://")
-    if not re.fullmatch('[0-9a-fA-F]{64}', sha256 or ''): raise DataError(f"sha256={sha256} is no hash of 64 hex digits: copy it from the page of the data set")
+    if not re.match('https?://', url):
+        raise DataError(f'cannot fetch {url}: give an address that begins with http:// or https://')
+    if not re.fullmatch('[0-9a-fA-F]{64}', sha256 or ''):
+        raise DataError(
+            f'sha256={sha256} is no hash of 64 hex digits: copy it from the page of the data set'
+        )
     part, digest = path.with_name(path.name + '.partial'), hashlib.sha256()
     try:
-        with urlopen(Request(url, headers={'User-Agent': 'hybridad'}), timeout=60) as answer, open(part, 'wb') as f:
+        with (
+            urlopen(Request(url, headers={'User-Agent': 'hybridad'}), timeout=60) as answer,
+            open(part, 'wb') as f,
+        ):
             size = int(answer.headers.get('Content-Length') or 0)
-            if size > shutil.disk_usage(path.parent).free: raise DataError(f"{url} has {size/1e9:.1f} GB and {path.parent} less free space: choose another folder")
-            with tqdm(total=size or None, unit='B', unit_scale=True, desc=path.name, disable=not progress, leave=False) as bar:
-                while block := answer.read(1 << 20): f.write(block); digest.update(block); bar.update(len(block))
+            if size > shutil.disk_usage(path.parent).free:
+                raise DataError(
+                    f'{url} has {size / 1e9:.1f} GB and {path.parent} less free space: choose another folder'
+                )
+            with tqdm(
+                total=size or None,
+                unit='B',
+                unit_scale=True,
+                desc=path.name,
+                disable=not progress,
+                leave=False,
+            ) as bar:
+                while block := answer.read(1 << 20):
+                    f.write(block)
+                    digest.update(block)
+                    bar.update(len(block))
             got = f.tell()
-        if size and got != size: raise DataError(f"the connection to {url} ended after {got} of {size} bytes: start again")
+        if size and got != size:
+            raise DataError(
+                f'the connection to {url} ended after {got} of {size} bytes: start again'
+            )
         if digest.hexdigest() != sha256.lower():
-            raise DataError(f"{url} has the sha256 {digest.hexdigest()} instead of {sha256}: the file was changed or damaged, compare with the page of the data set")
+            raise DataError(
+                f'{url} has the sha256 {digest.hexdigest()} instead of {sha256}: the file was changed or damaged, compare with the page of the data set'
+            )
         return part.replace(path)
-    except HTTPError as err: raise DataError(f"cannot fetch {url}: the server answers {err.code} {err.reason}, look on the page of the data set for a new address and give it as --url") from None
-    except (OSError, HTTPException, ValueError) as err: raise DataError(f"cannot fetch {url}: {getattr(err, 'reason', err) or type(err).__name__}, check the connection and the free space and start again") from None
-    finally: part.unlink(missing_ok=True)
+    except HTTPError as err:
+        raise DataError(
+            f'cannot fetch {url}: the server answers {err.code} {err.reason}, look on the page of the data set for a new address and give it as --url'
+        ) from None
+    except (OSError, HTTPException, ValueError) as err:
+        raise DataError(
+            f'cannot fetch {url}: {getattr(err, "reason", err) or type(err).__name__}, check the connection and the free space and start again'
+        ) from None
+    finally:
+        part.unlink(missing_ok=True)
 
 # %% ../nbs/04_datasets.ipynb #5fcb1a1b
-_DAMAGED = tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOFError, OSError, RuntimeError, ValueError
+_DAMAGED = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    lzma.LZMAError,
+    zlib.error,
+    EOFError,
+    OSError,
+    RuntimeError,
+    ValueError,
+)
+
 
 def _members(path):
     "(name, kind, bytes, stream) of each member of a tar or zip."
@@ -150,62 +275,115 @@ def _members(path):
         with zipfile.ZipFile(path) as z:
             for m in z.infolist():
                 link = stat.S_ISLNK(m.external_attr >> 16)
-                yield m.filename, 'folder' if m.is_dir() else 'link' if link else 'file', m.file_size, lambda: z.open(m)
+                yield (
+                    m.filename,
+                    'folder' if m.is_dir() else 'link' if link else 'file',
+                    m.file_size,
+                    lambda: z.open(m),
+                )
     else:
         with tarfile.open(path, 'r:*') as t:
-            for m in t: yield m.name, 'folder' if m.isdir() else 'file' if m.isreg() else 'link or device', m.size, lambda: t.extractfile(m)
-            t.fileobj.seek(t.offset) # a header that cannot be read ends the loop like the end of the archive, which is zeros
-            if t.fileobj.read(512).strip(b'\0'): raise tarfile.ReadError('a header is damaged')
+            for m in t:
+                yield (
+                    m.name,
+                    'folder' if m.isdir() else 'file' if m.isreg() else 'link or device',
+                    m.size,
+                    lambda: t.extractfile(m),
+                )
+            t.fileobj.seek(
+                t.offset
+            )  # a header that cannot be read ends the loop like the end of the archive, which is zeros
+            if t.fileobj.read(512).strip(b'\0'):
+                raise tarfile.ReadError('a header is damaged')
+
 
 def _safe(name, archive):
     "The name of a member as a relative path, otherwise a DataError."
     path = PurePosixPath(name)
-    if path.is_absolute() or '..' in path.parts or '\\' in name or ':' in name or not name.isprintable():
-        raise DataError(f"{archive} holds the path {name!r}, which leads out of its folder or cannot be written everywhere: do not use this archive")
+    if (
+        path.is_absolute()
+        or '..' in path.parts
+        or '\\' in name
+        or ':' in name
+        or not name.isprintable()
+    ):
+        raise DataError(
+            f'{archive} holds the path {name!r}, which leads out of its folder or cannot be written everywhere: do not use this archive'
+        )
     return path
 
+
 def extract(
-    archive: Path, # a tar, perhaps compressed, or a zip
-    folder: Path, # a new folder
-    most: int|None=None, # bytes that may come out; None = 20 times the archive and a gigabyte
-) -> Path: # the folder
+    archive: Path,  # a tar, perhaps compressed, or a zip
+    folder: Path,  # a new folder
+    most: int | None = None,  # bytes that may come out; None = 20 times the archive and a gigabyte
+) -> Path:  # the folder
     "The files of an archive, and nothing but files; on failure the folder is removed."
-    most, total, folder = most or 20*archive.stat().st_size + 10**9, 0, Path(folder)
+    most, total, folder = most or 20 * archive.stat().st_size + 10**9, 0, Path(folder)
     folder.mkdir(parents=True)
     try:
         for name, kind, size, stream in _members(archive):
-            target = folder/_safe(name, archive.name)
-            if kind=='folder': target.mkdir(parents=True, exist_ok=True); continue
-            if kind!='file': raise DataError(f"{archive.name} holds the {kind} {name}, where only files are expected: do not use this archive")
+            target = folder / _safe(name, archive.name)
+            if kind == 'folder':
+                target.mkdir(parents=True, exist_ok=True)
+                continue
+            if kind != 'file':
+                raise DataError(
+                    f'{archive.name} holds the {kind} {name}, where only files are expected: do not use this archive'
+                )
             total += size
-            if total > most: raise DataError(f"{archive.name} unpacks to more than {most/1e6:.0f} MB, far more than pictures shrink: do not use this archive")
+            if total > most:
+                raise DataError(
+                    f'{archive.name} unpacks to more than {most / 1e6:.0f} MB, far more than pictures shrink: do not use this archive'
+                )
             target.parent.mkdir(parents=True, exist_ok=True)
-            with stream() as source, open(target, 'xb') as f: shutil.copyfileobj(source, f, 1 << 20)
+            with stream() as source, open(target, 'xb') as f:
+                shutil.copyfileobj(source, f, 1 << 20)
         return folder
     except _DAMAGED as err:
-        shutil.rmtree(folder); raise DataError(f"cannot unpack {archive.name}: it is no tar or zip, is damaged, or the disk is full ({(str(err).splitlines() or [type(err).__name__])[0].rstrip(':')})") from None
-    except BaseException: shutil.rmtree(folder); raise
+        shutil.rmtree(folder)
+        raise DataError(
+            f'cannot unpack {archive.name}: it is no tar or zip, is damaged, or the disk is full ({(str(err).splitlines() or [type(err).__name__])[0].rstrip(":")})'
+        ) from None
+    except BaseException:
+        shutil.rmtree(folder)
+        raise
 
 # %% ../nbs/04_datasets.ipynb #79810a4d
 def download(
-    name: str, # a key of SOURCES, or a name of your own with url and sha256
-    folder, # where the data set appears as folder/name
-    url: str|None=None, # None = the known one
-    sha256: str|None=None, # None = the known one
-    progress: bool=True,
-) -> Path: # folder/name
+    name: str,  # a key of SOURCES, or a name of your own with url and sha256
+    folder,  # where the data set appears as folder/name
+    url: str | None = None,  # None = the known one
+    sha256: str | None = None,  # None = the known one
+    progress: bool = True,
+) -> Path:  # folder/name
     "Fetch, verify and unpack a data set; an archive's single top folder is left out."
     known, folder = SOURCES.get(name) or Source('', 'not known here: ask its makers'), Path(folder)
-    url, sha256, target = url or known.url, sha256 or known.sha256, folder/name
-    if Path(name).name != name or name.startswith('.'): raise DataError(f"{name!r} is no name for a data set: use one of {', '.join(SOURCES)}, or a plain word with --url and --sha256")
+    url, sha256, target = url or known.url, sha256 or known.sha256, folder / name
+    if Path(name).name != name or name.startswith('.'):
+        raise DataError(
+            f'{name!r} is no name for a data set: use one of {", ".join(SOURCES)}, or a plain word with --url and --sha256'
+        )
     for flag, value in dict(url=url, sha256=sha256).items():
-        if not value: raise DataError(f"{name} has no {flag} that is known here: find it at {known.page or 'the page of the data set'} and give it as --{flag}")
-    if target.exists(): raise DataError(f"{target} exists already: remove it, or choose another folder")
+        if not value:
+            raise DataError(
+                f'{name} has no {flag} that is known here: find it at {known.page or "the page of the data set"} and give it as --{flag}'
+            )
+    if target.exists():
+        raise DataError(f'{target} exists already: remove it, or choose another folder')
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=f'.{name}-') as work:
-        tree = extract(fetch(url, Path(work)/name, sha256, progress), Path(work)/'tree')
+        tree = extract(fetch(url, Path(work) / name, sha256, progress), Path(work) / 'tree')
         inside = list(tree.iterdir())
-        if len(inside)==1 and inside[0].is_dir(): tree = inside[0]
-        about = dict(name=name, url=url, sha256=sha256, page=known.page, licence=known.licence, fetched=time.strftime('%Y-%m-%d'))
-        (tree/'.source.json').write_text(json.dumps(about, indent=1) + '\n', encoding='utf-8')
+        if len(inside) == 1 and inside[0].is_dir():
+            tree = inside[0]
+        about = dict(
+            name=name,
+            url=url,
+            sha256=sha256,
+            page=known.page,
+            licence=known.licence,
+            fetched=time.strftime('%Y-%m-%d'),
+        )
+        (tree / '.source.json').write_text(json.dumps(about, indent=1) + '\n', encoding='utf-8')
         return tree.replace(target)

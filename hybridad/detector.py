@@ -27,214 +27,406 @@ from .prompt_learner import MinimalPromptLearner
 # %% ../nbs/50_detector.ipynb #6e265833
 SCORES = ('topk', 'max', 'mean_ratio')
 
+
 def pool_logits(
-    logits, # (B, H, W) log-ratio map
-    score: str='topk', # 'topk', 'max' or 'mean_ratio'
-    top_fraction: float=.005, # share of cells that count, for 'topk'
-): # (B,) image logits
+    logits,  # (B, H, W) log-ratio map
+    score: str = 'topk',  # 'topk', 'max' or 'mean_ratio'
+    top_fraction: float = 0.005,  # share of cells that count, for 'topk'
+):  # (B,) image logits
     "One number for an image from its map."
     flat = logits.flatten(1)
-    if score == 'topk': return flat.topk(max(1, round(flat.shape[1]*top_fraction)), 1).values.mean(1)
-    if score == 'max': return flat.amax(1)
-    if score != 'mean_ratio': raise ConfigError(f"score '{score}' does not exist: choose among {', '.join(SCORES)}")
+    if score == 'topk':
+        return flat.topk(max(1, round(flat.shape[1] * top_fraction)), 1).values.mean(1)
+    if score == 'max':
+        return flat.amax(1)
+    if score != 'mean_ratio':
+        raise ConfigError(f"score '{score}' does not exist: choose among {', '.join(SCORES)}")
     return F.logsigmoid(flat).exp().mean(1).logit(eps=1e-6)
 
+
 def smooth(
-    maps, # (B, H, W)
-    sigma: float, # of the Gaussian, in map cells; 0 changes nothing
-): # (B, H, W)
+    maps,  # (B, H, W)
+    sigma: float,  # of the Gaussian, in map cells; 0 changes nothing
+):  # (B, H, W)
     "Gaussian smoothing, a separate step: nothing else in the project smooths a map."
-    if sigma <= 0: return maps
-    at = torch.arange(-int(4*sigma + .5), int(4*sigma + .5) + 1, device=maps.device, dtype=maps.dtype)
-    kernel = torch.exp(-at**2/(2*sigma**2)); kernel = kernel/kernel.sum(); r = len(at)//2
+    if sigma <= 0:
+        return maps
+    at = torch.arange(
+        -int(4 * sigma + 0.5), int(4 * sigma + 0.5) + 1, device=maps.device, dtype=maps.dtype
+    )
+    kernel = torch.exp(-(at**2) / (2 * sigma**2))
+    kernel = kernel / kernel.sum()
+    r = len(at) // 2
     out = F.pad(maps[:, None], (r, r, r, r), mode='replicate')
     return F.conv2d(F.conv2d(out, kernel.view(1, 1, 1, -1)), kernel.view(1, 1, -1, 1))[:, 0]
 
 # %% ../nbs/50_detector.ipynb #9b747bbb
-ABOUT = dict(config=dict, backbone=str, backbone_hash=str, width=int, timestep=int, layers=list, trainable=dict) # what every checkpoint says of itself
+ABOUT = dict(
+    config=dict,
+    backbone=str,
+    backbone_hash=str,
+    width=int,
+    timestep=int,
+    layers=list,
+    trainable=dict,
+)  # what every checkpoint says of itself
+
 
 def read_checkpoint(
-    path, # a .safetensors file written by save_checkpoint
-): # ({name: tensor}, metadata dict)
+    path,  # a .safetensors file written by save_checkpoint
+):  # ({name: tensor}, metadata dict)
     "Read a checkpoint; pickle is never touched."
     path = Path(path)
-    if not path.is_file(): raise CheckpointError(f'{path} does not exist: give a checkpoint written by hybridad_train, such as RUN/best.safetensors')
+    if not path.is_file():
+        raise CheckpointError(
+            f'{path} does not exist: give a checkpoint written by hybridad_train, such as RUN/best.safetensors'
+        )
     try:
-        with safe_open(path, 'pt') as f: tensors, raw = {k: f.get_tensor(k) for k in f.keys()}, f.metadata() or {}
+        with safe_open(path, 'pt') as f:
+            tensors, raw = {k: f.get_tensor(k) for k in f.keys()}, f.metadata() or {}
         about = json.loads(raw['hybridad'])
         cuts, seen = about.get('thresholds') or {}, about.get('trained_on') or []
-        sound = all(isinstance(about.get(k), kind) for k, kind in ABOUT.items()) and all(isinstance(cuts.get(k), float | int | None) for k in ('image', 'pixel')) and isinstance(cuts.get('reference') or {}, dict) and isinstance(seen, list)
-        if not sound or not all(isinstance(n, str) for n in (*about['layers'], *seen)): raise ValueError('metadata')
+        sound = (
+            all(isinstance(about.get(k), kind) for k, kind in ABOUT.items())
+            and all(isinstance(cuts.get(k), float | int | None) for k in ('image', 'pixel'))
+            and isinstance(cuts.get('reference') or {}, dict)
+            and isinstance(seen, list)
+        )
+        if not sound or not all(isinstance(n, str) for n in (*about['layers'], *seen)):
+            raise ValueError('metadata')
         about |= dict(config=Config.from_dict(about['config']).to_dict(), trained_on=seen)
-    except ConfigError as error: raise CheckpointError(f'{path} holds settings that this version does not know: {error}') from None
-    except (SafetensorError, OSError, KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f'{path} is no hybridad checkpoint ({type(error).__name__}): give a .safetensors file written by hybridad_train') from None
+    except ConfigError as error:
+        raise CheckpointError(
+            f'{path} holds settings that this version does not know: {error}'
+        ) from None
+    except (
+        SafetensorError,
+        OSError,
+        KeyError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ) as error:
+        raise CheckpointError(
+            f'{path} is no hybridad checkpoint ({type(error).__name__}): give a .safetensors file written by hybridad_train'
+        ) from None
     bad = next((k for k, v in tensors.items() if not torch.isfinite(v).all()), None)
-    if bad: raise CheckpointError(f'{path} holds values in {bad} that are not finite: use an earlier checkpoint of the run')
+    if bad:
+        raise CheckpointError(
+            f'{path} holds values in {bad} that are not finite: use an earlier checkpoint of the run'
+        )
     return tensors, about
 
+
 def check_fit(
-    path, # of the checkpoint, for the message
-    about: dict, # its metadata
-    backbone, # Backbone
-    other_backbone: bool=False, # accept other frozen weights of the same width
+    path,  # of the checkpoint, for the message
+    about: dict,  # its metadata
+    backbone,  # Backbone
+    other_backbone: bool = False,  # accept other frozen weights of the same width
 ):
     "Refuse a checkpoint of another width, and of another backbone unless told."
     if about.get('width') != backbone.width:
-        raise CheckpointError(f"{path} was learned at text width {about.get('width')}, backbone '{backbone.name}' has {backbone.width}: load it with --backbone {about.get('backbone')}")
+        raise CheckpointError(
+            f"{path} was learned at text width {about.get('width')}, backbone '{backbone.name}' has {backbone.width}: load it with --backbone {about.get('backbone')}"
+        )
     if about.get('backbone_hash') != backbone.hash and not other_backbone:
-        raise CheckpointError(f"{path} was learned on other weights than backbone '{backbone.name}' holds: use the backbone it names ({about.get('backbone')}), or say --other_backbone to load it all the same")
+        raise CheckpointError(
+            f"{path} was learned on other weights than backbone '{backbone.name}' holds: use the backbone it names ({about.get('backbone')}), or say --other_backbone to load it all the same"
+        )
 
-READ_OUT = 'seed', 'readout', 'draws', 'noise', 'mass', 'map_size', 'views', 'scales', 'score', 'top_fraction', 'smoothing' # what prompts and thresholds are good for
 
-def _read_out(config, backbone, timestep, layers): return {k: config.model[k] for k in READ_OUT} | dict(image_size=config.data.image_size or backbone.image_size, timestep=timestep, layers=list(layers))
+READ_OUT = (
+    'seed',
+    'readout',
+    'draws',
+    'noise',
+    'mass',
+    'map_size',
+    'views',
+    'scales',
+    'score',
+    'top_fraction',
+    'smoothing',
+)  # what prompts and thresholds are good for
 
-VIEWS = (), (-1,), (-2,), (-2, -1) # the axes along which an image is turned: itself, mirrored, upside down, both
 
-def turned(x, view): # x in one of the VIEWS; the same again turns it back
+def _read_out(config, backbone, timestep, layers):
+    return {k: config.model[k] for k in READ_OUT} | dict(
+        image_size=config.data.image_size or backbone.image_size,
+        timestep=timestep,
+        layers=list(layers),
+    )
+
+
+VIEWS = (
+    (),
+    (-1,),
+    (-2,),
+    (-2, -1),
+)  # the axes along which an image is turned: itself, mirrored, upside down, both
+
+
+def turned(x, view):  # x in one of the VIEWS; the same again turns it back
     return x.flip(VIEWS[view]) if view else x
 
-def resized(images, height: int): # (B, 3, height, width in proportion)
-    if images.shape[-2] == height: return images
-    size = height, round(images.shape[-1]*height/images.shape[-2])
-    return F.interpolate(images, size, mode='area') if height < images.shape[-2] else F.interpolate(images, size, mode='bilinear', align_corners=False)
 
-def over_views(read, views): # mean of read(view) over views, each turned back
-    return sum(turned(read(v), v) for v in views)/len(views)
+def resized(images, height: int):  # (B, 3, height, width in proportion)
+    if images.shape[-2] == height:
+        return images
+    size = height, round(images.shape[-1] * height / images.shape[-2])
+    return (
+        F.interpolate(images, size, mode='area')
+        if height < images.shape[-2]
+        else F.interpolate(images, size, mode='bilinear', align_corners=False)
+    )
+
+
+def over_views(read, views):  # mean of read(view) over views, each turned back
+    return sum(turned(read(v), v) for v in views) / len(views)
+
 
 class HybridAnomalyDetector(nn.Module):
     "Two learned prompts on the cross-attention of a frozen diffusion UNet."
-    def __init__(self,
-        config: Config|None=None, # None: the default one
-        backbone=None, # a loaded Backbone; None: config.model.backbone is loaded
+
+    def __init__(
+        self,
+        config: Config | None = None,  # None: the default one
+        backbone=None,  # a loaded Backbone; None: config.model.backbone is loaded
     ):
         super().__init__()
         self.config = config or get_default_config()
         m = self.config.model
-        if not all(.25 <= s <= 8 for s in m.scales or ()): raise ConfigError(f'scales {list(m.scales)} are out of range: choose numbers from 0.25 to 8')
+        if not all(0.25 <= s <= 8 for s in m.scales or ()):
+            raise ConfigError(
+                f'scales {list(m.scales)} are out of range: choose numbers from 0.25 to 8'
+            )
         self.backbone = backbone or load_backbone(m.backbone, m.device, getattr(torch, m.precision))
-        if len(m.scales or ()) > m.views: raise ConfigError(f'{len(m.scales)} scales need as many views, and there {"is" if m.views == 1 else "are"} {m.views}: raise views')
-        if odd := [s for s in m.scales or () if round(self.image_size*s) % self.backbone.factor]: raise ConfigError(f'scale {odd[0]:g} makes pictures of {round(self.image_size*odd[0])} px, and this backbone takes multiples of {self.backbone.factor}: choose another scale')
-        self.pipeline = EasonADPipeline(self.backbone, m.readout, m.layers, m.timestep, m.draws, m.seed, m.mass, m.map_size, m.noise)
+        if len(m.scales or ()) > m.views:
+            raise ConfigError(
+                f'{len(m.scales)} scales need as many views, and there {"is" if m.views == 1 else "are"} {m.views}: raise views'
+            )
+        if odd := [s for s in m.scales or () if round(self.image_size * s) % self.backbone.factor]:
+            raise ConfigError(
+                f'scale {odd[0]:g} makes pictures of {round(self.image_size * odd[0])} px, and this backbone takes multiples of {self.backbone.factor}: choose another scale'
+            )
+        self.pipeline = EasonADPipeline(
+            self.backbone,
+            m.readout,
+            m.layers,
+            m.timestep,
+            m.draws,
+            m.seed,
+            m.mass,
+            m.map_size,
+            m.noise,
+        )
         with torch.random.fork_rng():
             torch.manual_seed(m.seed)
             self.prompts = MinimalPromptLearner(self.backbone, m.n_ctx, m.depth, m.t_n_ctx)
         if m.ctx_init:
-            if len(m.ctx_init) != 2: raise ConfigError(f'ctx_init holds {len(m.ctx_init)} texts: give two, normal and abnormal words')
+            if len(m.ctx_init) != 2:
+                raise ConfigError(
+                    f'ctx_init holds {len(m.ctx_init)} texts: give two, normal and abnormal words'
+                )
             self.prompts.start_from(self.backbone, *m.ctx_init)
-        start = self.pipeline.weights # None: all layers count the same
-        self.layer_logits = nn.Parameter(torch.zeros(len(self.pipeline.layers)) if start is None else (torch.tensor(start)/max(start)).log(), requires_grad=m.learn_layer_weights)
+        start = self.pipeline.weights  # None: all layers count the same
+        self.layer_logits = nn.Parameter(
+            torch.zeros(len(self.pipeline.layers))
+            if start is None
+            else (torch.tensor(start) / max(start)).log(),
+            requires_grad=m.learn_layer_weights,
+        )
         self.log_temperature = nn.Parameter(torch.tensor(float(m.temperature)).log())
         self.image_offset = nn.Parameter(torch.zeros(()))
-        self.normals = None # a reference of normal pictures, see normals.use_normals
+        self.normals = None  # a reference of normal pictures, see normals.use_normals
         self.to(self.backbone.device, torch.float64 if m.precision == 'float64' else None)
 
     @property
-    def layer_weights(self): return self.layer_logits.softmax(0)
-    @property
-    def content(self): return self.prompts.content # (2, L) bool, for mass 'own'
-    @property
-    def image_size(self): return self.config.data.image_size or self.backbone.image_size
-    @property
-    def looks(self): return sum(self.scales[v % len(self.scales)]**2 for v in range(self.config.model.views)) # what a score costs at least, in pictures at image_size: self-attention grows faster
-    @property
-    def scales(self): return self.config.model.scales or [1.]
-    @property
-    def load_size(self): return round(self.image_size*max(self.scales)) # side in px at which images are read, enough for the largest scale
-    @property
-    def trainable(self): return {'prompts': self.prompts.trainable, 'read_out': len(self.layer_logits)*self.layer_logits.requires_grad + 2}
+    def layer_weights(self):
+        return self.layer_logits.softmax(0)
 
-    def text(self): # (2, L, D)
+    @property
+    def content(self):
+        return self.prompts.content  # (2, L) bool, for mass 'own'
+
+    @property
+    def image_size(self):
+        return self.config.data.image_size or self.backbone.image_size
+
+    @property
+    def looks(self):
+        return sum(
+            self.scales[v % len(self.scales)] ** 2 for v in range(self.config.model.views)
+        )  # what a score costs at least, in pictures at image_size: self-attention grows faster
+
+    @property
+    def scales(self):
+        return self.config.model.scales or [1.0]
+
+    @property
+    def load_size(self):
+        return round(
+            self.image_size * max(self.scales)
+        )  # side in px at which images are read, enough for the largest scale
+
+    @property
+    def trainable(self):
+        return {
+            'prompts': self.prompts.trainable,
+            'read_out': len(self.layer_logits) * self.layer_logits.requires_grad + 2,
+        }
+
+    def text(self):  # (2, L, D)
         "Features of the normal and the abnormal prompt."
         return self.backbone.encode_embeddings(*self.prompts())
 
-    def queries(self, images, text=None): # list over draws of {name: queries}
+    def queries(self, images, text=None):  # list over draws of {name: queries}
         "What the read-out needs of an image; for replay it does not depend on the prompts and can be kept."
         latents = self.backbone.encode_image(images)
         return [self.pipeline.queries(latents, text, d) for d in range(self.pipeline.draws)]
 
-    def read(self, queries, text): # (B, 2, S, S) log masses
-        masses = self.pipeline.masses(queries, text, self.layer_weights, self.content if self.pipeline.mass == 'own' else None)
+    def read(self, queries, text):  # (B, 2, S, S) log masses
+        masses = self.pipeline.masses(
+            queries, text, self.layer_weights, self.content if self.pipeline.mass == 'own' else None
+        )
         return self.normals(masses, queries) if self.normals else masses
 
-    def side(self, view): return round(self.image_size*self.scales[view % len(self.scales)]) # px that a view sees
+    def side(self, view):
+        return round(self.image_size * self.scales[view % len(self.scales)])  # px that a view sees
 
-    def seen(self, images, view: int=0, scale: float|None=None): # (B, 3, h, w)
+    def seen(self, images, view: int = 0, scale: float | None = None):  # (B, 3, h, w)
         "Images as one view sees them, at its scale or another one, and turned."
-        if self.config.model.scales: images = resized(images, round(self.image_size*scale) if scale else self.side(view))
+        if self.config.model.scales:
+            images = resized(images, round(self.image_size * scale) if scale else self.side(view))
         return turned(images, view)
 
-    def masses(self, images, text, views=(0,), scale: float|None=None): # (B, 2, S, S) log masses
+    def masses(
+        self, images, text, views=(0,), scale: float | None = None
+    ):  # (B, 2, S, S) log masses
         "What is read of images, averaged over views, each turned back; at its own scale or another one."
-        return over_views(lambda v: self.read(self.queries(self.seen(images, v, scale), text), text), views)
+        return over_views(
+            lambda v: self.read(self.queries(self.seen(images, v, scale), text), text), views
+        )
 
     def outputs(self, masses):
         "The output keys of the project from log masses (B, 2, S, S)."
         logits = log_ratio(masses)
-        scaled = logits/self.log_temperature.exp()
+        scaled = logits / self.log_temperature.exp()
         similarity = torch.stack([torch.zeros_like(scaled), scaled], 1).softmax(1)
-        pooled = pool_logits(scaled, self.config.model.score, self.config.model.top_fraction) + self.image_offset
+        pooled = (
+            pool_logits(scaled, self.config.model.score, self.config.model.top_fraction)
+            + self.image_offset
+        )
         image_logits = torch.stack([torch.zeros_like(pooled), pooled], 1)
         low, high = masses.amin((1, 2, 3), True).detach(), masses.amax((1, 2, 3), True).detach()
-        shown = (masses - low)/(high - low + 1e-9)
-        return dict(logits=logits, similarity_maps=similarity, anomaly_maps=similarity[:, 1], image_logits=image_logits,
-                    image_scores=image_logits.softmax(1)[:, 1], normal_attention=shown[:, 0], abnormal_attention=shown[:, 1])
+        shown = (masses - low) / (high - low + 1e-9)
+        return dict(
+            logits=logits,
+            similarity_maps=similarity,
+            anomaly_maps=similarity[:, 1],
+            image_logits=image_logits,
+            image_scores=image_logits.softmax(1)[:, 1],
+            normal_attention=shown[:, 0],
+            abnormal_attention=shown[:, 1],
+        )
 
-    def forward(self,
-        images=None, # (B, 3, H, W) in [-1, 1]
-        mode: str='eval', # 'train' adds paired_logits and keeps gradients
-        queries=None, # kept queries instead of images (replay)
-        mirrored=None, # kept queries of the mirrored images (replay, train mode)
-    ): # dict of tensors, see method: anomaly_maps (B,64,64), image_scores (B,), similarity_maps (B,2,64,64), logits, ...
+    def forward(
+        self,
+        images=None,  # (B, 3, H, W) in [-1, 1]
+        mode: str = 'eval',  # 'train' adds paired_logits and keeps gradients
+        queries=None,  # kept queries instead of images (replay)
+        mirrored=None,  # kept queries of the mirrored images (replay, train mode)
+    ):  # dict of tensors, see method: anomaly_maps (B,64,64), image_scores (B,), similarity_maps (B,2,64,64), logits, ...
         "Maps and scores of images."
-        if mode not in ('train', 'eval'): raise ConfigError(f"mode '{mode}' does not exist: choose 'train' or 'eval'")
+        if mode not in ('train', 'eval'):
+            raise ConfigError(f"mode '{mode}' does not exist: choose 'train' or 'eval'")
         with torch.set_grad_enabled(mode == 'train' and torch.is_grad_enabled()):
             text = self.text()
-            views, scale = (range(self.config.model.views), None) if mode == 'eval' else ((0,), 1.) # prompts are learned at the plain size
-            out = self.outputs(self.read(queries, text) if queries else self.masses(images, text, views, scale))
+            views, scale = (
+                (range(self.config.model.views), None) if mode == 'eval' else ((0,), 1.0)
+            )  # prompts are learned at the plain size
+            out = self.outputs(
+                self.read(queries, text) if queries else self.masses(images, text, views, scale)
+            )
             if mode == 'train' and (images is not None or mirrored):
-                out['paired_logits'] = log_ratio(turned(self.read(mirrored, text), 1) if mirrored else self.masses(images, text, (1,), scale))
+                out['paired_logits'] = log_ratio(
+                    turned(self.read(mirrored, text), 1)
+                    if mirrored
+                    else self.masses(images, text, (1,), scale)
+                )
         return out
 
-    def save_checkpoint(self,
-        path, # .safetensors
-        **extra, # JSON values kept in the metadata: trained_on, thresholds, validation metrics
+    def save_checkpoint(
+        self,
+        path,  # .safetensors
+        **extra,  # JSON values kept in the metadata: trained_on, thresholds, validation metrics
     ):
         "Write the learnables, with settings and the backbone's fingerprint as metadata."
-        about = dict(format=1, config=self.config.to_dict(), backbone=self.backbone.name, backbone_hash=self.backbone.hash, width=self.backbone.width, widths=self.backbone.widths,
-                     timestep=self.pipeline.timestep, layers=list(self.pipeline.layers), trainable=self.trainable, **extra)
-        write_atomic(path, save({k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}, {'hybridad': json.dumps(about)}))
+        about = dict(
+            format=1,
+            config=self.config.to_dict(),
+            backbone=self.backbone.name,
+            backbone_hash=self.backbone.hash,
+            width=self.backbone.width,
+            widths=self.backbone.widths,
+            timestep=self.pipeline.timestep,
+            layers=list(self.pipeline.layers),
+            trainable=self.trainable,
+            **extra,
+        )
+        write_atomic(
+            path,
+            save(
+                {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()},
+                {'hybridad': json.dumps(about)},
+            ),
+        )
 
-    def load_checkpoint(self,
+    def load_checkpoint(
+        self,
         path,
-        other_backbone: bool=False, # accept a checkpoint that was learned on other frozen weights, and read in another way
-    ): # the metadata
+        other_backbone: bool = False,  # accept a checkpoint that was learned on other frozen weights, and read in another way
+    ):  # the metadata
         "Load learnables; refuses another width or way of reading, and another backbone unless told."
         tensors, about = read_checkpoint(path)
         check_fit(path, about, self.backbone, other_backbone)
-        then, now = _read_out(Config.from_dict(about['config']), self.backbone, about['timestep'], about['layers']), _read_out(self.config, self.backbone, self.pipeline.timestep, self.pipeline.layers)
+        then, now = (
+            _read_out(
+                Config.from_dict(about['config']), self.backbone, about['timestep'], about['layers']
+            ),
+            _read_out(self.config, self.backbone, self.pipeline.timestep, self.pipeline.layers),
+        )
         if (differs := [k for k in now if now[k] != then[k]]) and not other_backbone:
-            raise CheckpointError(f"{path} was learned with another {', '.join(differs)}, and its thresholds hold for that: load it with HybridAnomalyDetector.from_checkpoint, which takes the settings from the file")
-        try: self.load_state_dict(tensors)
+            raise CheckpointError(
+                f'{path} was learned with another {", ".join(differs)}, and its thresholds hold for that: load it with HybridAnomalyDetector.from_checkpoint, which takes the settings from the file'
+            )
+        try:
+            self.load_state_dict(tensors)
         except RuntimeError as error:
-            raise CheckpointError(f"{path} does not fit these settings ({str(error).splitlines()[-1].strip()}): use the settings it was trained with, stored in its metadata") from error
+            raise CheckpointError(
+                f'{path} does not fit these settings ({str(error).splitlines()[-1].strip()}): use the settings it was trained with, stored in its metadata'
+            ) from error
         return about
 
     @classmethod
-    def from_checkpoint(cls,
+    def from_checkpoint(
+        cls,
         path,
-        backbone: str|None=None, # another name or folder for the same backbone
-        device: str='auto',
-        other_backbone: bool=False,
-        precision: str|None=None, # another one than the prompts were learned in
-    ): # (detector, metadata)
+        backbone: str | None = None,  # another name or folder for the same backbone
+        device: str = 'auto',
+        other_backbone: bool = False,
+        precision: str | None = None,  # another one than the prompts were learned in
+    ):  # (detector, metadata)
         "Build a detector with the settings stored in a checkpoint, and load it."
         _, about = read_checkpoint(path)
         config = Config.from_dict(about['config'])
         config.model.backbone, config.model.device = backbone or about['backbone'], device
         config.model.timestep, config.model.layers = about['timestep'], about['layers']
         config.model.precision = precision or config.model.precision
-        loaded = load_backbone(config.model.backbone, device, getattr(torch, config.model.precision))
+        loaded = load_backbone(
+            config.model.backbone, device, getattr(torch, config.model.precision)
+        )
         check_fit(path, about, loaded, other_backbone)
         detector = cls(config, loaded)
         return detector, detector.load_checkpoint(path, other_backbone)

@@ -8,6 +8,7 @@ __all__ = ['HybridadError', 'DataError', 'BackboneError', 'CheckpointError', 'Co
 # %% ../nbs/00_errors.ipynb #369e3682
 class HybridadError(Exception):
     "A failure the user can repair; its text is one sentence naming the path or argument and the remedy."
+
     def __str__(self) -> str:
         "The sentence alone, also after a loader's worker process wrapped it in a traceback."
         return super().__str__().strip().rsplit(f'{type(self).__name__}: ', 1)[-1]
@@ -16,11 +17,14 @@ class HybridadError(Exception):
 class DataError(HybridadError):
     "An image, a mask or a folder is missing, unreadable or inconsistent."
 
+
 class BackboneError(HybridadError):
     "A pretrained backbone cannot be found, loaded or read."
 
+
 class CheckpointError(HybridadError):
     "A checkpoint cannot be found, loaded or does not fit the model."
+
 
 class ConfigError(HybridadError):
     "A setting is unknown, of the wrong type or out of range."

@@ -27,114 +27,190 @@ from .training import KeptInputs, digests, read_kept
 # %% ../nbs/61_evaluation.ipynb #6b17937d
 class Truth:
     "Masks, labels and images of samples at the size of the evaluation."
-    def __init__(self,
-        samples: list, # of Sample
-        size: int=128, # side in px at which pixels are compared
-        num_workers: int=0,
-        progress: bool=True,
+
+    def __init__(
+        self,
+        samples: list,  # of Sample
+        size: int = 128,  # side in px at which pixels are compared
+        num_workers: int = 0,
+        progress: bool = True,
     ):
-        if not samples: raise DataError('there is no image to evaluate: check data_path and categories')
+        if not samples:
+            raise DataError('there is no image to evaluate: check data_path and categories')
         self.samples, self.size = samples, size
-        batches = list(tqdm(make_loader(samples, size, 32, num_workers=num_workers), desc='read masks', disable=not progress, leave=False))
-        self.images = torch.cat([(b['images']*127.5 + 127.5).round().byte() for b in batches])
+        batches = list(
+            tqdm(
+                make_loader(samples, size, 32, num_workers=num_workers),
+                desc='read masks',
+                disable=not progress,
+                leave=False,
+            )
+        )
+        self.images = torch.cat([(b['images'] * 127.5 + 127.5).round().byte() for b in batches])
         self.masks = torch.cat([b['targets']['masks'][:, 0].bool() for b in batches]).numpy()
         self.labels = torch.cat([b['targets']['labels'] for b in batches]).numpy()
         self.known = torch.cat([b['has_mask'] for b in batches]).numpy()
         self.names = [sample_name(s) for s in samples]
 
-    def score(self,
-        maps, # (N, size, size) raw anomaly maps
-        scores, # (N,) raw image scores
-        chosen=None, # indices; None: all
-    ): # as anomaly_metrics
+    def score(
+        self,
+        maps,  # (N, size, size) raw anomaly maps
+        scores,  # (N,) raw image scores
+        chosen=None,  # indices; None: all
+    ):  # as anomaly_metrics
         "Metrics of some of the samples."
         i = np.arange(len(self.samples)) if chosen is None else np.asarray(chosen)
-        return anomaly_metrics(maps[i], self.masks[i], scores[i], self.labels[i], self.known[i], names=[self.names[j] for j in i])
+        return anomaly_metrics(
+            maps[i],
+            self.masks[i],
+            scores[i],
+            self.labels[i],
+            self.known[i],
+            names=[self.names[j] for j in i],
+        )
 
 # %% ../nbs/61_evaluation.ipynb #c55554ab
 HEADLINE = ('image_auroc', 'image_ap', 'pixel_auroc', 'pixel_ap', 'aupro')
 
+
 class Results(dict):
     "Figures of an evaluation; a dictionary that ends a cell as a table."
-    def __or__(self, other): return Results({**self, **other})
-    def __repr__(self): return table(self)
-    def _repr_html_(self): return table(self, 'html')
+
+    def __or__(self, other):
+        return Results({**self, **other})
+
+    def __repr__(self):
+        return table(self)
+
+    def _repr_html_(self):
+        return table(self, 'html')
+
 
 def summarise(
     truth: Truth,
-    maps, # (N, size, size)
-    scores, # (N,)
-): # Results {"mean", "categories": {name: {..., "defects": {}}}, "defect_mean", "eval_size"}
+    maps,  # (N, size, size)
+    scores,  # (N,)
+):  # Results {"mean", "categories": {name: {..., "defects": {}}}, "defect_mean", "eval_size"}
     "All figures of one method on one set; undefined ones are NaN here and null in a file, with their reason."
-    category, defect = (np.array([getattr(s, k) for s in truth.samples]) for k in ('category', 'defect'))
+    category, defect = (
+        np.array([getattr(s, k) for s in truth.samples]) for k in ('category', 'defect')
+    )
     categories = {}
     for name in sorted(set(category)):
         inside = category == name
         kinds = sorted(set(defect[inside & (truth.labels == 1)]))
-        categories[name] = truth.score(maps, scores, np.flatnonzero(inside)) | {'images': int(inside.sum())}
-        categories[name]['defects'] = {k: truth.score(maps, scores, np.flatnonzero(inside & ((defect == k) | (truth.labels == 0)))) | {'images': int((inside & (defect == k)).sum())} for k in kinds}
+        categories[name] = truth.score(maps, scores, np.flatnonzero(inside)) | {
+            'images': int(inside.sum())
+        }
+        categories[name]['defects'] = {
+            k: truth.score(
+                maps, scores, np.flatnonzero(inside & ((defect == k) | (truth.labels == 0)))
+            )
+            | {'images': int((inside & (defect == k)).sum())}
+            for k in kinds
+        }
     plain = lambda row: {k: v for k, v in row.items() if k not in ('defects', 'images', 'reasons')}
-    return Results(mean=mean_metrics([plain(r) for r in categories.values()]), categories=categories,
-                   defect_mean=mean_metrics([plain(d) for r in categories.values() for d in r['defects'].values()]), eval_size=truth.size)
+    return Results(
+        mean=mean_metrics([plain(r) for r in categories.values()]),
+        categories=categories,
+        defect_mean=mean_metrics(
+            [plain(d) for r in categories.values() for d in r['defects'].values()]
+        ),
+        eval_size=truth.size,
+    )
 
 # %% ../nbs/61_evaluation.ipynb #ae9ed360
 def local_contrast(
-    images, # (N, 3, S, S) uint8
-    sigma: float, # of the blur, in px of a 128 px picture
-    smoothing: float=0., # of the map, likewise
-): # (N, S, S) float32 maps, (N,) image scores: mean of the top 0.1 % of pixels
+    images,  # (N, 3, S, S) uint8
+    sigma: float,  # of the blur, in px of a 128 px picture
+    smoothing: float = 0.0,  # of the map, likewise
+):  # (N, S, S) float32 maps, (N,) image scores: mean of the top 0.1 % of pixels
     "The cheapest detector: |x - G(sigma) x|, mean over channels."
-    scale = images.shape[-1]/128
+    scale = images.shape[-1] / 128
     maps = np.empty((len(images), *images.shape[2:]), np.float32)
-    for i, x in enumerate(images.numpy()/np.float32(255)):
-        found = np.abs(x - gaussian_filter(x, (0, sigma*scale, sigma*scale))).mean(0)
-        maps[i] = gaussian_filter(found, smoothing*scale) if smoothing else found
-    top = np.sort(maps.reshape(len(maps), -1), 1)[:, -max(1, maps[0].size//1000):]
+    for i, x in enumerate(images.numpy() / np.float32(255)):
+        found = np.abs(x - gaussian_filter(x, (0, sigma * scale, sigma * scale))).mean(0)
+        maps[i] = gaussian_filter(found, smoothing * scale) if smoothing else found
+    top = np.sort(maps.reshape(len(maps), -1), 1)[:, -max(1, maps[0].size // 1000) :]
     return maps, top.mean(1)
 
-def contrast_floor(truth: Truth, progress: bool=True): # {"mean", "defect_mean", "best": {metric: (sigma, smoothing)}}
+
+def contrast_floor(
+    truth: Truth, progress: bool = True
+):  # {"mean", "defect_mean", "best": {metric: (sigma, smoothing)}}
     "The best of eight local-contrast detectors, for each figure by itself."
     variants = [(s, m) for s in (2, 4, 8, 16) for m in (0, 2)]
-    found = {v: summarise(truth, *local_contrast(truth.images, *v)) for v in tqdm(variants, desc='local contrast', disable=not progress, leave=False)}
+    found = {
+        v: summarise(truth, *local_contrast(truth.images, *v))
+        for v in tqdm(variants, desc='local contrast', disable=not progress, leave=False)
+    }
     out = {}
     for part in ('mean', 'defect_mean'):
-        of = lambda k: {v: r[part][k] for v, r in found.items() if math.isfinite(r[part].get(k, math.nan))}
-        out[part] = {k: max(of(k).values()) if of(k) else math.nan for k in (*HEADLINE, 'image_f1max', 'pixel_f1max')}
-        if part == 'mean': out['best'] = {k: max(of(k), key=of(k).get) for k in HEADLINE if of(k)}
+        of = lambda k: {
+            v: r[part][k] for v, r in found.items() if math.isfinite(r[part].get(k, math.nan))
+        }
+        out[part] = {
+            k: max(of(k).values()) if of(k) else math.nan
+            for k in (*HEADLINE, 'image_f1max', 'pixel_f1max')
+        }
+        if part == 'mean':
+            out['best'] = {k: max(of(k), key=of(k).get) for k in HEADLINE if of(k)}
     return out
 
 # %% ../nbs/61_evaluation.ipynb #66ad01f3
 class WordsDetector(HybridAnomalyDetector):
     "Hand-written prompts, nothing learned."
+
     @property
-    def words(self): return [self.backbone.settings['normal'], self.backbone.settings['abnormal']]
+    def words(self):
+        return [self.backbone.settings['normal'], self.backbone.settings['abnormal']]
+
     @property
-    def content(self): return content_of(self.backbone.tokenize(self.words), self.backbone.tokenizer.eos_token_id)
-    def text(self): return self.backbone.encode_text(self.words)
+    def content(self):
+        return content_of(self.backbone.tokenize(self.words), self.backbone.tokenizer.eos_token_id)
+
+    def text(self):
+        return self.backbone.encode_text(self.words)
+
 
 class LinearProbe(HybridAnomalyDetector):
     "A ceiling: one free linear map of each layer's queries in place of prompts; replay only."
+
     def __init__(self, config=None, backbone=None):
         super().__init__(config, backbone)
-        if self.pipeline.readout != 'replay': raise ConfigError(f"a linear probe reads kept queries: use readout 'replay', not '{self.pipeline.readout}'")
+        if self.pipeline.readout != 'replay':
+            raise ConfigError(
+                f"a linear probe reads kept queries: use readout 'replay', not '{self.pipeline.readout}'"
+            )
         with torch.random.fork_rng():
             torch.manual_seed(self.config.model.seed)
-            self.heads = nn.ModuleList([nn.Linear(layer.to_q.out_features, 1) for layer in self.pipeline.layers.values()]).to(self.backbone.device)
-    def text(self): return None
-    def read(self, queries, text): # (B, 2, S, S): zero, and the probe's logit
-        size = (self.pipeline.map_size,)*2
-        logits = [F.interpolate(head(q[n].float()).movedim(-1, 1), size=size, mode='bilinear', align_corners=False)[:, 0]
-                  for q in queries for n, head in zip(self.pipeline.layers, self.heads)]
-        return torch.stack([torch.zeros_like(logits[0]), sum(logits)/len(queries)], 1)
+            self.heads = nn.ModuleList(
+                [nn.Linear(layer.to_q.out_features, 1) for layer in self.pipeline.layers.values()]
+            ).to(self.backbone.device)
+
+    def text(self):
+        return None
+
+    def read(self, queries, text):  # (B, 2, S, S): zero, and the probe's logit
+        size = (self.pipeline.map_size,) * 2
+        logits = [
+            F.interpolate(
+                head(q[n].float()).movedim(-1, 1), size=size, mode='bilinear', align_corners=False
+            )[:, 0]
+            for q in queries
+            for n, head in zip(self.pipeline.layers, self.heads)
+        ]
+        return torch.stack([torch.zeros_like(logits[0]), sum(logits) / len(queries)], 1)
 
 # %% ../nbs/61_evaluation.ipynb #0386cfc1
 def evaluate(
     detector: HybridAnomalyDetector,
-    samples: list, # of Sample
-    truth: Truth|None=None, # None: read here
-    kept: KeptInputs|None=None, # what the frozen parts said already; None: asked here and not kept
-    progress: bool=True,
-): # results as from summarise, (N, size, size) maps, (N,) scores
+    samples: list,  # of Sample
+    truth: Truth | None = None,  # None: read here
+    kept: KeptInputs
+    | None = None,  # what the frozen parts said already; None: asked here and not kept
+    progress: bool = True,
+):  # results as from summarise, (N, size, size) maps, (N,) scores
     "Score a set with a detector."
     d = detector.config.data
     truth = truth or Truth(samples, d.eval_size, d.num_workers, progress)
@@ -144,33 +220,61 @@ def evaluate(
 
 # %% ../nbs/61_evaluation.ipynb #26cf9b2e
 def table(
-    results: dict, # from summarise, optionally with floors and ceilings: {name: {"mean": {...}}}
-    style: str='simple', # any tabulate format, as 'github' or 'latex'
-    columns=HEADLINE, # which figures
-): # str
+    results: dict,  # from summarise, optionally with floors and ceilings: {name: {"mean": {...}}}
+    style: str = 'simple',  # any tabulate format, as 'github' or 'latex'
+    columns=HEADLINE,  # which figures
+):  # str
     "One row a category, the mean, then floors and ceilings."
-    show = lambda row: ['-' if row.get(k) is None or not math.isfinite(row[k]) else f'{row[k]:.3f}' for k in columns]
-    rows = [[name, *show(r)] for name, r in results['categories'].items()] + [['mean', *show(results['mean'])]]
+    show = lambda row: [
+        '-' if row.get(k) is None or not math.isfinite(row[k]) else f'{row[k]:.3f}' for k in columns
+    ]
+    rows = [[name, *show(r)] for name, r in results['categories'].items()] + [
+        ['mean', *show(results['mean'])]
+    ]
     for kind in ('floors', 'ceilings'):
-        rows += [[f'{kind[:-1]}: {name.replace("_", " ")}', *show(r.get('mean', r))] for name, r in results.get(kind, {}).items() if r]
-    return tabulate(rows, ['', *(k.replace('_', ' ').replace('auroc', 'AUROC').replace('aupro', 'AUPRO').replace('ap', 'AP') for k in columns)], tablefmt=style, disable_numparse=True, colalign=('left',) + ('right',)*len(columns))
+        rows += [
+            [f'{kind[:-1]}: {name.replace("_", " ")}', *show(r.get('mean', r))]
+            for name, r in results.get(kind, {}).items()
+            if r
+        ]
+    return tabulate(
+        rows,
+        [
+            '',
+            *(
+                k.replace('_', ' ')
+                .replace('auroc', 'AUROC')
+                .replace('aupro', 'AUPRO')
+                .replace('ap', 'AP')
+                for k in columns
+            ),
+        ],
+        tablefmt=style,
+        disable_numparse=True,
+        colalign=('left',) + ('right',) * len(columns),
+    )
+
 
 def write_json(
     path,
-    value, # arrays, numbers, NaN welcome
+    value,  # arrays, numbers, NaN welcome
 ):
     "Write strict JSON in one step; NaN becomes null."
-    return write_atomic(path, (json.dumps(to_json_value(value), indent=1, allow_nan=False) + '\n').encode())
+    return write_atomic(
+        path, (json.dumps(to_json_value(value), indent=1, allow_nan=False) + '\n').encode()
+    )
 
 # %% ../nbs/61_evaluation.ipynb #0f281645
 def refuse_seen(
-    checkpoint, # path
-    samples: list, # of Sample that are to be scored
-    allow: bool=False, # score them all the same
-): # how many were seen
+    checkpoint,  # path
+    samples: list,  # of Sample that are to be scored
+    allow: bool = False,  # score them all the same
+):  # how many were seen
     "Stop when a checkpoint would be scored on its own training or validation images."
     seen = set(read_checkpoint(checkpoint)[1]['trained_on'])
     again = [s.image for s, d in zip(samples, digests(samples)) if d in seen] if seen else []
     if again and not allow:
-        raise CheckpointError(f'{checkpoint} was trained on {len(again)} of these {len(samples)} images, such as {again[0]}: score other images, or say --allow_seen to do it all the same')
+        raise CheckpointError(
+            f'{checkpoint} was trained on {len(again)} of these {len(samples)} images, such as {again[0]}: score other images, or say --allow_seen to do it all the same'
+        )
     return len(again)

@@ -30,63 +30,107 @@ from .errors import ConfigError, DataError, HybridadError
 from .pipeline import EasonADPipeline, READOUTS
 from .prompt_learner import TEMPLATES, content_of
 from .training import KeptInputs, read_kept
-from .plots import ABNORMAL, HEAT, NORMAL, OUTLINE, SIGNED, overlay, shared_range, short_layer, to_picture
+from hybridad.plots import (
+    ABNORMAL,
+    HEAT,
+    NORMAL,
+    OUTLINE,
+    SIGNED,
+    overlay,
+    shared_range,
+    short_layer,
+    to_picture,
+)
 
 # %% ../nbs/71_explore.ipynb #4c423c79
 class Look:
     "One picture in front of a backbone; its queries are kept for every timestep and read-out it was asked for."
-    def __init__(self,
-        backbone, # a loaded Backbone
-        image, # (3, S, S) in [-1, 1]
-        seed: int=0, # of the noise
+
+    def __init__(
+        self,
+        backbone,  # a loaded Backbone
+        image,  # (3, S, S) in [-1, 1]
+        seed: int = 0,  # of the noise
     ):
         self.backbone, self.image, self.seed, self.kept = backbone, image, seed, {}
-        self.latents, self.layers = backbone.encode_image(image[None]), cross_attention(backbone.unet)
+        self.latents, self.layers = (
+            backbone.encode_image(image[None]),
+            cross_attention(backbone.unet),
+        )
 
     @torch.no_grad()
-    def queries(self,
-        prompts, # (2, L, D) text features
-        readout: str='replay', # one of READOUTS
-        timestep: int|None=None, # None: the backbone's own
-    ): # {name: (1, h, w, C)}, for exact {name: (1, 2, h, w, C)}, of every cross-attention layer
+    def queries(
+        self,
+        prompts,  # (2, L, D) text features
+        readout: str = 'replay',  # one of READOUTS
+        timestep: int | None = None,  # None: the backbone's own
+    ):  # {name: (1, h, w, C)}, for exact {name: (1, 2, h, w, C)}, of every cross-attention layer
         "The queries, from the UNet the first time and from memory afterwards."
         t = self.backbone.timestep if timestep is None else timestep
-        key = readout, t, None if readout == 'replay' else hash(prompts.float().cpu().numpy().tobytes())
+        key = (
+            readout,
+            t,
+            None if readout == 'replay' else hash(prompts.float().cpu().numpy().tobytes()),
+        )
         if key not in self.kept:
-            self.kept[key] = EasonADPipeline(self.backbone, readout, list(self.layers), t, seed=self.seed).queries(self.latents, prompts)
+            self.kept[key] = EasonADPipeline(
+                self.backbone, readout, list(self.layers), t, seed=self.seed
+            ).queries(self.latents, prompts)
         return self.kept[key]
 
 # %% ../nbs/71_explore.ipynb #0aeccda8
-def _word(backbone, ids, position): return backbone.tokenizer.convert_ids_to_tokens(int(ids[position])).replace('</w>', '')
+def _word(backbone, ids, position):
+    return backbone.tokenizer.convert_ids_to_tokens(int(ids[position])).replace('</w>', '')
+
 
 class Told:
     "A normal and an abnormal prompt: text features (2, L, D), and for each prompt {label: positions} of its tokens."
-    def __init__(self,
-        features, # (2, L, D)
-        content, # (2, L) bool: contexts and words
-        names, # two functions from a position to its label
+
+    def __init__(
+        self,
+        features,  # (2, L, D)
+        content,  # (2, L) bool: contexts and words
+        names,  # two functions from a position to its label
     ):
         self.features, length = features, features.shape[1]
         inside = [torch.nonzero(c)[:, 0].tolist() for c in content]
-        self.tokens = [[('start', [0]), *((name(i), [i]) for i in at), ('end', list(range(at[-1] + 1, length)))] for at, name in zip(inside, names)]
+        self.tokens = [
+            [
+                ('start', [0]),
+                *((name(i), [i]) for i in at),
+                ('end', list(range(at[-1] + 1, length))),
+            ]
+            for at, name in zip(inside, names)
+        ]
 
     @classmethod
-    def words(cls,
+    def words(
+        cls,
         backbone,
-        normal: str, # a sentence
-        abnormal: str, # another
+        normal: str,  # a sentence
+        abnormal: str,  # another
     ):
         "Two sentences as the user typed them."
         for role, text in (('normal', normal), ('abnormal', abnormal)):
-            if not text.strip(): raise ConfigError(f'the {role} sentence is empty: type at least one word')
+            if not text.strip():
+                raise ConfigError(f'the {role} sentence is empty: type at least one word')
         ids = backbone.tokenize([normal, abnormal])
-        return cls(backbone.encode_text([normal, abnormal]), content_of(ids, backbone.tokenizer.eos_token_id), [partial(_word, backbone, row) for row in ids])
+        return cls(
+            backbone.encode_text([normal, abnormal]),
+            content_of(ids, backbone.tokenizer.eos_token_id),
+            [partial(_word, backbone, row) for row in ids],
+        )
 
     @classmethod
     @torch.no_grad()
     def learned(cls, detector):
         "The prompts of a trained detector."
-        ids, n_ctx = detector.backbone.tokenize([' '.join(['x']*detector.prompts.n_ctx + [t]) for t in TEMPLATES]), detector.prompts.n_ctx
+        ids, n_ctx = (
+            detector.backbone.tokenize(
+                [' '.join(['x'] * detector.prompts.n_ctx + [t]) for t in TEMPLATES]
+            ),
+            detector.prompts.n_ctx,
+        )
         name = lambda p, i: f'{"VW"[p]}{i}' if i <= n_ctx else _word(detector.backbone, ids[p], i)
         return cls(detector.text(), detector.content, [partial(name, p) for p in (0, 1)])
 
@@ -95,378 +139,664 @@ class Told:
 def token_maps(
     look: Look,
     told: Told,
-    prompt: int=1, # 0 normal, 1 abnormal
-    layers=None, # names or beginnings of names; None: those the backbone reads
-    head: int|None=None, # None: mean over heads
-    readout: str='replay',
-    timestep: int|None=None,
-): # {layer: (h, w, tokens)} attention in the order of told.tokens, sums to one over tokens
+    prompt: int = 1,  # 0 normal, 1 abnormal
+    layers=None,  # names or beginnings of names; None: those the backbone reads
+    head: int | None = None,  # None: mean over heads
+    readout: str = 'replay',
+    timestep: int | None = None,
+):  # {layer: (h, w, tokens)} attention in the order of told.tokens, sums to one over tokens
     "Attention of every place to every token of one prompt."
     chosen = select_layers(look.backbone.unet, layers) if layers else look.backbone.layers
     queries, found = look.queries(told.features, readout, timestep), {}
     for name, layer in chosen.items():
-        if head is not None and not 0 <= head < layer.heads: raise ConfigError(f'head {head} does not exist in {name}: choose 0 to {layer.heads - 1}')
+        if head is not None and not 0 <= head < layer.heads:
+            raise ConfigError(
+                f'head {head} does not exist in {name}: choose 0 to {layer.heads - 1}'
+            )
         attention = token_scores(layer, queries[name], told.features).softmax(-1)[0, prompt]
         attention = attention.mean(0) if head is None else attention[head]
-        found[name] = torch.stack([attention[..., at].sum(-1) for _, at in told.tokens[prompt]], -1).cpu()
+        found[name] = torch.stack(
+            [attention[..., at].sum(-1) for _, at in told.tokens[prompt]], -1
+        ).cpu()
     return found
 
+
 @torch.no_grad()
-def suspicion(look: Look, told: Told, layers=None, readout: str='replay', timestep: int|None=None): # (H, W) numpy
+def suspicion(
+    look: Look, told: Told, layers=None, readout: str = 'replay', timestep: int | None = None
+):  # (H, W) numpy
     "The log-ratio map: how much more each place attends to the abnormal prompt than to the normal one."
     chosen = select_layers(look.backbone.unet, layers) if layers else look.backbone.layers
-    return log_ratio(read_maps(chosen, look.queries(told.features, readout, timestep), told.features, look.backbone.weights_of(chosen)))[0].cpu().numpy()
+    return (
+        log_ratio(
+            read_maps(
+                chosen,
+                look.queries(told.features, readout, timestep),
+                told.features,
+                look.backbone.weights_of(chosen),
+            )
+        )[0]
+        .cpu()
+        .numpy()
+    )
 
 # %% ../nbs/71_explore.ipynb #21b7ad25
 def mosaic(
-    maps: dict, # {layer: (h, w, tokens)}
-    cell: int=32, # px of one map
-): # (layers*cell, tokens*cell) floats in [0, 1], NaN between the cells; list of (lowest, highest) of each column
+    maps: dict,  # {layer: (h, w, tokens)}
+    cell: int = 32,  # px of one map
+):  # (layers*cell, tokens*cell) floats in [0, 1], NaN between the cells; list of (lowest, highest) of each column
     "One array of all maps: a row per layer, a column per token, each column on one scale."
     count = next(iter(maps.values())).shape[-1]
-    out, ranges = np.full((len(maps)*(cell + 1), count*(cell + 1)), np.nan), []
+    out, ranges = np.full((len(maps) * (cell + 1), count * (cell + 1)), np.nan), []
     for j in range(count):
-        column = [F.interpolate(m[None, None, ..., j], size=(cell, cell))[0, 0].numpy() for m in maps.values()]
+        column = [
+            F.interpolate(m[None, None, ..., j], size=(cell, cell))[0, 0].numpy()
+            for m in maps.values()
+        ]
         low, high = min(c.min() for c in column), max(c.max() for c in column)
         ranges.append((float(low), float(high)))
-        for i, c in enumerate(column): out[i*(cell + 1):][:cell, j*(cell + 1):][:, :cell] = (c - low)/max(high - low, 1e-12)
+        for i, c in enumerate(column):
+            out[i * (cell + 1) :][:cell, j * (cell + 1) :][:, :cell] = (c - low) / max(
+                high - low, 1e-12
+            )
     return out, ranges
 
+
 def place_attention(
-    maps: dict, # {layer: (h, w, tokens)}
-    at, # share of the height, share of the width
-): # (tokens,) array, sums to one
+    maps: dict,  # {layer: (h, w, tokens)}
+    at,  # share of the height, share of the width
+):  # (tokens,) array, sums to one
     "Attention that one place pays to each token, mean over layers."
-    return np.mean([m[int(at[0]*m.shape[0]), int(at[1]*m.shape[1])].numpy() for m in maps.values()], 0)
+    return np.mean(
+        [m[int(at[0] * m.shape[0]), int(at[1] * m.shape[1])].numpy() for m in maps.values()], 0
+    )
+
 
 def _bars(ax, values, everywhere, names):
     "Attention of one place beside the mean of the picture, token by token."
     places = np.arange(len(names))
-    ax.barh(places - .2, values, .4, color=ABNORMAL, label='marked place'); ax.barh(places + .2, everywhere, .4, color='lightgrey', label='whole picture')
+    ax.barh(places - 0.2, values, 0.4, color=ABNORMAL, label='marked place')
+    ax.barh(places + 0.2, everywhere, 0.4, color='lightgrey', label='whole picture')
     ax.set_yticks(places, labels=names, fontsize=7 if len(names) < 10 else 5, parse_math=False)
-    ax.invert_yaxis(); ax.tick_params(axis='x', labelsize=6); ax.set_title('attention to each token', fontsize=8); ax.legend(frameon=False, fontsize=6)
-    for side in ('top', 'right'): ax.spines[side].set_visible(False)
+    ax.invert_yaxis()
+    ax.tick_params(axis='x', labelsize=6)
+    ax.set_title('attention to each token', fontsize=8)
+    ax.legend(frameon=False, fontsize=6)
+    for side in ('top', 'right'):
+        ax.spines[side].set_visible(False)
+
 
 def _bare(ax, title=''):
-    ax.set(xticks=[], yticks=[]); ax.set_title(title, fontsize=8, parse_math=False); ax.spines[:].set_visible(False)
+    ax.set(xticks=[], yticks=[])
+    ax.set_title(title, fontsize=8, parse_math=False)
+    ax.spines[:].set_visible(False)
     return ax
+
 
 def attention_view(
     look: Look,
     told: Told,
-    prompt: int=1, # 0 normal, 1 abnormal: whose tokens are shown
-    layers=None, # as in token_maps
-    head: int|None=None,
-    readout: str='replay',
-    timestep: int|None=None,
-    at=(.5, .5), # marked place: share of the height from the top, share of the width from the left
-): # Figure
+    prompt: int = 1,  # 0 normal, 1 abnormal: whose tokens are shown
+    layers=None,  # as in token_maps
+    head: int | None = None,
+    readout: str = 'replay',
+    timestep: int | None = None,
+    at=(
+        0.5,
+        0.5,
+    ),  # marked place: share of the height from the top, share of the width from the left
+):  # Figure
     "Picture, suspicion, the marked place's tokens, and below them each layer's map of each token."
-    maps, heat = token_maps(look, told, prompt, layers, head, readout, timestep), suspicion(look, told, layers, readout, timestep)
-    names, side, cell = [w for w, _ in told.tokens[prompt]], max(np.abs(heat).max(), 1e-9), min(.6, 7.4/len(told.tokens[prompt]))
-    high = cell*len(maps) + .4; tall = 2.5 + high
-    fig, shown, box = Figure(figsize=(8.4, tall), dpi=80), to_picture(look.image), lambda left, width: (left/8.4, (high + .1)/tall, width/8.4, 2.1/tall)
-    ax = _bare(fig.add_axes(box(.1, 2.1)), 'picture'); ax.imshow(shown)
-    ax.plot(at[1]*shown.shape[1] - .5, at[0]*shown.shape[0] - .5, '+', color=OUTLINE, ms=14, mew=2)
+    maps, heat = (
+        token_maps(look, told, prompt, layers, head, readout, timestep),
+        suspicion(look, told, layers, readout, timestep),
+    )
+    names, side, cell = (
+        [w for w, _ in told.tokens[prompt]],
+        max(np.abs(heat).max(), 1e-9),
+        min(0.6, 7.4 / len(told.tokens[prompt])),
+    )
+    high = cell * len(maps) + 0.4
+    tall = 2.5 + high
+    fig, shown, box = (
+        Figure(figsize=(8.4, tall), dpi=80),
+        to_picture(look.image),
+        lambda left, width: (left / 8.4, (high + 0.1) / tall, width / 8.4, 2.1 / tall),
+    )
+    ax = _bare(fig.add_axes(box(0.1, 2.1)), 'picture')
+    ax.imshow(shown)
+    ax.plot(
+        at[1] * shown.shape[1] - 0.5, at[0] * shown.shape[0] - 0.5, '+', color=OUTLINE, ms=14, mew=2
+    )
     ax = _bare(fig.add_axes(box(2.3, 2.1)), 'log-ratio, abnormal to normal')
-    bar = fig.colorbar(ax.imshow(heat, cmap=SIGNED, vmin=-side, vmax=side), cax=fig.add_axes(box(4.45, .1))); bar.ax.tick_params(labelsize=6)
-    _bars(fig.add_axes(box(5.5, 2.7)), place_attention(maps, at), np.mean([m.mean((0, 1)).numpy() for m in maps.values()], 0), names)
-    tiles, ranges = mosaic(maps); size = cell*len(names), cell*len(maps)
-    ax = _bare(fig.add_axes((.7/8.4, .02, size[0]/8.4, size[1]/tall))); ax.imshow(tiles, cmap=HEAT, vmin=0, vmax=1, interpolation='nearest', aspect='auto')
-    ax.set_xticks(np.arange(len(names))*33 + 16, [f'{w}\n{r[1]:.2g}' for w, r in zip(names, ranges)], fontsize=6.5, parse_math=False); ax.xaxis.tick_top()
-    ax.set_yticks(np.arange(len(maps))*33 + 16, [short_layer(m) for m in maps], fontsize=6.5); ax.tick_params(length=0)
+    bar = fig.colorbar(
+        ax.imshow(heat, cmap=SIGNED, vmin=-side, vmax=side), cax=fig.add_axes(box(4.45, 0.1))
+    )
+    bar.ax.tick_params(labelsize=6)
+    _bars(
+        fig.add_axes(box(5.5, 2.7)),
+        place_attention(maps, at),
+        np.mean([m.mean((0, 1)).numpy() for m in maps.values()], 0),
+        names,
+    )
+    tiles, ranges = mosaic(maps)
+    size = cell * len(names), cell * len(maps)
+    ax = _bare(fig.add_axes((0.7 / 8.4, 0.02, size[0] / 8.4, size[1] / tall)))
+    ax.imshow(tiles, cmap=HEAT, vmin=0, vmax=1, interpolation='nearest', aspect='auto')
+    ax.set_xticks(
+        np.arange(len(names)) * 33 + 16,
+        [f'{w}\n{r[1]:.2g}' for w, r in zip(names, ranges)],
+        fontsize=6.5,
+        parse_math=False,
+    )
+    ax.xaxis.tick_top()
+    ax.set_yticks(np.arange(len(maps)) * 33 + 16, [short_layer(m) for m in maps], fontsize=6.5)
+    ax.tick_params(length=0)
     return fig
 
 # %% ../nbs/71_explore.ipynb #9a5a2b51
 def nearest_words(
     backbone,
-    vectors, # (N, D) token embeddings
-    k: int=3, # words for each
-): # list of N lists of (word, cosine distance)
+    vectors,  # (N, D) token embeddings
+    k: int = 3,  # words for each
+):  # list of N lists of (word, cosine distance)
     "The vocabulary entries closest to learned vectors; special tokens left out."
-    table, tokenizer = torch.cat([e.get_input_embeddings().weight.float() for _, e in backbone.towers], -1), backbone.tokenizer # two encoders share one vocabulary
+    table, tokenizer = (
+        torch.cat([e.get_input_embeddings().weight.float() for _, e in backbone.towers], -1),
+        backbone.tokenizer,
+    )  # two encoders share one vocabulary
     near = F.normalize(vectors.detach().to(table), dim=-1) @ F.normalize(table, dim=-1).T
     near[:, list(set(tokenizer.all_special_ids))] = -torch.inf
     values, ids = near.topk(k, -1)
-    return [[(tokenizer.convert_ids_to_tokens(int(i)).replace('</w>', ''), 1 - float(v)) for i, v in zip(row, vs)] for row, vs in zip(ids, values)]
+    return [
+        [
+            (tokenizer.convert_ids_to_tokens(int(i)).replace('</w>', ''), 1 - float(v))
+            for i, v in zip(row, vs)
+        ]
+        for row, vs in zip(ids, values)
+    ]
 
-def context_table(detector, k: int=3): # str of HTML
+
+def context_table(detector, k: int = 3):  # str of HTML
     "Each learned context with the words nearest to it."
     rows = []
     for prompt, name in (('V', 'ctx_normal'), ('W', 'ctx_abnormal')):
-        for i, near in enumerate(nearest_words(detector.backbone, getattr(detector.prompts, name), k), 1):
+        for i, near in enumerate(
+            nearest_words(detector.backbone, getattr(detector.prompts, name), k), 1
+        ):
             rows.append([f'{prompt}{i}', *(f'{word} ({distance:.2f})' for word, distance in near)])
     return tabulate(rows, ['context', *(f'nearest {j}' for j in range(1, k + 1))], tablefmt='html')
 
 # %% ../nbs/71_explore.ipynb #efebc1c1
 def decide(
-    maps, # (N, h, w) log-ratio maps
-    smoothing: float=0., # sigma of a Gaussian on the probability maps' logits, in cells; image scores are of the raw maps, as everywhere
-    temperature: float=1., # divides the maps
-    top_fraction: float=.005, # share of cells whose mean is the image score
-    offset: float=0., # added to the image score
-): # (N, h, w) probabilities, (N,) image probabilities
+    maps,  # (N, h, w) log-ratio maps
+    smoothing: float = 0.0,  # sigma of a Gaussian on the probability maps' logits, in cells; image scores are of the raw maps, as everywhere
+    temperature: float = 1.0,  # divides the maps
+    top_fraction: float = 0.005,  # share of cells whose mean is the image score
+    offset: float = 0.0,  # added to the image score
+):  # (N, h, w) probabilities, (N,) image probabilities
     "Probability maps and image scores under chosen settings; with a detector's temperature and offset, its own scores."
-    if temperature <= 0: raise ConfigError(f'temperature {temperature} must be above 0')
-    logits = torch.as_tensor(maps)/temperature
-    return smooth(logits, smoothing).sigmoid().numpy(), (pool_logits(logits, 'topk', top_fraction) + offset).sigmoid().numpy()
+    if temperature <= 0:
+        raise ConfigError(f'temperature {temperature} must be above 0')
+    logits = torch.as_tensor(maps) / temperature
+    return smooth(logits, smoothing).sigmoid().numpy(), (
+        pool_logits(logits, 'topk', top_fraction) + offset
+    ).sigmoid().numpy()
+
 
 def outcomes(
-    scores, # (N,)
-    labels, # (N,) 0 normal, 1 anomalous
+    scores,  # (N,)
+    labels,  # (N,) 0 normal, 1 anomalous
     threshold: float,
-): # (N,) array of 'found', 'missed', 'false alarm', 'passed'
+):  # (N,) array of 'found', 'missed', 'false alarm', 'passed'
     "What became of each image."
     names = np.array(['passed', 'missed', 'false alarm', 'found'])
-    return names[2*(np.asarray(scores) >= threshold) + (np.asarray(labels) > 0)]
+    return names[2 * (np.asarray(scores) >= threshold) + (np.asarray(labels) > 0)]
+
 
 def _contour(ax, field, level, colour, style='-'):
-    if field.min() < level <= field.max(): ax.contour(field, [level], colors=[colour], linewidths=1.2, linestyles=style)
+    if field.min() < level <= field.max():
+        ax.contour(field, [level], colors=[colour], linewidths=1.2, linestyles=style)
+
 
 def decision_view(
-    truth, # Truth: images, masks, labels
-    maps, # (N, h, w) log-ratio maps
-    index: int=0, # which image is shown
-    threshold: float=.5, # of the image probability
-    pixel_threshold: float=.5, # of the probability map, for contours
-    **settings, # as in decide
-): # Figure
+    truth,  # Truth: images, masks, labels
+    maps,  # (N, h, w) log-ratio maps
+    index: int = 0,  # which image is shown
+    threshold: float = 0.5,  # of the image probability
+    pixel_threshold: float = 0.5,  # of the probability map, for contours
+    **settings,  # as in decide
+):  # Figure
     "One image with its contours, its map, and the scores of the whole set on both sides of the threshold."
     probabilities, scores = decide(maps, **settings)
-    now = outcomes(scores, truth.labels, threshold); count = {k: int((now == k).sum()) for k in ('found', 'missed', 'false alarm', 'passed')}
+    now = outcomes(scores, truth.labels, threshold)
+    count = {k: int((now == k).sum()) for k in ('found', 'missed', 'false alarm', 'passed')}
     picture_, mask = to_picture(truth.images[index]), truth.masks[index]
-    heat = F.interpolate(torch.as_tensor(probabilities[index])[None, None], size=mask.shape, mode='bilinear')[0, 0].numpy()
+    heat = F.interpolate(
+        torch.as_tensor(probabilities[index])[None, None], size=mask.shape, mode='bilinear'
+    )[0, 0].numpy()
     fig = Figure(figsize=(8.4, 2.7), dpi=80)
-    ax = _bare(fig.add_axes((.01, .02, .29, .86)), f'{truth.samples[index].category}, {truth.samples[index].defect}: {now[index]}'); ax.imshow(picture_)
-    _contour(ax, mask*1., .5, OUTLINE); _contour(ax, heat, pixel_threshold, 'white', '--')
-    ax = _bare(fig.add_axes((.32, .02, .29, .86)), f'probability, image score {scores[index]:.2f}'); ax.imshow(heat, cmap=HEAT, vmin=0, vmax=1)
-    _contour(ax, mask*1., .5, OUTLINE); _contour(ax, heat, pixel_threshold, 'white', '--')
-    ax = fig.add_axes((.67, .18, .32, .7)); edges = np.linspace(0, 1, 31)
+    ax = _bare(
+        fig.add_axes((0.01, 0.02, 0.29, 0.86)),
+        f'{truth.samples[index].category}, {truth.samples[index].defect}: {now[index]}',
+    )
+    ax.imshow(picture_)
+    _contour(ax, mask * 1.0, 0.5, OUTLINE)
+    _contour(ax, heat, pixel_threshold, 'white', '--')
+    ax = _bare(
+        fig.add_axes((0.32, 0.02, 0.29, 0.86)), f'probability, image score {scores[index]:.2f}'
+    )
+    ax.imshow(heat, cmap=HEAT, vmin=0, vmax=1)
+    _contour(ax, mask * 1.0, 0.5, OUTLINE)
+    _contour(ax, heat, pixel_threshold, 'white', '--')
+    ax = fig.add_axes((0.67, 0.18, 0.32, 0.7))
+    edges = np.linspace(0, 1, 31)
     for label, name, colour in ((0, 'normal', NORMAL), (1, 'anomalous', ABNORMAL)):
-        ax.stairs(np.histogram(scores[truth.labels == label], edges)[0], edges, fill=True, alpha=.5, color=colour, label=f'{name} ({(truth.labels == label).sum()})')
-    ax.axvline(threshold, color='black', ls='--', lw=1); ax.axvline(scores[index], color='grey', ls=':', lw=1)
-    ax.set_title(f'{count["missed"]} missed, {count["false alarm"]} false alarms', fontsize=8); ax.set_xlabel('image score', fontsize=7); ax.tick_params(labelsize=6)
+        ax.stairs(
+            np.histogram(scores[truth.labels == label], edges)[0],
+            edges,
+            fill=True,
+            alpha=0.5,
+            color=colour,
+            label=f'{name} ({(truth.labels == label).sum()})',
+        )
+    ax.axvline(threshold, color='black', ls='--', lw=1)
+    ax.axvline(scores[index], color='grey', ls=':', lw=1)
+    ax.set_title(f'{count["missed"]} missed, {count["false alarm"]} false alarms', fontsize=8)
+    ax.set_xlabel('image score', fontsize=7)
+    ax.tick_params(labelsize=6)
     ax.legend(frameon=False, fontsize=6.5)
-    for side in ('top', 'right'): ax.spines[side].set_visible(False)
+    for side in ('top', 'right'):
+        ax.spines[side].set_visible(False)
     return fig
 
 # %% ../nbs/71_explore.ipynb #8a3fc366
 def comparison_view(
-    image, # anything to_picture takes
-    maps: dict, # {name: (h, w)}: two maps
-    mask=None, # (H, W) bool
-    title: str='',
-): # Figure
+    image,  # anything to_picture takes
+    maps: dict,  # {name: (h, w)}: two maps
+    mask=None,  # (H, W) bool
+    title: str = '',
+):  # Figure
     "A picture, the same picture under two methods on one colour scale, and their difference."
-    if len(maps) != 2: raise ConfigError(f'a comparison needs two maps, got {len(maps)}: {", ".join(maps)}')
-    (one, a), (two, b) = maps.items(); shown = to_picture(image); norm = Normalize(*shared_range([a, b])); side = max(np.abs(b - a).max(), 1e-9)
-    fig = Figure(figsize=(8.4, 2.35), dpi=80); panels = [_bare(fig.add_axes((.01 + .233*i, .02, .22, .84)), t) for i, t in enumerate((title, one, two, f'{two} − {one}'))]
+    if len(maps) != 2:
+        raise ConfigError(f'a comparison needs two maps, got {len(maps)}: {", ".join(maps)}')
+    (one, a), (two, b) = maps.items()
+    shown = to_picture(image)
+    norm = Normalize(*shared_range([a, b]))
+    side = max(np.abs(b - a).max(), 1e-9)
+    fig = Figure(figsize=(8.4, 2.35), dpi=80)
+    panels = [
+        _bare(fig.add_axes((0.01 + 0.233 * i, 0.02, 0.22, 0.84)), t)
+        for i, t in enumerate((title, one, two, f'{two} − {one}'))
+    ]
     panels[0].imshow(shown)
-    size = (-.5, shown.shape[1] - .5, shown.shape[0] - .5, -.5)
-    for ax, m in zip(panels[1:3], (a, b)): hot = ax.imshow(m, cmap=HEAT, norm=norm, extent=size)
+    size = (-0.5, shown.shape[1] - 0.5, shown.shape[0] - 0.5, -0.5)
+    for ax, m in zip(panels[1:3], (a, b)):
+        hot = ax.imshow(m, cmap=HEAT, norm=norm, extent=size)
     cold = panels[3].imshow(b - a, cmap=SIGNED, vmin=-side, vmax=side, extent=size)
-    for ax in panels if mask is not None else (): _contour(ax, mask*1., .5, OUTLINE)
+    for ax in panels if mask is not None else ():
+        _contour(ax, mask * 1.0, 0.5, OUTLINE)
     for k, (drawn, label) in enumerate(((hot, 'map'), (cold, 'difference'))):
-        bar = fig.colorbar(drawn, cax=fig.add_axes((.95, .52 - .48*k, .01, .36))); bar.ax.tick_params(labelsize=6); bar.set_label(label, fontsize=6)
+        bar = fig.colorbar(drawn, cax=fig.add_axes((0.95, 0.52 - 0.48 * k, 0.01, 0.36)))
+        bar.ax.tick_params(labelsize=6)
+        bar.set_label(label, fontsize=6)
     return fig
 
 # %% ../nbs/71_explore.ipynb #9ab98f04
-def _screen_png(fig): # bytes
+def _screen_png(fig):  # bytes
     "A figure as it is, at once: a slider waits for it."
-    buffer = BytesIO(); fig.savefig(buffer, format='png'); return buffer.getvalue()
+    buffer = BytesIO()
+    fig.savefig(buffer, format='png')
+    return buffer.getvalue()
+
 
 class Explorer(widgets.VBox):
     "Controls over one picture; `value` holds their state, `figure` what is shown, `error` what went wrong last."
-    def __init__(self,
-        controls: dict, # {name: widget}; their values are passed to `draw`
-        beside=(), # widgets to the left of the picture
+
+    def __init__(
+        self,
+        controls: dict,  # {name: widget}; their values are passed to `draw`
+        beside=(),  # widgets to the left of the picture
     ):
         self.controls, self.figure, self.error = controls, None, None
         self.shown, self.message = widgets.Image(format='png'), widgets.HTML()
         rows = [widgets.HBox(list(controls.values()), layout=widgets.Layout(flex_flow='row wrap'))]
         super().__init__([*rows, self.message, widgets.HBox([*beside, self.shown])])
-        for control in controls.values(): control.observe(self.refresh, 'value')
+        for control in controls.values():
+            control.observe(self.refresh, 'value')
         self.refresh()
-        if not gc.get_freeze_count(): gc.collect(); gc.freeze()  # the libraries stay: looking through them for garbage stops a slider for half a second
+        if not gc.get_freeze_count():
+            gc.collect()
+            gc.freeze()  # the libraries stay: looking through them for garbage stops a slider for half a second
 
-    def draw(self, **value): raise NotImplementedError(f'{type(self).__name__} draws nothing: give it a draw method')
+    def draw(self, **value):
+        raise NotImplementedError(f'{type(self).__name__} draws nothing: give it a draw method')
 
     @property
-    def value(self): # dict
+    def value(self):  # dict
         "The state of every control."
         return {name: control.value for name, control in self.controls.items()}
 
     def refresh(self, *_):
         "Draw again with the present state."
-        try: figure = self.draw(**self.value); shown = _screen_png(figure)
-        except Exception as error: self.tell(error)
-        else: self.figure, self.error, self.message.value, self.shown.value = figure, None, '', shown
+        try:
+            figure = self.draw(**self.value)
+            shown = _screen_png(figure)
+        except Exception as error:
+            self.tell(error)
+        else:
+            self.figure, self.error, self.message.value, self.shown.value = figure, None, '', shown
 
     def tell(self, error):
         "Show what went wrong; the last good picture stays."
-        said = str(error) if isinstance(error, HybridadError) else f'{type(error).__name__}: {error}'
-        self.error, self.message.value = error, f'<b style="color:{ABNORMAL}">{html.escape(said)}</b>'
+        said = (
+            str(error) if isinstance(error, HybridadError) else f'{type(error).__name__}: {error}'
+        )
+        self.error, self.message.value = (
+            error,
+            f'<b style="color:{ABNORMAL}">{html.escape(said)}</b>',
+        )
+
 
 def _slider(kind, value, low, high, step, name, width='330px'):
-    return kind(value=value, min=low, max=high, step=step, description=name, continuous_update=False, layout=widgets.Layout(width=width))
+    return kind(
+        value=value,
+        min=low,
+        max=high,
+        step=step,
+        description=name,
+        continuous_update=False,
+        layout=widgets.Layout(width=width),
+    )
+
 
 def _choice(options, name, value=None, width='260px'):
-    return widgets.Dropdown(options=options, value=value if value is not None else (options[0][1] if isinstance(options[0], tuple) else options[0]), description=name, layout=widgets.Layout(width=width))
+    return widgets.Dropdown(
+        options=options,
+        value=value
+        if value is not None
+        else (options[0][1] if isinstance(options[0], tuple) else options[0]),
+        description=name,
+        layout=widgets.Layout(width=width),
+    )
 
 # %% ../nbs/71_explore.ipynb #96403673
 class ClickPicture:
     "A picture that can be clicked; `at` is the marked place as shares of height and width."
-    def __init__(self,
-        image, # anything to_picture takes
-        clicked=lambda: None, # called after each click
-        inches: float=2.6,
+
+    def __init__(
+        self,
+        image,  # anything to_picture takes
+        clicked=lambda: None,  # called after each click
+        inches: float = 2.6,
     ):
-        self.at, self.clicked, figure = (.5, .5), clicked, Figure(figsize=(inches, inches), dpi=80)
-        self.canvas = Canvas(figure); FigureManager(self.canvas, 0)
-        self.canvas.toolbar_visible = self.canvas.header_visible = self.canvas.footer_visible = self.canvas.resizable = False
+        self.at, self.clicked, figure = (
+            (0.5, 0.5),
+            clicked,
+            Figure(figsize=(inches, inches), dpi=80),
+        )
+        self.canvas = Canvas(figure)
+        FigureManager(self.canvas, 0)
+        self.canvas.toolbar_visible = self.canvas.header_visible = self.canvas.footer_visible = (
+            self.canvas.resizable
+        ) = False
         self.axes = _bare(figure.add_axes((0, 0, 1, 1)))
         self.canvas.mpl_connect('button_press_event', self._press)
         self.show(image)
 
     def _press(self, event):
-        if event.inaxes is self.axes: self.mark((event.ydata + .5)/self.size[0], (event.xdata + .5)/self.size[1])
+        if event.inaxes is self.axes:
+            self.mark((event.ydata + 0.5) / self.size[0], (event.xdata + 0.5) / self.size[1])
 
     def mark(self, y: float, x: float):
         "Choose a place, as a click does."
-        self.at = tuple(min(max(float(v), 0.), .999) for v in (y, x))
-        self.cross.set_data([self.at[1]*self.size[1] - .5], [self.at[0]*self.size[0] - .5])
-        self.canvas.draw_idle(); self.clicked()
+        self.at = tuple(min(max(float(v), 0.0), 0.999) for v in (y, x))
+        self.cross.set_data([self.at[1] * self.size[1] - 0.5], [self.at[0] * self.size[0] - 0.5])
+        self.canvas.draw_idle()
+        self.clicked()
 
     def show(self, image):
         "Another picture; the marked place stays."
-        shown = to_picture(image); self.size = shown.shape[:2]
-        self.axes.clear(); _bare(self.axes).imshow(shown)
-        self.cross, = self.axes.plot(self.at[1]*self.size[1] - .5, self.at[0]*self.size[0] - .5, '+', color=OUTLINE, ms=14, mew=2)
+        shown = to_picture(image)
+        self.size = shown.shape[:2]
+        self.axes.clear()
+        _bare(self.axes).imshow(shown)
+        (self.cross,) = self.axes.plot(
+            self.at[1] * self.size[1] - 0.5,
+            self.at[0] * self.size[0] - 0.5,
+            '+',
+            color=OUTLINE,
+            ms=14,
+            mew=2,
+        )
         self.canvas.draw_idle()
 
+
 def uploaded(
-    value, # of an ipywidgets FileUpload
-    size: int, # side in px of the result
-): # (name, (3, size, size) float in [-1, 1])
+    value,  # of an ipywidgets FileUpload
+    size: int,  # side in px of the result
+):  # (name, (3, size, size) float in [-1, 1])
     "The picture a user chose, of any mode and size; a file that is no picture is a DataError that names it."
+
     class Named(BytesIO):
-        def __str__(self): return name
-    if not value: raise DataError('no picture was chosen: press upload and choose one')
-    name = value[-1]['name']; stream = Named(bytes(value[-1]['content']))
+        def __str__(self):
+            return name
+
+    if not value:
+        raise DataError('no picture was chosen: press upload and choose one')
+    name = value[-1]['name']
+    stream = Named(bytes(value[-1]['content']))
     return name, image_tensor(as_rgb(open_image(stream), name), size)
 
 # %% ../nbs/71_explore.ipynb #1936e33b
 class AttentionExplorer(Explorer):
     "See what each token looks at, and which tokens a clicked place looks at; of a detector only the sentences are taken, the controls say how they are read."
-    def __init__(self,
-        backbone, # a loaded Backbone
-        images: dict, # {name: (3, S, S) in [-1, 1]}
-        detector=None, # a trained HybridAnomalyDetector, to look at learned prompts too
+
+    def __init__(
+        self,
+        backbone,  # a loaded Backbone
+        images: dict,  # {name: (3, S, S) in [-1, 1]}
+        detector=None,  # a trained HybridAnomalyDetector, to look at learned prompts too
     ):
-        if not images: raise DataError('there is no picture to explore: pass {name: image}')
-        if detector and detector.backbone.hash != backbone.hash: raise ConfigError(f"the prompts were learned on other weights than backbone '{backbone.name}' holds: pass detector.backbone")
+        if not images:
+            raise DataError('there is no picture to explore: pass {name: image}')
+        if detector and detector.backbone.hash != backbone.hash:
+            raise ConfigError(
+                f"the prompts were learned on other weights than backbone '{backbone.name}' holds: pass detector.backbone"
+            )
         self.backbone, self.detector, self.images, self.looks = backbone, detector, dict(images), {}
         s, heads = backbone.settings, min(l.heads for l in cross_attention(backbone.unet).values())
-        text = lambda value, name: widgets.Text(value=value, description=name, continuous_update=False, layout=widgets.Layout(width='420px'))
-        controls = dict(picture=_choice(list(images), 'picture'), words=_choice(['words'] + ['learned']*bool(detector), 'prompts'),
-            abnormal=text(s['abnormal'], 'damaged'), normal=text(s['normal'], 'normal'), prompt=_choice([('abnormal', 1), ('normal', 0)], 'tokens of', 1),
-            layers=widgets.SelectMultiple(options=[(short_layer(n), n) for n in cross_attention(backbone.unet)], value=list(backbone.layers), description='layers', rows=4),
-            head=_choice([('mean', -1), *((str(i), i) for i in range(heads))], 'head', -1), readout=_choice(list(READOUTS), 'read-out'),
-            timestep=_slider(widgets.IntSlider, backbone.timestep, 0, backbone.scheduler.config.num_train_timesteps - 1, 1, 'timestep'))
+        text = lambda value, name: widgets.Text(
+            value=value,
+            description=name,
+            continuous_update=False,
+            layout=widgets.Layout(width='420px'),
+        )
+        controls = dict(
+            picture=_choice(list(images), 'picture'),
+            words=_choice(['words'] + ['learned'] * bool(detector), 'prompts'),
+            abnormal=text(s['abnormal'], 'damaged'),
+            normal=text(s['normal'], 'normal'),
+            prompt=_choice([('abnormal', 1), ('normal', 0)], 'tokens of', 1),
+            layers=widgets.SelectMultiple(
+                options=[(short_layer(n), n) for n in cross_attention(backbone.unet)],
+                value=list(backbone.layers),
+                description='layers',
+                rows=4,
+            ),
+            head=_choice([('mean', -1), *((str(i), i) for i in range(heads))], 'head', -1),
+            readout=_choice(list(READOUTS), 'read-out'),
+            timestep=_slider(
+                widgets.IntSlider,
+                backbone.timestep,
+                0,
+                backbone.scheduler.config.num_train_timesteps - 1,
+                1,
+                'timestep',
+            ),
+        )
         self.clickable = ClickPicture(next(iter(images.values())), self.refresh)
         self.upload = widgets.FileUpload(accept='image/*', description='own picture')
         self.upload.observe(self._add, 'value')
         self.nearest, self._table = widgets.HTML(), context_table(detector) if detector else ''
-        super().__init__(controls, [widgets.VBox([self.clickable.canvas, self.upload, self.nearest])])
-        controls['picture'].observe(lambda change: self.clickable.show(self.images[change['new']]), 'value')
+        super().__init__(
+            controls, [widgets.VBox([self.clickable.canvas, self.upload, self.nearest])]
+        )
+        controls['picture'].observe(
+            lambda change: self.clickable.show(self.images[change['new']]), 'value'
+        )
 
     def _add(self, change):
-        try: name, image = uploaded(change['new'], self.backbone.image_size)
-        except HybridadError as error: return self.tell(error)
-        self.images[name] = image; self.looks.pop(name, None)
+        try:
+            name, image = uploaded(change['new'], self.backbone.image_size)
+        except HybridadError as error:
+            return self.tell(error)
+        self.images[name] = image
+        self.looks.pop(name, None)
         chosen = self.controls['picture']
-        if chosen.value == name: self.clickable.show(image); self.refresh() # the same name again: no control changes
-        chosen.options = list(self.images); chosen.value = name
+        if chosen.value == name:
+            self.clickable.show(image)
+            self.refresh()  # the same name again: no control changes
+        chosen.options = list(self.images)
+        chosen.value = name
 
-    def told(self, words, normal, abnormal): # Told
+    def told(self, words, normal, abnormal):  # Told
         "The prompts that the controls describe."
-        return Told.learned(self.detector) if words == 'learned' else Told.words(self.backbone, normal, abnormal)
+        return (
+            Told.learned(self.detector)
+            if words == 'learned'
+            else Told.words(self.backbone, normal, abnormal)
+        )
 
     def draw(self, picture, words, abnormal, normal, prompt, layers, head, readout, timestep):
-        if not layers: raise ConfigError('no layer is chosen: mark at least one')
-        self.nearest.value = self._table if words == 'learned' else '' # learned contexts cannot be read: these words are closest
-        if picture not in self.looks: self.looks[picture] = Look(self.backbone, self.images[picture])
-        return attention_view(self.looks[picture], self.told(words, normal, abnormal), prompt, list(layers), None if head < 0 else head, readout, timestep, self.clickable.at)
+        if not layers:
+            raise ConfigError('no layer is chosen: mark at least one')
+        self.nearest.value = (
+            self._table if words == 'learned' else ''
+        )  # learned contexts cannot be read: these words are closest
+        if picture not in self.looks:
+            self.looks[picture] = Look(self.backbone, self.images[picture])
+        return attention_view(
+            self.looks[picture],
+            self.told(words, normal, abnormal),
+            prompt,
+            list(layers),
+            None if head < 0 else head,
+            readout,
+            timestep,
+            self.clickable.at,
+        )
 
 # %% ../nbs/71_explore.ipynb #f48ecf97
 class DecisionExplorer(Explorer):
     "Thresholds, temperature, smoothing and the share of cells behind the image score, live."
-    def __init__(self,
-        truth, # Truth
-        maps, # (N, h, w) log-ratio maps
-        offset: float=0., # added to image scores, as the detector does
-        threshold: float=.5, # of the image probability
-        pixel_threshold: float=.5, # of the probability map: for a stored one, logistic(threshold/temperature)
-        temperature: float=1., # to begin with, as the detector's
+
+    def __init__(
+        self,
+        truth,  # Truth
+        maps,  # (N, h, w) log-ratio maps
+        offset: float = 0.0,  # added to image scores, as the detector does
+        threshold: float = 0.5,  # of the image probability
+        pixel_threshold: float = 0.5,  # of the probability map: for a stored one, logistic(threshold/temperature)
+        temperature: float = 1.0,  # to begin with, as the detector's
     ):
         self.truth, self.maps, self.offset = truth, np.asarray(maps), offset
         names = [(f'{i}: {s.category}, {s.defect}', i) for i, s in enumerate(truth.samples)]
         slider = widgets.FloatSlider
-        super().__init__(dict(index=_choice(names, 'picture', int(np.argmax(truth.labels))), threshold=_slider(slider, threshold, 0, 1, .01, 'image'), pixel_threshold=_slider(slider, pixel_threshold, 0, 1, .01, 'pixels'),
-            temperature=_slider(slider, temperature, .1, 5, .01, 'temperature'), smoothing=_slider(slider, 0., 0, 6, .25, 'smoothing'),
-            top_fraction=_slider(widgets.FloatLogSlider, .005, -4, 0, .1, 'top share')))
+        super().__init__(
+            dict(
+                index=_choice(names, 'picture', int(np.argmax(truth.labels))),
+                threshold=_slider(slider, threshold, 0, 1, 0.01, 'image'),
+                pixel_threshold=_slider(slider, pixel_threshold, 0, 1, 0.01, 'pixels'),
+                temperature=_slider(slider, temperature, 0.1, 5, 0.01, 'temperature'),
+                smoothing=_slider(slider, 0.0, 0, 6, 0.25, 'smoothing'),
+                top_fraction=_slider(widgets.FloatLogSlider, 0.005, -4, 0, 0.1, 'top share'),
+            )
+        )
 
-    def draw(self, **value): return decision_view(self.truth, self.maps, offset=self.offset, **value)
+    def draw(self, **value):
+        return decision_view(self.truth, self.maps, offset=self.offset, **value)
 
 # %% ../nbs/71_explore.ipynb #efbdb5e6
 def matching(
-    truth, # Truth
-    scores, # (N,)
+    truth,  # Truth
+    scores,  # (N,)
     threshold: float,
-    category: str='all',
-    defect: str='all',
-    outcome: str='all', # 'all', 'found', 'missed', 'false alarm' or 'passed'
-    order: str='highest score', # or 'lowest score'
-): # list of indices
+    category: str = 'all',
+    defect: str = 'all',
+    outcome: str = 'all',  # 'all', 'found', 'missed', 'false alarm' or 'passed'
+    order: str = 'highest score',  # or 'lowest score'
+):  # list of indices
     "The images that pass the filters, in order."
     became = outcomes(scores, truth.labels, threshold)
-    keep = [i for i, s in enumerate(truth.samples) if category in ('all', s.category) and defect in ('all', s.defect) and outcome in ('all', became[i])]
+    keep = [
+        i
+        for i, s in enumerate(truth.samples)
+        if category in ('all', s.category)
+        and defect in ('all', s.defect)
+        and outcome in ('all', became[i])
+    ]
     return sorted(keep, key=lambda i: scores[i], reverse=order == 'highest score')
 
-def thumbnail(image, heat=None, side: int=96, low=0., high=1.): # PNG bytes
+
+def thumbnail(image, heat=None, side: int = 96, low=0.0, high=1.0):  # PNG bytes
     "A small picture, with its map laid over it."
     shown = to_picture(image) if heat is None else overlay(image, heat, low, high)
-    buffer = BytesIO(); fromarray((shown*255).round().astype(np.uint8)).resize((side, side)).save(buffer, 'PNG')
+    buffer = BytesIO()
+    fromarray((shown * 255).round().astype(np.uint8)).resize((side, side)).save(buffer, 'PNG')
     return buffer.getvalue()
+
 
 class ResultsBrowser(Explorer):
     "Thumbnails of an evaluation; a click opens the detail."
-    def __init__(self,
-        truth, # Truth
-        maps, # (N, h, w) log-ratio maps
-        scores, # (N,) image logits
-        threshold: float=0., # on the scores
-        page: int=12, # thumbnails at a time
+
+    def __init__(
+        self,
+        truth,  # Truth
+        maps,  # (N, h, w) log-ratio maps
+        scores,  # (N,) image logits
+        threshold: float = 0.0,  # on the scores
+        page: int = 12,  # thumbnails at a time
     ):
-        self.truth, self.maps, self.scores, self.threshold, self.page, self.chosen = truth, np.asarray(maps), np.asarray(scores), threshold, page, []
+        self.truth, self.maps, self.scores, self.threshold, self.page, self.chosen = (
+            truth,
+            np.asarray(maps),
+            np.asarray(scores),
+            threshold,
+            page,
+            [],
+        )
         self.range, self.opened = shared_range(list(self.maps)), None
         options = lambda key: ['all', *sorted({getattr(s, key) for s in truth.samples})]
         self.grid = widgets.GridBox(layout=widgets.Layout(grid_template_columns='repeat(6, 112px)'))
         self.tiles, self.visible = tuple(self._tile(k) for k in range(page)), []
-        super().__init__(dict(category=_choice(options('category'), 'category'), defect=_choice(options('defect'), 'defect'),
-            outcome=_choice(['all', 'found', 'missed', 'false alarm', 'passed'], 'outcome'), order=_choice(['highest score', 'lowest score'], 'sort by'),
-            first=_slider(widgets.IntSlider, 0, 0, max(0, len(truth.samples) - 1), page, 'from')))
+        super().__init__(
+            dict(
+                category=_choice(options('category'), 'category'),
+                defect=_choice(options('defect'), 'defect'),
+                outcome=_choice(['all', 'found', 'missed', 'false alarm', 'passed'], 'outcome'),
+                order=_choice(['highest score', 'lowest score'], 'sort by'),
+                first=_slider(
+                    widgets.IntSlider, 0, 0, max(0, len(truth.samples) - 1), page, 'from'
+                ),
+            )
+        )
         self.children = (*self.children[:2], self.grid, self.children[2])
 
     def draw(self, first, **filters):
         self.chosen = matching(self.truth, self.scores, self.threshold, **filters)
-        self.visible = self.chosen[first:first + self.page] or self.chosen[-self.page:]
-        self.grid.children = self.tiles[:len(self.visible)]
-        if not self.chosen: raise ConfigError('no picture passes these filters: widen one of them')
+        self.visible = self.chosen[first : first + self.page] or self.chosen[-self.page :]
+        self.grid.children = self.tiles[: len(self.visible)]
+        if not self.chosen:
+            raise ConfigError('no picture passes these filters: widen one of them')
         for i, tile in zip(self.visible, self.tiles):
             picture, button = tile.children
-            picture.value, button.description = thumbnail(self.truth.images[i], self.maps[i], 100, *self.range), f'{self.scores[i]:.2f} {self.truth.samples[i].defect}'
-        if self.opened not in self.visible: self.opened = self.visible[0]
+            picture.value, button.description = (
+                thumbnail(self.truth.images[i], self.maps[i], 100, *self.range),
+                f'{self.scores[i]:.2f} {self.truth.samples[i].defect}',
+            )
+        if self.opened not in self.visible:
+            self.opened = self.visible[0]
         return self.detail(self.opened)
 
     def _tile(self, k):
@@ -477,50 +807,105 @@ class ResultsBrowser(Explorer):
 
     def select(self, i: int):
         "Show the detail of an image, as a click on its button does."
-        self.opened = i; self.figure = self.detail(i); self.shown.value = _screen_png(self.figure)
+        self.opened = i
+        self.figure = self.detail(i)
+        self.shown.value = _screen_png(self.figure)
 
-    def detail(self, i): # Figure
+    def detail(self, i):  # Figure
         heat, s = self.maps[i], self.truth.samples[i]
         became = outcomes(self.scores, self.truth.labels, self.threshold)[i]
-        return detail_view(self.truth.images[i], self.truth.masks[i], heat, self.range, f'{s.category}, {s.defect}: {became} with {self.scores[i]:.2f}')
+        return detail_view(
+            self.truth.images[i],
+            self.truth.masks[i],
+            heat,
+            self.range,
+            f'{s.category}, {s.defect}: {became} with {self.scores[i]:.2f}',
+        )
+
 
 def detail_view(
-    image, mask, # anything to_picture takes, (H, W) bool
-    heat, # (h, w)
-    limits, # lowest and highest colour
-    title: str='',
-): # Figure
+    image,
+    mask,  # anything to_picture takes, (H, W) bool
+    heat,  # (h, w)
+    limits,  # lowest and highest colour
+    title: str = '',
+):  # Figure
     "Picture with outline, map, and both in one."
     fig, shown = Figure(figsize=(8.4, 2.8), dpi=80), to_picture(image)
-    panels = [_bare(fig.add_axes((.01 + .31*i, .02, .3, .86)), t) for i, t in enumerate((title, 'map', 'overlay'))]
-    panels[0].imshow(shown); drawn = panels[1].imshow(heat, cmap=HEAT, vmin=limits[0], vmax=limits[1], extent=(-.5, shown.shape[1] - .5, shown.shape[0] - .5, -.5))
+    panels = [
+        _bare(fig.add_axes((0.01 + 0.31 * i, 0.02, 0.3, 0.86)), t)
+        for i, t in enumerate((title, 'map', 'overlay'))
+    ]
+    panels[0].imshow(shown)
+    drawn = panels[1].imshow(
+        heat,
+        cmap=HEAT,
+        vmin=limits[0],
+        vmax=limits[1],
+        extent=(-0.5, shown.shape[1] - 0.5, shown.shape[0] - 0.5, -0.5),
+    )
     panels[2].imshow(overlay(image, heat, *limits))
-    for ax in panels: _contour(ax, mask*1., .5, OUTLINE)
-    bar = fig.colorbar(drawn, cax=fig.add_axes((.935, .04, .01, .8))); bar.ax.tick_params(labelsize=6); bar.set_label('log-ratio', fontsize=6)
+    for ax in panels:
+        _contour(ax, mask * 1.0, 0.5, OUTLINE)
+    bar = fig.colorbar(drawn, cax=fig.add_axes((0.935, 0.04, 0.01, 0.8)))
+    bar.ax.tick_params(labelsize=6)
+    bar.set_label('log-ratio', fontsize=6)
     return fig
 
 # %% ../nbs/71_explore.ipynb #c2add174
 class CompareExplorer(Explorer):
     "Two methods on the same images, most different first."
-    def __init__(self,
-        truth, # Truth
-        maps: dict, # {method: (N, h, w) maps}: two or more
+
+    def __init__(
+        self,
+        truth,  # Truth
+        maps: dict,  # {method: (N, h, w) maps}: two or more
     ):
-        if len(maps) < 2: raise ConfigError('a comparison needs maps of two methods: pass {name: maps}')
+        if len(maps) < 2:
+            raise ConfigError('a comparison needs maps of two methods: pass {name: maps}')
         self.truth, self.maps = truth, {k: np.asarray(m) for k, m in maps.items()}
-        names = list(maps); apart = np.abs(self.maps[names[0]] - self.maps[names[1]]).mean((1, 2))
-        options = [(f'{truth.samples[i].category}, {truth.samples[i].defect}' + f' ({apart[i]:.2f})'*(len(names) == 2), int(i)) for i in np.argsort(-apart)]
-        super().__init__(dict(index=_choice(options, 'picture', width='360px'), one=_choice(names, 'first'), two=_choice(names, 'second', names[1])))
+        names = list(maps)
+        apart = np.abs(self.maps[names[0]] - self.maps[names[1]]).mean((1, 2))
+        options = [
+            (
+                f'{truth.samples[i].category}, {truth.samples[i].defect}'
+                + f' ({apart[i]:.2f})' * (len(names) == 2),
+                int(i),
+            )
+            for i in np.argsort(-apart)
+        ]
+        super().__init__(
+            dict(
+                index=_choice(options, 'picture', width='360px'),
+                one=_choice(names, 'first'),
+                two=_choice(names, 'second', names[1]),
+            )
+        )
 
     @classmethod
-    def of(cls,
-        truth, # Truth
-        detectors: dict, # {name: HybridAnomalyDetector}: checkpoints, backbones or read-outs
+    def of(
+        cls,
+        truth,  # Truth
+        detectors: dict,  # {name: HybridAnomalyDetector}: checkpoints, backbones or read-outs
     ):
         "Ask two or more detectors about the same images."
-        return cls(truth, {name: read_kept(d, KeptInputs(d, truth.samples, budget=0, progress=False), truth.size)[0] for name, d in detectors.items()})
+        return cls(
+            truth,
+            {
+                name: read_kept(
+                    d, KeptInputs(d, truth.samples, budget=0, progress=False), truth.size
+                )[0]
+                for name, d in detectors.items()
+            },
+        )
 
     def draw(self, index, one, two):
-        if one == two: raise ConfigError(f'{one} is compared with itself: choose another method')
+        if one == two:
+            raise ConfigError(f'{one} is compared with itself: choose another method')
         s = self.truth.samples[index]
-        return comparison_view(self.truth.images[index], {one: self.maps[one][index], two: self.maps[two][index]}, self.truth.masks[index], f'{s.category}, {s.defect}')
+        return comparison_view(
+            self.truth.images[index],
+            {one: self.maps[one][index], two: self.maps[two][index]},
+            self.truth.masks[index],
+            f'{s.category}, {s.defect}',
+        )

@@ -29,193 +29,389 @@ from .synthetic import picture
 # %% ../nbs/80_export.ipynb #c4e6b069
 class FixedPrompts(nn.Module):
     "A detector whose prompts have become constants: images to maps and scores, no text encoder, no random numbers."
+
     def __init__(self, detector: HybridAnomalyDetector):
         super().__init__()
-        if detector.normals: raise ConfigError('normal pictures cannot be exported with the prompts: call use_normals(detector, None) first')
+        if detector.normals:
+            raise ConfigError(
+                'normal pictures cannot be exported with the prompts: call use_normals(detector, None) first'
+            )
         p, b = detector.pipeline, detector.backbone
-        if b.double: raise ConfigError(f"backbone '{b.name}' has two text encoders and wants conditions beside them, which the export does not carry: export prompts of a backbone with one")
+        if b.double:
+            raise ConfigError(
+                f"backbone '{b.name}' has two text encoders and wants conditions beside them, which the export does not carry: export prompts of a backbone with one"
+            )
         self.reader, self.vae, self.unet = detector, b.vae, b.unet
-        sides = {detector.side(v) for v in range(detector.config.model.views)}; latents = lambda fill, side: torch.full((1, b.unet.config.in_channels, side//b.factor, side//b.factor), fill, device=b.device, dtype=b.unet.dtype)
+        sides = {detector.side(v) for v in range(detector.config.model.views)}
+        latents = lambda fill, side: torch.full(
+            (1, b.unet.config.in_channels, side // b.factor, side // b.factor),
+            fill,
+            device=b.device,
+            dtype=b.unet.dtype,
+        )
         with torch.no_grad():
             text = detector.text()
-            offsets = {f'offsets_{s}': torch.cat([b.add_noise(latents(0., s), p.timestep, d, p.seed) if p.noise else latents(0., s) for d in range(p.draws)]) for s in sides}
-            one = latents(1., min(sides)); scale = (b.add_noise(one, p.timestep, 0, p.seed) - offsets[f'offsets_{min(sides)}'][:1]).mean() if p.noise else one.mean()
-        for name, value in dict(offsets, text=text, context=p.context(text).to(b.unet.dtype), scale=scale, timestep=torch.tensor([p.timestep], device=b.device)).items(): self.register_buffer(name, value.detach().clone())
+            offsets = {
+                f'offsets_{s}': torch.cat(
+                    [
+                        b.add_noise(latents(0.0, s), p.timestep, d, p.seed)
+                        if p.noise
+                        else latents(0.0, s)
+                        for d in range(p.draws)
+                    ]
+                )
+                for s in sides
+            }
+            one = latents(1.0, min(sides))
+            scale = (
+                (
+                    b.add_noise(one, p.timestep, 0, p.seed) - offsets[f'offsets_{min(sides)}'][:1]
+                ).mean()
+                if p.noise
+                else one.mean()
+            )
+        for name, value in dict(
+            offsets,
+            text=text,
+            context=p.context(text).to(b.unet.dtype),
+            scale=scale,
+            timestep=torch.tensor([p.timestep], device=b.device),
+        ).items():
+            self.register_buffer(name, value.detach().clone())
 
     def _queries(self, latents, offset):
         "As EasonADPipeline.queries, for one draw."
-        many, noisy = len(self.context), self.scale*latents + offset
-        if many > 1: noisy = noisy.repeat_interleave(many, 0)
+        many, noisy = len(self.context), self.scale * latents + offset
+        if many > 1:
+            noisy = noisy.repeat_interleave(many, 0)
         # a tracer cannot leave the UNet half-way: it sees the whole of it, and what no output needs is dropped from the graph
-        with QueryRecorder(self.unet, list(self.reader.pipeline.layers), stop=not torch.compiler.is_exporting()) as recorder: found = recorder.run(noisy, self.timestep, self.context.repeat(latents.shape[0], 1, 1))
-        return {n: q.unflatten(0, (-1, many)) if self.reader.pipeline.readout == 'exact' else q for n, q in found.items()}
+        with QueryRecorder(
+            self.unet, list(self.reader.pipeline.layers), stop=not torch.compiler.is_exporting()
+        ) as recorder:
+            found = recorder.run(noisy, self.timestep, self.context.repeat(latents.shape[0], 1, 1))
+        return {
+            n: q.unflatten(0, (-1, many)) if self.reader.pipeline.readout == 'exact' else q
+            for n, q in found.items()
+        }
 
     def _masses(self, images, side):
-        latents = self.vae.encode(images.to(self.vae.dtype)).latent_dist.mode()*self.vae.config.scaling_factor
-        return self.reader.read([self._queries(latents, o[None]) for o in getattr(self, f'offsets_{side}')], self.text)
+        latents = (
+            self.vae.encode(images.to(self.vae.dtype)).latent_dist.mode()
+            * self.vae.config.scaling_factor
+        )
+        return self.reader.read(
+            [self._queries(latents, o[None]) for o in getattr(self, f'offsets_{side}')], self.text
+        )
 
-    def forward(self, images): # (B, 3, H, W) in [-1, 1] -> (B, S, S) log-ratio maps, (B,) image logits
+    def forward(
+        self, images
+    ):  # (B, 3, H, W) in [-1, 1] -> (B, S, S) log-ratio maps, (B,) image logits
         "Raw maps and scores, to be compared with the thresholds of the checkpoint."
         d = self.reader
-        out = d.outputs(over_views(lambda v: self._masses(d.seen(images, v), d.side(v)), range(d.config.model.views)))
-        return smooth(out['logits'], d.config.model.smoothing), out['image_logits'][:, 1] - out['image_logits'][:, 0]
+        out = d.outputs(
+            over_views(
+                lambda v: self._masses(d.seen(images, v), d.side(v)), range(d.config.model.views)
+            )
+        )
+        return smooth(out['logits'], d.config.model.smoothing), out['image_logits'][:, 1] - out[
+            'image_logits'
+        ][:, 0]
 
 # %% ../nbs/80_export.ipynb #84443fb0
 def _need(*names):
     missing = [n for n in names if not find_spec(n)]
-    if missing: raise ConfigError(f"{' and '.join(missing)} is not installed: pip install 'hybridad[export]'")
+    if missing:
+        raise ConfigError(
+            f"{' and '.join(missing)} is not installed: pip install 'hybridad[export]'"
+        )
+
 
 def trial_images(
-    count: int, # how many
-    size: int, # side, px
-): # (count, 3, size, size) in [-1, 1]
+    count: int,  # how many
+    size: int,  # side, px
+):  # (count, 3, size, size) in [-1, 1]
     "Synthetic pictures, normal and defective, to compare two ways of computing on."
-    x = torch.stack([torch.from_numpy(picture(7, i, min(512, max(64, size))).image).permute(2, 0, 1) for i in range(count)]).float()/127.5 - 1
-    return x if x.shape[-1] == size else F.interpolate(x, size=(size, size), mode='bilinear', antialias=True).clamp(-1, 1)
+    x = (
+        torch.stack(
+            [
+                torch.from_numpy(picture(7, i, min(512, max(64, size))).image).permute(2, 0, 1)
+                for i in range(count)
+            ]
+        ).float()
+        / 127.5
+        - 1
+    )
+    return (
+        x
+        if x.shape[-1] == size
+        else F.interpolate(x, size=(size, size), mode='bilinear', antialias=True).clamp(-1, 1)
+    )
+
 
 def _seconds(call, times):
     took = []
-    for _ in range(times): begun = time.perf_counter(); call(); took.append(time.perf_counter() - begun)
+    for _ in range(times):
+        begun = time.perf_counter()
+        call()
+        took.append(time.perf_counter() - begun)
     return float(np.median(took))
 
+
 def compare_onnx(
-    path, # the ONNX file
-    model: FixedPrompts, # what it was made from
-    images, # (B, 3, H, W) in [-1, 1]
-    times: int=5, # measurements of each
-): # dict: map_difference, score_difference (largest, absolute), torch_seconds, onnx_seconds (median per batch), speed_ratio
+    path,  # the ONNX file
+    model: FixedPrompts,  # what it was made from
+    images,  # (B, 3, H, W) in [-1, 1]
+    times: int = 5,  # measurements of each
+):  # dict: map_difference, score_difference (largest, absolute), torch_seconds, onnx_seconds (median per batch), speed_ratio
     "The same pictures through onnxruntime and PyTorch, on the CPU with as many threads."
     import onnxruntime as ort
-    options = ort.SessionOptions(); options.intra_op_num_threads = torch.get_num_threads(); options.log_severity_level = 3
-    session, given = ort.InferenceSession(str(path), options, providers=['CPUExecutionProvider']), dict(images=images.numpy())
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3
+    session, given = (
+        ort.InferenceSession(str(path), options, providers=['CPUExecutionProvider']),
+        dict(images=images.numpy()),
+    )
     with torch.no_grad():
         (maps, scores), (got, told) = model(images), session.run(None, given)
-        took = _seconds(lambda: model(images), times), _seconds(lambda: session.run(None, given), times)
-    return dict(map_difference=float(np.abs(got - maps.numpy()).max()), score_difference=float(np.abs(told - scores.numpy()).max()), torch_seconds=took[0], onnx_seconds=took[1], speed_ratio=took[0]/took[1])
+        took = (
+            _seconds(lambda: model(images), times),
+            _seconds(lambda: session.run(None, given), times),
+        )
+    return dict(
+        map_difference=float(np.abs(got - maps.numpy()).max()),
+        score_difference=float(np.abs(told - scores.numpy()).max()),
+        torch_seconds=took[0],
+        onnx_seconds=took[1],
+        speed_ratio=took[0] / took[1],
+    )
+
 
 def trace_onnx(
-    model: FixedPrompts, # on the CPU, in float32
-    about: dict|None=None, # kept in the file's metadata, such as thresholds
-): # torch.onnx.ONNXProgram: images -> maps, scores, any batch size
+    model: FixedPrompts,  # on the CPU, in float32
+    about: dict | None = None,  # kept in the file's metadata, such as thresholds
+):  # torch.onnx.ONNXProgram: images -> maps, scores, any batch size
     "The graph from images to maps, with what it expects written into it."
     from onnxscript.optimizer import fold_constants, remove_unused_nodes
+
     d = model.reader
     with torch.no_grad():
-        program = torch.onnx.export(model, (trial_images(2, d.load_size),), input_names=['images'], output_names=['maps', 'scores'], dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), dynamo=True, verbose=False, optimize=False)
-    fold_constants(program.model); remove_unused_nodes(program.model) # the rest onnxruntime does when it loads the file
-    told = dict(input='images (B, 3, H, W) RGB in [-1, 1]', size=d.load_size, outputs='maps: log-ratio, scores: logit', backbone_hash=d.backbone.hash, **(about or {}))
+        program = torch.onnx.export(
+            model,
+            (trial_images(2, d.load_size),),
+            input_names=['images'],
+            output_names=['maps', 'scores'],
+            dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
+            dynamo=True,
+            verbose=False,
+            optimize=False,
+        )
+    fold_constants(program.model)
+    remove_unused_nodes(program.model)  # the rest onnxruntime does when it loads the file
+    told = dict(
+        input='images (B, 3, H, W) RGB in [-1, 1]',
+        size=d.load_size,
+        outputs='maps: log-ratio, scores: logit',
+        backbone_hash=d.backbone.hash,
+        **(about or {}),
+    )
     program.model.metadata_props['hybridad'] = json.dumps(told)
     return program
 
+
 def keep_if_same(
-    program, # from trace_onnx
-    model: FixedPrompts, # what it was made from
-    out: Path, # the .onnx file
-    tolerance: float=1e-3, # largest difference of a map value or a score
-): # dict as from compare_onnx
+    program,  # from trace_onnx
+    model: FixedPrompts,  # what it was made from
+    out: Path,  # the .onnx file
+    tolerance: float = 1e-3,  # largest difference of a map value or a score
+):  # dict as from compare_onnx
     "Give the graph its name if onnxruntime computes the maps of PyTorch with it, on a batch of another size than it was traced with."
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent) as work:
-        program.save(Path(work)/out.name, external_data=_gigabytes(model) > 1.8)
-        found = compare_onnx(Path(work)/out.name, model, trial_images(3, model.reader.load_size))
-        worst = max((found['map_difference'], found['score_difference']), key=lambda d: (d != d, d)) # NaN is worst
-        if not worst <= tolerance: raise HybridadError(f"onnxruntime gives maps or scores that differ by {worst:.2g} from PyTorch, {tolerance:g} is allowed: {out} was not written, try another version of onnxruntime")
-        for p in sorted(Path(work).iterdir(), key=lambda p: p.name == out.name): os.replace(p, out.parent/p.name) # the graph last
+        program.save(Path(work) / out.name, external_data=_gigabytes(model) > 1.8)
+        found = compare_onnx(Path(work) / out.name, model, trial_images(3, model.reader.load_size))
+        worst = max(
+            (found['map_difference'], found['score_difference']), key=lambda d: (d != d, d)
+        )  # NaN is worst
+        if not worst <= tolerance:
+            raise HybridadError(
+                f'onnxruntime gives maps or scores that differ by {worst:.2g} from PyTorch, {tolerance:g} is allowed: {out} was not written, try another version of onnxruntime'
+            )
+        for p in sorted(Path(work).iterdir(), key=lambda p: p.name == out.name):
+            os.replace(p, out.parent / p.name)  # the graph last
     return found
 
+
 def export_onnx(
-    detector: HybridAnomalyDetector, # on the CPU, in float32
-    out, # the .onnx file
-    about: dict|None=None, # kept in the file's metadata, such as thresholds
-): # dict as from compare_onnx
+    detector: HybridAnomalyDetector,  # on the CPU, in float32
+    out,  # the .onnx file
+    about: dict | None = None,  # kept in the file's metadata, such as thresholds
+):  # dict as from compare_onnx
     "Write image-to-map as ONNX, after checking it against PyTorch."
     _need('onnx', 'onnxruntime', 'onnxscript')
-    if Path(out).suffix != '.onnx': raise ConfigError(f'{out} does not end in .onnx: choose another --out')
+    if Path(out).suffix != '.onnx':
+        raise ConfigError(f'{out} does not end in .onnx: choose another --out')
     model = FixedPrompts(detector).eval()
     return keep_if_same(trace_onnx(model, about), model, Path(out))
 
-def _gigabytes(model): return sum(p.numel()*p.element_size() for p in model.parameters())/1e9
+
+def _gigabytes(model):
+    return sum(p.numel() * p.element_size() for p in model.parameters()) / 1e9
 
 # %% ../nbs/80_export.ipynb #e5284b58
 def export_textual_inversion(
-    checkpoint, # file from hybridad_train
-    out, # folder: normal.safetensors, abnormal.safetensors
-): # {'normal': prompt, 'abnormal': prompt} to write in diffusers after load_textual_inversion
+    checkpoint,  # file from hybridad_train
+    out,  # folder: normal.safetensors, abnormal.safetensors
+):  # {'normal': prompt, 'abnormal': prompt} to write in diffusers after load_textual_inversion
     "The learned contexts as files for `load_textual_inversion`."
-    tensors, about = read_checkpoint(checkpoint); prompts = {}
-    if len(about.get('widths', ())) > 1: raise ConfigError(f'{checkpoint} was learned with two text encoders, and a file of words holds vectors of one: textual inversion is for backbones with one')
+    tensors, about = read_checkpoint(checkpoint)
+    prompts = {}
+    if len(about.get('widths', ())) > 1:
+        raise ConfigError(
+            f'{checkpoint} was learned with two text encoders, and a file of words holds vectors of one: textual inversion is for backbones with one'
+        )
     for name, template in zip(('normal', 'abnormal'), TEMPLATES):
         context, word = tensors.get(f'prompts.ctx_{name}'), f'<hybridad-{name}>'
-        if context is None: raise CheckpointError(f'{checkpoint} holds no context of the {name} prompt: give a checkpoint of learned prompts')
-        write_atomic(Path(out)/f'{name}.safetensors', save({word: context.float().contiguous()}))
+        if context is None:
+            raise CheckpointError(
+                f'{checkpoint} holds no context of the {name} prompt: give a checkpoint of learned prompts'
+            )
+        write_atomic(Path(out) / f'{name}.safetensors', save({word: context.float().contiguous()}))
         prompts[name] = f'{word} {template}'
     return prompts
 
 # %% ../nbs/80_export.ipynb #f72812f7
 LEARNED = ('prompts.', 'layer_logits', 'log_temperature', 'image_offset')
 
+
 class LearnedPrompts(ModelHubMixin):
     "Learned prompts as a Hub repository: prompts.safetensors, config.json, README.md."
-    def __init__(self,
-        content: bytes, # of a checkpoint file
-        metrics: dict|None=None, # the figures that belong to it
+
+    def __init__(
+        self,
+        content: bytes,  # of a checkpoint file
+        metrics: dict | None = None,  # the figures that belong to it
     ):
-        with tempfile.TemporaryDirectory() as work: tensors, about = read_checkpoint(write_atomic(Path(work)/'prompts.safetensors', content))
+        with tempfile.TemporaryDirectory() as work:
+            tensors, about = read_checkpoint(
+                write_atomic(Path(work) / 'prompts.safetensors', content)
+            )
         foreign = [k for k in tensors if not k.startswith(LEARNED)]
-        if foreign: raise CheckpointError(f'the checkpoint holds {foreign[0]}, which is no learned prompt: publish one written by hybridad_train')
-        about['config']['data']['data_path'] = None # a path of the machine it was learned on
+        if foreign:
+            raise CheckpointError(
+                f'the checkpoint holds {foreign[0]}, which is no learned prompt: publish one written by hybridad_train'
+            )
+        about['config']['data']['data_path'] = None  # a path of the machine it was learned on
         self.about, self.metrics = about, metrics or {}
         self.content = save(tensors, {'hybridad': json.dumps(about)})
-        self._hub_mixin_config = {k: about.get(k) for k in ('backbone', 'backbone_hash', 'width', 'timestep', 'layers', 'thresholds', 'trainable')}
+        self._hub_mixin_config = {
+            k: about.get(k)
+            for k in (
+                'backbone',
+                'backbone_hash',
+                'width',
+                'timestep',
+                'layers',
+                'thresholds',
+                'trainable',
+            )
+        }
 
     @classmethod
-    def from_checkpoint(cls,
-        path, # file from hybridad_train; a metrics.json beside it goes into the card, unless these are the last prompts of a run and not its best
-    ): # LearnedPrompts
+    def from_checkpoint(
+        cls,
+        path,  # file from hybridad_train; a metrics.json beside it goes into the card, unless these are the last prompts of a run and not its best
+    ):  # LearnedPrompts
         "Learned prompts of a run."
-        read_checkpoint(path); path = Path(path); beside = path.with_name('metrics.json')
-        return cls(path.read_bytes(), read_json(beside) if path.name != 'last.safetensors' and beside.is_file() else None)
+        read_checkpoint(path)
+        path = Path(path)
+        beside = path.with_name('metrics.json')
+        return cls(
+            path.read_bytes(),
+            read_json(beside) if path.name != 'last.safetensors' and beside.is_file() else None,
+        )
 
-    def detector(self, backbone=None, device='auto', other_backbone=False): # HybridAnomalyDetector
+    def detector(self, backbone=None, device='auto', other_backbone=False):  # HybridAnomalyDetector
         "The prompts on their frozen backbone, which must be there."
         with tempfile.TemporaryDirectory() as work:
-            return HybridAnomalyDetector.from_checkpoint(write_atomic(Path(work)/'prompts.safetensors', self.content), backbone, device, other_backbone)[0]
+            return HybridAnomalyDetector.from_checkpoint(
+                write_atomic(Path(work) / 'prompts.safetensors', self.content),
+                backbone,
+                device,
+                other_backbone,
+            )[0]
 
     def _save_pretrained(self, save_directory):
-        write_atomic(Path(save_directory)/'prompts.safetensors', self.content)
-        if self.metrics: write_atomic(Path(save_directory)/'metrics.json', json.dumps(self.metrics, indent=1).encode())
+        write_atomic(Path(save_directory) / 'prompts.safetensors', self.content)
+        if self.metrics:
+            write_atomic(
+                Path(save_directory) / 'metrics.json', json.dumps(self.metrics, indent=1).encode()
+            )
 
     @classmethod
-    def _from_pretrained(cls, *, model_id, revision=None, cache_dir=None, force_download=False, local_files_only=False, token=None, **unused):
-        if Path(model_id).is_dir(): return cls.from_checkpoint(Path(model_id)/'prompts.safetensors')
-        get = lambda name: hf_hub_download(model_id, name, revision=revision, cache_dir=cache_dir, force_download=force_download, token=token, local_files_only=local_files_only)
+    def _from_pretrained(
+        cls,
+        *,
+        model_id,
+        revision=None,
+        cache_dir=None,
+        force_download=False,
+        local_files_only=False,
+        token=None,
+        **unused,
+    ):
+        if Path(model_id).is_dir():
+            return cls.from_checkpoint(Path(model_id) / 'prompts.safetensors')
+        get = lambda name: hf_hub_download(
+            model_id,
+            name,
+            revision=revision,
+            cache_dir=cache_dir,
+            force_download=force_download,
+            token=token,
+            local_files_only=local_files_only,
+        )
         return cls.from_checkpoint(get('prompts.safetensors'))
 
-    def generate_model_card(self, *args, **kwargs): return ModelCard(card(self.about, self.metrics))
+    def generate_model_card(self, *args, **kwargs):
+        return ModelCard(card(self.about, self.metrics))
 
 # %% ../nbs/80_export.ipynb #0b5e9854
 def push(
     prompts: LearnedPrompts,
-    name: str, # 'owner/name'
-): # str: the address
+    name: str,  # 'owner/name'
+):  # str: the address
     "Send learned prompts and their card to the Hub."
     import httpx
-    try: return str(prompts.push_to_hub(name))
+
+    try:
+        return str(prompts.push_to_hub(name))
     except (OSError, ValueError, httpx.HTTPError) as error:
-        raise HybridadError(f"the Hub did not take {name} ({(str(error).splitlines() or [type(error).__name__])[0]}): check the name and the network, and log in with `hf auth login`") from None
+        raise HybridadError(
+            f'the Hub did not take {name} ({(str(error).splitlines() or [type(error).__name__])[0]}): check the name and the network, and log in with `hf auth login`'
+        ) from None
 
 # %% ../nbs/80_export.ipynb #4f38900c
 def _figures(metrics):
     "The table of a metrics.json with its floors, or a sentence that there is none."
-    if not metrics.get('categories'): return 'No table was stored beside the checkpoint.'
-    real = {k: v for k, v in metrics.items() if k not in ('floors', 'ceilings')} | {k: {n: r for n, r in metrics.get(k, {}).items() if r} for k in ('floors', 'ceilings')}
-    note = ' on a validation part of the images it was learned from, not on other categories' if metrics.get('part') == 'validation' else ''
-    return f"Measured{note}, at {metrics.get('eval_size', '?')} px. A method that does not clear its floors has shown nothing.\n\n{table(real, 'github')}"
+    if not metrics.get('categories'):
+        return 'No table was stored beside the checkpoint.'
+    real = {k: v for k, v in metrics.items() if k not in ('floors', 'ceilings')} | {
+        k: {n: r for n, r in metrics.get(k, {}).items() if r} for k in ('floors', 'ceilings')
+    }
+    note = (
+        ' on a validation part of the images it was learned from, not on other categories'
+        if metrics.get('part') == 'validation'
+        else ''
+    )
+    return f'Measured{note}, at {metrics.get("eval_size", "?")} px. A method that does not clear its floors has shown nothing.\n\n{table(real, "github")}'
+
 
 def card(
-    about: dict, # metadata of the checkpoint
-    metrics: dict, # as in metrics.json, or empty
-): # str: a README.md with front matter
+    about: dict,  # metadata of the checkpoint
+    metrics: dict,  # as in metrics.json, or empty
+):  # str: a README.md with front matter
     "The model card."
     t, cut = about['config']['training'], about.get('thresholds') or {}
     return f"""---

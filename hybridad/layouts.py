@@ -20,454 +20,756 @@ from .errors import DataError
 @dataclass(frozen=True)
 class Sample:
     "One image and what is known about it."
-    image: Path # the image file
-    mask: Path|None # its mask file, or a folder of masks that count together, where there is one
-    label: int # 0 normal, 1 anomalous
-    category: str # the kind of object, such as 'hazelnut'
-    defect: str # the kind of defect, 'good' for none
-    split: str # 'train', 'validation' or 'test'
 
+    image: Path  # the image file
+    mask: Path | None  # its mask file, or a folder of masks that count together, where there is one
+    label: int  # 0 normal, 1 anomalous
+    category: str  # the kind of object, such as 'hazelnut'
+    defect: str  # the kind of defect, 'good' for none
+    split: str  # 'train', 'validation' or 'test'
 
 # %% ../nbs/01a_layouts.ipynb #5d32635a
 @dataclass(frozen=True)
 class Tree:
     "How the folders of one category are named."
-    normal: str='good' # the folder of normal images
-    parts: tuple=(('train', 'train'), ('test', 'test')) # (folder, split)
-    truth: str='ground_truth' # the folder of masks
-    defects: tuple|None=None # folders of defective images, None = any name
-    many: bool=False # whether an image has a folder of masks instead of one file
+
+    normal: str = 'good'  # the folder of normal images
+    parts: tuple = (('train', 'train'), ('test', 'test'))  # (folder, split)
+    truth: str = 'ground_truth'  # the folder of masks
+    defects: tuple | None = None  # folders of defective images, None = any name
+    many: bool = False  # whether an image has a folder of masks instead of one file
+
 
 TREES = dict(
-    mvtec=Tree(), # MVTec AD, and MPDD
+    mvtec=Tree(),  # MVTec AD, and MPDD
     btad=Tree('ok', defects=('ko',)),
-    mvtec_loco=Tree(parts=(('train', 'train'), ('validation', 'validation'), ('test', 'test')),
-                    defects=('logical_anomalies', 'structural_anomalies'), many=True),
-    mvtec_ad2=Tree(parts=(('train', 'train'), ('validation', 'validation'), ('test_public', 'test')),
-                   truth='test_public/ground_truth', defects=('bad',)))
+    mvtec_loco=Tree(
+        parts=(('train', 'train'), ('validation', 'validation'), ('test', 'test')),
+        defects=('logical_anomalies', 'structural_anomalies'),
+        many=True,
+    ),
+    mvtec_ad2=Tree(
+        parts=(('train', 'train'), ('validation', 'validation'), ('test_public', 'test')),
+        truth='test_public/ground_truth',
+        defects=('bad',),
+    ),
+)
 
 # %% ../nbs/01a_layouts.ipynb #0f0a441d
 def dummy_picture(
-    rng, # numpy Generator
-    defect: bool=False, # drill a hole
-) -> tuple: # (30,40,3) uint8 picture, (30,40) uint8 mask with values 0, 1 and 2
+    rng,  # numpy Generator
+    defect: bool = False,  # drill a hole
+) -> tuple:  # (30,40,3) uint8 picture, (30,40) uint8 mask with values 0, 1 and 2
     "A striped plate 40 px wide and 30 high, perhaps with a hole, and its mask."
-    plate = 120 + 40*np.sin(np.arange(40)/3) + rng.normal(0, 5, (30, 40))
+    plate = 120 + 40 * np.sin(np.arange(40) / 3) + rng.normal(0, 5, (30, 40))
     mask, (y, x) = np.zeros((30, 40), np.uint8), rng.integers((4, 4), (20, 30))
-    if defect: mask[y:y+6, x:x+6], mask[y:y+2, x:x+6] = 1, 2
+    if defect:
+        mask[y : y + 6, x : x + 6], mask[y : y + 2, x : x + 6] = 1, 2
     plate[mask > 0] = 20
-    return np.stack([plate, plate, plate*.8], -1).clip(0, 255).astype(np.uint8), mask
+    return np.stack([plate, plate, plate * 0.8], -1).clip(0, 255).astype(np.uint8), mask
+
 
 def _draw(path, rng, mask=None):
     "Draw a picture, a defective one if the place of its mask is given."
     picture, marked = dummy_picture(rng, mask is not None)
     for p, array in ((path, picture), (mask, marked)):
-        if p is None: continue
+        if p is None:
+            continue
         p.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(array).save(p)
+
 
 def _dummy_folders(layout, root, categories, n, rng):
     "A dummy set of one of TREES."
     tree, suffix = TREES[layout], {'btad': '.bmp'}.get(layout, '.png')
-    for category in (root/c for c in categories):
+    for category in (root / c for c in categories):
         for part, split in tree.parts:
-            kinds = [tree.normal, *(tree.defects or ('hole', 'scratch'))] if split=='test' else [tree.normal]
+            kinds = (
+                [tree.normal, *(tree.defects or ('hole', 'scratch'))]
+                if split == 'test'
+                else [tree.normal]
+            )
             for kind, i in ((k, i) for k in kinds for i in range(n)):
-                stem = category/tree.truth/kind/f'{i:03}'
-                mask = None if kind==tree.normal else stem/'000.png' if tree.many else stem.with_name(f'{i:03}.png' if tree.normal=='ok' else f'{i:03}_mask.png')
-                _draw(category/part/kind/f'{i:03}{suffix}', rng, mask)
+                stem = category / tree.truth / kind / f'{i:03}'
+                mask = (
+                    None
+                    if kind == tree.normal
+                    else stem / '000.png'
+                    if tree.many
+                    else stem.with_name(
+                        f'{i:03}.png' if tree.normal == 'ok' else f'{i:03}_mask.png'
+                    )
+                )
+                _draw(category / part / kind / f'{i:03}{suffix}', rng, mask)
+
 
 def _dummy_folder(root, categories, n, rng):
     "A dummy set of good/, bad/ and masks/; the last bad picture of each category has no mask."
-    for category in (root/c for c in categories):
+    for category in (root / c for c in categories):
         for i in range(n):
-            _draw(category/'good'/f'{i}.jpg', rng)
-            _draw(category/'bad'/f'{i}.jpg', rng, category/'masks'/f'{i}.png')
-        (category/'masks'/f'{n-1}.png').unlink()
+            _draw(category / 'good' / f'{i}.jpg', rng)
+            _draw(category / 'bad' / f'{i}.jpg', rng, category / 'masks' / f'{i}.png')
+        (category / 'masks' / f'{n - 1}.png').unlink()
 
 # %% ../nbs/01a_layouts.ipynb #7fa1efb5
 def dummy_visa(
-    root, # folder to create
-    rows: list, # dicts with object, split, label, image and mask, as in 1cls.csv
-) -> Path: # the folder
+    root,  # folder to create
+    rows: list,  # dicts with object, split, label, image and mask, as in 1cls.csv
+) -> Path:  # the folder
     "A VisA tree with every file that the rows name; all normal pictures are one picture, so that thousands take a second."
     root, rng = Path(root), np.random.default_rng(0)
-    _draw(root/'normal.jpg', rng); _draw(root/'anomaly.jpg', rng, root/'mask.png')
-    content = {k: (root/k).read_bytes() for k in ('normal.jpg', 'anomaly.jpg', 'mask.png')}
-    for name in content: (root/name).unlink()
-    files = {r['image']: f"{r['label']}.jpg" for r in rows} | {r['mask']: 'mask.png' for r in rows if r['mask']}
-    for folder in {(root/f).parent for f in files} | {root/'split_csv'}: folder.mkdir(parents=True, exist_ok=True)
-    for name, kind in files.items(): (root/name).write_bytes(content[kind])
-    _write_csv(root/'split_csv'/'1cls.csv', rows)
+    _draw(root / 'normal.jpg', rng)
+    _draw(root / 'anomaly.jpg', rng, root / 'mask.png')
+    content = {k: (root / k).read_bytes() for k in ('normal.jpg', 'anomaly.jpg', 'mask.png')}
+    for name in content:
+        (root / name).unlink()
+    files = {r['image']: f'{r["label"]}.jpg' for r in rows} | {
+        r['mask']: 'mask.png' for r in rows if r['mask']
+    }
+    for folder in {(root / f).parent for f in files} | {root / 'split_csv'}:
+        folder.mkdir(parents=True, exist_ok=True)
+    for name, kind in files.items():
+        (root / name).write_bytes(content[kind])
+    _write_csv(root / 'split_csv' / '1cls.csv', rows)
     return root
+
 
 def _write_csv(path, rows):
     with open(path, 'w', newline='', encoding='utf-8') as f:
-        out = csv.DictWriter(f, rows[0]); out.writeheader(); out.writerows(rows)
+        out = csv.DictWriter(f, rows[0])
+        out.writeheader()
+        out.writerows(rows)
+
 
 def _dummy_rows(root, categories, n, rng):
     "Pictures and masks in two folders, and the rows of a table that names them."
     rows = []
-    for i, (category, label) in enumerate((c, l) for c in categories for l in (0, 1) for _ in range(n)):
-        row = dict(image=f'images/{i:03}.png', mask=f'masks/{i:03}.png' if label else '', label=('good', 'bad')[label], category=category)
-        _draw(root/row['image'], rng, root/row['mask'] if label else None)
+    for i, (category, label) in enumerate(
+        (c, l) for c in categories for l in (0, 1) for _ in range(n)
+    ):
+        row = dict(
+            image=f'images/{i:03}.png',
+            mask=f'masks/{i:03}.png' if label else '',
+            label=('good', 'bad')[label],
+            category=category,
+        )
+        _draw(root / row['image'], rng, root / row['mask'] if label else None)
         rows.append(row)
     return rows
 
+
 def dummy_tree(
-    root, # folder to create
-    layout: str='mvtec', # a key of TREES, 'folder', 'visa', 'table' or 'meta'
-    categories: tuple=('disc', 'plate'),
-    n: int=2, # pictures of each kind
-    seed: int=0,
-) -> Path: # the folder
+    root,  # folder to create
+    layout: str = 'mvtec',  # a key of TREES, 'folder', 'visa', 'table' or 'meta'
+    categories: tuple = ('disc', 'plate'),
+    n: int = 2,  # pictures of each kind
+    seed: int = 0,
+) -> Path:  # the folder
     "A small data set in one of the layouts."
     root, rng = Path(root), np.random.default_rng(seed)
-    if layout in TREES: _dummy_folders(layout, root, categories, n, rng)
-    elif layout=='folder': _dummy_folder(root, categories, n, rng)
-    elif layout=='visa':
-        row = lambda c, split, label, i: dict(object=c, split=split, label=label, image=f"{c}/Data/Images/{'Normal' if label=='normal' else 'Anomaly'}/{i:04}.JPG",
-                                              mask=f'{c}/Data/Masks/Anomaly/{i:04}.png' if label=='anomaly' else '')
-        dummy_visa(root, [row(c, s, l, i + n*(s=='test')) for c in categories for s, l in (('train', 'normal'), ('test', 'normal'), ('test', 'anomaly')) for i in range(n)])
+    if layout in TREES:
+        _dummy_folders(layout, root, categories, n, rng)
+    elif layout == 'folder':
+        _dummy_folder(root, categories, n, rng)
+    elif layout == 'visa':
+        row = lambda c, split, label, i: dict(
+            object=c,
+            split=split,
+            label=label,
+            image=f'{c}/Data/Images/{"Normal" if label == "normal" else "Anomaly"}/{i:04}.JPG',
+            mask=f'{c}/Data/Masks/Anomaly/{i:04}.png' if label == 'anomaly' else '',
+        )
+        dummy_visa(
+            root,
+            [
+                row(c, s, l, i + n * (s == 'test'))
+                for c in categories
+                for s, l in (('train', 'normal'), ('test', 'normal'), ('test', 'anomaly'))
+                for i in range(n)
+            ],
+        )
     else:
         rows = _dummy_rows(root, categories, n, rng)
-        if layout=='table': _write_csv(root/'samples.csv', rows)
-        else: write_meta(_from_rows(rows, root, 'rows'), root)
+        if layout == 'table':
+            _write_csv(root / 'samples.csv', rows)
+        else:
+            write_meta(_from_rows(rows, root, 'rows'), root)
     return root
 
 # %% ../nbs/01a_layouts.ipynb #43761c94
 def is_text(
-    name, # str or Path
+    name,  # str or Path
 ) -> bool:
     "Whether UTF-8 can write it; surrogates stand for the bytes of a file name that is none."
     return not any('\ud800' <= c <= '\udfff' for c in str(name))
 
+
 def listing(
-    folder: Path, # the folder to list
-    root: Path, # the data set it belongs to
-) -> list: # paths in name order
+    folder: Path,  # the folder to list
+    root: Path,  # the data set it belongs to
+) -> list:  # paths in name order
     "The visible entries of `folder`; a link that leads out of `root`, or nowhere, or a name that is no text is a DataError."
-    try: entries = sorted(p for p in folder.iterdir() if not p.name.startswith('.'))
-    except OSError as err: raise DataError(f"cannot list {folder}: {err.strerror}, give a folder you may read") from None
+    try:
+        entries = sorted(p for p in folder.iterdir() if not p.name.startswith('.'))
+    except OSError as err:
+        raise DataError(
+            f'cannot list {folder}: {err.strerror}, give a folder you may read'
+        ) from None
     for p in entries:
         if not is_text(p.name):
-            raise DataError(f"{folder} holds a file whose name is not UTF-8, {os.fsencode(p.name)!r}: rename it")
-        if not p.is_symlink(): continue
+            raise DataError(
+                f'{folder} holds a file whose name is not UTF-8, {os.fsencode(p.name)!r}: rename it'
+            )
+        if not p.is_symlink():
+            continue
         if not Path(os.path.realpath(p)).is_relative_to(os.path.realpath(root)):
-            raise DataError(f"{p} is a link that leads out of {root}: copy the files in, or read the folder it points to")
-        if not p.exists(): raise DataError(f"{p} is a link to nothing, or to itself: restore the file or remove the link")
+            raise DataError(
+                f'{p} is a link that leads out of {root}: copy the files in, or read the folder it points to'
+            )
+        if not p.exists():
+            raise DataError(
+                f'{p} is a link to nothing, or to itself: restore the file or remove the link'
+            )
     return entries
 
+
 SUFFIXES = '.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp'
+
 
 def is_image(path: Path) -> bool:
     "Whether the name is that of an image file."
     return path.suffix.lower() in SUFFIXES
 
+
 def images_in(
-    folder: Path, # a folder of images
-    root: Path, # the data set it belongs to
-    folders: bool=False, # list the folders in it instead
-) -> list: # image paths in name order
+    folder: Path,  # a folder of images
+    root: Path,  # the data set it belongs to
+    folders: bool = False,  # list the folders in it instead
+) -> list:  # image paths in name order
     "The images of `folder`; a folder among them is a DataError, other files are ignored."
     entries = listing(folder, root)
-    if folders: return [p for p in entries if p.is_dir()]
+    if folders:
+        return [p for p in entries if p.is_dir()]
     for p in entries:
-        if p.is_dir(): raise DataError(f"{p} is a folder where an image file is expected: move its files up into {folder}")
+        if p.is_dir():
+            raise DataError(
+                f'{p} is a folder where an image file is expected: move its files up into {folder}'
+            )
     return [p for p in entries if is_image(p)]
 
+
 def image_folders(
-    folder: Path, # a folder of folders, which may be absent
-    root: Path, # the data set it belongs to
-    skip: str='', # a folder in it to leave out
-    folders: bool=False, # as for `images_in`
-) -> dict: # name -> image paths
+    folder: Path,  # a folder of folders, which may be absent
+    root: Path,  # the data set it belongs to
+    skip: str = '',  # a folder in it to leave out
+    folders: bool = False,  # as for `images_in`
+) -> dict:  # name -> image paths
     "The images of each folder in `folder`; an image lying loose beside them is a DataError."
     entries = listing(folder, root) if folder.is_dir() else []
     for p in entries:
-        if is_image(p) and not p.is_dir(): raise DataError(f"{p} lies loose: put it into a folder named good or after its defect")
-    return {p.name: images_in(p, root, folders) for p in entries if p.is_dir() and p.name!=skip}
+        if is_image(p) and not p.is_dir():
+            raise DataError(f'{p} lies loose: put it into a folder named good or after its defect')
+    return {p.name: images_in(p, root, folders) for p in entries if p.is_dir() and p.name != skip}
 
 # %% ../nbs/01a_layouts.ipynb #b6177427
 def pair_masks(
-    images: list, # image paths
-    masks: list, # mask paths
-) -> list: # one mask path or None per image
+    images: list,  # image paths
+    masks: list,  # mask paths
+) -> list:  # one mask path or None per image
     "The mask of each image by stem; a mask without image, or an ambiguous name, is a DataError."
-    if not masks: return [None]*len(images)
+    if not masks:
+        return [None] * len(images)
     for paths in (images, masks):
         by_stem = {}
         for p in paths:
-            if p.stem in by_stem: raise DataError(f"{by_stem[p.stem]} and {p} share a name, so masks cannot be paired: rename one of them")
+            if p.stem in by_stem:
+                raise DataError(
+                    f'{by_stem[p.stem]} and {p} share a name, so masks cannot be paired: rename one of them'
+                )
             by_stem[p.stem] = p
     paired = [by_stem.pop(f'{p.stem}_mask', None) or by_stem.pop(p.stem, None) for p in images]
     for orphan in by_stem.values():
-        raise DataError(f"the mask {orphan} has no image: name it after its image, with or without _mask, or remove it")
+        raise DataError(
+            f'the mask {orphan} has no image: name it after its image, with or without _mask, or remove it'
+        )
     return paired
 
 # %% ../nbs/01a_layouts.ipynb #0a2af8c4
 _NORMAL = 'good', 'ok', 'normal', 'normals', 'non_defective', 'defect_free'
 
-def _name(folder): return Path(os.path.abspath(folder)).name
+
+def _name(folder):
+    return Path(os.path.abspath(folder)).name
+
 
 def _tree_category(folder, root, tree):
     "The samples of one category folder arranged as `tree` says."
     listing(folder, root)
-    truth, samples = image_folders(folder/tree.truth, root, folders=tree.many), []
+    truth, samples = image_folders(folder / tree.truth, root, folders=tree.many), []
     for part, split in tree.parts:
-        found = image_folders(folder/part, root, Path(tree.truth).name)
+        found = image_folders(folder / part, root, Path(tree.truth).name)
         for name in found:
-            odd = name.lower() in _NORMAL if split=='test' and tree.defects is None else split!='test' or name not in tree.defects
-            if name!=tree.normal and odd:
-                raise DataError(f"{folder/part/name} cannot be read: normal images go into {part}/{tree.normal}, defective ones into test/{'|'.join(tree.defects or ('<defect>',))}")
-        for name in sorted({*found, *(truth if split=='test' else ())}):
-            images, label = found.get(name, []), int(name!=tree.normal)
-            masks = pair_masks(images, truth.get(name, []) if split=='test' else [])
-            samples += [Sample(i, m, label, _name(folder), name if label else 'good', split) for i, m in zip(images, masks)]
+            odd = (
+                name.lower() in _NORMAL
+                if split == 'test' and tree.defects is None
+                else split != 'test' or name not in tree.defects
+            )
+            if name != tree.normal and odd:
+                raise DataError(
+                    f'{folder / part / name} cannot be read: normal images go into {part}/{tree.normal}, defective ones into test/{"|".join(tree.defects or ("<defect>",))}'
+                )
+        for name in sorted({*found, *(truth if split == 'test' else ())}):
+            images, label = found.get(name, []), int(name != tree.normal)
+            masks = pair_masks(images, truth.get(name, []) if split == 'test' else [])
+            samples += [
+                Sample(i, m, label, _name(folder), name if label else 'good', split)
+                for i, m in zip(images, masks)
+            ]
     return samples
+
 
 def _folder_category(folder, root):
     "The samples of one category folder with good/, bad/ and perhaps masks/."
     parts = {p.name for p in listing(folder, root) if p.is_dir()}
-    good, bad, masks = (images_in(folder/part, root) if part in parts else [] for part in ('good', 'bad', 'masks'))
+    good, bad, masks = (
+        images_in(folder / part, root) if part in parts else [] for part in ('good', 'bad', 'masks')
+    )
     samples = [Sample(p, None, 0, _name(folder), 'good', 'test') for p in good]
-    return samples + [Sample(p, m, 1, _name(folder), 'bad', 'test') for p, m in zip(bad, pair_masks(bad, masks))]
+    return samples + [
+        Sample(p, m, 1, _name(folder), 'bad', 'test') for p, m in zip(bad, pair_masks(bad, masks))
+    ]
 
 # %% ../nbs/01a_layouts.ipynb #55a8b0c5
-_EXPECTED = "expected train/good and test/<defect> (mvtec), or good/ and bad/ (folder), in it or one level below, or a list in it: split_csv/1cls.csv (visa), samples.csv or samples.parquet (table), meta.json (meta)"
+_EXPECTED = 'expected train/good and test/<defect> (mvtec), or good/ and bad/ (folder), in it or one level below, or a list in it: split_csv/1cls.csv (visa), samples.csv or samples.parquet (table), meta.json (meta)'
 
-def layout_of(folder: Path) -> str|None:
+
+def layout_of(folder: Path) -> str | None:
     "The layout with folders for which `folder` looks like one category, otherwise None."
-    has = lambda *names: any((folder/n).is_dir() for n in names)
-    if has('test_public'): return 'mvtec_ad2'
-    if has('test/logical_anomalies', 'test/structural_anomalies'): return 'mvtec_loco'
-    if has('train/ok') or has('test/ok') and has('test/ko'): return 'btad' # a kind of defect may be called ko elsewhere
-    if has('train', 'test'): return 'mvtec'
+    has = lambda *names: any((folder / n).is_dir() for n in names)
+    if has('test_public'):
+        return 'mvtec_ad2'
+    if has('test/logical_anomalies', 'test/structural_anomalies'):
+        return 'mvtec_loco'
+    if has('train/ok') or has('test/ok') and has('test/ko'):
+        return 'btad'  # a kind of defect may be called ko elsewhere
+    if has('train', 'test'):
+        return 'mvtec'
     return 'folder' if has('good', 'bad') else None
 
+
 def category_folders(
-    root: Path, # the data set
-    layout: str, # a key of TREES, or 'folder'
-) -> list: # category folders in name order
+    root: Path,  # the data set
+    layout: str,  # a key of TREES, or 'folder'
+) -> list:  # category folders in name order
     "The categories at `root`; a neighbour with images in another arrangement, or with nothing, is a DataError."
-    if layout_of(root)==layout: return [root]
+    if layout_of(root) == layout:
+        return [root]
     folders = [p for p in listing(root, root) if p.is_dir()]
-    found = [p for p in folders if layout_of(p)==layout]
-    if not found: raise DataError(f"{root} is not in the {layout} layout: {_EXPECTED}")
+    found = [p for p in folders if layout_of(p) == layout]
+    if not found:
+        raise DataError(f'{root} is not in the {layout} layout: {_EXPECTED}')
     for p in folders:
         inside = listing(p, root)
         if p not in found and (layout_of(p) or not inside or any(is_image(q) for q in inside)):
-            raise DataError(f"{p} is no category in the {layout} layout like {found[0].name}: arrange its images the same way or move it away")
+            raise DataError(
+                f'{p} is no category in the {layout} layout like {found[0].name}: arrange its images the same way or move it away'
+            )
     return found
+
 
 def _read_folders(root, layout):
     "The samples of all categories at `root`."
     samples = []
     for folder in category_folders(root, layout):
-        found = _folder_category(folder, root) if layout=='folder' else _tree_category(folder, root, TREES[layout])
-        if not found: raise DataError(f"the category {folder} holds no images: add some as {', '.join(SUFFIXES)} or remove the folder")
+        found = (
+            _folder_category(folder, root)
+            if layout == 'folder'
+            else _tree_category(folder, root, TREES[layout])
+        )
+        if not found:
+            raise DataError(
+                f'the category {folder} holds no images: add some as {", ".join(SUFFIXES)} or remove the folder'
+            )
         samples += found
     return samples
 
 # %% ../nbs/01a_layouts.ipynb #92074ea5
-_LABELS = {t: l for l, texts in enumerate((('0', '0.0', 'false', *_NORMAL), ('1', '1.0', 'true', 'anomaly', 'anomalous', 'defect', 'defective', 'bad', 'ko', 'ng'))) for t in texts}
+_LABELS = {
+    t: l
+    for l, texts in enumerate(
+        (
+            ('0', '0.0', 'false', *_NORMAL),
+            ('1', '1.0', 'true', 'anomaly', 'anomalous', 'defect', 'defective', 'bad', 'ko', 'ng'),
+        )
+    )
+    for t in texts
+}
+
 
 def _inside(root, text, where):
     "The file that a list names, which must lie inside `root`."
-    text = text.replace('\\', '/'); path = root/text
-    if '\0' in text or not is_text(text): raise DataError(f"{where} names {text!r}, which no file can be called: write the list again")
-    if os.path.isabs(text) or '..' in Path(text).parts or not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root)):
-        raise DataError(f"{where} names {text}, which leads out of {root}: use a path relative to that folder, without '..'")
-    if not os.path.exists(path): raise DataError(f"{where} names {text}, which is not in {root}: restore the file or remove the row")
+    text = text.replace('\\', '/')
+    path = root / text
+    if '\0' in text or not is_text(text):
+        raise DataError(
+            f'{where} names {text!r}, which no file can be called: write the list again'
+        )
+    if (
+        os.path.isabs(text)
+        or '..' in Path(text).parts
+        or not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
+    ):
+        raise DataError(
+            f"{where} names {text}, which leads out of {root}: use a path relative to that folder, without '..'"
+        )
+    if not os.path.exists(path):
+        raise DataError(
+            f'{where} names {text}, which is not in {root}: restore the file or remove the row'
+        )
     return path
 
-_SPLITS = dict(train='train', training='train', val='validation', valid='validation', validation='validation', test='test', testing='test')
+
+_SPLITS = dict(
+    train='train',
+    training='train',
+    val='validation',
+    valid='validation',
+    validation='validation',
+    test='test',
+    testing='test',
+)
+
 
 def _folder_name(text, what, where):
     "Categories and defects become folders where results are written."
-    if text in ('.', '..') or any(c in text for c in '/\\\0') or not is_text(text): raise DataError(f"{where} has the {what} {text!r}, which no folder can be called: write it without '/', '\\' and '..'")
+    if text in ('.', '..') or any(c in text for c in '/\\\0') or not is_text(text):
+        raise DataError(
+            f"{where} has the {what} {text!r}, which no folder can be called: write it without '/', '\\' and '..'"
+        )
+
 
 def _from_rows(rows, root, source):
     "The samples that rows with image and label, perhaps mask, category, defect and split, describe."
     samples, seen = [], {}
-    for number, row in enumerate(rows, 1 if Path(source).suffix.lower() in ('.json', '.parquet') else 2): # a csv has a header
-        where, row = f'row {number} of {source}', {k: '' if v is None else str(v).strip() for k, v in row.items()}
+    for number, row in enumerate(
+        rows, 1 if Path(source).suffix.lower() in ('.json', '.parquet') else 2
+    ):  # a csv has a header
+        where, row = (
+            f'row {number} of {source}',
+            {k: '' if v is None else str(v).strip() for k, v in row.items()},
+        )
         label = _LABELS.get(row['label'].lower())
-        if label is None: raise DataError(f"{where} has the label {row['label']!r}: write normal or anomaly, or 0 or 1")
+        if label is None:
+            raise DataError(
+                f'{where} has the label {row["label"]!r}: write normal or anomaly, or 0 or 1'
+            )
         file = os.path.normpath(row['image'].replace('\\', '/'))
-        if file in seen: raise DataError(f"{where} names {row['image']} like row {seen[file]}: keep one of them")
+        if file in seen:
+            raise DataError(f'{where} names {row["image"]} like row {seen[file]}: keep one of them')
         seen[file] = number
         split = _SPLITS.get((row.get('split') or 'test').lower())
-        if split is None: raise DataError(f"{where} has the split {row['split']!r}: write train, validation or test")
-        for what in ('category', 'defect'): _folder_name(row.get(what) or 'x', what, where)
-        image, mask = _inside(root, row['image'], where), _inside(root, row['mask'], where) if row.get('mask') else None
-        if not image.is_file(): raise DataError(f"{where} names {row['image'] or 'no image'}, which is no image file: correct the row or remove it")
-        samples.append(Sample(image, mask, label, row.get('category') or _name(root), (row.get('defect') or 'anomaly') if label else 'good', split))
-    if not samples: raise DataError(f"{source} lists no image: add a row for each")
+        if split is None:
+            raise DataError(
+                f'{where} has the split {row["split"]!r}: write train, validation or test'
+            )
+        for what in ('category', 'defect'):
+            _folder_name(row.get(what) or 'x', what, where)
+        image, mask = (
+            _inside(root, row['image'], where),
+            _inside(root, row['mask'], where) if row.get('mask') else None,
+        )
+        if not image.is_file():
+            raise DataError(
+                f'{where} names {row["image"] or "no image"}, which is no image file: correct the row or remove it'
+            )
+        samples.append(
+            Sample(
+                image,
+                mask,
+                label,
+                row.get('category') or _name(root),
+                (row.get('defect') or 'anomaly') if label else 'good',
+                split,
+            )
+        )
+    if not samples:
+        raise DataError(f'{source} lists no image: add a row for each')
     return samples
 
+
 def table_rows(
-    path: Path, # a .csv or .parquet file
-    needed: tuple=(), # columns that must be there
-) -> list: # of dicts, column -> value
+    path: Path,  # a .csv or .parquet file
+    needed: tuple = (),  # columns that must be there
+) -> list:  # of dicts, column -> value
     "The rows of a table."
     try:
-        if path.suffix.lower()=='.parquet':
+        if path.suffix.lower() == '.parquet':
             import pyarrow.parquet as pq
+
             names, rows = pq.read_schema(path).names, pq.read_table(path).to_pylist()
         else:
-            with open(path, newline='', encoding='utf-8-sig') as f: names, rows = (table := csv.DictReader(f, strict=True)).fieldnames or [], list(table)
+            with open(path, newline='', encoding='utf-8-sig') as f:
+                names, rows = (
+                    (table := csv.DictReader(f, strict=True)).fieldnames or [],
+                    list(table),
+                )
     except (OSError, ValueError, csv.Error) as err:
-        raise DataError(f"cannot read the table {path}: {str(err).splitlines()[0]}, save it again as csv in UTF-8 or as parquet") from None
+        raise DataError(
+            f'cannot read the table {path}: {str(err).splitlines()[0]}, save it again as csv in UTF-8 or as parquet'
+        ) from None
     for name in needed:
-        if name not in names: raise DataError(f"{path} has no column {name!r}, only {', '.join(map(str, names)) or 'none'}: add it, or rename one of these")
+        if name not in names:
+            raise DataError(
+                f'{path} has no column {name!r}, only {", ".join(map(str, names)) or "none"}: add it, or rename one of these'
+            )
     for number, row in enumerate(rows, 2):
-        if None in row or path.suffix.lower()!='.parquet' and None in row.values():
-            raise DataError(f"row {number} of {path} has another number of fields than the header: quote a value that holds a comma")
+        if None in row or path.suffix.lower() != '.parquet' and None in row.values():
+            raise DataError(
+                f'row {number} of {path} has another number of fields than the header: quote a value that holds a comma'
+            )
     return rows
 
 # %% ../nbs/01a_layouts.ipynb #afe2533e
 def read_table(
-    path, # a .csv or .parquet file, or a folder with samples.csv or samples.parquet
-) -> list: # of Sample
+    path,  # a .csv or .parquet file, or a folder with samples.csv or samples.parquet
+) -> list:  # of Sample
     "The samples of a table with columns image and label, perhaps mask, category, defect and split; paths are relative to it."
     path = Path(path)
-    if path.is_dir(): path = next((path/n for n in _TABLES if (path/n).is_file()), path/_TABLES[0])
+    if path.is_dir():
+        path = next((path / n for n in _TABLES if (path / n).is_file()), path / _TABLES[0])
     return _from_rows(table_rows(path, ('image', 'label')), path.parent, path)
+
 
 _TABLES = 'samples.csv', 'samples.parquet'
 
+
 def read_visa(
-    root, # the folder that VisA was unpacked into
-) -> list: # of Sample
+    root,  # the folder that VisA was unpacked into
+) -> list:  # of Sample
     "The samples of VisA by its official one-class split; nothing is copied or moved."
-    path = Path(root)/'split_csv'/'1cls.csv'
+    path = Path(root) / 'split_csv' / '1cls.csv'
     rows = table_rows(path, ('object', 'split', 'label', 'image', 'mask'))
     return _from_rows([dict(r, category=r['object']) for r in rows], Path(root), path)
 
+
 def read_meta(
-    path, # a meta.json, or the folder it lies in
-) -> list: # of Sample
+    path,  # a meta.json, or the folder it lies in
+) -> list:  # of Sample
     "The samples of a meta.json as AnomalyCLIP writes it."
-    path = Path(path); path = path/'meta.json' if path.is_dir() else path
-    try: told = json.loads(path.read_text(encoding='utf-8'))
-    except (OSError, ValueError, RecursionError) as err: raise DataError(f"cannot read {path}: {err}, write it again") from None
-    try: rows = [dict(image=r['img_path'], mask=r['mask_path'], label=r['anomaly'], category=r['cls_name'], defect=r['specie_name'], split=split)
-                 for split, classes in told.items() for records in classes.values() for r in records]
+    path = Path(path)
+    path = path / 'meta.json' if path.is_dir() else path
+    try:
+        told = json.loads(path.read_text(encoding='utf-8'))
+    except (OSError, ValueError, RecursionError) as err:
+        raise DataError(f'cannot read {path}: {err}, write it again') from None
+    try:
+        rows = [
+            dict(
+                image=r['img_path'],
+                mask=r['mask_path'],
+                label=r['anomaly'],
+                category=r['cls_name'],
+                defect=r['specie_name'],
+                split=split,
+            )
+            for split, classes in told.items()
+            for records in classes.values()
+            for r in records
+        ]
     except (KeyError, TypeError, AttributeError):
-        raise DataError(f"{path} is no meta.json of AnomalyCLIP: it needs {{split: {{class: [{{img_path, mask_path, cls_name, specie_name, anomaly}}]}}}}") from None
+        raise DataError(
+            f'{path} is no meta.json of AnomalyCLIP: it needs {{split: {{class: [{{img_path, mask_path, cls_name, specie_name, anomaly}}]}}}}'
+        ) from None
     return _from_rows(rows, path.parent, path)
 
 # %% ../nbs/01a_layouts.ipynb #97b585ab
 def write_atomic(
-    path, # the file to write; its folder is made
-    content: bytes, # what it shall hold
-) -> Path: # the file
+    path,  # the file to write; its folder is made
+    content: bytes,  # what it shall hold
+) -> Path:  # the file
     "Write under a temporary name, force to disk, rename: a file is whole or not there."
-    path = Path(path); path.parent.mkdir(parents=True, exist_ok=True)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + '.partial')
     try:
-        with open(temporary, 'wb') as f: f.write(content); f.flush(); os.fsync(f.fileno())
+        with open(temporary, 'wb') as f:
+            f.write(content)
+            f.flush()
+            os.fsync(f.fileno())
         os.replace(temporary, path)
-    finally: temporary.unlink(missing_ok=True)
+    finally:
+        temporary.unlink(missing_ok=True)
     if os.name == 'posix':  # the new name lives in the folder, which a power cut may still forget
         folder = os.open(path.parent, os.O_RDONLY)
-        try: os.fsync(folder)
-        finally: os.close(folder)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
     return path
 
+
 def in_use(
-    folder, # of a run
+    folder,  # of a run
 ) -> bool:
     "Whether no run can begin there: a file, or a folder with more than what a killed run left half-written."
     folder = Path(folder)
-    return folder.exists() and (not folder.is_dir() or any(p.suffix != '.partial' for p in folder.iterdir()))
+    return folder.exists() and (
+        not folder.is_dir() or any(p.suffix != '.partial' for p in folder.iterdir())
+    )
+
 
 def write_meta(
-    samples: list, # of Sample
-    root, # folder that all their files are in
-) -> Path: # root/meta.json
+    samples: list,  # of Sample
+    root,  # folder that all their files are in
+) -> Path:  # root/meta.json
     "The meta.json by which AnomalyCLIP and its successors read these samples; masks of many files are left out."
     told, root = {}, Path(root)
     inside = lambda p: '' if p is None or p.is_dir() else p.relative_to(root).as_posix()
     for s in samples:
-        if out := next((p for p in (s.image, s.mask) if p and not p.is_dir() and not p.is_relative_to(root)), None): raise DataError(f"{out} is not in {root}: give the folder that holds all images and masks")
+        if out := next(
+            (p for p in (s.image, s.mask) if p and not p.is_dir() and not p.is_relative_to(root)),
+            None,
+        ):
+            raise DataError(
+                f'{out} is not in {root}: give the folder that holds all images and masks'
+            )
         told.setdefault(s.split, {}).setdefault(s.category, []).append(
-            dict(img_path=inside(s.image), mask_path=inside(s.mask), cls_name=s.category, specie_name=s.defect, anomaly=s.label))
-    return write_atomic(root/'meta.json', (json.dumps(told, indent=1) + '\n').encode())
+            dict(
+                img_path=inside(s.image),
+                mask_path=inside(s.mask),
+                cls_name=s.category,
+                specie_name=s.defect,
+                anomaly=s.label,
+            )
+        )
+    return write_atomic(root / 'meta.json', (json.dumps(told, indent=1) + '\n').encode())
 
 # %% ../nbs/01a_layouts.ipynb #6ff9630b
-PUBLISHED = dict( # normal and anomalous test images, and the categories
-    mvtec=(467, 1258, 'bottle cable capsule carpet grid hazelnut leather metal_nut pill screw tile toothbrush transistor wood zipper'.split()),
-    visa=(962, 1200, 'candle capsules cashew chewinggum fryum macaroni1 macaroni2 pcb1 pcb2 pcb3 pcb4 pipe_fryum'.split()),
+PUBLISHED = dict(  # normal and anomalous test images, and the categories
+    mvtec=(
+        467,
+        1258,
+        'bottle cable capsule carpet grid hazelnut leather metal_nut pill screw tile toothbrush transistor wood zipper'.split(),
+    ),
+    visa=(
+        962,
+        1200,
+        'candle capsules cashew chewinggum fryum macaroni1 macaroni2 pcb1 pcb2 pcb3 pcb4 pipe_fryum'.split(),
+    ),
     btad=(451, 290, ['01', '02', '03']),
-    mpdd=(176, 282, 'bracket_black bracket_brown bracket_white connector metal_plate tubes'.split()))
+    mpdd=(
+        176,
+        282,
+        'bracket_black bracket_brown bracket_white connector metal_plate tubes'.split(),
+    ),
+)
+
 
 def published_set(
-    samples: list, # of Sample
-) -> tuple: # its name or None, and how its counts differ from the published ones, '' for not at all
+    samples: list,  # of Sample
+) -> (
+    tuple
+):  # its name or None, and how its counts differ from the published ones, '' for not at all
     "Which published set has exactly these categories, and whether its test images are complete."
-    names, labels = {s.category for s in samples}, [s.label for s in samples if s.split=='test']
+    names, labels = {s.category for s in samples}, [s.label for s in samples if s.split == 'test']
     for name, (normal, anomalous, categories) in PUBLISHED.items():
-        if names!=set(categories): continue
+        if names != set(categories):
+            continue
         here = labels.count(0), labels.count(1)
-        return name, '' if here==(normal, anomalous) else f"{name} was published with {normal} normal and {anomalous} anomalous test images, here are {here[0]} and {here[1]}"
+        return (
+            name,
+            ''
+            if here == (normal, anomalous)
+            else f'{name} was published with {normal} normal and {anomalous} anomalous test images, here are {here[0]} and {here[1]}',
+        )
     return None, ''
 
 # %% ../nbs/01a_layouts.ipynb #f707e3dd
 def data_root(
-    root, # path of a data set, str or Path
-) -> Path: # the same, with ~ expanded
+    root,  # path of a data set, str or Path
+) -> Path:  # the same, with ~ expanded
     "`root` as a path to a folder with something in it, or to a list of images, otherwise a DataError."
-    if root is None or not os.fspath(root): raise DataError("no data folder was given: set data_path to the folder of your images")
+    if root is None or not os.fspath(root):
+        raise DataError('no data folder was given: set data_path to the folder of your images')
     path = Path(root).expanduser()
-    if not is_text(path): raise DataError(f"the path {os.fspath(path)!r} is no text, and tables could not name what lies there: rename the folder")
-    if not path.exists(): raise DataError(f"there is no folder {path}: check data_path")
+    if not is_text(path):
+        raise DataError(
+            f'the path {os.fspath(path)!r} is no text, and tables could not name what lies there: rename the folder'
+        )
+    if not path.exists():
+        raise DataError(f'there is no folder {path}: check data_path')
     if not path.is_dir():
-        if path.suffix.lower() in ('.csv', '.parquet') or path.name=='meta.json': return path
-        raise DataError(f"{path} is a file: give the folder of the images, and unpack an archive first")
-    if not listing(path, path): raise DataError(f"the folder {path} is empty: {_EXPECTED}")
+        if path.suffix.lower() in ('.csv', '.parquet') or path.name == 'meta.json':
+            return path
+        raise DataError(
+            f'{path} is a file: give the folder of the images, and unpack an archive first'
+        )
+    if not listing(path, path):
+        raise DataError(f'the folder {path} is empty: {_EXPECTED}')
     return path
 
-LAYOUTS = dict({name: (lambda root, name=name: _read_folders(root, name)) for name in (*TREES, 'folder')}, mpdd=lambda root: _read_folders(root, 'mvtec'),
-               visa=read_visa, table=read_table, meta=read_meta)
+
+LAYOUTS = dict(
+    {name: (lambda root, name=name: _read_folders(root, name)) for name in (*TREES, 'folder')},
+    mpdd=lambda root: _read_folders(root, 'mvtec'),
+    visa=read_visa,
+    table=read_table,
+    meta=read_meta,
+)
+
 
 def found_layout(
-    root: Path, # a data set
-) -> str: # a key of LAYOUTS
+    root: Path,  # a data set
+) -> str:  # a key of LAYOUTS
     "The layout of `root`, found by looking."
-    if root.is_file(): return 'meta' if root.name=='meta.json' else 'table'
+    if root.is_file():
+        return 'meta' if root.name == 'meta.json' else 'table'
     entries = listing(root, root)
     for name, files in dict(table=_TABLES, visa=('split_csv/1cls.csv',)).items():
-        if any((root/f).is_file() for f in files): return name
-    name = layout_of(root) or next(filter(None, map(layout_of, entries)), None) or ('meta' if (root/'meta.json').is_file() else None)
-    if name: return name
-    if any((p/'Data'/'Images').is_dir() for p in entries): raise DataError(f"{root} looks like VisA without split_csv/1cls.csv: unpack the whole archive, or fetch that file from its repository")
-    raise DataError(f"the layout of {root} is unknown: {_EXPECTED}")
+        if any((root / f).is_file() for f in files):
+            return name
+    name = (
+        layout_of(root)
+        or next(filter(None, map(layout_of, entries)), None)
+        or ('meta' if (root / 'meta.json').is_file() else None)
+    )
+    if name:
+        return name
+    if any((p / 'Data' / 'Images').is_dir() for p in entries):
+        raise DataError(
+            f'{root} looks like VisA without split_csv/1cls.csv: unpack the whole archive, or fetch that file from its repository'
+        )
+    raise DataError(f'the layout of {root} is unknown: {_EXPECTED}')
+
 
 def read_dataset(
-    root, # a data set or one category of it, or a list of images (.csv, .parquet, meta.json)
-    layout: str='auto', # 'auto' or a key of LAYOUTS
-    categories=None, # names to keep; None = all
-) -> list: # of Sample
+    root,  # a data set or one category of it, or a list of images (.csv, .parquet, meta.json)
+    layout: str = 'auto',  # 'auto' or a key of LAYOUTS
+    categories=None,  # names to keep; None = all
+) -> list:  # of Sample
     "The samples at `root` in a layout that is given or found by looking; a published set that is not complete is warned about."
-    if layout not in ('auto', *LAYOUTS): raise DataError(f"there is no layout {layout!r}: use auto, {', '.join(LAYOUTS)}")
+    if layout not in ('auto', *LAYOUTS):
+        raise DataError(f'there is no layout {layout!r}: use auto, {", ".join(LAYOUTS)}')
     root = data_root(root)
-    samples = LAYOUTS[found_layout(root) if layout=='auto' else layout](root)
-    if differs := published_set(samples)[1]: warnings.warn(f"{differs}: figures will not be comparable ({root})", stacklevel=2)
+    samples = LAYOUTS[found_layout(root) if layout == 'auto' else layout](root)
+    if differs := published_set(samples)[1]:
+        warnings.warn(f'{differs}: figures will not be comparable ({root})', stacklevel=2)
     names = sorted({s.category for s in samples})
     for name in categories or []:
-        if name not in names: raise DataError(f"there is no category {name!r} in {root}: it holds {', '.join(names)}")
+        if name not in names:
+            raise DataError(f'there is no category {name!r} in {root}: it holds {", ".join(names)}')
     return [s for s in samples if not categories or s.category in categories]
 
+
 def read_mvtec(
-    root, # a category folder, or a folder of them
-) -> list: # of Sample
+    root,  # a category folder, or a folder of them
+) -> list:  # of Sample
     "The samples of a data set in MVTec layout; train/good or test/good may be absent."
     return read_dataset(root, 'mvtec')
 
+
 def read_folder(
-    root, # a folder with good/ and bad/, or a folder of such
-) -> list: # of Sample, all of split 'test'
+    root,  # a folder with good/ and bad/, or a folder of such
+) -> list:  # of Sample, all of split 'test'
     "The samples of a data set with good/, bad/ and optional masks/."
     return read_dataset(root, 'folder')

@@ -28,20 +28,20 @@ def _fit(
 def focal_loss(
     probs: Tensor,  # (B,2,h,w) probabilities of normal and abnormal, summing to 1
     masks: Tensor,  # (B,1,H,W) defect where > 0
-    gamma: float = 2.,  # 0 gives cross entropy; otherwise at least 1
+    gamma: float = 2.0,  # 0 gives cross entropy; otherwise at least 1
     smooth: float = 1e-5,  # keeps the logarithm finite
 ) -> Tensor:  # scalar
     "Two-class focal loss, mean over pixels (Lin et al. 2017, with the smoothing AnomalyCLIP uses)."
     target = _fit(masks, probs)
     right = torch.cat([1 - target, target], 1).clamp(smooth, 1 - smooth)
-    p_t = ((right * probs).sum(1) + smooth).clamp(max=1.)
-    return (-(1 - p_t) ** gamma * p_t.log()).mean()
+    p_t = ((right * probs).sum(1) + smooth).clamp(max=1.0)
+    return (-((1 - p_t) ** gamma) * p_t.log()).mean()
 
 # %% ../nbs/30_losses.ipynb #4bcabddf
 def dice_loss(
     prob: Tensor,  # (B,h,w) probability of the class that the masks mark
     masks: Tensor,  # (B,1,H,W) class present where > 0
-    smooth: float = 1.,  # pixels added to both sides, so that an empty mask is defined
+    smooth: float = 1.0,  # pixels added to both sides, so that an empty mask is defined
 ) -> Tensor:  # scalar in [0,1]
     "One minus the soft Dice overlap, mean over images."
     target = _fit(masks, prob)[:, 0]
@@ -61,7 +61,9 @@ def sharpness_loss(
     prob: Tensor,  # (B,h,w) probability of a defect
     masks: Tensor,  # (B,1,H,W) defect where > 0
     width: int = 2,  # how far across the edge to look, in cells
-) -> Tensor:  # scalar in [0,2]: 0 a perfect step at every edge, 1 a flat map; 0 where no image has an edge
+) -> (
+    Tensor
+):  # scalar in [0,2]: 0 a perfect step at every edge, 1 a flat map; 0 where no image has an edge
     "One minus the step of the map across defect edges, mean over edge cells, then over images with an edge."
     target = _fit(masks, prob)
     box = lambda x: F.avg_pool2d(x, 2 * width + 1, stride=1, padding=width)
@@ -98,11 +100,11 @@ def coverage_loss(
 def consistency_loss(
     logits: Tensor,  # (B,h,w) log-ratio of abnormal to normal
     paired_logits: Tensor,  # (B,h,w) the same from a second view, in the same frame
-    smooth: float = 1.,  # cells added to the energy, so that an empty map is defined
+    smooth: float = 1.0,  # cells added to the energy, so that an empty map is defined
 ) -> Tensor:  # scalar in [0,1): 0 when both views agree
     "Squared difference of two probability maps relative to their energy, mean over images."
     p, q = logits.sigmoid(), paired_logits.sigmoid()
-    energy = (p ** 2 + q ** 2).sum((1, 2))
+    energy = (p**2 + q**2).sum((1, 2))
     return (((p - q) ** 2).sum((1, 2)) / (energy + smooth)).mean()
 
 # %% ../nbs/30_losses.ipynb #d2d94bc6
@@ -113,22 +115,28 @@ def _need(
     remedy: str = '',  # what to do about it
 ) -> Tensor:  # given[key], half precision as float32
     "One named tensor, or an error that says what it is for."
-    if given.get(key) is None: raise HybridadError(f'The loss needs {key!r} of shape {shape} and it is missing{remedy}.')
+    if given.get(key) is None:
+        raise HybridadError(f'The loss needs {key!r} of shape {shape} and it is missing{remedy}.')
     x = given[key]
     if x.ndim != len(shape) or any(want not in (None, have) for want, have in zip(shape, x.shape)):
-        raise HybridadError(f'{key!r} has shape {tuple(x.shape)}; the loss expects {shape} (None: any size).')
+        raise HybridadError(
+            f'{key!r} has shape {tuple(x.shape)}; the loss expects {shape} (None: any size).'
+        )
     return x.float() if x.is_floating_point() and x.dtype != torch.float64 else x
 
 
 def _outlined(
     targets: dict,  # 'masks' (B,1,H,W), 'labels' (B,) and optionally 'has_mask' (B,) bool
     probs: Tensor,  # (B,2,h,w) gives batch size, map size and device
-) -> tuple:  # (B,1,h,w) masks on the map's grid, (B,) bool: images whose every pixel has a known class
+) -> (
+    tuple
+):  # (B,1,h,w) masks on the map's grid, (B,) bool: images whose every pixel has a known class
     "Masks, and the images that may teach pixel terms: those with a mask, and normal ones."
     b = len(probs)
     masks = _fit(_need(targets, 'masks', (b, 1, None, None)).to(probs.device), probs)
     has_mask = targets.get('has_mask')
-    if has_mask is None: return masks, torch.ones(b, dtype=torch.bool, device=probs.device)
+    if has_mask is None:
+        return masks, torch.ones(b, dtype=torch.bool, device=probs.device)
     normal = _need(targets, 'labels', (b,)).to(probs.device) == 0
     return masks, torch.as_tensor(has_mask, device=probs.device).bool() | normal
 
@@ -140,10 +148,12 @@ def _pixel_terms(
 ) -> dict:  # {term: scalar}; all zero for a batch of no images
     "The four terms that compare a map with its mask."
     normal, abnormal = probs.unbind(1)
-    terms = dict(focal=lambda: focal_loss(probs, masks),
-                 dice=lambda: dice_loss(abnormal, masks) + dice_loss(normal, 1 - masks),
-                 sharpness=lambda: sharpness_loss(abnormal, masks),
-                 coverage=lambda: coverage_loss(abnormal, masks))
+    terms = dict(
+        focal=lambda: focal_loss(probs, masks),
+        dice=lambda: dice_loss(abnormal, masks) + dice_loss(normal, 1 - masks),
+        sharpness=lambda: sharpness_loss(abnormal, masks),
+        coverage=lambda: coverage_loss(abnormal, masks),
+    )
     return {k: term() if len(probs) else probs.sum() for k, term in terms.items() if k in wanted}
 
 # %% ../nbs/30_losses.ipynb #7fb8a34d
@@ -156,7 +166,8 @@ class CrossAttentionLoss(nn.Module):
     ):
         super().__init__()
         self.weights = dict(LossWeights(weights or {}))
-        if not any(self.weights.values()): raise ConfigError('Every loss weight is 0; give at least one term a positive weight.')
+        if not any(self.weights.values()):
+            raise ConfigError('Every loss weight is 0; give at least one term a positive weight.')
 
     def forward(
         self,
@@ -181,7 +192,9 @@ class CrossAttentionLoss(nn.Module):
         masks, known = _outlined(targets, probs)
         terms = _pixel_terms(probs[known], masks[known], active)
         if 'image' in active:
-            terms['image'] = image_loss(_need(outputs, 'image_logits', (b, 2)), _need(targets, 'labels', (b,)))
+            terms['image'] = image_loss(
+                _need(outputs, 'image_logits', (b, 2)), _need(targets, 'labels', (b,))
+            )
         if 'consistency' in active:
             remedy = "; let the detector return a second view, or pass weights={'consistency': 0}"
             pair = [_need(outputs, k, (b, h, w), remedy) for k in ('logits', 'paired_logits')]

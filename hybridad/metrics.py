@@ -25,24 +25,34 @@ def checked_map(
 ) -> tuple:  # (H,W) float32 or float64 scores, (H,W) bool mask
     "One map and its mask as arrays, or an error that names the image."
     score, mask = np.asarray(score), np.asarray(mask) > 0
-    if score.dtype != np.float32: score = score.astype(np.float32 if score.dtype == np.float16 else np.float64)
+    if score.dtype != np.float32:
+        score = score.astype(np.float32 if score.dtype == np.float16 else np.float64)
     if score.ndim != 2 or score.shape != mask.shape:
-        raise HybridadError(f'The anomaly map of {name} has shape {score.shape} and its mask {mask.shape}; '
-                            'both must be (H,W), so resize one to the other.')
+        raise HybridadError(
+            f'The anomaly map of {name} has shape {score.shape} and its mask {mask.shape}; '
+            'both must be (H,W), so resize one to the other.'
+        )
     bad = score.size - int(np.isfinite(score).sum())
-    if bad: raise HybridadError(f'The anomaly map of {name} holds {bad} NaN or infinite values; '
-                                'find where the detector produced them (half precision is the usual cause).')
+    if bad:
+        raise HybridadError(
+            f'The anomaly map of {name} holds {bad} NaN or infinite values; '
+            'find where the detector produced them (half precision is the usual cause).'
+        )
     return score, mask
 
 # %% ../nbs/40_metrics.ipynb #e660376e
 def region_weights(
     mask: np.ndarray,  # (H,W) bool
-) -> tuple:  # weight of each defect pixel in reading order, 1 / area of its region; number of regions
+) -> (
+    tuple
+):  # weight of each defect pixel in reading order, 1 / area of its region; number of regions
     "What each defect pixel weighs when every 8-connected region has one vote."
-    if not mask.any(): return np.zeros(0), 0
+    if not mask.any():
+        return np.zeros(0), 0
     labels, n = ndimage.label(mask, np.ones((3, 3)))
     labels = labels[mask]
     return 1 / np.bincount(labels)[labels], n
+
 
 def _collect(
     maps,  # (N,H,W) anomaly maps, or a list of (H,W); higher is more anomalous
@@ -50,16 +60,26 @@ def _collect(
     names=None,  # (N,) how errors call the images
 ) -> tuple:  # normal scores ascending, defect scores descending, region weight of each defect pixel
     "All pixels of all images as two sorted arrays, and what each defect pixel weighs in PRO."
-    if len(maps) != len(masks) or not len(maps) or len(names if names is not None else maps) != len(maps):
-        raise HybridadError(f'Got {len(maps)} maps, {len(masks)} masks and {len(maps if names is None else names)} names; '
-                            'pass the same number, at least one, of each.')
+    if (
+        len(maps) != len(masks)
+        or not len(maps)
+        or len(names if names is not None else maps) != len(maps)
+    ):
+        raise HybridadError(
+            f'Got {len(maps)} maps, {len(masks)} masks and {len(maps if names is None else names)} names; '
+            'pass the same number, at least one, of each.'
+        )
     narrow = all(np.asarray(m).dtype in (np.float16, np.float32) for m in maps)
-    good = np.empty(sum(int((np.asarray(m) <= 0).sum()) for m in masks), np.float32 if narrow else np.float64)
+    good = np.empty(
+        sum(int((np.asarray(m) <= 0).sum()) for m in masks), np.float32 if narrow else np.float64
+    )
     defect, weight, regions, filled = [], [], 0, 0
     for i, (score, mask) in enumerate(zip(maps, masks)):
         score, mask = checked_map(score, mask, f'image {i}' if names is None else str(names[i]))
         normal = score[~mask]
-        good[filled:filled + len(normal)] = normal  # in place: one copy of the normal scores, 4 bytes each, is all there is
+        good[filled : filled + len(normal)] = (
+            normal  # in place: one copy of the normal scores, 4 bytes each, is all there is
+        )
         filled += len(normal)
         votes, n = region_weights(mask)
         defect.append(score[mask]), weight.append(votes)
@@ -78,9 +98,14 @@ def _cuts(
     "What is flagged when each distinct defect score is the threshold."
     last = np.append(defect[1:] != defect[:-1], True)
     cut, found = defect[last], np.cumsum(weight)
-    return dict(threshold=cut, tp=np.flatnonzero(last) + 1, pro=found[last] / found[-1],
-                above=len(good) - np.searchsorted(good, cut, 'right'),  # normal pixels strictly above the cut
-                fp=len(good) - np.searchsorted(good, cut, 'left'))  # ... and those equal to it as well
+    return dict(
+        threshold=cut,
+        tp=np.flatnonzero(last) + 1,
+        pro=found[last] / found[-1],
+        above=len(good)
+        - np.searchsorted(good, cut, 'right'),  # normal pixels strictly above the cut
+        fp=len(good) - np.searchsorted(good, cut, 'left'),
+    )  # ... and those equal to it as well
 
 # %% ../nbs/40_metrics.ipynb #d55dd9a0
 def _corners(
@@ -114,11 +139,13 @@ def stretched_area(
 ) -> float:  # nan where fewer than two different false-positive rates are kept
     "AUPRO as the AnomalyCLIP evaluation samples it: 200 even thresholds and a stretched axis."
     step = (high - low) / 200
-    if not (isfinite(step) and step > 0): return nan
+    if not (isfinite(step) and step > 0):
+        return nan
     cut = np.arange(low, high, step)
     fpr, pro = fpr_above(cut), pro_above(cut)
     pro, fpr = pro[fpr < limit], fpr[fpr < limit]
-    if len(fpr) < 2 or fpr[0] == fpr[-1]: return nan
+    if len(fpr) < 2 or fpr[0] == fpr[-1]:
+        return nan
     return float(-np.trapezoid(pro, (fpr - fpr[-1]) / (fpr[0] - fpr[-1])))
 
 # %% ../nbs/40_metrics.ipynb #d5d0be21
@@ -129,11 +156,14 @@ def undefined(
     unit: str,  # 'image' or 'pixel'
 ) -> dict | None:  # None where both classes are present
     "A result of nan with its reason when only one class is present."
-    if n_good and n_defect: return None
+    if n_good and n_defect:
+        return None
     reason = f'no {"normal" if n_defect else "anomalous"} {unit} to compare with'
     return {m: nan for m in metrics} | {'reasons': {m: reason for m in metrics}}
 
+
 PIXEL_METRICS = 'auroc', 'ap', 'f1max', 'aupro', 'aupro_anomalyclip'
+
 
 def figures(
     cuts: dict,  # tp, above and fp over descending thresholds, pro the region-weighted share found, all counts float or int
@@ -143,10 +173,13 @@ def figures(
 ) -> dict:  # auroc, ap, f1max, aupro in [0,1]
     "The four figures that follow from what is flagged at each threshold."
     tp, flagged = cuts['tp'], cuts['tp'] + cuts['fp']
-    return dict(auroc=_area(*_corners(cuts, tp / n_defect, n_good), 1.),
-                ap=float((np.diff(tp, prepend=0) * (tp / flagged)).sum() / n_defect),
-                f1max=float((2 * tp / (flagged + n_defect)).max()),
-                aupro=_area(*_corners(cuts, cuts['pro'], n_good), limit))
+    return dict(
+        auroc=_area(*_corners(cuts, tp / n_defect, n_good), 1.0),
+        ap=float((np.diff(tp, prepend=0) * (tp / flagged)).sum() / n_defect),
+        f1max=float((2 * tp / (flagged + n_defect)).max()),
+        aupro=_area(*_corners(cuts, cuts['pro'], n_good), limit),
+    )
+
 
 def _up_to(
     scores,  # (N,) ascending
@@ -157,6 +190,7 @@ def _up_to(
     narrow = np.where(narrow > cut, np.nextafter(narrow, scores.dtype.type(-np.inf)), narrow)
     return np.searchsorted(scores, narrow, 'right')
 
+
 def pixel_metrics(
     maps,  # (N,H,W) anomaly maps of one category, or a list of (H,W); higher is more anomalous
     masks,  # (N,H,W) defect where > 0
@@ -164,20 +198,33 @@ def pixel_metrics(
     names=None,  # (N,) how errors call the images
 ) -> dict:  # auroc, ap, f1max, aupro, aupro_anomalyclip in [0,1], nan where undefined, and reasons {metric: text}
     "Exact pixel metrics; `aupro` follows the official MVTec evaluation, `aupro_anomalyclip` the 200-threshold one."
-    if not 0 < limit <= 1: raise HybridadError(f'limit={limit} must lie in (0, 1]; 0.3 is the usual value.')
+    if not 0 < limit <= 1:
+        raise HybridadError(f'limit={limit} must lie in (0, 1]; 0.3 is the usual value.')
     good, defect, weight = _collect(maps, masks, names)
     missing = undefined(PIXEL_METRICS, len(good), len(defect), 'pixel')
-    if missing: return missing
+    if missing:
+        return missing
     result = figures(_cuts(good, defect, weight), len(good), len(defect), limit)
-    found = np.append(np.cumsum(weight)[::-1], 0.)  # weight of the defect pixels from the i-th lowest up
+    found = np.append(
+        np.cumsum(weight)[::-1], 0.0
+    )  # weight of the defect pixels from the i-th lowest up
     result['aupro_anomalyclip'] = stretched_area(
-        min(good[0], defect[-1]), max(good[-1], defect[0]), lambda cut: 1 - _up_to(good, cut) / len(good),
-        lambda cut: found[_up_to(defect[::-1], cut)], limit)
+        min(good[0], defect[-1]),
+        max(good[-1], defect[0]),
+        lambda cut: 1 - _up_to(good, cut) / len(good),
+        lambda cut: found[_up_to(defect[::-1], cut)],
+        limit,
+    )
     return result | {'reasons': legacy_reason(result)}
+
 
 def legacy_reason(result):  # {} or {'aupro_anomalyclip': text}
     "Why the 200-threshold value is missing, where it is."
-    return {} if isfinite(result['aupro_anomalyclip']) else {'aupro_anomalyclip': 'fewer than two of its 200 thresholds differ below the limit'}
+    return (
+        {}
+        if isfinite(result['aupro_anomalyclip'])
+        else {'aupro_anomalyclip': 'fewer than two of its 200 thresholds differ below the limit'}
+    )
 
 # %% ../nbs/40_metrics.ipynb #3a50dc8c
 def pro_curve(
@@ -188,7 +235,10 @@ def pro_curve(
     "Exact PRO and ROC curves over one false-positive axis."
     good, defect, weight = _collect(maps, masks, names)
     missing = undefined(('pro',), len(good), len(defect), 'pixel')
-    if missing: raise HybridadError(f'The curve cannot be drawn: {missing["reasons"]["pro"]}; pass normal and anomalous pixels.')
+    if missing:
+        raise HybridadError(
+            f'The curve cannot be drawn: {missing["reasons"]["pro"]}; pass normal and anomalous pixels.'
+        )
     cuts = _cuts(good, defect, weight)
     fpr, pro = _corners(cuts, cuts['pro'], len(good))
     _, tpr = _corners(cuts, cuts['tp'] / len(defect), len(good))
@@ -203,17 +253,28 @@ def image_metrics(
     "Image-level metrics of one category, by scikit-learn."
     scores, labels = np.asarray(scores, np.float64).ravel(), np.asarray(labels).ravel()
     if len(scores) != len(labels) or not np.isin(labels, (0, 1)).all():
-        raise HybridadError(f'Got {len(scores)} scores and {len(labels)} labels; pass one label, 0 or 1, per score.')
+        raise HybridadError(
+            f'Got {len(scores)} scores and {len(labels)} labels; pass one label, 0 or 1, per score.'
+        )
     broken = np.flatnonzero(~np.isfinite(scores))
     if len(broken):
         name = f'image {broken[0]}' if names is None else names[broken[0]]
-        raise HybridadError(f'The score of {name} is {scores[broken[0]]}; find where the detector produced it.')
-    missing = undefined(('auroc', 'ap', 'f1max'), int((labels == 0).sum()), int((labels == 1).sum()), 'image')
-    if missing: return missing
+        raise HybridadError(
+            f'The score of {name} is {scores[broken[0]]}; find where the detector produced it.'
+        )
+    missing = undefined(
+        ('auroc', 'ap', 'f1max'), int((labels == 0).sum()), int((labels == 1).sum()), 'image'
+    )
+    if missing:
+        return missing
     precision, recall, _ = precision_recall_curve(labels, scores)
     f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
-    return dict(auroc=float(roc_auc_score(labels, scores)), ap=float(average_precision_score(labels, scores)),
-                f1max=float(f1.max()), reasons={})
+    return dict(
+        auroc=float(roc_auc_score(labels, scores)),
+        ap=float(average_precision_score(labels, scores)),
+        f1max=float(f1.max()),
+        reasons={},
+    )
 
 # %% ../nbs/40_metrics.ipynb #2c039feb
 def mean_metrics(
@@ -223,17 +284,24 @@ def mean_metrics(
     number = lambda v: isinstance(v, Real) and not isinstance(v, bool)
     keys = list(dict.fromkeys(k for r in rows for k, v in r.items() if v is None or number(v)))
     defined = {k: [float(r[k]) for r in rows if number(r.get(k)) and isfinite(r[k])] for k in keys}
-    return ({k: sum(v) / len(v) if v else nan for k, v in defined.items()} |
-            {'counts': {k: len(v) for k, v in defined.items()},
-             'reasons': {k: f'undefined in all {len(rows)} categories' for k, v in defined.items() if not v}})
+    return {k: sum(v) / len(v) if v else nan for k, v in defined.items()} | {
+        'counts': {k: len(v) for k, v in defined.items()},
+        'reasons': {
+            k: f'undefined in all {len(rows)} categories' for k, v in defined.items() if not v
+        },
+    }
+
 
 def to_json_value(
     x,  # numbers, strings, arrays and containers of them
 ):  # the same in plain Python types, nan and infinities as None
     "A value that strict JSON can hold."
-    if isinstance(x, dict): return {str(k): to_json_value(v) for k, v in x.items()}
-    if isinstance(x, (np.ndarray, np.generic)): x = x.tolist()
-    if isinstance(x, (list, tuple)): return [to_json_value(v) for v in x]
+    if isinstance(x, dict):
+        return {str(k): to_json_value(v) for k, v in x.items()}
+    if isinstance(x, (np.ndarray, np.generic)):
+        x = x.tolist()
+    if isinstance(x, (list, tuple)):
+        return [to_json_value(v) for v in x]
     return None if isinstance(x, float) and not isfinite(x) else x
 
 # %% ../nbs/40_metrics.ipynb #aa31c41f
@@ -247,13 +315,25 @@ def anomaly_metrics(
     names=None,  # (N,) how errors call the images
 ):  # dict image_auroc .. image_f1max, pixel_auroc .. pixel_f1max, aupro, aupro_anomalyclip, and reasons
     "Image and pixel metrics of one set in one flat dictionary; anomalous images without a mask count at image level only."
-    chosen = np.flatnonzero(np.ones(len(labels), bool) if known is None else np.asarray(known, bool))
+    chosen = np.flatnonzero(
+        np.ones(len(labels), bool) if known is None else np.asarray(known, bool)
+    )
     pick = lambda x: None if x is None else [x[i] for i in chosen]
-    image, pixel = image_metrics(scores, labels, names), dict.fromkeys(PIXEL_METRICS, nan) | {'reasons': dict.fromkeys(PIXEL_METRICS, 'no image has a mask')}
-    if len(chosen): pixel = pixel_metrics(pick(maps), pick(masks), limit, pick(names))
+    image, pixel = (
+        image_metrics(scores, labels, names),
+        dict.fromkeys(PIXEL_METRICS, nan)
+        | {'reasons': dict.fromkeys(PIXEL_METRICS, 'no image has a mask')},
+    )
+    if len(chosen):
+        pixel = pixel_metrics(pick(maps), pick(masks), limit, pick(names))
     level = lambda k: k if k.startswith('aupro') else f'pixel_{k}'
-    flat = {f'image_{k}': v for k, v in image.items() if k != 'reasons'} | {level(k): v for k, v in pixel.items() if k != 'reasons'}
-    return flat | {'reasons': {f'image_{k}': v for k, v in image['reasons'].items()} | {level(k): v for k, v in pixel['reasons'].items()}}
+    flat = {f'image_{k}': v for k, v in image.items() if k != 'reasons'} | {
+        level(k): v for k, v in pixel.items() if k != 'reasons'
+    }
+    return flat | {
+        'reasons': {f'image_{k}': v for k, v in image['reasons'].items()}
+        | {level(k): v for k, v in pixel['reasons'].items()}
+    }
 
 # %% ../nbs/40_metrics.ipynb #0ffdb995
 def f1_threshold(
@@ -262,10 +342,12 @@ def f1_threshold(
 ):  # float: flag from here up; nan where only one class is present
     "The threshold with the highest F1."
     labels = np.asarray(labels).ravel()
-    if labels.min() == labels.max(): return nan
+    if labels.min() == labels.max():
+        return nan
     precision, recall, cuts = precision_recall_curve(labels, np.asarray(scores, np.float64).ravel())
     f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
     return float(cuts[min(int(f1.argmax()), len(cuts) - 1)])
+
 
 def rate_threshold(
     scores,  # (N,) scores of images or pixels
@@ -273,7 +355,15 @@ def rate_threshold(
     rate: float,  # share of the normal ones that may be flagged, in [0,1)
 ):  # float: flag from here up; nan without a normal one
     "The lowest threshold that flags at most `rate` of the normal scores."
-    if not 0 <= rate < 1: raise HybridadError(f'rate={rate} must lie in [0, 1): 0.01 flags at most one normal image in a hundred.')
-    scores = np.asarray(scores); scores = scores if np.issubdtype(scores.dtype, np.floating) else scores.astype(np.float64)
+    if not 0 <= rate < 1:
+        raise HybridadError(
+            f'rate={rate} must lie in [0, 1): 0.01 flags at most one normal image in a hundred.'
+        )
+    scores = np.asarray(scores)
+    scores = scores if np.issubdtype(scores.dtype, np.floating) else scores.astype(np.float64)
     normal = np.sort(scores.ravel()[np.asarray(labels).ravel() == 0])[::-1]
-    return float(np.nextafter(normal[int(rate*len(normal) + 1e-9)], scores.dtype.type(np.inf))) if len(normal) else nan  # the next number of their own type: scores are compared in it
+    return (
+        float(np.nextafter(normal[int(rate * len(normal) + 1e-9)], scores.dtype.type(np.inf)))
+        if len(normal)
+        else nan
+    )  # the next number of their own type: scores are compared in it

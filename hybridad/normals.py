@@ -19,61 +19,100 @@ from .errors import ConfigError, DataError
 
 # %% ../nbs/51_normals.ipynb #33e7caae
 def nearest(
-    features, # (B, h, w, C)
-    bank, # (M, C)
-    owner=None, # (M,) which picture a row came from
-    left_out=None, # (B,) the picture whose rows a cell must not see
-): # (B, h, w)
+    features,  # (B, h, w, C)
+    bank,  # (M, C)
+    owner=None,  # (M,) which picture a row came from
+    left_out=None,  # (B,) the picture whose rows a cell must not see
+):  # (B, h, w)
     "Squared distance of each cell to the most similar one of a bank."
     found, norms = [], bank.square().sum(1)
     for i, f in enumerate(features.flatten(1, 2)):
         squared = (norms + f.square().sum(1, keepdim=True)).addmm_(f, bank.T, alpha=-2)
-        if owner is not None: squared[:, owner == left_out[i]] = torch.inf
+        if owner is not None:
+            squared[:, owner == left_out[i]] = torch.inf
         found.append(squared.amin(1).clamp(min=0))
     return torch.stack(found).unflatten(1, features.shape[1:3])
 
-def whitening(cells): # (M, C) -> their mean (C,), a map (C, C) that evens their directions out
+
+def whitening(cells):  # (M, C) -> their mean (C,), a map (C, C) that evens their directions out
     "What varies most among normal cells counts least: the metric of Mahalanobis, its covariance shrunk half-way to a sphere as a few pictures tell little."
-    mean = cells.mean(0); variances, directions = torch.linalg.eigh((cells - mean).T @ (cells - mean)/len(cells))
-    return mean, directions/((variances.clamp(min=0) + variances.mean())/2 + 1e-12).sqrt() @ directions.T
+    mean = cells.mean(0)
+    variances, directions = torch.linalg.eigh((cells - mean).T @ (cells - mean) / len(cells))
+    return mean, directions / (
+        (variances.clamp(min=0) + variances.mean()) / 2 + 1e-12
+    ).sqrt() @ directions.T
 
-def with_neighbours(features): # (B, h, w, C): mean of each cell and the eight around it
-    return F.avg_pool2d(F.pad(features.permute(0, 3, 1, 2), (1, 1, 1, 1), mode='replicate'), 3, 1).permute(0, 2, 3, 1)
 
-def trust(distance): # log distances of normal cells to the nearest normal cell of another picture -> 0 to 1
+def with_neighbours(features):  # (B, h, w, C): mean of each cell and the eight around it
+    return F.avg_pool2d(
+        F.pad(features.permute(0, 3, 1, 2), (1, 1, 1, 1), mode='replicate'), 3, 1
+    ).permute(0, 2, 3, 1)
+
+
+def trust(
+    distance,
+):  # log distances of normal cells to the nearest normal cell of another picture -> 0 to 1
     "How much the normal pictures may say: all where they explain each other, nothing where a fourth of the variance is left."
-    return max(0., 1 - 4*math.exp(distance.mean().item()))
+    return max(0.0, 1 - 4 * math.exp(distance.mean().item()))
 
-def distinct(images, photo): # (K, 3, H, W) and of which photograph each is a part -> positions of the parts of those that occur first, and the photographs' hashes
+
+def distinct(
+    images, photo
+):  # (K, 3, H, W) and of which photograph each is a part -> positions of the parts of those that occur first, and the photographs' hashes
     "A photograph given twice says nothing new, and would find itself."
     told, first = {}, {}
-    for x, p in zip(images, photo): told.setdefault(p, hashlib.sha256()).update(x.cpu().numpy().tobytes())
-    for p, h in told.items(): first.setdefault(h.hexdigest(), p)
+    for x, p in zip(images, photo):
+        told.setdefault(p, hashlib.sha256()).update(x.cpu().numpy().tobytes())
+    for p, h in told.items():
+        first.setdefault(h.hexdigest(), p)
     kept = set(first.values())
     return [i for i, p in enumerate(photo) if p in kept], list(first)
 
+
 class NormalReference:
     "What a few normal pictures look like to a detector, and how unusual another one is."
-    def __init__(self,
+
+    def __init__(
+        self,
         detector: HybridAnomalyDetector,
-        images, # (K, 3, H, W) in [-1, 1], all of them normal
-        limit: int=16384, # rows of the bank; of more, a fixed random part of each picture is kept
-        judged: int=64, # photographs that are compared with the others, spread over all
-        layer: str|None=None, # whose queries are compared; None: the first that the UNet runs
-        weight: float|None=None, # of the evidence beside the prompts; None: what `trust` says, a fourth for one picture
-        photo: list|None=None, # which photograph each image is a part of; None: each is one of its own
+        images,  # (K, 3, H, W) in [-1, 1], all of them normal
+        limit: int = 16384,  # rows of the bank; of more, a fixed random part of each picture is kept
+        judged: int = 64,  # photographs that are compared with the others, spread over all
+        layer: str | None = None,  # whose queries are compared; None: the first that the UNet runs
+        weight: float
+        | None = None,  # of the evidence beside the prompts; None: what `trust` says, a fourth for one picture
+        photo: list
+        | None = None,  # which photograph each image is a part of; None: each is one of its own
     ):
-        if images.ndim != 4 or not len(images): raise DataError(f'normal pictures have shape {tuple(images.shape)}: give at least one, as (K, 3, H, W)')
-        if type(detector).read is not HybridAnomalyDetector.read: raise ConfigError(f'{type(detector).__name__} reads maps in its own way and would leave the normal pictures out: use a HybridAnomalyDetector')
-        photo = photo or list(range(len(images))) # parts of one photograph overlap: they cannot vouch for each other
-        first, hashes = distinct(images, photo); images, self.photo = images[first], [photo[i] for i in first]
-        self.layer, self.size, self.count = next(iter(select_layers(detector.backbone.unet, layer and [layer]))), (detector.pipeline.map_size,)*2, len(set(self.photo))
-        photos = sorted(set(self.photo)); judged = min(judged, len(photos)); picked = {photos[i*len(photos)//judged] for i in range(judged)}
+        if images.ndim != 4 or not len(images):
+            raise DataError(
+                f'normal pictures have shape {tuple(images.shape)}: give at least one, as (K, 3, H, W)'
+            )
+        if type(detector).read is not HybridAnomalyDetector.read:
+            raise ConfigError(
+                f'{type(detector).__name__} reads maps in its own way and would leave the normal pictures out: use a HybridAnomalyDetector'
+            )
+        photo = photo or list(
+            range(len(images))
+        )  # parts of one photograph overlap: they cannot vouch for each other
+        first, hashes = distinct(images, photo)
+        images, self.photo = images[first], [photo[i] for i in first]
+        self.layer, self.size, self.count = (
+            next(iter(select_layers(detector.backbone.unet, layer and [layer]))),
+            (detector.pipeline.map_size,) * 2,
+            len(set(self.photo)),
+        )
+        photos = sorted(set(self.photo))
+        judged = min(judged, len(photos))
+        picked = {photos[i * len(photos) // judged] for i in range(judged)}
         self.weight, mine = weight, [i for i, p in enumerate(self.photo) if p in picked]
-        self.hash = hashlib.sha256(json.dumps([hashes, self.layer, limit, judged, weight, self.photo]).encode()).hexdigest()[:16]
+        self.hash = hashlib.sha256(
+            json.dumps([hashes, self.layer, limit, judged, weight, self.photo]).encode()
+        ).hexdigest()[:16]
         detector.pipeline.also, detector.normals = (self.layer,), None
         with torch.no_grad():
-            text = detector.text(); self._fill(detector, images, limit, text)
+            text = detector.text()
+            self._fill(detector, images, limit, text)
             self._calibrate(detector, images[mine], [self.photo[i] for i in mine], text)
 
     def _fill(self, detector, images, limit, text):
@@ -81,55 +120,105 @@ class NormalReference:
         rows = {}
         for first in range(0, len(images), 8):
             for v, scale in product(range(len(VIEWS)), sorted(set(detector.scales))):
-                f = self.features(detector.queries(detector.seen(images[first:first + 8], v, scale), text)); cells = f.flatten(1, 2)
-                chosen = torch.randperm(cells.shape[1], generator=torch.Generator().manual_seed(v))[:max(1, limit//(len(images)*len(VIEWS)))].to(f.device)
-                rows.setdefault(f.shape[1:3], []).extend((first + j, v, c) for j, c in enumerate(cells[:, chosen]))
+                f = self.features(
+                    detector.queries(detector.seen(images[first : first + 8], v, scale), text)
+                )
+                cells = f.flatten(1, 2)
+                chosen = torch.randperm(cells.shape[1], generator=torch.Generator().manual_seed(v))[
+                    : max(1, limit // (len(images) * len(VIEWS)))
+                ].to(f.device)
+                rows.setdefault(f.shape[1:3], []).extend(
+                    (first + j, v, c) for j, c in enumerate(cells[:, chosen])
+                )
         cells = {grid: torch.cat([c for *_, c in r]) for grid, r in rows.items()}
         self.metric = {grid: whitening(c) for grid, c in cells.items()}
         self.bank = {grid: self._white(c, grid) for grid, c in cells.items()}
-        self.owner = {grid: torch.tensor([self.photo[i] if self.count > 1 else v for i, v, c in r for _ in c], device=images.device) for grid, r in rows.items()}
+        self.owner = {
+            grid: torch.tensor(
+                [self.photo[i] if self.count > 1 else v for i, v, c in r for _ in c],
+                device=images.device,
+            )
+            for grid, r in rows.items()
+        }
 
-    def _white(self, features, grid): mean, whiten = self.metric[grid]; return (features - mean) @ whiten
+    def _white(self, features, grid):
+        mean, whiten = self.metric[grid]
+        return (features - mean) @ whiten
 
-    def features(self, queries): # list over draws -> (B, h, w, C)
+    def features(self, queries):  # list over draws -> (B, h, w, C)
         "Mean over draws of the layer's queries, each cell with its neighbours; for exact they are equal for every prompt."
-        if self.layer not in queries[0]: raise ConfigError('these queries were kept before the normal pictures were given: keep them again')
-        q = sum(d[self.layer].float() for d in queries)/len(queries)
+        if self.layer not in queries[0]:
+            raise ConfigError(
+                'these queries were kept before the normal pictures were given: keep them again'
+            )
+        q = sum(d[self.layer].float() for d in queries) / len(queries)
         return with_neighbours(q[:, 0] if q.ndim == 5 else q)
 
-    def distance(self, features, leave_out=()): # (B, h, w, C) -> (B, h, w)
+    def distance(self, features, leave_out=()):  # (B, h, w, C) -> (B, h, w)
         "Log distance to the nearest normal cell of the same scale; `leave_out` names whose cells do not count for each picture."
         grid = features.shape[1:3]
-        if grid not in self.bank: raise ConfigError(f'the normal pictures were seen at {" and ".join("x".join(map(str, g)) for g in self.bank)} cells, these at {grid[0]}x{grid[1]}: give both at one size')
-        squared = nearest(self._white(features, grid), self.bank[grid], *([self.owner[grid], leave_out] if len(leave_out) else []))
-        return (squared/features.shape[-1] + 1e-3).log()
+        if grid not in self.bank:
+            raise ConfigError(
+                f'the normal pictures were seen at {" and ".join("x".join(map(str, g)) for g in self.bank)} cells, these at {grid[0]}x{grid[1]}: give both at one size'
+            )
+        squared = nearest(
+            self._white(features, grid),
+            self.bank[grid],
+            *([self.owner[grid], leave_out] if len(leave_out) else []),
+        )
+        return (squared / features.shape[-1] + 1e-3).log()
 
     def _calibrate(self, detector, images, photo, text):
         "Distances of the normal pictures among themselves, and the thresholds that follow."
-        views = range(detector.config.model.views); among, prompts = [[] for _ in views], [[] for _ in views]
+        views = range(detector.config.model.views)
+        among, prompts = [[] for _ in views], [[] for _ in views]
         for first in range(0, len(images), 8):
             for v in views:
-                q = detector.queries(detector.seen(images[first:first + 8], v), text); f = self.features(q)
-                among[v].append(self.distance(f, photo[first:first + 8] if self.count > 1 else [v]*len(f))); prompts[v].append(log_ratio(detector.read(q, text)))
+                q = detector.queries(detector.seen(images[first : first + 8], v), text)
+                f = self.features(q)
+                among[v].append(
+                    self.distance(f, photo[first : first + 8] if self.count > 1 else [v] * len(f))
+                )
+                prompts[v].append(log_ratio(detector.read(q, text)))
         among, prompts = [torch.cat(a) for a in among], [torch.cat(p) for p in prompts]
-        if self.weight is None: self.weight = trust(torch.cat([a.flatten() for a in among])) if self.count > 1 else .25 # mirror images say nothing of others
-        self.typical = {d.shape[1:]: (d.mean(), d.std().clamp(min=.1)) for d in reversed(among)} # in log units; symmetric pictures differ by nothing
+        if self.weight is None:
+            self.weight = (
+                trust(torch.cat([a.flatten() for a in among])) if self.count > 1 else 0.25
+            )  # mirror images say nothing of others
+        self.typical = {
+            d.shape[1:]: (d.mean(), d.std().clamp(min=0.1)) for d in reversed(among)
+        }  # in log units; symmetric pictures differ by nothing
         self.scale = prompts[0].std().clamp(min=1e-6)
         fused = over_views(lambda v: prompts[v] + self.evidence(among[v]), views)
         out = detector.outputs(torch.stack([torch.zeros_like(fused), fused], 1))
-        scores, maps = out['image_logits'].diff(dim=1)[:, 0].cpu().double(), smooth(fused, detector.config.model.smoothing).cpu().flatten()
-        self.thresholds = dict(image=scores.max().item() + 1e-6, pixel=maps.kthvalue(max(1, round(.999*len(maps)))).values.item()) if self.count > 1 else {} # beside its mirror images a single picture is too much like itself to say where normal ends
+        scores, maps = (
+            out['image_logits'].diff(dim=1)[:, 0].cpu().double(),
+            smooth(fused, detector.config.model.smoothing).cpu().flatten(),
+        )
+        self.thresholds = (
+            dict(
+                image=scores.max().item() + 1e-6,
+                pixel=maps.kthvalue(max(1, round(0.999 * len(maps)))).values.item(),
+            )
+            if self.count > 1
+            else {}
+        )  # beside its mirror images a single picture is too much like itself to say where normal ends
 
-    def evidence(self, distance): # (B, h, w) -> (B, S, S)
+    def evidence(self, distance):  # (B, h, w) -> (B, S, S)
         "Log distance in standard deviations of the normal pictures', in units of the prompt map's."
         mean, std = self.typical[distance.shape[1:]]
-        z = (distance - mean)/std
-        return self.weight*self.scale*F.interpolate(z[:, None], size=self.size, mode='bilinear', align_corners=False)[:, 0]
+        z = (distance - mean) / std
+        return (
+            self.weight
+            * self.scale
+            * F.interpolate(z[:, None], size=self.size, mode='bilinear', align_corners=False)[:, 0]
+        )
 
-    def __call__(self,
-        masses, # (B, 2, S, S) log masses of the prompts
-        queries, # list over draws of {name: queries}, the first layer among them
-    ): # (B, 2, S, S)
+    def __call__(
+        self,
+        masses,  # (B, 2, S, S) log masses of the prompts
+        queries,  # list over draws of {name: queries}, the first layer among them
+    ):  # (B, 2, S, S)
         "Log masses with the evidence added to the abnormal prompt."
         e = self.evidence(self.distance(self.features(queries)))
         return masses + torch.stack([torch.zeros_like(e), e], 1)
@@ -137,18 +226,22 @@ class NormalReference:
 # %% ../nbs/51_normals.ipynb #7aee965e
 def use_normals(
     detector: HybridAnomalyDetector,
-    images, # (K, 3, H, W) in [-1, 1]; None: forget them, zero-shot again
-    **how, # as for NormalReference: layer, weight, limit, judged
-): # the detector, which now reads the evidence of normal pictures in every call
+    images,  # (K, 3, H, W) in [-1, 1]; None: forget them, zero-shot again
+    **how,  # as for NormalReference: layer, weight, limit, judged
+):  # the detector, which now reads the evidence of normal pictures in every call
     "Tell a detector what normal looks like."
     detector.normals, detector.pipeline.also = None, ()
-    if images is not None: detector.normals = NormalReference(detector, images, **how)
+    if images is not None:
+        detector.normals = NormalReference(detector, images, **how)
     return detector
 
+
 def load_normals(
-    paths: list, # image files
-    size: int, # side in px
-    read=lambda p: as_rgb(open_image(p), p), # from a path to an image; scoring turns photographs upright
-): # (K, 3, size, size) in [-1, 1]
+    paths: list,  # image files
+    size: int,  # side in px
+    read=lambda p: as_rgb(
+        open_image(p), p
+    ),  # from a path to an image; scoring turns photographs upright
+):  # (K, 3, size, size) in [-1, 1]
     "Normal pictures as a detector takes them."
     return torch.stack([image_tensor(read(p), size) for p in paths])

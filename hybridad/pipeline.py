@@ -23,179 +23,326 @@ from .errors import BackboneError, CheckpointError, ConfigError
 # %% ../nbs/12_pipeline.ipynb #ef562eee
 READOUTS = ('replay', 'exact', 'joint')
 
+
 class EasonADPipeline:
     "Reads the attention that images pay to prompts, through a frozen backbone."
-    def __init__(self,
+
+    def __init__(
+        self,
         backbone: Backbone,
-        readout: str='replay', # one of READOUTS
-        layers=None, # names or beginnings of names; None: the backbone's own choice
-        timestep: int|list|None=None, # one, or several that are averaged; None: the backbone's own
-        draws: int=1, # noise draws that are averaged, at each timestep
-        seed: int=0, # of the noise
-        mass: str='competing', # how a prompt's mass is taken, see attention.log_masses
-        map_size: int|tuple=64, # side of the maps, or (height, width)
-        noise: bool=True, # False: the UNet sees the clean latent, as in D2D
+        readout: str = 'replay',  # one of READOUTS
+        layers=None,  # names or beginnings of names; None: the backbone's own choice
+        timestep: int
+        | list
+        | None = None,  # one, or several that are averaged; None: the backbone's own
+        draws: int = 1,  # noise draws that are averaged, at each timestep
+        seed: int = 0,  # of the noise
+        mass: str = 'competing',  # how a prompt's mass is taken, see attention.log_masses
+        map_size: int | tuple = 64,  # side of the maps, or (height, width)
+        noise: bool = True,  # False: the UNet sees the clean latent, as in D2D
     ):
-        if readout not in READOUTS: raise ConfigError(f"readout '{readout}' does not exist: choose among {', '.join(READOUTS)}")
-        self.backbone, self.readout, self.seed, self.mass, self.map_size, self.noise, self._neutral = backbone, readout, seed, mass, map_size, noise, {}
+        if readout not in READOUTS:
+            raise ConfigError(
+                f"readout '{readout}' does not exist: choose among {', '.join(READOUTS)}"
+            )
+        (
+            self.backbone,
+            self.readout,
+            self.seed,
+            self.mass,
+            self.map_size,
+            self.noise,
+            self._neutral,
+        ) = backbone, readout, seed, mass, map_size, noise, {}
         self.layers = select_layers(backbone.unet, layers) if layers else backbone.layers
         self.weights = backbone.weights_of(self.layers)
         self.timestep = backbone.timestep if timestep is None else timestep
-        self.timesteps = list(self.timestep) if isinstance(self.timestep, (list, tuple)) else [self.timestep]
+        self.timesteps = (
+            list(self.timestep) if isinstance(self.timestep, (list, tuple)) else [self.timestep]
+        )
         last = backbone.scheduler.config.num_train_timesteps - 1
-        if not self.timesteps or any(not 0 <= t <= last for t in self.timesteps): raise ConfigError(f'timestep {self.timestep} is out of range: choose 0 to {last}')
-        if draws < 1: raise ConfigError(f'draws {draws} is out of range: choose at least 1')
-        self.also = () # names of layers that are recorded beside those that are read
-        self.draws = draws*len(self.timesteps) # passes of the UNet that one map is averaged over
+        if not self.timesteps or any(not 0 <= t <= last for t in self.timesteps):
+            raise ConfigError(f'timestep {self.timestep} is out of range: choose 0 to {last}')
+        if draws < 1:
+            raise ConfigError(f'draws {draws} is out of range: choose at least 1')
+        self.also = ()  # names of layers that are recorded beside those that are read
+        self.draws = draws * len(self.timesteps)  # passes of the UNet that one map is averaged over
 
     @property
-    def recorded(self): return [*self.also, *(n for n in self.layers if n not in self.also)]
+    def recorded(self):
+        return [*self.also, *(n for n in self.layers if n not in self.also)]
 
     def context(self, prompts=None):
         "What the UNet is told: (P', L', D), by read-out."
-        if self.readout != 'replay': return prompts if self.readout == 'exact' else prompts.flatten(0, 1)[None]
-        key = self.backbone.settings['neutral'], self.backbone.text_encoder.dtype, self.backbone.device
-        if key not in self._neutral: self._neutral[key] = self.backbone.encode_text([key[0]])
+        if self.readout != 'replay':
+            return prompts if self.readout == 'exact' else prompts.flatten(0, 1)[None]
+        key = (
+            self.backbone.settings['neutral'],
+            self.backbone.text_encoder.dtype,
+            self.backbone.device,
+        )
+        if key not in self._neutral:
+            self._neutral[key] = self.backbone.encode_text([key[0]])
         return self._neutral[key]
 
     def _pass(self, recorder, latents, context, draw):
         "One pass over (B, C, h, w) latents under each of P' contexts; what the recorder found, for B*P' rows."
         t = self.timesteps[draw % len(self.timesteps)]
-        noisy = self.backbone.add_noise(latents, t, draw//len(self.timesteps), self.seed) if self.noise else latents
+        noisy = (
+            self.backbone.add_noise(latents, t, draw // len(self.timesteps), self.seed)
+            if self.noise
+            else latents
+        )
         noisy = noisy.repeat_interleave(len(context), 0)
-        return recorder.run(noisy, t, context.to(latents.dtype).repeat(len(latents), 1, 1), **self.backbone.conditions(noisy))
+        return recorder.run(
+            noisy,
+            t,
+            context.to(latents.dtype).repeat(len(latents), 1, 1),
+            **self.backbone.conditions(noisy),
+        )
 
-    def queries(self,
-        latents, # (B, C, h, w) clean latents
-        prompts=None, # (P, L, D) text features; not needed for replay
-        draw: int=0, # which of the `draws` passes
-    ): # {name: (B, h, w, C)}, for exact {name: (B, P, h, w, C)}
+    def queries(
+        self,
+        latents,  # (B, C, h, w) clean latents
+        prompts=None,  # (P, L, D) text features; not needed for replay
+        draw: int = 0,  # which of the `draws` passes
+    ):  # {name: (B, h, w, C)}, for exact {name: (B, P, h, w, C)}
         "Run the UNet once and keep its queries; it stops after the last layer that is read."
         context = self.context(prompts)
-        with QueryRecorder(self.backbone.unet, self.recorded, stop=True) as recorder, torch.set_grad_enabled(torch.is_grad_enabled() and self.readout != 'replay'):
-            parts = [self._pass(recorder, z, context, draw) for z in latents.split(in_cache(self.backbone.device, 2**15, latents))]
-        found = {n: torch.cat([p[n] for p in parts]) for n in parts[0]} if len(parts) > 1 else parts[0]
-        return {n: q.unflatten(0, (len(latents), len(context))) if self.readout == 'exact' else q for n, q in found.items()}
+        with (
+            QueryRecorder(self.backbone.unet, self.recorded, stop=True) as recorder,
+            torch.set_grad_enabled(torch.is_grad_enabled() and self.readout != 'replay'),
+        ):
+            parts = [
+                self._pass(recorder, z, context, draw)
+                for z in latents.split(in_cache(self.backbone.device, 2**15, latents))
+            ]
+        found = (
+            {n: torch.cat([p[n] for p in parts]) for n in parts[0]} if len(parts) > 1 else parts[0]
+        )
+        return {
+            n: q.unflatten(0, (len(latents), len(context))) if self.readout == 'exact' else q
+            for n, q in found.items()
+        }
 
-    def sharpen(self,
-        latents, # (B, C, h, w) clean latents
-        maps, # (B, P, H, W), as log masses
-        layer: str, # a self-attention layer, as 'up_blocks.2.attentions.1'; the last one that matches is taken
-        steps: int=1, # how often
-    ): # (B, P, h, w) at the resolution of the layer
+    def sharpen(
+        self,
+        latents,  # (B, C, h, w) clean latents
+        maps,  # (B, P, H, W), as log masses
+        layer: str,  # a self-attention layer, as 'up_blocks.2.attentions.1'; the last one that matches is taken
+        steps: int = 1,  # how often
+    ):  # (B, P, h, w) at the resolution of the layer
         "Let pixels share their value with those they attend to; costs one more pass under the neutral sentence."
         with SelfRecorder(self.backbone.unet, [layer], stop=True) as recorder, torch.no_grad():
-            found = self._pass(recorder, latents, self.backbone.encode_text([self.backbone.settings['neutral']]), 0)
+            found = self._pass(
+                recorder, latents, self.backbone.encode_text([self.backbone.settings['neutral']]), 0
+            )
         name = list(found)[-1]
         return sharpen(maps, recorder.layers[name], found[name], steps)
 
-    def masses(self,
-        queries, # one dictionary from `queries`, or a list with one for each draw
-        prompts, # (P, L, D) text features
-        weights=None, # (layers,) weights that sum to one; None: the backbone's own
-        content=None, # (P, L) bool, for mass 'own'
-    ): # (B, P, map_size, map_size) log masses
+    def masses(
+        self,
+        queries,  # one dictionary from `queries`, or a list with one for each draw
+        prompts,  # (P, L, D) text features
+        weights=None,  # (layers,) weights that sum to one; None: the backbone's own
+        content=None,  # (P, L) bool, for mass 'own'
+    ):  # (B, P, map_size, map_size) log masses
         "Log attention mass of each prompt, averaged over draws, layers and heads."
         draws = queries if isinstance(queries, list) else [queries]
-        size = (self.map_size,)*2 if isinstance(self.map_size, int) else self.map_size
+        size = (self.map_size,) * 2 if isinstance(self.map_size, int) else self.map_size
         weights = self.weights if weights is None else weights
-        maps = [read_maps(self.layers, q, prompts, weights, self.mass, content, size) for q in draws]
-        return sum(maps)/len(maps)
+        maps = [
+            read_maps(self.layers, q, prompts, weights, self.mass, content, size) for q in draws
+        ]
+        return sum(maps) / len(maps)
 
-    def __call__(self,
-        images, # (B, 3, H, W) in [-1, 1]
-        prompts, # list of P strings, or (P, L, D) text features
-        content=None, # for mass 'own': (P, L) bool
-    ): # (B, P, map_size, map_size) log masses
+    def __call__(
+        self,
+        images,  # (B, 3, H, W) in [-1, 1]
+        prompts,  # list of P strings, or (P, L, D) text features
+        content=None,  # for mass 'own': (P, L) bool
+    ):  # (B, P, map_size, map_size) log masses
         "From pictures and prompts to log attention masses."
-        prompts = self.backbone.encode_text(prompts) if isinstance(prompts, (list, tuple)) else prompts
+        prompts = (
+            self.backbone.encode_text(prompts) if isinstance(prompts, (list, tuple)) else prompts
+        )
         latents = self.backbone.encode_image(images)
-        return self.masses([self.queries(latents, prompts, d) for d in range(self.draws)], prompts, None, content)
+        return self.masses(
+            [self.queries(latents, prompts, d) for d in range(self.draws)], prompts, None, content
+        )
 
 # %% ../nbs/12_pipeline.ipynb #7b078324
 def halved(
-    queries, # of one layer
-    layer: str, # its name, for the message
+    queries,  # of one layer
+    layer: str,  # its name, for the message
 ):
     "Queries in half precision, as they are kept."
-    if not (half := queries.half()).isfinite().all(): raise BackboneError(f'queries of layer {layer} do not fit half precision: leave this layer out')
+    if not (half := queries.half()).isfinite().all():
+        raise BackboneError(
+            f'queries of layer {layer} do not fit half precision: leave this layer out'
+        )
     return half
+
 
 class QueryCache:
     "Replay queries of a data set in half precision, memory-mapped from one folder."
-    def __init__(self,
-        folder, # of this cache alone
-        pipeline: EasonADPipeline, # with read-out replay: its queries depend on no prompt
+
+    def __init__(
+        self,
+        folder,  # of this cache alone
+        pipeline: EasonADPipeline,  # with read-out replay: its queries depend on no prompt
     ):
-        if pipeline.readout != 'replay': raise ConfigError(f"queries of read-out '{pipeline.readout}' change with the prompts and cannot be kept: use 'replay'")
+        if pipeline.readout != 'replay':
+            raise ConfigError(
+                f"queries of read-out '{pipeline.readout}' change with the prompts and cannot be kept: use 'replay'"
+            )
         self.folder, self.pipeline, self.stores = Path(folder), pipeline, None
         self.settings = self.about(pipeline)
-        if (self.folder/'cache.json').is_file(): self._open()
-        elif self.folder.exists(): raise ConfigError(f'{self.folder} exists and is no query cache: choose another folder')
+        if (self.folder / 'cache.json').is_file():
+            self._open()
+        elif self.folder.exists():
+            raise ConfigError(f'{self.folder} exists and is no query cache: choose another folder')
 
     @staticmethod
-    def about(p: EasonADPipeline): # dict
+    def about(p: EasonADPipeline):  # dict
         "What queries depend on besides the images."
-        plain = lambda config: {k: v for k, v in config.items() if not k.startswith('_')} # without paths and versions
-        made = hashlib.sha256(json.dumps([plain(p.backbone.unet.config), plain(p.backbone.scheduler.config)], default=str, sort_keys=True).encode()).hexdigest()[:16]
-        return dict(backbone=p.backbone.hash, configs=made, precision=str(p.backbone.unet.dtype), neutral=p.backbone.settings['neutral'], layers=p.recorded, timesteps=p.timesteps, draws=p.draws, seed=p.seed, noise=p.noise)
+        plain = lambda config: {
+            k: v for k, v in config.items() if not k.startswith('_')
+        }  # without paths and versions
+        made = hashlib.sha256(
+            json.dumps(
+                [plain(p.backbone.unet.config), plain(p.backbone.scheduler.config)],
+                default=str,
+                sort_keys=True,
+            ).encode()
+        ).hexdigest()[:16]
+        return dict(
+            backbone=p.backbone.hash,
+            configs=made,
+            precision=str(p.backbone.unet.dtype),
+            neutral=p.backbone.settings['neutral'],
+            layers=p.recorded,
+            timesteps=p.timesteps,
+            draws=p.draws,
+            seed=p.seed,
+            noise=p.noise,
+        )
 
     def _open(self):
         "Map the files of a finished cache, if it was made with the same settings."
-        kept = read_json(self.folder/'cache.json')
+        kept = read_json(self.folder / 'cache.json')
         if other := [k for k, v in self.settings.items() if kept.get(k) != v]:
-            raise ConfigError(f"{self.folder} holds queries made with other settings ({', '.join(other)}): remove it, or choose another folder")
-        try: self.stores = [{n: np.load(self.folder/f'{d}_{i}.npy', mmap_mode='r') for i, n in enumerate(kept['layers'])} for d in range(kept['draws'])]
-        except (OSError, ValueError, EOFError) as error: raise CheckpointError(f'{self.folder} is damaged ({error}): remove it, the queries are computed again') from None
+            raise ConfigError(
+                f'{self.folder} holds queries made with other settings ({", ".join(other)}): remove it, or choose another folder'
+            )
+        try:
+            self.stores = [
+                {
+                    n: np.load(self.folder / f'{d}_{i}.npy', mmap_mode='r')
+                    for i, n in enumerate(kept['layers'])
+                }
+                for d in range(kept['draws'])
+            ]
+        except (OSError, ValueError, EOFError) as error:
+            raise CheckpointError(
+                f'{self.folder} is damaged ({error}): remove it, the queries are computed again'
+            ) from None
 
     @torch.no_grad()
-    def write(self,
-        batches, # iterable of clean latents (b, C, h, w), one size
-        count: int, # number of images in all of them
-        tell=print, # is called with one sentence before anything is written
-    ): # QueryCache
+    def write(
+        self,
+        batches,  # iterable of clean latents (b, C, h, w), one size
+        count: int,  # number of images in all of them
+        tell=print,  # is called with one sentence before anything is written
+    ):  # QueryCache
         "Fill the cache; the folder appears when it is complete."
-        if self.stores: raise ConfigError(f'{self.folder} is filled already: clear() it first')
+        if self.stores:
+            raise ConfigError(f'{self.folder} is filled already: clear() it first')
         batches, p = iter(batches), self.pipeline
-        if p.recorded != self.settings['layers']: raise ConfigError('other layers are recorded than when this cache was made: make it again, after use_normals')
+        if p.recorded != self.settings['layers']:
+            raise ConfigError(
+                'other layers are recorded than when this cache was made: make it again, after use_normals'
+            )
         first = next(batches)
-        found = p.queries(first[:1]); shapes = [found[n].shape[1:] for n in p.recorded]
-        size, place = 2*count*p.draws*sum(map(prod, shapes)), next(f for f in self.folder.absolute().parents if f.exists())
-        tell(f'query cache: {count} images take {size/1e9:.3g} GB in {self.folder}; to clear it remove that folder or call clear()')
-        if size > shutil.disk_usage(place).free: raise ConfigError(f'the query cache needs {size/1e9:.3g} GB and {place} has less: choose another folder, fewer layers or fewer draws')
-        part = self.folder.with_name(self.folder.name + '.part'); part.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f'{self.folder}.lock') as lock: # waits for another run that fills the same cache; who gives up waiting touches nothing of it
-            if not (self.folder/'cache.json').is_file():
-                shutil.rmtree(part, ignore_errors=True); part.mkdir()
+        found = p.queries(first[:1])
+        shapes = [found[n].shape[1:] for n in p.recorded]
+        size, place = (
+            2 * count * p.draws * sum(map(prod, shapes)),
+            next(f for f in self.folder.absolute().parents if f.exists()),
+        )
+        tell(
+            f'query cache: {count} images take {size / 1e9:.3g} GB in {self.folder}; to clear it remove that folder or call clear()'
+        )
+        if size > shutil.disk_usage(place).free:
+            raise ConfigError(
+                f'the query cache needs {size / 1e9:.3g} GB and {place} has less: choose another folder, fewer layers or fewer draws'
+            )
+        part = self.folder.with_name(self.folder.name + '.part')
+        part.parent.mkdir(parents=True, exist_ok=True)
+        with (
+            FileLock(f'{self.folder}.lock') as lock
+        ):  # waits for another run that fills the same cache; who gives up waiting touches nothing of it
+            if not (self.folder / 'cache.json').is_file():
+                shutil.rmtree(part, ignore_errors=True)
+                part.mkdir()
                 try:
                     self._fill(part, chain([first], batches), count, shapes)
-                    (part/'cache.json').write_text(json.dumps(dict(self.settings, count=count), indent=1))
+                    (part / 'cache.json').write_text(
+                        json.dumps(dict(self.settings, count=count), indent=1)
+                    )
                     part.rename(self.folder)
-                except BaseException: shutil.rmtree(part, ignore_errors=True); raise
-            Path(lock.lock_file).unlink(missing_ok=True) # only once nobody has to fill anything
+                except BaseException:
+                    shutil.rmtree(part, ignore_errors=True)
+                    raise
+            Path(lock.lock_file).unlink(missing_ok=True)  # only once nobody has to fill anything
         self._open()
         return self
 
     def _fill(self, part, batches, count, shapes):
-        stores = [[np.lib.format.open_memmap(part/f'{d}_{i}.npy', 'w+', np.float16, (count, *s)) for i, s in enumerate(shapes)] for d in range(self.pipeline.draws)]
+        stores = [
+            [
+                np.lib.format.open_memmap(part / f'{d}_{i}.npy', 'w+', np.float16, (count, *s))
+                for i, s in enumerate(shapes)
+            ]
+            for d in range(self.pipeline.draws)
+        ]
         at = 0
         for z in batches:
-            if at + len(z) > count: raise ConfigError(f'more than the announced {count} images came: give their number as count')
+            if at + len(z) > count:
+                raise ConfigError(
+                    f'more than the announced {count} images came: give their number as count'
+                )
             for d, files in enumerate(stores):
                 found = self.pipeline.queries(z, None, d)
-                for file, n in zip(files, self.pipeline.recorded): file[at:at + len(z)] = halved(found[n], n).cpu().numpy()
+                for file, n in zip(files, self.pipeline.recorded):
+                    file[at : at + len(z)] = halved(found[n], n).cpu().numpy()
             at += len(z)
-        for file in chain(*stores): file.flush()
-        if at != count: raise ConfigError(f'{at} images came, {count} were announced: give their number as count')
+        for file in chain(*stores):
+            file.flush()
+        if at != count:
+            raise ConfigError(
+                f'{at} images came, {count} were announced: give their number as count'
+            )
 
-    def __len__(self): return len(next(iter(self.stores[0].values()))) if self.stores else 0
+    def __len__(self):
+        return len(next(iter(self.stores[0].values()))) if self.stores else 0
 
-    def __getitem__(self, rows): # slice or indices -> list over draws of {name: (b, h, w, C)} float16
+    def __getitem__(
+        self, rows
+    ):  # slice or indices -> list over draws of {name: (b, h, w, C)} float16
         "Read only these rows; the list goes into EasonADPipeline.masses as it is."
-        if not self.stores: raise ConfigError(f'{self.folder} is not filled yet: call write() first')
-        return [{n: torch.from_numpy(np.array(f[rows])).to(self.pipeline.backbone.device) for n, f in one.items()} for one in self.stores]
+        if not self.stores:
+            raise ConfigError(f'{self.folder} is not filled yet: call write() first')
+        return [
+            {
+                n: torch.from_numpy(np.array(f[rows])).to(self.pipeline.backbone.device)
+                for n, f in one.items()
+            }
+            for one in self.stores
+        ]
 
     def clear(self):
         "Remove the folder."
         self.stores = None
-        if (self.folder/'cache.json').is_file(): shutil.rmtree(self.folder)
+        if (self.folder / 'cache.json').is_file():
+            shutil.rmtree(self.folder)

@@ -51,15 +51,22 @@ def to_picture(
 ) -> np.ndarray:  # (H,W,3) floats in [0,1]
     "A picture that matplotlib can draw."
     x = _array(image)
-    first = x.ndim == 3 and x.shape[0] in (1, 3) and (x.dtype != np.uint8 or x.shape[-1] not in (1, 3))
+    first = (
+        x.ndim == 3 and x.shape[0] in (1, 3) and (x.dtype != np.uint8 or x.shape[-1] not in (1, 3))
+    )
     hwc = x.transpose(1, 2, 0) if first else x[..., None] if x.ndim == 2 else x
     if hwc.ndim != 3 or hwc.shape[-1] not in (1, 3):
-        raise HybridadError(f'The picture has shape {x.shape}; pass one image as (3,H,W) or (H,W,3).')
-    if x.dtype == np.uint8: return np.broadcast_to(hwc / 255., (*hwc.shape[:2], 3))
-    low, lowest, highest = -1. if first else 0., float(hwc.min()), float(hwc.max())
-    if not (low - .05 <= lowest and highest <= 1.05):
-        raise HybridadError(f'The picture of shape {x.shape} holds values from {lowest:.3g} to {highest:.3g}; floats must '
-                            'lie in [-1,1] when channels come first and in [0,1] when they come last.')
+        raise HybridadError(
+            f'The picture has shape {x.shape}; pass one image as (3,H,W) or (H,W,3).'
+        )
+    if x.dtype == np.uint8:
+        return np.broadcast_to(hwc / 255.0, (*hwc.shape[:2], 3))
+    low, lowest, highest = -1.0 if first else 0.0, float(hwc.min()), float(hwc.max())
+    if not (low - 0.05 <= lowest and highest <= 1.05):
+        raise HybridadError(
+            f'The picture of shape {x.shape} holds values from {lowest:.3g} to {highest:.3g}; floats must '
+            'lie in [-1,1] when channels come first and in [0,1] when they come last.'
+        )
     return np.broadcast_to(((hwc - low) / (1 - low)).clip(0, 1), (*hwc.shape[:2], 3))
 
 # %% ../nbs/70_plots.ipynb #0ba0cf34
@@ -69,10 +76,15 @@ def _map(
 ) -> np.ndarray:  # (h,w) finite floats
     "One map as an array, or an error that names it."
     x = _array(x)
-    while x.ndim > 2 and x.shape[0] == 1: x = x[0]
-    if x.ndim != 2: raise HybridadError(f'The map {name!r} has shape {x.shape}; pass one map (h,w).')
+    while x.ndim > 2 and x.shape[0] == 1:
+        x = x[0]
+    if x.ndim != 2:
+        raise HybridadError(f'The map {name!r} has shape {x.shape}; pass one map (h,w).')
     bad = x.size - int(np.isfinite(x).sum())
-    if bad: raise HybridadError(f'The map {name!r} holds {bad} NaN or infinite values; find where the detector made them.')
+    if bad:
+        raise HybridadError(
+            f'The map {name!r} holds {bad} NaN or infinite values; find where the detector made them.'
+        )
     return x.astype(float)
 
 
@@ -82,9 +94,13 @@ def _mask(
     name: str = '',  # how errors call it
 ):  # (H,W) bool, or None
     "A mask that fits its picture."
-    if mask is None: return None
+    if mask is None:
+        return None
     mask = _map(mask, f'mask {name}') > 0
-    if mask.shape != hw: raise HybridadError(f'The mask of {name!r} is {mask.shape} and its picture {hw}; load both at one size.')
+    if mask.shape != hw:
+        raise HybridadError(
+            f'The mask of {name!r} is {mask.shape} and its picture {hw}; load both at one size.'
+        )
     return mask
 
 
@@ -103,8 +119,9 @@ def shared_range(
     "One colour range for all maps."
     values = np.concatenate([_map(m).ravel() for m in maps])
     low, high = np.percentile(values, (cut, 100 - cut))
-    if low == high: low, high = values.min(), values.max()
-    return (float(low), float(high)) if low < high else (float(low) - .5, float(low) + .5)
+    if low == high:
+        low, high = values.min(), values.max()
+    return (float(low), float(high)) if low < high else (float(low) - 0.5, float(low) + 0.5)
 
 
 def overlay(
@@ -130,11 +147,20 @@ def _record(
 ) -> dict:  # the same, checked, with picture (H,W,3) instead of image
     "One image with all that is to be drawn of it."
     title = str(row.get('title', f'image {index}'))
-    if row.get('image') is None: raise HybridadError(f"The record of {title!r} has no 'image'; its keys are {', '.join(row)}.")
+    if row.get('image') is None:
+        raise HybridadError(
+            f"The record of {title!r} has no 'image'; its keys are {', '.join(row)}."
+        )
     picture = to_picture(row['image'])
     maps = {k: _map(v, f'{k} of {title}') for k, v in row.get('maps', {}).items()}
-    return dict(picture=picture, mask=_mask(row.get('mask'), picture.shape[:2], title), maps=maps, title=title,
-                score=row.get('score'), label=row.get('label'))
+    return dict(
+        picture=picture,
+        mask=_mask(row.get('mask'), picture.shape[:2], title),
+        maps=maps,
+        title=title,
+        score=row.get('score'),
+        label=row.get('label'),
+    )
 
 
 def _grid(
@@ -147,8 +173,10 @@ def _grid(
 ) -> tuple:  # figure, axes (rows, columns)
     "A figure of panels; without pyplot, so nothing is shown twice and nothing needs closing."
     size = columns * cell[0] + extra[0], rows * cell[1] + extra[1]
-    if fig is None: fig = Figure(figsize=size, layout='compressed' if blank else 'constrained')
-    else: fig.clear()
+    if fig is None:
+        fig = Figure(figsize=size, layout='compressed' if blank else 'constrained')
+    else:
+        fig.clear()
     axes = fig.subplots(rows, columns, squeeze=False)
     for ax in axes.flat if blank else ():
         ax.set(xticks=[], yticks=[])
@@ -163,9 +191,16 @@ def _outline(
     dashed: bool = False,  # dashed white for thresholds, solid cyan for masks
 ) -> None:  # draws nothing where the level is never crossed
     "A contour visible on dark and bright ground."
-    if not field.min() < level <= field.max(): return
-    ax.contour(field, [level], colors='white' if dashed else OUTLINE, linewidths=.8, linestyles='--' if dashed else '-',
-               path_effects=[withStroke(linewidth=1.6, foreground='black')])
+    if not field.min() < level <= field.max():
+        return
+    ax.contour(
+        field,
+        [level],
+        colors='white' if dashed else OUTLINE,
+        linewidths=0.8,
+        linestyles='--' if dashed else '-',
+        path_effects=[withStroke(linewidth=1.6, foreground='black')],
+    )
 
 
 def _panel(
@@ -179,16 +214,26 @@ def _panel(
     "One picture, mask, map or overlay."
     picture, mask = record['picture'], record['mask']
     heat = record['maps'].get(last if column == 'overlay' else column)
-    if column == 'image': ax.imshow(picture)
-    elif column == 'mask' and mask is None: ax.text(.5, .5, 'no mask', ha='center', va='center', color='grey', transform=ax.transAxes)
-    elif column == 'mask': ax.imshow(mask, cmap='gray', vmin=0, vmax=1)
+    if column == 'image':
+        ax.imshow(picture)
+    elif column == 'mask' and mask is None:
+        ax.text(0.5, 0.5, 'no mask', ha='center', va='center', color='grey', transform=ax.transAxes)
+    elif column == 'mask':
+        ax.imshow(mask, cmap='gray', vmin=0, vmax=1)
     elif heat is not None:
         heat = _enlarge(heat, picture.shape[:2])
-        if column == 'overlay': ax.imshow(overlay(picture, heat, norm.vmin, norm.vmax))
-        else: ax.imshow(heat, cmap=HEAT, norm=norm)
-        if mask is not None: _outline(ax, mask * 1.)
-        if threshold is not None: _outline(ax, heat, threshold, dashed=True)
-    else: raise HybridadError(f'{record["title"]!r} has no map {column!r}; its maps are {", ".join(record["maps"]) or "none"}.')
+        if column == 'overlay':
+            ax.imshow(overlay(picture, heat, norm.vmin, norm.vmax))
+        else:
+            ax.imshow(heat, cmap=HEAT, norm=norm)
+        if mask is not None:
+            _outline(ax, mask * 1.0)
+        if threshold is not None:
+            _outline(ax, heat, threshold, dashed=True)
+    else:
+        raise HybridadError(
+            f'{record["title"]!r} has no map {column!r}; its maps are {", ".join(record["maps"]) or "none"}.'
+        )
 
 
 def _bar(
@@ -202,9 +247,13 @@ def _bar(
 ):  # the colour bar
     "One colour bar, with arrows where values were cut."
     under, over = min(v.min() for v in values) < norm.vmin, max(v.max() for v in values) > norm.vmax
-    extend = {(0, 0): 'neither', (1, 0): 'min', (0, 1): 'max', (1, 1): 'both'}[int(under), int(over)]
-    bar = fig.colorbar(ScalarMappable(norm, cmap), ax=axes, label=label, extend=extend, extendfrac=.04, **kwargs)
-    bar.outline.set_linewidth(.5)
+    extend = {(0, 0): 'neither', (1, 0): 'min', (0, 1): 'max', (1, 1): 'both'}[
+        int(under), int(over)
+    ]
+    bar = fig.colorbar(
+        ScalarMappable(norm, cmap), ax=axes, label=label, extend=extend, extendfrac=0.04, **kwargs
+    )
+    bar.outline.set_linewidth(0.5)
     return bar
 
 # %% ../nbs/70_plots.ipynb #a43677fa
@@ -221,10 +270,11 @@ def map_grid(
 ) -> Figure:
     "A row per image; every map in one colour scale, with the mask's outline on it."
     records = [_record(r, i) for i, r in enumerate(rows)]
-    if not records: raise HybridadError('There is no image to draw; pass at least one record.')
+    if not records:
+        raise HybridadError('There is no image to draw; pass at least one record.')
     names = list(records[0]['maps'])
     columns = list(columns or ['image', 'mask', *names, *(['overlay'] if names else [])])
-    shown = [c for c in columns if c in names] or names[-1:]*('overlay' in columns)
+    shown = [c for c in columns if c in names] or names[-1:] * ('overlay' in columns)
     values = [m for r in records for k, m in r['maps'].items() if k in shown]
     low, high = shared_range(values) if values else (0, 1)
     norm = Normalize(low if vmin is None else vmin, high if vmax is None else vmax)
@@ -233,13 +283,24 @@ def map_grid(
     fig, axes = _grid(fig, *shape, (cell, cell * height / width))
     by_record = axes.T if across else axes
     for line, r in zip(by_record, records):
-        for ax, column in zip(line, columns): _panel(ax, r, column, norm, shown[-1] if shown else '', threshold)
+        for ax, column in zip(line, columns):
+            _panel(ax, r, column, norm, shown[-1] if shown else '', threshold)
         title = r['title'] + ('' if r['score'] is None else f'\nscore {r["score"]:.2f}')
-        line[0].set_title(title, fontsize='small', parse_math=False) if across else line[0].set_ylabel(title, parse_math=False) # a folder may be called $x$
-    for ax, column in zip(by_record[0], columns): ax.set_ylabel(column) if across else ax.set_title(column)
+        line[0].set_title(title, fontsize='small', parse_math=False) if across else line[
+            0
+        ].set_ylabel(title, parse_math=False)  # a folder may be called $x$
+    for ax, column in zip(by_record[0], columns):
+        ax.set_ylabel(column) if across else ax.set_title(column)
     if values:
         bar = _bar(fig, axes, norm, values, label, aspect=16 * shape[0])
-        if threshold is not None: bar.ax.axhline(threshold, color='white', ls='--', lw=1.2, path_effects=[withStroke(linewidth=2.4, foreground='black')])
+        if threshold is not None:
+            bar.ax.axhline(
+                threshold,
+                color='white',
+                ls='--',
+                lw=1.2,
+                path_effects=[withStroke(linewidth=2.4, foreground='black')],
+            )
     return fig
 
 # %% ../nbs/70_plots.ipynb #92a0b49e
@@ -247,12 +308,15 @@ def _same_tokens(
     maps: dict,  # {layer: {token: (h,w)}}
 ) -> list:  # the tokens, the same in every layer
     "Tokens of an attention grid, or an error that names the layer where they differ."
-    if not maps: raise HybridadError('There is no attention to draw; pass {layer: {token: map}}.')
+    if not maps:
+        raise HybridadError('There is no attention to draw; pass {layer: {token: map}}.')
     tokens = list(next(iter(maps.values())))
     for layer, row in maps.items():
         if set(row) != set(tokens) or not tokens:
             odd = ', '.join(map(str, set(row) ^ set(tokens))) or 'no token at all'
-            raise HybridadError(f'Layer {layer!r} differs from the first layer in: {odd}; pass the same tokens for all.')
+            raise HybridadError(
+                f'Layer {layer!r} differs from the first layer in: {odd}; pass the same tokens for all.'
+            )
     return tokens
 
 
@@ -260,10 +324,16 @@ def short_layer(
     name: str,  # such as 'up_blocks.1.attentions.0.transformer_blocks.0.attn2'
 ) -> str:  # such as 'up 1.0'; other names come back as they are
     "A diffusers layer name, short enough for a label."
-    found = re.match(r'(down|mid|up)_blocks?(?:\.(\d+))?\.attentions\.(\d+)(?:\.transformer_blocks\.(\d+))?', name)
-    if not found: return name
+    found = re.match(
+        r'(down|mid|up)_blocks?(?:\.(\d+))?\.attentions\.(\d+)(?:\.transformer_blocks\.(\d+))?',
+        name,
+    )
+    if not found:
+        return name
     side, block, attention, depth = found.groups()
-    return f'{side} ' + '.'.join(p for p in (block, attention, depth if depth != '0' else None) if p)
+    return f'{side} ' + '.'.join(
+        p for p in (block, attention, depth if depth != '0' else None) if p
+    )
 
 
 def attention_grid(
@@ -275,22 +345,30 @@ def attention_grid(
 ) -> Figure:
     "Attention of each layer (row) to each token (column), at the layer's own resolution."
     tokens = _same_tokens(maps)
-    if share not in ('token', 'all'): raise HybridadError(f"share={share!r} is not known; pass 'token' or 'all'.")
+    if share not in ('token', 'all'):
+        raise HybridadError(f"share={share!r} is not known; pass 'token' or 'all'.")
     grid = [[_map(row[t], f'{t} in {layer}') for t in tokens] for layer, row in maps.items()]
-    fig, axes = _grid(fig, len(grid), len(tokens), (cell, cell), extra=(.6, .7))
+    fig, axes = _grid(fig, len(grid), len(tokens), (cell, cell), extra=(0.6, 0.7))
     groups = [[j] for j in range(len(tokens))] if share == 'token' else [list(range(len(tokens)))]
     for group in groups:
         values = [row[j] for row in grid for j in group]
-        low, high = min(0., min(v.min() for v in values)), max(v.max() for v in values)
+        low, high = min(0.0, min(v.min() for v in values)), max(v.max() for v in values)
         norm = Normalize(low, high if high > low else low + 1)
         for i, row in enumerate(grid):
-            for j in group: axes[i, j].imshow(row[j], cmap=HEAT, norm=norm, interpolation='nearest')
-        where = dict(location='bottom', aspect=10) if share == 'token' else dict(aspect=16 * len(grid))
+            for j in group:
+                axes[i, j].imshow(row[j], cmap=HEAT, norm=norm, interpolation='nearest')
+        where = (
+            dict(location='bottom', aspect=10) if share == 'token' else dict(aspect=16 * len(grid))
+        )
         bar = _bar(fig, axes[:, group], norm, values, label if share == 'all' else '', **where)
-        if share == 'token': bar.set_ticks([norm.vmin, norm.vmax], labels=[f'{norm.vmin:.2g}', f'{norm.vmax:.2g}'])
-    for ax, token in zip(axes[0], tokens): ax.set_title(token, parse_math=False)
-    for ax, layer in zip(axes[:, 0], maps): ax.set_ylabel(short_layer(layer))
-    if share == 'token': fig.supxlabel(label, fontsize='medium')
+        if share == 'token':
+            bar.set_ticks([norm.vmin, norm.vmax], labels=[f'{norm.vmin:.2g}', f'{norm.vmax:.2g}'])
+    for ax, token in zip(axes[0], tokens):
+        ax.set_title(token, parse_math=False)
+    for ax, layer in zip(axes[:, 0], maps):
+        ax.set_ylabel(short_layer(layer))
+    if share == 'token':
+        fig.supxlabel(label, fontsize='medium')
     return fig
 
 # %% ../nbs/70_plots.ipynb #a4dc1878
@@ -311,17 +389,33 @@ def normal_abnormal(
     pair = [_map(normal, 'normal'), _map(abnormal, 'abnormal')]
     ratio = _map(log_ratio, 'log_ratio')
     if not pair[0].shape == pair[1].shape == ratio.shape:
-        raise HybridadError(f'normal {pair[0].shape}, abnormal {pair[1].shape} and log_ratio {ratio.shape} must have one shape.')
+        raise HybridadError(
+            f'normal {pair[0].shape}, abnormal {pair[1].shape} and log_ratio {ratio.shape} must have one shape.'
+        )
     norm, most = Normalize(*shared_range(pair)), max(abs(v) for v in shared_range([ratio]))
     signed = Normalize(-most, most)
-    fig, axes = _grid(fig, 1, 4, (cell, cell * height / width), extra=(.2, .9))
+    fig, axes = _grid(fig, 1, 4, (cell, cell * height / width), extra=(0.2, 0.9))
     axes[0, 0].imshow(picture)
     for ax, heat in zip(axes[0, 1:], (*pair, ratio)):
-        ax.imshow(_enlarge(heat, picture.shape[:2]), **(dict(cmap=SIGNED, norm=signed) if heat is ratio else dict(cmap=HEAT, norm=norm)))
-        if mask is not None: _outline(ax, mask * 1.)
-    for ax, title in zip(axes[0], ('image', 'normal', 'abnormal', 'log-ratio')): ax.set_title(title)
+        ax.imshow(
+            _enlarge(heat, picture.shape[:2]),
+            **(dict(cmap=SIGNED, norm=signed) if heat is ratio else dict(cmap=HEAT, norm=norm)),
+        )
+        if mask is not None:
+            _outline(ax, mask * 1.0)
+    for ax, title in zip(axes[0], ('image', 'normal', 'abnormal', 'log-ratio')):
+        ax.set_title(title)
     _bar(fig, axes[0, 1:3], norm, pair, label, location='bottom', aspect=28)
-    _bar(fig, axes[0, 3], signed, [ratio], 'log(abnormal / normal)', SIGNED, location='bottom', aspect=14)
+    _bar(
+        fig,
+        axes[0, 3],
+        signed,
+        [ratio],
+        'log(abnormal / normal)',
+        SIGNED,
+        location='bottom',
+        aspect=14,
+    )
     return fig
 
 # %% ../nbs/70_plots.ipynb #471ce72f
@@ -333,11 +427,23 @@ def _mistakes(
     "The normal images with the highest scores and the anomalous ones with the lowest."
     for r in records:
         if r['label'] not in (0, 1) or r['score'] is None or not isfinite(r['score']):
-            raise HybridadError(f"{r['title']!r} has label {r['label']!r} and score {r['score']!r}; give label 0 or 1 and a finite score.")
+            raise HybridadError(
+                f'{r["title"]!r} has label {r["label"]!r} and score {r["score"]!r}; give label 0 or 1 and a finite score.'
+            )
     by_score = sorted(records, key=lambda r: r['score'])
-    false = [r for r in by_score[::-1] if r['label'] == 0 and (threshold is None or r['score'] >= threshold)]
-    missed = [r for r in by_score if r['label'] == 1 and (threshold is None or r['score'] < threshold)]
-    heads = ('normal,\nhighest scores', 'anomalous,\nlowest scores') if threshold is None else ('false alarms', 'missed')
+    false = [
+        r
+        for r in by_score[::-1]
+        if r['label'] == 0 and (threshold is None or r['score'] >= threshold)
+    ]
+    missed = [
+        r for r in by_score if r['label'] == 1 and (threshold is None or r['score'] < threshold)
+    ]
+    heads = (
+        ('normal,\nhighest scores', 'anomalous,\nlowest scores')
+        if threshold is None
+        else ('false alarms', 'missed')
+    )
     return dict(zip(heads, (false[:k], missed[:k])))
 
 
@@ -351,19 +457,38 @@ def worst_gallery(
 ) -> Figure:
     "False positives above, false negatives below, worst first, each with its last map laid over it."
     records = [_record(r, i) for i, r in enumerate(samples)]
-    if not records: raise HybridadError('There is no image to draw; pass at least one record.')
+    if not records:
+        raise HybridadError('There is no image to draw; pass at least one record.')
     groups = _mistakes(records, k, threshold)
     height, width = records[0]['picture'].shape[:2]
-    fig, axes = _grid(fig, 2, max(1, *map(len, groups.values())), (cell, cell * height / width + .2))
+    fig, axes = _grid(
+        fig, 2, max(1, *map(len, groups.values())), (cell, cell * height / width + 0.2)
+    )
     values = [list(r['maps'].values())[-1] for r in records if r['maps']]
     norm = Normalize(*shared_range(values)) if values else Normalize(0, 1)
     for line, (head, group) in zip(axes, groups.items()):
         line[0].set_ylabel(head)
-        if not group: line[0].text(.5, .5, 'none', ha='center', va='center', color='grey', transform=line[0].transAxes)
+        if not group:
+            line[0].text(
+                0.5,
+                0.5,
+                'none',
+                ha='center',
+                va='center',
+                color='grey',
+                transform=line[0].transAxes,
+            )
         for ax, r in zip(line, group):
-            _panel(ax, r, 'overlay' if r['maps'] else 'image', norm, list(r['maps'])[-1] if r['maps'] else '')
+            _panel(
+                ax,
+                r,
+                'overlay' if r['maps'] else 'image',
+                norm,
+                list(r['maps'])[-1] if r['maps'] else '',
+            )
             ax.set_title(f'{r["title"]}\n{r["score"]:.2f}', fontsize='medium', parse_math=False)
-    if values: _bar(fig, axes, norm, values, label, aspect=30)
+    if values:
+        _bar(fig, axes, norm, values, label, aspect=30)
     return fig
 
 # %% ../nbs/70_plots.ipynb #1639e076
@@ -372,7 +497,8 @@ def _own_axes(
     size: tuple,  # of a new figure, inches
 ):  # axes
     "The axes given, or those of a new figure."
-    if ax is not None: return ax
+    if ax is not None:
+        return ax
     ax = Figure(figsize=size, layout='constrained').subplots()
     sns.despine(ax=ax)
     return ax
@@ -392,12 +518,34 @@ def score_histogram(
     edges = np.histogram_bin_edges(scores, bins=min(30, max(8, len(scores) // 4)))
     for value, name, colour in ((0, 'normal', NORMAL), (1, 'anomalous', ABNORMAL)):
         chosen = scores[labels == value]
-        sns.histplot(x=chosen, bins=edges, color=colour, element='step', alpha=.35, label=f'{name} ({len(chosen)})', ax=ax)
-        if len(chosen): sns.rugplot(x=chosen, color=colour, height=.04, lw=.8, ax=ax)
+        sns.histplot(
+            x=chosen,
+            bins=edges,
+            color=colour,
+            element='step',
+            alpha=0.35,
+            label=f'{name} ({len(chosen)})',
+            ax=ax,
+        )
+        if len(chosen):
+            sns.rugplot(x=chosen, color=colour, height=0.04, lw=0.8, ax=ax)
     if threshold is not None:
-        alarms, missed = ((scores >= threshold) & (labels == 0)).sum(), ((scores < threshold) & (labels == 1)).sum()
-        ax.axvline(threshold, color='black', ls='--', lw=1, label=f'threshold {threshold:.3g}:\n{alarms} false alarms, {missed} missed')
-    ax.set(xlabel=label, ylabel='number of images', title=f'AUROC {auroc:.3f}' if isfinite(auroc) else 'one class only')
+        alarms, missed = (
+            ((scores >= threshold) & (labels == 0)).sum(),
+            ((scores < threshold) & (labels == 1)).sum(),
+        )
+        ax.axvline(
+            threshold,
+            color='black',
+            ls='--',
+            lw=1,
+            label=f'threshold {threshold:.3g}:\n{alarms} false alarms, {missed} missed',
+        )
+    ax.set(
+        xlabel=label,
+        ylabel='number of images',
+        title=f'AUROC {auroc:.3f}' if isfinite(auroc) else 'one class only',
+    )
     ax.legend(frameon=False, fontsize='small', loc='upper left', bbox_to_anchor=(1, 1))
     return ax.figure
 
@@ -414,7 +562,11 @@ def _curve_lines(
     tp, fp = curve['tpr'] * defect, curve['fpr'] * (sum(m.size for m in masks) - defect)
     recall, precision = curve['tpr'][2:-1:2], (tp / np.maximum(tp + fp, 1e-12))[2:-1:2]
     recall, precision = np.append(0, recall), np.append(precision[0], precision)
-    lines = [(curve['fpr'], curve['tpr'], areas['auroc']), (curve['fpr'], curve['pro'], areas['aupro']), (recall, precision, areas['ap'])]
+    lines = [
+        (curve['fpr'], curve['tpr'], areas['auroc']),
+        (curve['fpr'], curve['pro'], areas['aupro']),
+        (recall, precision, areas['ap']),
+    ]
     thin = [np.unique(np.linspace(0, len(x) - 1, 2000).astype(int)) for x, _, _ in lines]
     return [(x[i], y[i], area) for (x, y, area), i in zip(lines, thin)]
 
@@ -429,19 +581,23 @@ def curves(
     "Pixel ROC, PRO and precision-recall curves with their areas in the legends."
     methods = maps if isinstance(maps, dict) else {'': maps}
     masks = [_array(m) > 0 for m in masks]
-    fig, axes = _grid(fig, 1, 3, (2.4, 2.3), extra=(0, .2), blank=False)
+    fig, axes = _grid(fig, 1, 3, (2.4, 2.3), extra=(0, 0.2), blank=False)
     for colour, (method, given) in zip(cycle(PALETTE), methods.items()):
         lines = _curve_lines([_array(m) for m in given], masks, limit, names)
-        for ax, (x, y, area), metric, style in zip(axes[0], lines, ('AUROC', 'AUPRO', 'AP'), ('default', 'default', 'steps-pre')):
+        for ax, (x, y, area), metric, style in zip(
+            axes[0], lines, ('AUROC', 'AUPRO', 'AP'), ('default', 'default', 'steps-pre')
+        ):
             ax.plot(x, y, color=colour, drawstyle=style, label=f'{method or metric} {area:.3f}')
-    chance = sum(m.sum() for m in masks)/sum(m.size for m in masks)
+    chance = sum(m.sum() for m in masks) / sum(m.size for m in masks)
     for ax, height, end in zip(axes[0], ((0, 1), (0, limit), (chance, chance)), (1, limit, 1)):
         ax.plot((0, end), height, color='grey', ls=':', lw=1)
         ax.set(xlim=(0, end), ylim=(0, 1.03))
         ax.legend(frameon=False, fontsize='small', loc='best')
     false = 'share of normal pixels flagged'
     axes[0, 0].set(title='ROC: AUROC', xlabel=false, ylabel='defect pixels found')
-    axes[0, 1].set(title=f'PRO up to {limit:g}: AUPRO', xlabel=false, ylabel='regions found, mean share')
+    axes[0, 1].set(
+        title=f'PRO up to {limit:g}: AUPRO', xlabel=false, ylabel='regions found, mean share'
+    )
     axes[0, 2].set(title='Precision-recall: AP', xlabel='recall', ylabel='precision')
     sns.despine(fig=fig)
     return fig
@@ -463,9 +619,10 @@ def _running(
     keep: float,  # share of the past that each step keeps
 ) -> np.ndarray:  # (M,) exponential mean, without the bias of its start
     "A running mean that leaves out what is not finite."
-    total, weight, out = 0., 0., []
+    total, weight, out = 0.0, 0.0, []
     for v in values:
-        if isfinite(v): total, weight = keep * total + (1 - keep) * v, keep * weight + (1 - keep)
+        if isfinite(v):
+            total, weight = keep * total + (1 - keep) * v, keep * weight + (1 - keep)
         out.append(total / weight if weight else np.nan)
     return np.array(out)
 
@@ -479,19 +636,37 @@ def training_curves(
     fig=None,  # Figure or SubFigure to clear and reuse
 ) -> Figure:
     "A panel per loss term and per validation figure; red lines mark values that were not finite."
-    if not rows or any(x not in r for r in rows): raise HybridadError(f'Every log row needs {x!r}; pass x= or a log of at least one row.')
-    keys = [k for k in dict.fromkeys(k for r in rows for k in r) if k not in (x, *skip) and len(_series(rows, k, x)[0])]
+    if not rows or any(x not in r for r in rows):
+        raise HybridadError(f'Every log row needs {x!r}; pass x= or a log of at least one row.')
+    keys = [
+        k
+        for k in dict.fromkeys(k for r in rows for k in r)
+        if k not in (x, *skip) and len(_series(rows, k, x)[0])
+    ]
     metrics = [k for k in keys if k.startswith('val')] if metrics is None else list(metrics)
     order = [k for k in keys if k not in metrics] + [k for k in metrics if k in keys]
-    if not order: raise HybridadError(f'The log holds no numbers besides {x!r}; its keys are {", ".join(rows[0])}.')
+    if not order:
+        raise HybridadError(
+            f'The log holds no numbers besides {x!r}; its keys are {", ".join(rows[0])}.'
+        )
     columns = min(4, len(order))
-    fig, axes = _grid(fig, ceil(len(order) / columns), columns, (1.85, 1.5), extra=(.2, .2), blank=False)
+    fig, axes = _grid(
+        fig, ceil(len(order) / columns), columns, (1.85, 1.5), extra=(0.2, 0.2), blank=False
+    )
     for ax, key in zip(axes.flat, order):
         steps, values = _series(rows, key, x)
-        _training_panel(ax, steps, values, keep, best=None if key not in metrics else min if 'loss' in key else max)
+        _training_panel(
+            ax,
+            steps,
+            values,
+            keep,
+            best=None if key not in metrics else min if 'loss' in key else max,
+        )
         ax.set_title(key)
-    for ax in axes.flat[len(order):]: ax.remove()
-    for ax in axes.flat[max(0, len(order) - columns):len(order)]: ax.set_xlabel(x)
+    for ax in axes.flat[len(order) :]:
+        ax.remove()
+    for ax in axes.flat[max(0, len(order) - columns) : len(order)]:
+        ax.set_xlabel(x)
     sns.despine(fig=fig)
     return fig
 
@@ -506,17 +681,33 @@ def _training_panel(
     "One loss term or one validation figure over the steps."
     finite = np.isfinite(values)
     if best is None:
-        ax.plot(steps, values, color=NORMAL, alpha=.3, lw=.8)
+        ax.plot(steps, values, color=NORMAL, alpha=0.3, lw=0.8)
         ax.plot(steps, _running(values, keep), color=NORMAL, lw=1.5)
     else:
         ax.plot(steps, values, 'o-', color=PALETTE[2], ms=3, lw=1.2)
         if finite.any():
             top = best(values[finite])
-            ax.plot(steps[finite][values[finite] == top][:1], [top], 'o', ms=8, mfc='none', mec='black', label=f'best {top:.3g}')
-            ax.legend(frameon=False, fontsize='small', handletextpad=.1)
+            ax.plot(
+                steps[finite][values[finite] == top][:1],
+                [top],
+                'o',
+                ms=8,
+                mfc='none',
+                mec='black',
+                label=f'best {top:.3g}',
+            )
+            ax.legend(frameon=False, fontsize='small', handletextpad=0.1)
     for step, value in zip(steps[~finite], values[~finite]):
         ax.axvline(step, color=ABNORMAL, lw=1)
-        ax.text(step, 1, f' {value}', color=ABNORMAL, fontsize='small', va='top', transform=ax.get_xaxis_transform())
+        ax.text(
+            step,
+            1,
+            f' {value}',
+            color=ABNORMAL,
+            fontsize='small',
+            va='top',
+            transform=ax.get_xaxis_transform(),
+        )
 
 # %% ../nbs/70_plots.ipynb #69b38e30
 def _table_rows(
@@ -524,10 +715,14 @@ def _table_rows(
     wanted: list,  # columns that are drawn
 ) -> dict:  # {column: (n,) floats}, nan where a category has no value
     "Columns of a table, or an error that names the one that does not exist."
-    if not table: raise HybridadError('The table is empty; pass {category: {column: number}}.')
+    if not table:
+        raise HybridadError('The table is empty; pass {category: {column: number}}.')
     known = list(dict.fromkeys(c for row in table.values() for c in row))
     for column in wanted:
-        if column not in known: raise HybridadError(f'The table has no column {column!r}; its columns are {", ".join(known)}.')
+        if column not in known:
+            raise HybridadError(
+                f'The table has no column {column!r}; its columns are {", ".join(known)}.'
+            )
     number = lambda v: np.nan if v is None else float(v)
     return {c: np.array([number(row.get(c)) for row in table.values()]) for c in wanted}
 
@@ -544,20 +739,45 @@ def bar_with_floors(
     "A bar per category, with its floors and ceilings; pale where a floor is not cleared."
     value = value or next(iter(next(iter(table.values()), {})), '')
     data = _table_rows(table, [value, *floors, *ceilings, *(interval or ())])
-    ax, places = _own_axes(ax, (6.6, .34 * len(table) + 1.)), np.arange(len(table))
+    ax, places = _own_axes(ax, (6.6, 0.34 * len(table) + 1.0)), np.arange(len(table))
     best = np.fmax.reduce([data[f] for f in floors]) if floors else np.full(len(table), -np.inf)
-    for name, chosen, look in ((value, ~(data[value] <= best), dict(color=NORMAL)),
-                               (f'{value}, below a floor', data[value] <= best, dict(color='#c6dcec', hatch='////', edgecolor=NORMAL, lw=0))):
-        if chosen.any(): ax.barh(places[chosen], data[value][chosen], height=.62, label=name, **look)
+    for name, chosen, look in (
+        (value, ~(data[value] <= best), dict(color=NORMAL)),
+        (
+            f'{value}, below a floor',
+            data[value] <= best,
+            dict(color='#c6dcec', hatch='////', edgecolor=NORMAL, lw=0),
+        ),
+    ):
+        if chosen.any():
+            ax.barh(places[chosen], data[value][chosen], height=0.62, label=name, **look)
     if interval:
         low, high = (data[c] for c in interval)
-        ax.errorbar(data[value], places, xerr=np.abs([data[value] - low, high - data[value]]), fmt='none', ecolor='black', capsize=2, lw=1)
-    for f, marker, colour in zip(floors, cycle('Do^sv'), cycle((PALETTE[1], PALETTE[4], PALETTE[8], PALETTE[2]))):
-        ax.plot(data[f], places, marker, color=colour, mec='black', mew=.7, ms=6, ls='none', label=f)
-    for c, marker in zip(ceilings, cycle('|x')): ax.plot(data[c], places, marker, color='black', ms=13, mew=2, ls='none', label=c)
-    for i in np.flatnonzero(np.isnan(data[value])): ax.text(.01, i, 'undefined', va='center', color='grey', transform=ax.get_yaxis_transform())
+        ax.errorbar(
+            data[value],
+            places,
+            xerr=np.abs([data[value] - low, high - data[value]]),
+            fmt='none',
+            ecolor='black',
+            capsize=2,
+            lw=1,
+        )
+    for f, marker, colour in zip(
+        floors, cycle('Do^sv'), cycle((PALETTE[1], PALETTE[4], PALETTE[8], PALETTE[2]))
+    ):
+        ax.plot(
+            data[f], places, marker, color=colour, mec='black', mew=0.7, ms=6, ls='none', label=f
+        )
+    for c, marker in zip(ceilings, cycle('|x')):
+        ax.plot(data[c], places, marker, color='black', ms=13, mew=2, ls='none', label=c)
+    for i in np.flatnonzero(np.isnan(data[value])):
+        ax.text(0.01, i, 'undefined', va='center', color='grey', transform=ax.get_yaxis_transform())
     ax.set_yticks(places, labels=list(table), parse_math=False)
-    ax.set(xlabel=label, ylim=(len(table) - .5, -.5), xlim=(0, max(1., np.nanmax([*data.values()]) * 1.03)))
+    ax.set(
+        xlabel=label,
+        ylim=(len(table) - 0.5, -0.5),
+        xlim=(0, max(1.0, np.nanmax([*data.values()]) * 1.03)),
+    )
     ax.legend(frameon=False, fontsize='small', loc='upper left', bbox_to_anchor=(1, 1))
     return ax.figure
 
@@ -569,44 +789,78 @@ def layer_chart(
     ax=None,  # axes to draw into
 ) -> Figure:
     "A bar per layer in the network's order, the best one named in bold."
-    if not values: raise HybridadError('There is no layer to draw; pass {layer: value}.')
+    if not values:
+        raise HybridadError('There is no layer to draw; pass {layer: value}.')
     numbers = np.array([np.nan if v is None else float(v) for v in values.values()])
-    ax = _own_axes(ax, (4.8, .24 * len(values) + .9))
+    ax = _own_axes(ax, (4.8, 0.24 * len(values) + 0.9))
     sides = dict(down=PALETTE[0], mid=PALETTE[7], up=PALETTE[1])
     colours = [sides.get(name.split('_')[0], PALETTE[0]) for name in values]
-    ax.barh(range(len(numbers)), numbers, color=colours, height=.7)
+    ax.barh(range(len(numbers)), numbers, color=colours, height=0.7)
     ax.set_yticks(range(len(numbers)), labels=[short_layer(name) for name in values])
     for i, v in enumerate(numbers):
         top = np.isfinite(v) and v == np.nanmax(numbers)
-        ax.text(v if isfinite(v) else 0, i, f' {v:.3f}' if isfinite(v) else ' undefined', va='center', fontsize='small', weight='bold' if top else 'normal',
-                bbox=dict(facecolor='white', edgecolor='none', pad=.3))
-        if top: ax.get_yticklabels()[i].set_weight('bold')
+        ax.text(
+            v if isfinite(v) else 0,
+            i,
+            f' {v:.3f}' if isfinite(v) else ' undefined',
+            va='center',
+            fontsize='small',
+            weight='bold' if top else 'normal',
+            bbox=dict(facecolor='white', edgecolor='none', pad=0.3),
+        )
+        if top:
+            ax.get_yticklabels()[i].set_weight('bold')
     if floor is not None:
         ax.axvline(floor, color='black', ls=':', lw=1.2, label=f'floor {floor:.3g}')
-        ax.legend(frameon=False, fontsize='small', loc='lower left', bbox_to_anchor=(0, 1), borderaxespad=0)
-    ax.set(xlabel=label, ylim=(len(numbers) - .5, -.5))
-    ax.margins(x=.12)
+        ax.legend(
+            frameon=False,
+            fontsize='small',
+            loc='lower left',
+            bbox_to_anchor=(0, 1),
+            borderaxespad=0,
+        )
+    ax.set(xlabel=label, ylim=(len(numbers) - 0.5, -0.5))
+    ax.margins(x=0.12)
     return ax.figure
 
 # %% ../nbs/70_plots.ipynb #db4b3296
 def ablation_chart(
-    rows, # DataFrame or list of dicts: variant, group, a figure and its half-width under NAME_95
+    rows,  # DataFrame or list of dicts: variant, group, a figure and its half-width under NAME_95
     value: str = 'pixel_auroc',  # which figure
     label: str | None = None,  # of the axis; default: the figure's name
     ax=None,  # axes to draw into
 ) -> Figure:
     "A dot per variant with its 95 % interval, coloured by group; the line is the first variant."
     rows = rows.to_dict('records') if hasattr(rows, 'to_dict') else list(rows)
-    if not rows: raise HybridadError('There is no row to draw; pass the table of an ablation.')
-    ax, groups = _own_axes(ax, (6.6, .21 * len(rows) + .8)), list(dict.fromkeys(r['group'] for r in rows))
+    if not rows:
+        raise HybridadError('There is no row to draw; pass the table of an ablation.')
+    ax, groups = (
+        _own_axes(ax, (6.6, 0.21 * len(rows) + 0.8)),
+        list(dict.fromkeys(r['group'] for r in rows)),
+    )
     ax.axvline(rows[0][value], color='grey', lw=1, ls=':')
     for place, r in enumerate(rows):
-        colour, spread = PALETTE[groups.index(r['group']) % len(PALETTE)], r.get(f'{value}_95', np.nan)
-        ax.errorbar(r[value], place, xerr=None if not np.isfinite(spread) else spread, fmt='o', ms=4.5, color=colour, capsize=2, lw=1.2)
-    ax.set_yticks(range(len(rows)), labels=[r['variant'] for r in rows], fontsize='small', parse_math=False)
-    for tick, r in zip(ax.get_yticklabels(), rows): tick.set_color(PALETTE[groups.index(r['group']) % len(PALETTE)])
-    ax.set(xlabel=label or value.replace('_', ' '), ylim=(len(rows) - .5, -.5))
-    ax.grid(axis='x', lw=.4, alpha=.5)
+        colour, spread = (
+            PALETTE[groups.index(r['group']) % len(PALETTE)],
+            r.get(f'{value}_95', np.nan),
+        )
+        ax.errorbar(
+            r[value],
+            place,
+            xerr=None if not np.isfinite(spread) else spread,
+            fmt='o',
+            ms=4.5,
+            color=colour,
+            capsize=2,
+            lw=1.2,
+        )
+    ax.set_yticks(
+        range(len(rows)), labels=[r['variant'] for r in rows], fontsize='small', parse_math=False
+    )
+    for tick, r in zip(ax.get_yticklabels(), rows):
+        tick.set_color(PALETTE[groups.index(r['group']) % len(PALETTE)])
+    ax.set(xlabel=label or value.replace('_', ' '), ylim=(len(rows) - 0.5, -0.5))
+    ax.grid(axis='x', lw=0.4, alpha=0.5)
     return ax.figure
 
 # %% ../nbs/70_plots.ipynb #7ff5024c
@@ -615,9 +869,12 @@ def _reduced(
     colours: int | None,  # size of the palette; None: as it is
 ) -> bytes:  # a PNG
     "The same picture with a palette; without k-means the cuts of Pillow mix greys of a photograph with yellows of a map."
-    if colours is None: return png
+    if colours is None:
+        return png
     packed = BytesIO()
-    Image.open(BytesIO(png)).convert('RGB').quantize(colours, kmeans=1, dither=Image.Dither.NONE).save(packed, 'PNG', optimize=True)
+    Image.open(BytesIO(png)).convert('RGB').quantize(
+        colours, kmeans=1, dither=Image.Dither.NONE
+    ).save(packed, 'PNG', optimize=True)
     return packed.getvalue()
 
 
@@ -628,13 +885,22 @@ def _small_png(
 ) -> tuple[bytes, list]:  # first PNG within the limit, or the smallest; sizes tried, in bytes
     "The best looking PNG within a limit: full colour, then palettes, then fewer pixels."
     sizes = []
-    for scale, palettes in ((1, (None, 256, 128)), (.8, (None, 256, 128)), (.6, (None, 256, 128, 64))):
+    for scale, palettes in (
+        (1, (None, 256, 128)),
+        (0.8, (None, 256, 128)),
+        (0.6, (None, 256, 128, 64)),
+    ):
         buffer = BytesIO()
-        fig.savefig(buffer, format='png', dpi=dpi * scale, bbox_inches='tight', metadata={'Software': None})
-        for colours in palettes: # fewer pixels before so few colours that a colour bar shows stripes
+        fig.savefig(
+            buffer, format='png', dpi=dpi * scale, bbox_inches='tight', metadata={'Software': None}
+        )
+        for (
+            colours
+        ) in palettes:  # fewer pixels before so few colours that a colour bar shows stripes
             png = _reduced(buffer.getvalue(), colours)
             sizes.append(len(png))
-            if max_kb is None or len(png) <= 1000 * max_kb: return png, sizes
+            if max_kb is None or len(png) <= 1000 * max_kb:
+                return png, sizes
     return png, sizes
 
 
@@ -654,12 +920,19 @@ def save_figure(
 ) -> Path:  # the file written
     "Write a PNG in one step: readers see the old file or the new one, never half of one."
     path = Path(path)
-    if path.suffix.lower() != '.png': raise HybridadError(f'{path} does not end in .png; figures are saved as PNG only.')
+    if path.suffix.lower() != '.png':
+        raise HybridadError(f'{path} does not end in .png; figures are saved as PNG only.')
     png, sizes = _small_png(fig, max_kb, dpi or fig.dpi)
     if max_kb is not None and len(png) > 1000 * max_kb:
-        raise HybridadError(f'{path} would be {min(sizes) / 1000:.0f} kB, above max_kb={max_kb:g}; draw fewer panels or raise the limit.')
-    try: return write_atomic(path, png)
-    except OSError as error: raise HybridadError(f'{path} cannot be written: {error.strerror}; choose another folder.') from error
+        raise HybridadError(
+            f'{path} would be {min(sizes) / 1000:.0f} kB, above max_kb={max_kb:g}; draw fewer panels or raise the limit.'
+        )
+    try:
+        return write_atomic(path, png)
+    except OSError as error:
+        raise HybridadError(
+            f'{path} cannot be written: {error.strerror}; choose another folder.'
+        ) from error
 
 # %% ../nbs/70_plots.ipynb #5ea107e6
 from base64 import b64encode
@@ -675,13 +948,27 @@ from .training import read_log
 def _sample_png(self):
     "The picture, beside its mask where there is one."
     mask = load_mask(self.mask, 256)[0] if self.mask else None
-    record = dict(image=load_image(self.image, 256), mask=mask, title=f'{self.category}: {self.defect}, {self.split}')
-    return as_png(map_grid([record], ['image', 'mask'][:1 + (mask is not None)], across=True, cell=1.8))
+    record = dict(
+        image=load_image(self.image, 256),
+        mask=mask,
+        title=f'{self.category}: {self.defect}, {self.split}',
+    )
+    return as_png(
+        map_grid([record], ['image', 'mask'][: 1 + (mask is not None)], across=True, cell=1.8)
+    )
 
 
 def _tokens_png(self):
     "Layers by the first eight tokens, mean over heads, of the first image."
-    return as_png(attention_grid({n: {f'token {t}': m for t, m in enumerate(maps[0].mean(0)[:8])} for n, maps in zip(self.layers, self)}, cell=.8))
+    return as_png(
+        attention_grid(
+            {
+                n: {f'token {t}': m for t, m in enumerate(maps[0].mean(0)[:8])}
+                for n, maps in zip(self.layers, self)
+            },
+            cell=0.8,
+        )
+    )
 
 
 Sample._repr_png_, TokenMaps._repr_png_ = _sample_png, _tokens_png
@@ -689,17 +976,31 @@ Sample._repr_png_, TokenMaps._repr_png_ = _sample_png, _tokens_png
 
 class Run:
     "A run folder; ends a cell as its curves and its table."
+
     def __init__(self, folder):
         self.folder = Path(folder)
-        if not (self.folder/'config.json').is_file(): raise DataError(f'{folder} is no run folder (no config.json): give one of hybridad_train or hybridad_test')
-        self.config, self.log = read_json(self.folder/'config.json'), read_log(self.folder/'log.jsonl')
+        if not (self.folder / 'config.json').is_file():
+            raise DataError(
+                f'{folder} is no run folder (no config.json): give one of hybridad_train or hybridad_test'
+            )
+        self.config, self.log = (
+            read_json(self.folder / 'config.json'),
+            read_log(self.folder / 'log.jsonl'),
+        )
 
     @property
-    def results(self): return read_results(self.folder)
+    def results(self):
+        return read_results(self.folder)
 
     def _repr_html_(self):
         "Curves where something was learned, the table where something was scored."
         shown = [f'<code>{self.folder.name}</code>']
-        if self.log: shown.append(f'<img src="data:image/png;base64,{b64encode(as_png(training_curves(self.log, x="epoch"))).decode()}">')
-        if (self.folder/'metrics.json').is_file() and read_json(self.folder/'metrics.json').get('mean'): shown.append(self.results._repr_html_())
+        if self.log:
+            shown.append(
+                f'<img src="data:image/png;base64,{b64encode(as_png(training_curves(self.log, x="epoch"))).decode()}">'
+            )
+        if (self.folder / 'metrics.json').is_file() and read_json(self.folder / 'metrics.json').get(
+            'mean'
+        ):
+            shown.append(self.results._repr_html_())
         return '<br>'.join(shown)

@@ -42,66 +42,143 @@ from .synthetic import CATEGORIES, DEFECTS, OBJECTS, picture
 @dataclass
 class Recipe:
     "Settings of a pretraining run."
+
     seed: int = 0
-    pictures: int = 16_000      # in the corpus; clean twins come on top
-    size: int = 128             # pixels
-    length: int = 24            # tokens of a prompt
-    vae_pictures: int = 2_400   # of the corpus, for the autoencoder
+    pictures: int = 16_000  # in the corpus; clean twins come on top
+    size: int = 128  # pixels
+    length: int = 24  # tokens of a prompt
+    vae_pictures: int = 2_400  # of the corpus, for the autoencoder
     vae_steps: int = 1_500
-    vae_batch: int = 16         # crops of vae_crop pixels
+    vae_batch: int = 16  # crops of vae_crop pixels
     vae_crop: int = 64
     vae_lr: float = 2e-3
-    steps: int = 4_800          # of the diffusion model
-    full_from: int = 3_200      # first step on whole 32x32 latents; crops before
-    crop: int = 16              # latent cells
-    batch: int = 32             # crops
-    full_batch: int = 16        # whole latents
-    lines: int = 0              # production lines in a batch of whole latents, besides; nearly half of the corpus then are pictures of lines
+    steps: int = 4_800  # of the diffusion model
+    full_from: int = 3_200  # first step on whole 32x32 latents; crops before
+    crop: int = 16  # latent cells
+    batch: int = 32  # crops
+    full_batch: int = 16  # whole latents
+    lines: int = 0  # production lines in a batch of whole latents, besides; nearly half of the corpus then are pictures of lines
     lr: float = 1e-3
-    ground: float = 1.0         # weight of grounding and comparing; 0 is plain denoising
-    grounded_share: float = .75 # of each batch; the rest is denoised at any timestep
-    low_t: int = 30             # grounding happens below this timestep
-    ema: float = .999
-    rough: float = 0.           # share of rough pictures in the corpus
-    doubled: float = 0.         # share of pictures that are a half seen at twice its size, as the second view of a detector sees it
-    start: str = ''             # backbone whose weights the run begins with: 'mini' or a folder; '': random weights
-    retrain: bool = False       # train the autoencoder of `start`, too
-    anew: bool = False          # keep pictures at twice the size, and in every step show other windows of them, turned, in other light, then encoded; for a GPU
-    large: float = 0.           # of the steps, when anew: share that sees a quarter as many windows at twice the size
-    drawn: float = 1.           # share of the corpus drawn before the first step; the rest follows beside the first two thirds of the steps
-    compiled: bool = False      # torch.compile the UNet: needs a C++ compiler, saves a third of a long run
+    ground: float = 1.0  # weight of grounding and comparing; 0 is plain denoising
+    grounded_share: float = 0.75  # of each batch; the rest is denoised at any timestep
+    low_t: int = 30  # grounding happens below this timestep
+    ema: float = 0.999
+    rough: float = 0.0  # share of rough pictures in the corpus
+    doubled: float = 0.0  # share of pictures that are a half seen at twice its size, as the second view of a detector sees it
+    start: str = (
+        ''  # backbone whose weights the run begins with: 'mini' or a folder; '': random weights
+    )
+    retrain: bool = False  # train the autoencoder of `start`, too
+    anew: bool = False  # keep pictures at twice the size, and in every step show other windows of them, turned, in other light, then encoded; for a GPU
+    large: float = (
+        0.0  # of the steps, when anew: share that sees a quarter as many windows at twice the size
+    )
+    drawn: float = 1.0  # share of the corpus drawn before the first step; the rest follows beside the first two thirds of the steps
+    compiled: bool = (
+        False  # torch.compile the UNet: needs a C++ compiler, saves a third of a long run
+    )
 
     def __post_init__(self):
         for f in fields(self):
-            if type(getattr(self, f.name)) is not f.type and not (f.type is float and type(getattr(self, f.name)) is int): raise ConfigError(f'recipe {f.name}={getattr(self, f.name)!r} must be {f.type.__name__}')
-            if not isinstance(getattr(self, f.name), str) and not 0 <= getattr(self, f.name) < math.inf: raise ConfigError(f'recipe {f.name}={getattr(self, f.name)!r} must be a finite number of at least 0')
-        limits = dict(seed=(0, 2**32 - 1), pictures=(10, 10**6), size=(64, 320), length=(20, 77), vae_pictures=(1, 10**6), vae_steps=(1, 10**7), vae_batch=(1, 4096), vae_crop=(16, self.size), steps=(1, 10**7),
-                      crop=(8, self.size//4), batch=(2, 4096), full_batch=(2, 4096), grounded_share=(.1, .9), rough=(0, 1), doubled=(0, 1), large=(0, 1), lines=(0, 4096), drawn=(.001, 1), low_t=(1, 1000), ema=(0, .99999))
+            if type(getattr(self, f.name)) is not f.type and not (
+                f.type is float and type(getattr(self, f.name)) is int
+            ):
+                raise ConfigError(
+                    f'recipe {f.name}={getattr(self, f.name)!r} must be {f.type.__name__}'
+                )
+            if (
+                not isinstance(getattr(self, f.name), str)
+                and not 0 <= getattr(self, f.name) < math.inf
+            ):
+                raise ConfigError(
+                    f'recipe {f.name}={getattr(self, f.name)!r} must be a finite number of at least 0'
+                )
+        limits = dict(
+            seed=(0, 2**32 - 1),
+            pictures=(10, 10**6),
+            size=(64, 320),
+            length=(20, 77),
+            vae_pictures=(1, 10**6),
+            vae_steps=(1, 10**7),
+            vae_batch=(1, 4096),
+            vae_crop=(16, self.size),
+            steps=(1, 10**7),
+            crop=(8, self.size // 4),
+            batch=(2, 4096),
+            full_batch=(2, 4096),
+            grounded_share=(0.1, 0.9),
+            rough=(0, 1),
+            doubled=(0, 1),
+            large=(0, 1),
+            lines=(0, 4096),
+            drawn=(0.001, 1),
+            low_t=(1, 1000),
+            ema=(0, 0.99999),
+        )
         for name, (low, high) in limits.items():
-            if not low <= getattr(self, name) <= high: raise ConfigError(f'recipe {name}={getattr(self, name)!r} is out of range: choose {low} to {high}')
-        if self.lines and self.full_from >= self.steps: raise ConfigError(f'a recipe with lines compares whole pictures, and full_from={self.full_from} leaves none in {self.steps} steps: lower full_from')
-        if self.anew and (self.full_from or self.size > 160): raise ConfigError(f'a recipe with anew=true sees whole latents of up to 160 px from its first step: set full_from=0 (now {self.full_from}) and a size (now {self.size}) up to 160')
-        if self.large and not self.anew: raise ConfigError(f'a recipe with large={self.large} needs anew=true, which keeps pictures at twice the size')
-        if self.retrain and not self.start: raise ConfigError('a recipe with retrain=true needs start, the backbone whose autoencoder it trains further')
-        if self.size % 32 or self.crop % 4 or self.vae_crop % 16: raise ConfigError('a recipe needs size in steps of 32, vae_crop in steps of 16 and crop in steps of 4: the UNet halves latents twice')
+            if not low <= getattr(self, name) <= high:
+                raise ConfigError(
+                    f'recipe {name}={getattr(self, name)!r} is out of range: choose {low} to {high}'
+                )
+        if self.lines and self.full_from >= self.steps:
+            raise ConfigError(
+                f'a recipe with lines compares whole pictures, and full_from={self.full_from} leaves none in {self.steps} steps: lower full_from'
+            )
+        if self.anew and (self.full_from or self.size > 160):
+            raise ConfigError(
+                f'a recipe with anew=true sees whole latents of up to 160 px from its first step: set full_from=0 (now {self.full_from}) and a size (now {self.size}) up to 160'
+            )
+        if self.large and not self.anew:
+            raise ConfigError(
+                f'a recipe with large={self.large} needs anew=true, which keeps pictures at twice the size'
+            )
+        if self.retrain and not self.start:
+            raise ConfigError(
+                'a recipe with retrain=true needs start, the backbone whose autoencoder it trains further'
+            )
+        if self.size % 32 or self.crop % 4 or self.vae_crop % 16:
+            raise ConfigError(
+                'a recipe needs size in steps of 32, vae_crop in steps of 16 and crop in steps of 4: the UNet halves latents twice'
+            )
 
 # %% ../nbs/62_pretraining.ipynb #1dea0d8b
 NORMAL_WORDS = ('flawless', 'perfect', 'normal', 'intact', 'clean')
 ABNORMAL_WORDS = ('damaged', 'broken', 'defective', 'faulty', 'anomalous')
 GENERIC = ('object', 'texture', 'surface', 'material', 'part')
-KIND_WORDS = {'hole': ('hole', 'pit'), 'scratch': ('scratch', 'scrape'), 'stain': ('stain', 'discoloration'), 'crack': ('crack', 'fracture'),
-              'patch': ('patch', 'misprint'), 'spots': ('spots', 'contamination'), 'missing_part': ('missing part', 'bare spot'),
-              'fold': ('fold', 'crease'), 'bend': ('bend', 'distortion'), 'smear': ('smear', 'smudge')}
+KIND_WORDS = {
+    'hole': ('hole', 'pit'),
+    'scratch': ('scratch', 'scrape'),
+    'stain': ('stain', 'discoloration'),
+    'crack': ('crack', 'fracture'),
+    'patch': ('patch', 'misprint'),
+    'spots': ('spots', 'contamination'),
+    'missing_part': ('missing part', 'bare spot'),
+    'fold': ('fold', 'crease'),
+    'bend': ('bend', 'distortion'),
+    'smear': ('smear', 'smudge'),
+}
 OPENINGS = ('a photo of a', 'a', 'an image of a', 'a photo of the')
 NEUTRAL = 'a photo of an object'
 
+
 def _sentences():
     names = [c.replace('_', ' ') for c in CATEGORIES] + list(GENERIC)
-    kinds = [k.replace('_', ' ') for k in DEFECTS] + [w for words in KIND_WORDS.values() for w in words]
-    return ([f'a photo of an image picture the {s} {c} .' for s in NORMAL_WORDS + ABNORMAL_WORDS for c in names]
-            + [f'a {s} {c} with a {k} defect , and on in' for s in ABNORMAL_WORDS for c in names for k in kinds])
+    kinds = [k.replace('_', ' ') for k in DEFECTS] + [
+        w for words in KIND_WORDS.values() for w in words
+    ]
+    return [
+        f'a photo of an image picture the {s} {c} .'
+        for s in NORMAL_WORDS + ABNORMAL_WORDS
+        for c in names
+    ] + [
+        f'a {s} {c} with a {k} defect , and on in'
+        for s in ABNORMAL_WORDS
+        for c in names
+        for k in kinds
+    ]
 
-def merges_of(words): # list of pairs, in the order in which they apply
+
+def merges_of(words):  # list of pairs, in the order in which they apply
     "Byte-pair merges until each of the words is one token; ties go to the alphabet, so every machine finds the same."
     pieces, merges = [(*w[:-1], w[-1] + '</w>') for w in sorted(set(words))], []
     while any(len(p) > 1 for p in pieces):
@@ -110,514 +187,1018 @@ def merges_of(words): # list of pairs, in the order in which they apply
         merges.append((a, b))
         for i, p in enumerate(pieces):
             joined = []
-            for piece in p: joined[-1:] = [a + b] if joined and (joined[-1], piece) == (a, b) else [*joined[-1:], piece]
+            for piece in p:
+                joined[-1:] = (
+                    [a + b] if joined and (joined[-1], piece) == (a, b) else [*joined[-1:], piece]
+                )
             pieces[i] = tuple(joined)
     return merges
 
+
 def make_tokenizer(
-    folder, # where vocab.json and merges.txt are written
-    length: int=24, # tokens of a padded prompt
-): # CLIPTokenizer
+    folder,  # where vocab.json and merges.txt are written
+    length: int = 24,  # tokens of a padded prompt
+):  # CLIPTokenizer
     "A CLIP tokenizer with a vocabulary of its own."
     folder = Path(folder)
-    if not (folder/'vocab.json').exists():  # a run that is continued keeps its ids
-        alphabet, merges = [chr(c) for c in range(33, 127) if not chr(c).isupper()], merges_of(' '.join(_sentences()).split())
-        vocabulary = dict.fromkeys([*alphabet, *(a + '</w>' for a in alphabet), *(a + b for a, b in merges), '<|startoftext|>', '<|endoftext|>'])
-        write_atomic(folder/'merges.txt', ('#version: 0.2\n' + '\n'.join(map(' '.join, merges)) + '\n').encode())
-        write_atomic(folder/'vocab.json', json.dumps({w: i for i, w in enumerate(vocabulary)}).encode())
-    return CLIPTokenizer(vocab=str(folder/'vocab.json'), merges=str(folder/'merges.txt'), model_max_length=length, pad_token='<|endoftext|>')
+    if not (folder / 'vocab.json').exists():  # a run that is continued keeps its ids
+        alphabet, merges = (
+            [chr(c) for c in range(33, 127) if not chr(c).isupper()],
+            merges_of(' '.join(_sentences()).split()),
+        )
+        vocabulary = dict.fromkeys(
+            [
+                *alphabet,
+                *(a + '</w>' for a in alphabet),
+                *(a + b for a, b in merges),
+                '<|startoftext|>',
+                '<|endoftext|>',
+            ]
+        )
+        write_atomic(
+            folder / 'merges.txt',
+            ('#version: 0.2\n' + '\n'.join(map(' '.join, merges)) + '\n').encode(),
+        )
+        write_atomic(
+            folder / 'vocab.json', json.dumps({w: i for i, w in enumerate(vocabulary)}).encode()
+        )
+    return CLIPTokenizer(
+        vocab=str(folder / 'vocab.json'),
+        merges=str(folder / 'merges.txt'),
+        model_max_length=length,
+        pad_token='<|endoftext|>',
+    )
 
 # %% ../nbs/62_pretraining.ipynb #48dcacd6
 def caption(rng, name, kind):
     "What a picture shows, in one of many wordings; one in ten is empty."
-    if rng.random() < .1: return ''
-    name = name if rng.random() < .7 else GENERIC[rng.integers(5)]
-    if kind == 'good': return f'a photo of a {NORMAL_WORDS[rng.integers(5)]} {name}'
+    if rng.random() < 0.1:
+        return ''
+    name = name if rng.random() < 0.7 else GENERIC[rng.integers(5)]
+    if kind == 'good':
+        return f'a photo of a {NORMAL_WORDS[rng.integers(5)]} {name}'
     text = f'a photo of a {ABNORMAL_WORDS[rng.integers(5)]} {name}'
-    return text + (' with a ' + KIND_WORDS[kind][rng.integers(2)] if rng.random() < .7 else '')
+    return text + (' with a ' + KIND_WORDS[kind][rng.integers(2)] if rng.random() < 0.7 else '')
+
 
 def prompt_pair(rng, name, kind):
     "A normal prompt, an abnormal prompt, and the sentence the UNet runs under (mostly the neutral one)."
-    name_said = name if rng.random() < .5 else GENERIC[rng.integers(5)]
-    opening = OPENINGS[rng.integers(4)] if rng.random() < .5 else OPENINGS[0]
-    stop = ' .' if rng.random() < .3 else ''
+    name_said = name if rng.random() < 0.5 else GENERIC[rng.integers(5)]
+    opening = OPENINGS[rng.integers(4)] if rng.random() < 0.5 else OPENINGS[0]
+    stop = ' .' if rng.random() < 0.3 else ''
     normal = f'{opening} {NORMAL_WORDS[rng.integers(5)]} {name_said}{stop}'
     abnormal = f'{opening} {ABNORMAL_WORDS[rng.integers(5)]} {name_said}'
-    if kind != 'good' and rng.random() < .3: abnormal += ' with a ' + KIND_WORDS[kind][rng.integers(2)]
-    abnormal += stop; u = rng.random()
-    return normal, abnormal, NEUTRAL if u < .6 else normal if u < .75 else abnormal if u < .9 else caption(rng, name, kind)
+    if kind != 'good' and rng.random() < 0.3:
+        abnormal += ' with a ' + KIND_WORDS[kind][rng.integers(2)]
+    abnormal += stop
+    u = rng.random()
+    return (
+        normal,
+        abnormal,
+        NEUTRAL
+        if u < 0.6
+        else normal
+        if u < 0.75
+        else abnormal
+        if u < 0.9
+        else caption(rng, name, kind),
+    )
 
 # %% ../nbs/62_pretraining.ipynb #15b19341
-def start_of(recipe): # Backbone or None
+def start_of(recipe):  # Backbone or None
     "The backbone that a run begins with, if the recipe fits it."
-    if not recipe.start: return None
+    if not recipe.start:
+        return None
     begun = load_backbone(recipe.start, 'cpu')
-    for name, has, wants in (('length', begun.length, recipe.length), ('size', begun.image_size, recipe.size), ('factor', begun.factor, 4)):
-        if has != wants: raise ConfigError(f'start={recipe.start} has {name} {has}, the recipe {wants}: ' + ('start from another backbone' if name == 'factor' else f'set {name}={has}'))
+    for name, has, wants in (
+        ('length', begun.length, recipe.length),
+        ('size', begun.image_size, recipe.size),
+        ('factor', begun.factor, 4),
+    ):
+        if has != wants:
+            raise ConfigError(
+                f'start={recipe.start} has {name} {has}, the recipe {wants}: '
+                + ('start from another backbone' if name == 'factor' else f'set {name}={has}')
+            )
     return begun
+
 
 def new_components(
     recipe: Recipe,
-    tokenizer, # CLIPTokenizer
-    begun=None, # the Backbone of recipe.start
-): # AutoencoderKL, UNet2DConditionModel, CLIPTextModel
+    tokenizer,  # CLIPTokenizer
+    begun=None,  # the Backbone of recipe.start
+):  # AutoencoderKL, UNet2DConditionModel, CLIPTextModel
     "The miniature with the weights that a run begins with, or random ones from the recipe's seed."
     if begun:
-        for m in begun.modules: m.requires_grad_(True)
+        for m in begun.modules:
+            m.requires_grad_(True)
         return begun.modules
     torch.manual_seed(recipe.seed)
-    vae = AutoencoderKL(down_block_types=('DownEncoderBlock2D',)*3, up_block_types=('UpDecoderBlock2D',)*3, block_out_channels=(16, 32, 64),
-                        layers_per_block=1, latent_channels=8, norm_num_groups=8, mid_block_add_attention=False, sample_size=recipe.size)
-    unet = UNet2DConditionModel(sample_size=recipe.size//4, in_channels=8, out_channels=8, down_block_types=('CrossAttnDownBlock2D',)*3,
-                                up_block_types=('CrossAttnUpBlock2D',)*3, block_out_channels=(48, 80, 160), layers_per_block=1,
-                                cross_attention_dim=128, attention_head_dim=(2, 4, 8), norm_num_groups=8, use_linear_projection=True)
-    text = CLIPTextModel(CLIPTextConfig(vocab_size=len(tokenizer), hidden_size=128, intermediate_size=512, num_hidden_layers=4, num_attention_heads=4,
-                                        max_position_embeddings=recipe.length, projection_dim=128, bos_token_id=tokenizer.bos_token_id,
-                                        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id))
+    vae = AutoencoderKL(
+        down_block_types=('DownEncoderBlock2D',) * 3,
+        up_block_types=('UpDecoderBlock2D',) * 3,
+        block_out_channels=(16, 32, 64),
+        layers_per_block=1,
+        latent_channels=8,
+        norm_num_groups=8,
+        mid_block_add_attention=False,
+        sample_size=recipe.size,
+    )
+    unet = UNet2DConditionModel(
+        sample_size=recipe.size // 4,
+        in_channels=8,
+        out_channels=8,
+        down_block_types=('CrossAttnDownBlock2D',) * 3,
+        up_block_types=('CrossAttnUpBlock2D',) * 3,
+        block_out_channels=(48, 80, 160),
+        layers_per_block=1,
+        cross_attention_dim=128,
+        attention_head_dim=(2, 4, 8),
+        norm_num_groups=8,
+        use_linear_projection=True,
+    )
+    text = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=128,
+            intermediate_size=512,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            max_position_embeddings=recipe.length,
+            projection_dim=128,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
     return vae, unet, text
+
 
 def new_scheduler():
     "Stable Diffusion's own noise schedule."
-    return DDIMScheduler(beta_start=.00085, beta_end=.012, beta_schedule='scaled_linear', clip_sample=False, set_alpha_to_one=False, steps_offset=1)
+    return DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule='scaled_linear',
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    )
 
 # %% ../nbs/62_pretraining.ipynb #2f8011f6
-NAMES = {c: c.replace('_', ' ') for c in CATEGORIES} | {c: dict(rolled_sheet='brushed metal', tray='part').get(c, 'surface') for c in SURFACES} # what captions call a picture
+NAMES = {c: c.replace('_', ' ') for c in CATEGORIES} | {
+    c: dict(rolled_sheet='brushed metal', tray='part').get(c, 'surface') for c in SURFACES
+}  # what captions call a picture
 
-def is_rough(recipe, index): return index*.6180339887 % 1 < recipe.rough # spread evenly, whatever turns the categories take
-def is_doubled(recipe, index): return index*.4142135624 % 1 < recipe.doubled
+
+def is_rough(recipe, index):
+    return (
+        index * 0.6180339887 % 1 < recipe.rough
+    )  # spread evenly, whatever turns the categories take
+
+
+def is_doubled(recipe, index):
+    return index * 0.4142135624 % 1 < recipe.doubled
+
 
 def _window(rng, mask, side):
     "A square of the picture, around the defect in most cases."
     free = len(mask) - side
-    if mask.any() and rng.random() < .85:
-        ys, xs = np.nonzero(mask); j = rng.integers(len(ys))
-        y, x = (int(np.clip(c - rng.integers(side//8, side - side//8), 0, free)) for c in (ys[j], xs[j]))
-    else: y, x = rng.integers(0, free + 1, 2)
-    return np.s_[y:y+side, x:x+side]
+    if mask.any() and rng.random() < 0.85:
+        ys, xs = np.nonzero(mask)
+        j = rng.integers(len(ys))
+        y, x = (
+            int(np.clip(c - rng.integers(side // 8, side - side // 8), 0, free))
+            for c in (ys[j], xs[j])
+        )
+    else:
+        y, x = rng.integers(0, free + 1, 2)
+    return np.s_[y : y + side, x : x + side]
 
-def _twice(image): return np.asarray(Image.fromarray(image).resize((2*len(image),)*2, Image.Resampling.BILINEAR))
+
+def _twice(image):
+    return np.asarray(
+        Image.fromarray(image).resize((2 * len(image),) * 2, Image.Resampling.BILINEAR)
+    )
+
 
 def corpus_picture(
     recipe: Recipe,
     index: int,
-): # image, twin (S, S, 3) uint8, mask (S, S) bool, category, kind
+):  # image, twin (S, S, 3) uint8, mask (S, S) bool, category, kind
     "One training picture; a crop that misses the defect counts as good. Twice as large in a recipe with anew, which crops later."
-    kept, doubled = recipe.size*(1 + recipe.anew), is_doubled(recipe, index) and not recipe.anew; size = kept*3//2 if not (index % 3 or doubled or recipe.anew) else kept
+    kept, doubled = recipe.size * (1 + recipe.anew), is_doubled(recipe, index) and not recipe.anew
+    size = kept * 3 // 2 if not (index % 3 or doubled or recipe.anew) else kept
     p = (rough_picture if is_rough(recipe, index) else picture)(recipe.seed, index, size)
     image, twin, mask = p.image, p.twin, p.mask
     if doubled or size > kept:
-        window = _window(np.random.default_rng([recipe.seed, index, 7]), mask, recipe.size//(1 + doubled))
+        window = _window(
+            np.random.default_rng([recipe.seed, index, 7]), mask, recipe.size // (1 + doubled)
+        )
         image, twin, mask = image[window], twin[window], mask[window]
-    if doubled: image, twin, mask = _twice(image), _twice(twin), mask.repeat(2, 0).repeat(2, 1)
-    if mask.sum() <= 3: mask = np.zeros_like(mask)
+    if doubled:
+        image, twin, mask = _twice(image), _twice(twin), mask.repeat(2, 0).repeat(2, 1)
+    if mask.sum() <= 3:
+        mask = np.zeros_like(mask)
     return image, twin, mask, p.category, p.kind if mask.any() else 'good'
 
-PART, LINE = 100, (3, 5) # pictures in a file of the corpus; normal pictures of a line, others
 
-def line_of(number): # category, whether its parts show their own edges, whether each has a design of its own
+PART, LINE = 100, (3, 5)  # pictures in a file of the corpus; normal pictures of a line, others
+
+
+def line_of(
+    number,
+):  # category, whether its parts show their own edges, whether each has a design of its own
     "Lines of every category and surface take turns; edges and designs are spread evenly over them."
-    names = [*KEPT, *SURFACES]; name = names[number % len(names)]
-    return name, bool(number//len(names) % 2) and name not in OBJECTS, number*.7320508076 % 1 < .25
+    names = [*KEPT, *SURFACES]
+    name = names[number % len(names)]
+    return (
+        name,
+        bool(number // len(names) % 2) and name not in OBJECTS,
+        number * 0.7320508076 % 1 < 0.25,
+    )
+
 
 def corpus_part(
     recipe: Recipe,
-    number: int, # of the part
-): # dict of arrays, a row for each picture: image (N, S, S, 3) uint8, m (N, S/4, S/4) bool, or (N, 2S, 2S, 3) and (N, S, S) in a recipe with anew, c category index, k kind index, l place in its line or -1
+    number: int,  # of the part
+):  # dict of arrays, a row for each picture: image (N, S, S, 3) uint8, m (N, S/4, S/4) bool, or (N, 2S, 2S, 3) and (N, S, S) in a recipe with anew, c category index, k kind index, l place in its line or -1
     "A hundred pictures, with twins of some that are damaged; in a recipe with lines 48 of them come in lines of eight, normal pictures first."
-    rows, lines = [], range(number*6, number*6 + 6) if recipe.lines else ()
-    for i in range(number*PART, min((number + 1)*PART - sum(LINE)*len(lines), recipe.pictures)):
+    rows, lines = [], range(number * 6, number * 6 + 6) if recipe.lines else ()
+    for i in range(
+        number * PART, min((number + 1) * PART - sum(LINE) * len(lines), recipe.pictures)
+    ):
         image, twin, mask, c, k = corpus_picture(recipe, i)
         rows.append((image, mask, c, k, -1))
-        if i % 3 == 1 and k != 'good': rows.append((twin, np.zeros_like(mask), c, 'good', -1))
+        if i % 3 == 1 and k != 'good':
+            rows.append((twin, np.zeros_like(mask), c, 'good', -1))
     for i in lines:
-        rows += [(image, mask, line_of(i)[0], k, at) for at, (_, k, image, mask) in enumerate(line_pictures(recipe.seed + 2**32, i, *line_of(i), *LINE, recipe.size*(1 + recipe.anew)))] # another seed than that of the pictures
-    images, masks, c, k, l = zip(*rows); names, kinds, cell = list(NAMES), ['good', *DEFECTS], 2 if recipe.anew else 4
-    s = len(masks[0])//cell
-    return dict(image=np.stack(images), m=np.stack(masks).reshape(-1, s, cell, s, cell).any((2, 4)), c=np.array([names.index(x) for x in c]), k=np.array([kinds.index(x) for x in k]), l=np.array(l))
+        rows += [
+            (image, mask, line_of(i)[0], k, at)
+            for at, (_, k, image, mask) in enumerate(
+                line_pictures(
+                    recipe.seed + 2**32, i, *line_of(i), *LINE, recipe.size * (1 + recipe.anew)
+                )
+            )
+        ]  # another seed than that of the pictures
+    images, masks, c, k, l = zip(*rows)
+    names, kinds, cell = list(NAMES), ['good', *DEFECTS], 2 if recipe.anew else 4
+    s = len(masks[0]) // cell
+    return dict(
+        image=np.stack(images),
+        m=np.stack(masks).reshape(-1, s, cell, s, cell).any((2, 4)),
+        c=np.array([names.index(x) for x in c]),
+        k=np.array([kinds.index(x) for x in k]),
+        l=np.array(l),
+    )
 
-def _pool(workers=None): return ProcessPoolExecutor(workers or os.cpu_count(), mp_context=get_context('fork'))
 
-def _ahead(pool, draw, items, count): # results in order
+def _pool(workers=None):
+    return ProcessPoolExecutor(workers or os.cpu_count(), mp_context=get_context('fork'))
+
+
+def _ahead(pool, draw, items, count):  # results in order
     "No more than `count` are drawn before they are asked for, or a slow encoder would fill the memory."
     waiting = deque()
     for item in items:
         waiting.append(pool.submit(draw, item))
-        if len(waiting) > count: yield waiting.popleft().result()
-    while waiting: yield waiting.popleft().result()
+        if len(waiting) > count:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
 
 def as_tensor(images):
     "(B, S, S, 3) uint8 to (B, 3, S, S) in [-1, 1]."
-    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float()/127.5 - 1
+    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 # %% ../nbs/62_pretraining.ipynb #d9e84a98
-SAVE_EVERY = 200 # steps between two states of a run
+SAVE_EVERY = 200  # steps between two states of a run
+
 
 class JsonLog:
     "Append-only log of a run, one JSON object a line."
-    def __init__(self, path, echo=False): self.path, self.echo = Path(path), echo
+
+    def __init__(self, path, echo=False):
+        self.path, self.echo = Path(path), echo
+
     def __call__(self, **row):
         row['time'] = round(time.time())  # so that hours can be added up over several sittings
-        with open(self.path, 'a') as f: f.write(json.dumps(row) + '\n')
-        if self.echo: tqdm.write(json.dumps(row))
+        with open(self.path, 'a') as f:
+            f.write(json.dumps(row) + '\n')
+        if self.echo:
+            tqdm.write(json.dumps(row))
+
     def forget_after(self, step, stage='diffusion'):
         "Drop rows of a stage beyond the step that a resumed run starts from, and a line cut short."
         kept = []
         for line in self.path.read_text().splitlines() if self.path.exists() else ():
-            try: row = json.loads(line)
-            except json.JSONDecodeError: continue
-            if row['stage'] != stage or row['step'] <= step: kept.append(line + '\n')
-        if self.path.exists(): write_atomic(self.path, ''.join(kept).encode())
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError:
+                continue
+            if row['stage'] != stage or row['step'] <= step:
+                kept.append(line + '\n')
+        if self.path.exists():
+            write_atomic(self.path, ''.join(kept).encode())
 
-def _cosine(step, steps, warmup): return min(1, (step + 1)/warmup) * (.5*(1 + math.cos(math.pi*step/steps)) + .01)
+
+def _cosine(step, steps, warmup):
+    return min(1, (step + 1) / warmup) * (0.5 * (1 + math.cos(math.pi * step / steps)) + 0.01)
+
 
 def _save_state(path, **state):
     "Write a resume file in one step."
-    buffer = io.BytesIO(); torch.save(state, buffer); write_atomic(path, buffer.getvalue())
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    write_atomic(path, buffer.getvalue())
+
 
 def _load_state(path, device='cpu'):
     "A resume file, or a CheckpointError that names it."
-    try: return torch.load(path, map_location=device, weights_only=True)
-    except (RuntimeError, ValueError, EOFError, OSError, pickle.UnpicklingError) as error: raise CheckpointError(f'{path} is damaged ({type(error).__name__}): remove it to begin this stage again') from None
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except (RuntimeError, ValueError, EOFError, OSError, pickle.UnpicklingError) as error:
+        raise CheckpointError(
+            f'{path} is damaged ({type(error).__name__}): remove it to begin this stage again'
+        ) from None
+
 
 def _keep_vae(vae, work):
     "The autoencoder in work/vae, which appears when it is complete."
-    if (work/'vae.partial').exists(): shutil.rmtree(work/'vae.partial')
-    vae.save_pretrained(work/'vae.partial'); os.replace(work/'vae.partial', work/'vae')
+    if (work / 'vae.partial').exists():
+        shutil.rmtree(work / 'vae.partial')
+    vae.save_pretrained(work / 'vae.partial')
+    os.replace(work / 'vae.partial', work / 'vae')
+
 
 def gradient_l1(a, b):
     "Mean absolute difference of horizontal and vertical image gradients."
-    return (a.diff(dim=-1) - b.diff(dim=-1)).abs().mean() + (a.diff(dim=-2) - b.diff(dim=-2)).abs().mean()
+    return (a.diff(dim=-1) - b.diff(dim=-1)).abs().mean() + (
+        a.diff(dim=-2) - b.diff(dim=-2)
+    ).abs().mean()
+
 
 def autoencoder_loss(vae, x):
     "L1 + gradient L1 + a trace of KL; also returns the L1."
     posterior = vae.encode(x).latent_dist
     out = vae.decode(posterior.sample()).sample
     l1 = (out - x).abs().mean()
-    return l1 + gradient_l1(out, x) + 1e-5*posterior.kl().mean()/64, l1
+    return l1 + gradient_l1(out, x) + 1e-5 * posterior.kl().mean() / 64, l1
+
 
 def train_autoencoder(
     recipe: Recipe,
-    vae, # AutoencoderKL with fresh weights
-    work: Path, # folder of the run
-    log, # JsonLog
+    vae,  # AutoencoderKL with fresh weights
+    work: Path,  # folder of the run
+    log,  # JsonLog
     device='cpu',
-): # the trained AutoencoderKL, saved to work/vae
+):  # the trained AutoencoderKL, saved to work/vae
     "Stage one; continues from work/vae_state.pt."
-    with _pool() as pool: images = np.stack([p[0] for p in pool.map(partial(corpus_picture, recipe), range(min(recipe.vae_pictures, recipe.pictures)), chunksize=25)])
-    vae = vae.to(device, memory_format=torch.channels_last).train(); c = recipe.vae_crop
+    with _pool() as pool:
+        images = np.stack(
+            [
+                p[0]
+                for p in pool.map(
+                    partial(corpus_picture, recipe),
+                    range(min(recipe.vae_pictures, recipe.pictures)),
+                    chunksize=25,
+                )
+            ]
+        )
+    vae = vae.to(device, memory_format=torch.channels_last).train()
+    c = recipe.vae_crop
     optimizer = torch.optim.AdamW(vae.parameters(), recipe.vae_lr, weight_decay=1e-4)
-    state, first = work/'vae_state.pt', 0
+    state, first = work / 'vae_state.pt', 0
     if state.exists():
-        saved = _load_state(state, device); first = saved['step']
-        vae.load_state_dict(saved['model']); optimizer.load_state_dict(saved['optimizer'])
+        saved = _load_state(state, device)
+        first = saved['step']
+        vae.load_state_dict(saved['model'])
+        optimizer.load_state_dict(saved['optimizer'])
     log.forget_after(first, 'vae')
-    for step in tqdm(range(first, recipe.vae_steps), desc='autoencoder', initial=first, total=recipe.vae_steps):
-        rng = np.random.default_rng([recipe.seed, 1, step]); torch.manual_seed(recipe.seed*1_000_003 + step)
-        for g in optimizer.param_groups: g['lr'] = recipe.vae_lr*_cosine(step, recipe.vae_steps, 50)
-        chosen, corners = rng.integers(0, len(images), recipe.vae_batch), rng.integers(0, images.shape[1] - c + 1, (recipe.vae_batch, 2))
-        x = as_tensor(np.stack([images[i, y:y+c, q:q+c] for i, (y, q) in zip(chosen, corners)])).to(device, memory_format=torch.channels_last)
+    for step in tqdm(
+        range(first, recipe.vae_steps), desc='autoencoder', initial=first, total=recipe.vae_steps
+    ):
+        rng = np.random.default_rng([recipe.seed, 1, step])
+        torch.manual_seed(recipe.seed * 1_000_003 + step)
+        for g in optimizer.param_groups:
+            g['lr'] = recipe.vae_lr * _cosine(step, recipe.vae_steps, 50)
+        chosen, corners = (
+            rng.integers(0, len(images), recipe.vae_batch),
+            rng.integers(0, images.shape[1] - c + 1, (recipe.vae_batch, 2)),
+        )
+        x = as_tensor(
+            np.stack([images[i, y : y + c, q : q + c] for i, (y, q) in zip(chosen, corners)])
+        ).to(device, memory_format=torch.channels_last)
         loss, l1 = autoencoder_loss(vae, x)
-        optimizer.zero_grad(); loss.backward(); norm = torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.)
-        if not (loss + norm).isfinite(): raise HybridadError(f'loss or gradient of the autoencoder is not finite at step {step}: lower vae_lr in another folder')
+        optimizer.zero_grad()
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+        if not (loss + norm).isfinite():
+            raise HybridadError(
+                f'loss or gradient of the autoencoder is not finite at step {step}: lower vae_lr in another folder'
+            )
         optimizer.step()
-        if step % 50 == 49 or step + 1 == recipe.vae_steps: log(stage='vae', step=step+1, l1=round(l1.item(), 5), loss=round(loss.item(), 5))
-        if step % SAVE_EVERY == SAVE_EVERY - 1: _save_state(state, step=step+1, model=vae.state_dict(), optimizer=optimizer.state_dict())
+        if step % 50 == 49 or step + 1 == recipe.vae_steps:
+            log(stage='vae', step=step + 1, l1=round(l1.item(), 5), loss=round(loss.item(), 5))
+        if step % SAVE_EVERY == SAVE_EVERY - 1:
+            _save_state(
+                state, step=step + 1, model=vae.state_dict(), optimizer=optimizer.state_dict()
+            )
     vae.eval()
-    with torch.no_grad(): z = torch.cat([vae.encode(as_tensor(images[i:i+64]).to(device)).latent_dist.mode() for i in range(0, min(512, len(images)), 64)])
-    vae.register_to_config(scaling_factor=float(1/z.std()))
+    with torch.no_grad():
+        z = torch.cat(
+            [
+                vae.encode(as_tensor(images[i : i + 64]).to(device)).latent_dist.mode()
+                for i in range(0, min(512, len(images)), 64)
+            ]
+        )
+    vae.register_to_config(scaling_factor=float(1 / z.std()))
     _keep_vae(vae, work)
     return vae
 
 # %% ../nbs/62_pretraining.ipynb #1b292699
-def parts_of(recipe): return -(-recipe.pictures//PART)
+def parts_of(recipe):
+    return -(-recipe.pictures // PART)
+
 
 @torch.no_grad()
 def encode_corpus(
-    work, # folder of the run, with recipe.json and vae; work/corpus is filled
+    work,  # folder of the run, with recipe.json and vae; work/corpus is filled
     device='cpu',
-    workers: int|None=None, # processes that draw; None: one per core
-    progress: bool=True,
+    workers: int | None = None,  # processes that draw; None: one per core
+    progress: bool = True,
 ):
     "Stage two: draw, encode unless that is done anew in every step, and keep what is not there yet; each part appears when it is complete."
-    work = Path(work); recipe, folder, workers = Recipe(**read_json(work/'recipe.json')), work/'corpus', workers or os.cpu_count(); folder.mkdir(exist_ok=True)
-    with FileLock(work/'corpus.lock'), _pool(workers) as pool: # another process may still be ending
-        todo = [i for i in range(parts_of(recipe)) if not (folder/f'{i:05d}.npz').exists()]
-        drawn = _ahead(pool, partial(corpus_part, recipe), todo, 2*workers)
-        vae = AutoencoderKL.from_pretrained(work/'vae').eval().to(device)
+    work = Path(work)
+    recipe, folder, workers = (
+        Recipe(**read_json(work / 'recipe.json')),
+        work / 'corpus',
+        workers or os.cpu_count(),
+    )
+    folder.mkdir(exist_ok=True)
+    with (
+        FileLock(work / 'corpus.lock'),
+        _pool(workers) as pool,
+    ):  # another process may still be ending
+        todo = [i for i in range(parts_of(recipe)) if not (folder / f'{i:05d}.npz').exists()]
+        drawn = _ahead(pool, partial(corpus_part, recipe), todo, 2 * workers)
+        vae = AutoencoderKL.from_pretrained(work / 'vae').eval().to(device)
         for i, part in zip(tqdm(todo, desc='corpus', disable=not progress), drawn):
             if not recipe.anew:
-                latents = [vae.encode(as_tensor(x).to(device)).latent_dist.mode()*vae.config.scaling_factor for x in np.split(part.pop('image'), range(50, len(part['m']), 50))]
+                latents = [
+                    vae.encode(as_tensor(x).to(device)).latent_dist.mode()
+                    * vae.config.scaling_factor
+                    for x in np.split(part.pop('image'), range(50, len(part['m']), 50))
+                ]
                 part['z'] = torch.cat(latents).half().cpu().numpy()
-            buffer = io.BytesIO(); np.savez(buffer, **part)
-            write_atomic(folder/f'{i:05d}.npz', buffer.getvalue())
-    (work/'corpus.lock').unlink(missing_ok=True)
+            buffer = io.BytesIO()
+            np.savez(buffer, **part)
+            write_atomic(folder / f'{i:05d}.npz', buffer.getvalue())
+    (work / 'corpus.lock').unlink(missing_ok=True)
 
-def encoding(work, device): # Popen
+
+def encoding(work, device):  # Popen
     "The same in a process of its own, on all cores but one; it and its workers end when its standard input closes, so also when this process is killed."
-    code = ('import os, signal, sys, threading; threading.Thread(target=lambda: (os.read(0, 1), os.killpg(0, signal.SIGKILL)), daemon=True).start(); '
-            'from hybridad.pretraining import encode_corpus; encode_corpus(*sys.argv[1:3], int(sys.argv[3]), False)')
-    return subprocess.Popen([sys.executable, '-c', code, str(work), str(device), str(max(1, os.cpu_count() - 1))], stdin=subprocess.PIPE, start_new_session=True)
+    code = (
+        'import os, signal, sys, threading; threading.Thread(target=lambda: (os.read(0, 1), os.killpg(0, signal.SIGKILL)), daemon=True).start(); '
+        'from hybridad.pretraining import encode_corpus; encode_corpus(*sys.argv[1:3], int(sys.argv[3]), False)'
+    )
+    return subprocess.Popen(
+        [sys.executable, '-c', code, str(work), str(device), str(max(1, os.cpu_count() - 1))],
+        stdin=subprocess.PIPE,
+        start_new_session=True,
+    )
 
 # %% ../nbs/62_pretraining.ipynb #d2c968cd
 def windows(
-    masks, # (B, 1, S, S) in {0, 1}
-    g, # Generator
-    groups, # (B,) pictures of a group are turned alike
-    alone, # so many pictures belong to no line; the rest, which do, are seen whole
-): # (B, 2S, 2S, 2): where F.grid_sample has to look
+    masks,  # (B, 1, S, S) in {0, 1}
+    g,  # Generator
+    groups,  # (B,) pictures of a group are turned alike
+    alone,  # so many pictures belong to no line; the rest, which do, are seen whole
+):  # (B, 2S, 2S, 2): where F.grid_sample has to look
     "Squares of half the side to all of it, around a place of the defect where there is one in most cases, turned and mirrored."
-    b, size, device = len(masks), 2*masks.shape[-1], masks.device; uniform = lambda *shape: torch.rand(*shape, generator=g, device=device)
-    share = torch.where(uniform(b) < .35, 1., .5 + .5*uniform(b)); share[alone:] = 1
-    spot = torch.multinomial(masks.flatten(1) + 1e-6, 1, generator=g)[:, 0] # any place where there is no defect
-    around = 2*(torch.stack([spot % masks.shape[-1], spot//masks.shape[-1]], 1) + .5)/masks.shape[-1] - 1 + share[:, None]*1.6*(uniform(b, 2) - .5)
-    centre = torch.where(uniform(b, 1) < .85, around, 2*uniform(b, 2) - 1)
-    free = (1 - share)[:, None]; centre = centre.clamp(-free, free)
-    turn = (uniform(b, 3) < .5)[groups]; ramp = (torch.arange(size, device=device) + .5)*2/size - 1
+    b, size, device = len(masks), 2 * masks.shape[-1], masks.device
+    uniform = lambda *shape: torch.rand(*shape, generator=g, device=device)
+    share = torch.where(uniform(b) < 0.35, 1.0, 0.5 + 0.5 * uniform(b))
+    share[alone:] = 1
+    spot = torch.multinomial(masks.flatten(1) + 1e-6, 1, generator=g)[
+        :, 0
+    ]  # any place where there is no defect
+    around = (
+        2
+        * (torch.stack([spot % masks.shape[-1], spot // masks.shape[-1]], 1) + 0.5)
+        / masks.shape[-1]
+        - 1
+        + share[:, None] * 1.6 * (uniform(b, 2) - 0.5)
+    )
+    centre = torch.where(uniform(b, 1) < 0.85, around, 2 * uniform(b, 2) - 1)
+    free = (1 - share)[:, None]
+    centre = centre.clamp(-free, free)
+    turn = (uniform(b, 3) < 0.5)[groups]
+    ramp = (torch.arange(size, device=device) + 0.5) * 2 / size - 1
     x, y = (torch.where(turn[:, i, None], -ramp, ramp) for i in (0, 1))
     grid = torch.stack([x[:, None].expand(b, size, size), y[:, :, None].expand(b, size, size)], -1)
     grid = torch.where(turn[:, 2, None, None, None], grid.transpose(1, 2), grid)
-    return grid*share[:, None, None, None] + centre[:, None, None]
+    return grid * share[:, None, None, None] + centre[:, None, None]
+
 
 def relit(
-    x, # (B, 3, h, w) in [0, 1]
-    g, # Generator
-    groups, # (B,) pictures of a group get the same light
-    soft=0., # share that loses half of its resolution
-): # the same shape, in [0, 1]
+    x,  # (B, 3, h, w) in [0, 1]
+    g,  # Generator
+    groups,  # (B,) pictures of a group get the same light
+    soft=0.0,  # share that loses half of its resolution
+):  # the same shape, in [0, 1]
     "Other contrast, colour and noise; sometimes grey, sometimes a negative."
     uniform = lambda *shape: torch.rand(len(x), *shape, 1, 1, generator=g, device=x.device)[groups]
-    signed = lambda *shape: 2*uniform(*shape) - 1
-    x = torch.where(uniform(1) < soft, F.interpolate(F.avg_pool2d(x, 2), scale_factor=2, mode='bilinear', align_corners=False), x)
-    mix = uniform(3) + .1; x = torch.where(uniform(1) < .3, (x*mix/mix.sum(1, keepdim=True)).sum(1, keepdim=True), x)
-    x = x.clamp(1e-3)**(signed(1)*.5).exp()*(1 + (uniform(1) < .5)*.15*signed(3))
-    x = torch.where(uniform(1) < .1, 1 - x, x)
-    mean = x.mean((1, 2, 3), keepdim=True); x = (x - mean)*(signed(1)*.5).exp() + mean + .15*signed(1)
-    return (x + (uniform(1) < .5)*.03*uniform(1)*torch.randn(x.shape, generator=g, device=x.device)).clamp(0, 1)
+    signed = lambda *shape: 2 * uniform(*shape) - 1
+    x = torch.where(
+        uniform(1) < soft,
+        F.interpolate(F.avg_pool2d(x, 2), scale_factor=2, mode='bilinear', align_corners=False),
+        x,
+    )
+    mix = uniform(3) + 0.1
+    x = torch.where(uniform(1) < 0.3, (x * mix / mix.sum(1, keepdim=True)).sum(1, keepdim=True), x)
+    x = x.clamp(1e-3) ** (signed(1) * 0.5).exp() * (1 + (uniform(1) < 0.5) * 0.15 * signed(3))
+    x = torch.where(uniform(1) < 0.1, 1 - x, x)
+    mean = x.mean((1, 2, 3), keepdim=True)
+    x = (x - mean) * (signed(1) * 0.5).exp() + mean + 0.15 * signed(1)
+    return (
+        x
+        + (uniform(1) < 0.5)
+        * 0.03
+        * uniform(1)
+        * torch.randn(x.shape, generator=g, device=x.device)
+    ).clamp(0, 1)
 
 # %% ../nbs/62_pretraining.ipynb #744d07eb
-GROUND = dict(defect=.5, background=2., image=1.5) # weights of the three terms
+GROUND = dict(defect=0.5, background=2.0, image=1.5)  # weights of the three terms
+
 
 def grounding_loss(
-    logits, # (B, h, w) log-ratio of abnormal and normal prompt
-    masks, # (B, h, w) in {0, 1}
-): # {term: scalar}: cross entropy of defect cells, of the rest, and of whole pictures
+    logits,  # (B, h, w) log-ratio of abnormal and normal prompt
+    masks,  # (B, h, w) in {0, 1}
+):  # {term: scalar}: cross entropy of defect cells, of the rest, and of whole pictures
     "Balanced cross entropy of the deployed read-out; 'damaged' said of a flawless picture has an empty target."
     area, damaged = masks.sum((1, 2)), masks.flatten(1).amax(1) > 0
-    missed = (F.softplus(-logits)*masks).sum((1, 2))/area.clamp(min=1)  # each picture counts the same, however small its defect
-    top = logits.flatten(1).topk(max(2, logits[0].numel()//200), 1).values.mean(1)
-    return dict(defect=missed.sum()/damaged.sum().clamp(min=1), background=(F.softplus(logits)*(1 - masks)).sum()/(1 - masks).sum(),
-                image=F.binary_cross_entropy_with_logits(top, damaged.float()))
+    missed = (F.softplus(-logits) * masks).sum((1, 2)) / area.clamp(
+        min=1
+    )  # each picture counts the same, however small its defect
+    top = logits.flatten(1).topk(max(2, logits[0].numel() // 200), 1).values.mean(1)
+    return dict(
+        defect=missed.sum() / damaged.sum().clamp(min=1),
+        background=(F.softplus(logits) * (1 - masks)).sum() / (1 - masks).sum(),
+        image=F.binary_cross_entropy_with_logits(top, damaged.float()),
+    )
 
-COMPARED = .5 # weight of the same loss, said of the distance to normal pictures
+
+COMPARED = 0.5  # weight of the same loss, said of the distance to normal pictures
+
 
 def unlikeness(
-    queries, # (lines, 3 + 5, h, w, C) of one layer
-): # (lines*5, h, w): zero is undecided
+    queries,  # (lines, 3 + 5, h, w, C) of one layer
+):  # (lines*5, h, w): zero is undecided
     "How far the queries of a line's other pictures lie from the nearest of its normal ones, on a logarithmic scale; of the last layer, whereas `NormalReference` asks the first unless told otherwise."
-    q = F.layer_norm(with_neighbours(queries.flatten(0, 1).float()), queries.shape[-1:]).unflatten(0, queries.shape[:2])
-    bank, new = q[:, :LINE[0]].flatten(1, 3), q[:, LINE[0]:].flatten(1, 3)
-    squared = 2 - 2*(new @ bank.mT/q.shape[-1]).amax(-1) # mean square difference of what has mean 0 and variance 1
-    return (2*((squared.clamp(min=0) + 1e-3)/.15).log()).view(-1, *queries.shape[2:4])
+    q = F.layer_norm(with_neighbours(queries.flatten(0, 1).float()), queries.shape[-1:]).unflatten(
+        0, queries.shape[:2]
+    )
+    bank, new = q[:, : LINE[0]].flatten(1, 3), q[:, LINE[0] :].flatten(1, 3)
+    squared = 2 - 2 * (new @ bank.mT / q.shape[-1]).amax(
+        -1
+    )  # mean square difference of what has mean 0 and variance 1
+    return (2 * ((squared.clamp(min=0) + 1e-3) / 0.15).log()).view(-1, *queries.shape[2:4])
+
 
 class Corpus:
     "Encoded pictures, and batches that depend on (seed, step) alone when asked for in order: resuming needs no data position."
-    def __init__(self, recipe: Recipe, folder, drawing=None, # folder of the parts, and the process that still fills it
-                 vae=None, device='cpu'): # needed by a recipe with anew, which encodes in every step
-        self.recipe, self.folder, self.drawing, self.vae, self.device = recipe, Path(folder), drawing, vae and vae.eval().to(device), device
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder,
+        drawing=None,  # folder of the parts, and the process that still fills it
+        vae=None,
+        device='cpu',
+    ):  # needed by a recipe with anew, which encodes in every step
+        self.recipe, self.folder, self.drawing, self.vae, self.device = (
+            recipe,
+            Path(folder),
+            drawing,
+            vae and vae.eval().to(device),
+            device,
+        )
         self.parts, self.kept, self.c, self.k, self.single, self.lines = 0, {}, [], [], [], []
 
     def _wait(self, count):
         "Read the first parts, as soon as they are there."
         while self.parts < count:
-            file = self.folder/f'{self.parts:05d}.npz'
+            file = self.folder / f'{self.parts:05d}.npz'
             while not file.exists():
-                if self.drawing is None: raise HybridadError(f'{file} is missing and nobody draws it: say --resume to draw the rest')
-                if (code := self.drawing.poll()) is not None and not file.exists(): raise HybridadError(f'the process that draws the corpus ended with code {code} before {file} was there: see above, then say --resume')
-                time.sleep(.05)
-            part = read_arrays(file); first, end = len(self.c), len(self.c) + len(part['c'])
+                if self.drawing is None:
+                    raise HybridadError(
+                        f'{file} is missing and nobody draws it: say --resume to draw the rest'
+                    )
+                if (code := self.drawing.poll()) is not None and not file.exists():
+                    raise HybridadError(
+                        f'the process that draws the corpus ended with code {code} before {file} was there: see above, then say --resume'
+                    )
+                time.sleep(0.05)
+            part = read_arrays(file)
+            first, end = len(self.c), len(self.c) + len(part['c'])
             for key in set(part) & {'image', 'z', 'm'}:
                 rows = torch.from_numpy(part[key])
-                if key not in self.kept: self.kept[key] = torch.empty(2*PART*parts_of(self.recipe), *rows.shape[1:], dtype=rows.dtype, device=self.device) # at most; untouched memory costs nothing on a CPU
+                if key not in self.kept:
+                    self.kept[key] = torch.empty(
+                        2 * PART * parts_of(self.recipe),
+                        *rows.shape[1:],
+                        dtype=rows.dtype,
+                        device=self.device,
+                    )  # at most; untouched memory costs nothing on a CPU
                 self.kept[key][first:end] = rows.to(self.device)
-            self.c += part['c'].tolist(); self.k += part['k'].tolist(); self.parts += 1
-            self.single += [first + j for j, l in enumerate(part['l']) if l < 0]; self.lines += [first + j for j, l in enumerate(part['l']) if l == 0]
+            self.c += part['c'].tolist()
+            self.k += part['k'].tolist()
+            self.parts += 1
+            self.single += [first + j for j, l in enumerate(part['l']) if l < 0]
+            self.lines += [first + j for j, l in enumerate(part['l']) if l == 0]
 
     def _crop(self, rng, at):
         "A square of latent cells, around the defect four times in five."
-        z, mask = self.kept['z'][at], self.kept['m'][at]; c, n = self.recipe.crop, mask.shape[-1]; where = mask.nonzero()
-        if len(where) and rng.random() < .8:
-            y, x = (int(np.clip(v - rng.integers(1, c - 1), 0, n - c)) for v in where[rng.integers(len(where))].tolist())
-        else: y, x = rng.integers(0, n - c + 1, 2)
-        return z[:, y:y+c, x:x+c], mask[y:y+c, x:x+c]
+        z, mask = self.kept['z'][at], self.kept['m'][at]
+        c, n = self.recipe.crop, mask.shape[-1]
+        where = mask.nonzero()
+        if len(where) and rng.random() < 0.8:
+            y, x = (
+                int(np.clip(v - rng.integers(1, c - 1), 0, n - c))
+                for v in where[rng.integers(len(where))].tolist()
+            )
+        else:
+            y, x = rng.integers(0, n - c + 1, 2)
+        return z[:, y : y + c, x : x + c], mask[y : y + c, x : x + c]
 
     @torch.no_grad()
-    def _anew(self, chosen, lines, large, step): # latents, masks
+    def _anew(self, chosen, lines, large, step):  # latents, masks
         "Windows of pictures in another light, encoded; pictures of a line share both."
-        at = torch.tensor(chosen, device=self.device); g, alone = torch.Generator(at.device).manual_seed(self.recipe.seed*1_000_003 + step), len(at) - lines*sum(LINE)
-        groups = torch.cat([torch.arange(alone), alone + torch.arange(lines).repeat_interleave(sum(LINE))]).to(at.device)
-        masks = self.kept['m'][at].float()[:, None]; grid = windows(masks, g, groups, alone)
-        x = F.grid_sample(self.kept['image'][at].permute(0, 3, 1, 2).float()/255, grid, align_corners=False, padding_mode='reflection')
-        masks = F.max_pool2d(F.grid_sample(masks, grid, 'nearest', align_corners=False), 4 if large else 8)[:, 0]
+        at = torch.tensor(chosen, device=self.device)
+        g, alone = (
+            torch.Generator(at.device).manual_seed(self.recipe.seed * 1_000_003 + step),
+            len(at) - lines * sum(LINE),
+        )
+        groups = torch.cat(
+            [torch.arange(alone), alone + torch.arange(lines).repeat_interleave(sum(LINE))]
+        ).to(at.device)
+        masks = self.kept['m'][at].float()[:, None]
+        grid = windows(masks, g, groups, alone)
+        x = F.grid_sample(
+            self.kept['image'][at].permute(0, 3, 1, 2).float() / 255,
+            grid,
+            align_corners=False,
+            padding_mode='reflection',
+        )
+        masks = F.max_pool2d(
+            F.grid_sample(masks, grid, 'nearest', align_corners=False), 4 if large else 8
+        )[:, 0]
         x = relit(x if large else F.avg_pool2d(x, 2), g, groups, self.recipe.doubled)
         with torch.autocast(at.device.type, torch.bfloat16, enabled=at.device.type == 'cuda'):
-            z = [self.vae.encode(part).latent_dist.mode().float() for part in (2*x - 1).to(memory_format=torch.channels_last).split(128)]
-        return torch.cat(z)*self.vae.config.scaling_factor, masks
+            z = [
+                self.vae.encode(part).latent_dist.mode().float()
+                for part in (2 * x - 1).to(memory_format=torch.channels_last).split(128)
+            ]
+        return torch.cat(z) * self.vae.config.scaling_factor, masks
 
-    def batch(self, step): # latents, masks, captions of the denoised part, prompt triples of the grounded part, number of lines at the end of it
+    def batch(
+        self, step
+    ):  # latents, masks, captions of the denoised part, prompt triples of the grounded part, number of lines at the end of it
         "The batch of a step."
-        r, rng = self.recipe, np.random.default_rng([self.recipe.seed, 2, step]); full, names, kinds = step >= r.full_from, list(NAMES.values()), ['good', *DEFECTS]
-        self._wait(math.ceil(parts_of(r)*min(1, r.drawn + (1 - r.drawn)*1.5*step/r.steps)))
+        r, rng = self.recipe, np.random.default_rng([self.recipe.seed, 2, step])
+        full, names, kinds = step >= r.full_from, list(NAMES.values()), ['good', *DEFECTS]
+        self._wait(math.ceil(parts_of(r) * min(1, r.drawn + (1 - r.drawn) * 1.5 * step / r.steps)))
         fewer = 4 if (large := r.large > 0 and rng.random() < r.large) else 1
-        size = max(2, r.full_batch//fewer) if full else r.batch; plain = min(size - 1, round(size*(1 - r.grounded_share))) # one at least is grounded
-        chosen = [self.single[i] for i in rng.integers(0, len(self.single), size)]; lines = [self.lines[i] for i in rng.integers(0, len(self.lines), -(-r.lines//fewer)*full)] if self.lines else []
-        if full: chosen += [row + j for row in lines for j in range(sum(LINE))]
-        if r.anew: z, m = self._anew(chosen, len(lines), large, step)
-        else: z, m = (torch.stack(t).float() for t in zip(*[(self.kept['z'][at], self.kept['m'][at]) if full else self._crop(rng, at) for at in chosen]))
-        said = [(names[self.c[at]], kinds[self.k[at]] if hit else 'good') for at, hit in zip(chosen, m.flatten(1).any(1).tolist())]
-        triples = [prompt_pair(rng, *s) for s in said[plain:]]; first = size - plain
-        return z, m, [caption(rng, *s) for s in said[:plain]], triples[:first] + [(a, b, NEUTRAL) for a, b, _ in triples[first:]], len(lines)
+        size = max(2, r.full_batch // fewer) if full else r.batch
+        plain = min(size - 1, round(size * (1 - r.grounded_share)))  # one at least is grounded
+        chosen = [self.single[i] for i in rng.integers(0, len(self.single), size)]
+        lines = (
+            [self.lines[i] for i in rng.integers(0, len(self.lines), -(-r.lines // fewer) * full)]
+            if self.lines
+            else []
+        )
+        if full:
+            chosen += [row + j for row in lines for j in range(sum(LINE))]
+        if r.anew:
+            z, m = self._anew(chosen, len(lines), large, step)
+        else:
+            z, m = (
+                torch.stack(t).float()
+                for t in zip(
+                    *[
+                        (self.kept['z'][at], self.kept['m'][at]) if full else self._crop(rng, at)
+                        for at in chosen
+                    ]
+                )
+            )
+        said = [
+            (names[self.c[at]], kinds[self.k[at]] if hit else 'good')
+            for at, hit in zip(chosen, m.flatten(1).any(1).tolist())
+        ]
+        triples = [prompt_pair(rng, *s) for s in said[plain:]]
+        first = size - plain
+        return (
+            z,
+            m,
+            [caption(rng, *s) for s in said[:plain]],
+            triples[:first] + [(a, b, NEUTRAL) for a, b, _ in triples[first:]],
+            len(lines),
+        )
 
 # %% ../nbs/62_pretraining.ipynb #c5b53b63
 class DiffusionTrainer:
     "UNet and text encoder in training, with optimizer, moving average and resume state."
+
     def __init__(self, recipe: Recipe, unet, text, tokenizer, state: Path, device='cpu'):
-        self.recipe, self.unet, self.text, self.tokenizer, self.state = recipe, unet.to(device, memory_format=torch.channels_last).train(), text.to(device).train(), tokenizer, state
+        self.recipe, self.unet, self.text, self.tokenizer, self.state = (
+            recipe,
+            unet.to(device, memory_format=torch.channels_last).train(),
+            text.to(device).train(),
+            tokenizer,
+            state,
+        )
         self.parameters = [*unet.parameters(), *text.parameters()]
         self.optimizer = torch.optim.AdamW(self.parameters, recipe.lr, weight_decay=1e-2)
         self.average = [p.detach().clone() for p in self.parameters]
         self.scheduler, self.step, self.seen, self.ids = new_scheduler(), 0, 0, {}
-        self.recorder = QueryRecorder(unet, ['up']).__enter__()  # open until `averaged`: compiled code keeps its hooks
-        self.forward = torch.compile(self._forward, dynamic=False) if recipe.compiled else self._forward
-        if state.exists(): self._resume()
+        self.recorder = QueryRecorder(
+            unet, ['up']
+        ).__enter__()  # open until `averaged`: compiled code keeps its hooks
+        self.forward = (
+            torch.compile(self._forward, dynamic=False) if recipe.compiled else self._forward
+        )
+        if state.exists():
+            self._resume()
 
     def _resume(self):
         saved = _load_state(self.state)
-        self.step, self.seen, self.average = saved['step'], saved['seen'], [a.to(p.device) for a, p in zip(saved['ema'], self.parameters)]
-        for p, q in zip(self.parameters, saved['params']): p.data.copy_(q)
+        self.step, self.seen, self.average = (
+            saved['step'],
+            saved['seen'],
+            [a.to(p.device) for a, p in zip(saved['ema'], self.parameters)],
+        )
+        for p, q in zip(self.parameters, saved['params']):
+            p.data.copy_(q)
         self.optimizer.load_state_dict(saved['opt'])
 
     def save(self):
-        _save_state(self.state, step=self.step, seen=self.seen, params=[p.detach() for p in self.parameters], ema=self.average, opt=self.optimizer.state_dict())
+        _save_state(
+            self.state,
+            step=self.step,
+            seen=self.seen,
+            params=[p.detach() for p in self.parameters],
+            ema=self.average,
+            opt=self.optimizer.state_dict(),
+        )
 
-    def _half(self): # on a GPU; losses stay in float32
-        return torch.autocast(self.unet.device.type, torch.bfloat16, enabled=self.unet.device.type == 'cuda')
+    def _half(self):  # on a GPU; losses stay in float32
+        return torch.autocast(
+            self.unet.device.type, torch.bfloat16, enabled=self.unet.device.type == 'cuda'
+        )
 
     def _forward(self, noisy, t, context):
-        with self._half(): return self.unet(noisy, t, context).sample.float(), dict(self.recorder.queries)
+        with self._half():
+            return self.unet(noisy, t, context).sample.float(), dict(self.recorder.queries)
 
     def _encode(self, texts):
         "Features of the distinct sentences, and a lookup."
         unique = {t: i for i, t in enumerate(dict.fromkeys(texts))}
-        if new := [t for t in unique if t not in self.ids]: self.ids |= zip(new, self.tokenizer(new, padding='max_length', max_length=self.recipe.length, truncation=True, return_tensors='pt').input_ids)
-        with self._half(): features = self.text(torch.stack([self.ids[t] for t in unique]).to(self.unet.device)).last_hidden_state.float()
+        if new := [t for t in unique if t not in self.ids]:
+            self.ids |= zip(
+                new,
+                self.tokenizer(
+                    new,
+                    padding='max_length',
+                    max_length=self.recipe.length,
+                    truncation=True,
+                    return_tensors='pt',
+                ).input_ids,
+            )
+        with self._half():
+            features = self.text(
+                torch.stack([self.ids[t] for t in unique]).to(self.unet.device)
+            ).last_hidden_state.float()
         return lambda said: features[[unique[t] for t in said]]
 
-    def losses(self, z, masks, captions, triples, lines=0): # dict of scalars
+    def losses(self, z, masks, captions, triples, lines=0):  # dict of scalars
         "Denoising of the whole batch, grounding of its last part, comparing in the lines at its end."
         r, n, size = self.recipe, len(captions), z.shape[-2:]
         look = self._encode(captions + [t for triple in triples for t in triple])
         context = look(captions + [t[2] for t in triples])
         pairs = torch.stack([look([t[0] for t in triples]), look([t[1] for t in triples])], 1)
-        z, masks = z.to(self.unet.device), masks.to(self.unet.device); g = torch.Generator(z.device).manual_seed(r.seed*1_000_003 + self.step)
-        t = torch.cat([torch.randint(0, high, (count,), generator=g, device=z.device) for high, count in ((1000, n), (r.low_t, len(z) - n))])
+        z, masks = z.to(self.unet.device), masks.to(self.unet.device)
+        g = torch.Generator(z.device).manual_seed(r.seed * 1_000_003 + self.step)
+        t = torch.cat(
+            [
+                torch.randint(0, high, (count,), generator=g, device=z.device)
+                for high, count in ((1000, n), (r.low_t, len(z) - n))
+            ]
+        )
         eps = torch.randn(z.shape, generator=g, device=z.device)
         noisy = self.scheduler.add_noise(z, eps, t).contiguous(memory_format=torch.channels_last)
         out, queries = self.forward(noisy, t, context)
-        logits = log_ratio(read_maps(self.recorder.layers, {k: q[n:] for k, q in queries.items()}, pairs, size=size))
+        logits = log_ratio(
+            read_maps(
+                self.recorder.layers, {k: q[n:] for k, q in queries.items()}, pairs, size=size
+            )
+        )
         terms = dict(mse=self.denoising(out, eps, t), **grounding_loss(logits, masks[n:]))
-        if not lines: return terms
-        last = lines*sum(LINE); queries = list(queries.values())[-1][-last:]
-        found = grounding_loss(unlikeness(queries.unflatten(0, (lines, -1))), masks[-last:].unflatten(0, (lines, -1))[:, LINE[0]:].flatten(0, 1))
-        return terms | dict(compared=sum(w*found[k] for k, w in GROUND.items()))
+        if not lines:
+            return terms
+        last = lines * sum(LINE)
+        queries = list(queries.values())[-1][-last:]
+        found = grounding_loss(
+            unlikeness(queries.unflatten(0, (lines, -1))),
+            masks[-last:].unflatten(0, (lines, -1))[:, LINE[0] :].flatten(0, 1),
+        )
+        return terms | dict(compared=sum(w * found[k] for k, w in GROUND.items()))
 
-    def denoising(self, out, eps, t): return F.mse_loss(out, eps)
+    def denoising(self, out, eps, t):
+        return F.mse_loss(out, eps)
 
-    def advance(self, batch): # dict of floats
+    def advance(self, batch):  # dict of floats
         "One optimizer step."
         r = self.recipe
-        for g in self.optimizer.param_groups: g['lr'] = r.lr*_cosine(self.step, r.steps, 200)
+        for g in self.optimizer.param_groups:
+            g['lr'] = r.lr * _cosine(self.step, r.steps, 200)
         terms = self.losses(*batch)
-        loss = terms['mse'] + r.ground*(sum(w*terms[k] for k, w in GROUND.items()) + COMPARED*terms.get('compared', 0))
-        self.optimizer.zero_grad(); loss.backward(); norm = torch.nn.utils.clip_grad_norm_(self.parameters, 1.)
-        if not (loss + norm).isfinite(): raise HybridadError(f'loss or gradient is not finite at step {self.step}: lower lr in another folder')
+        loss = terms['mse'] + r.ground * (
+            sum(w * terms[k] for k, w in GROUND.items()) + COMPARED * terms.get('compared', 0)
+        )
+        self.optimizer.zero_grad()
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        if not (loss + norm).isfinite():
+            raise HybridadError(
+                f'loss or gradient is not finite at step {self.step}: lower lr in another folder'
+            )
         self.optimizer.step()
-        decay = min(r.ema, (1 + self.step)/(10 + self.step))
-        torch._foreach_mul_(self.average, decay); torch._foreach_add_(self.average, [p.detach() for p in self.parameters], alpha=1 - decay)
+        decay = min(r.ema, (1 + self.step) / (10 + self.step))
+        torch._foreach_mul_(self.average, decay)
+        torch._foreach_add_(self.average, [p.detach() for p in self.parameters], alpha=1 - decay)
         self.step, self.seen = self.step + 1, self.seen + len(batch[0])
         return {k: v.item() for k, v in terms.items()}
 
     def averaged(self):
         "Put the moving average into the modules: what is shipped."
         self.recorder.__exit__()
-        for p, a in zip(self.parameters, self.average): p.data.copy_(a)
+        for p, a in zip(self.parameters, self.average):
+            p.data.copy_(a)
         return self.unet.eval(), self.text.eval()
 
-def train_diffusion(recipe: Recipe, corpus: Corpus, trainer: DiffusionTrainer, log, until: int|None=None):
+
+def train_diffusion(
+    recipe: Recipe, corpus: Corpus, trainer: DiffusionTrainer, log, until: int | None = None
+):
     "Stage three, up to a step; saves every SAVE_EVERY."
-    until, smoothed, start, begun = recipe.steps if until is None else min(until, recipe.steps), {}, time.time(), trainer.step
-    for _ in tqdm(range(trainer.step, until), desc='diffusion', initial=trainer.step, total=recipe.steps):
-        for k, v in trainer.advance(corpus.batch(trainer.step)).items(): smoothed[k] = .98*smoothed.get(k, v) + .02*v
+    until, smoothed, start, begun = (
+        recipe.steps if until is None else min(until, recipe.steps),
+        {},
+        time.time(),
+        trainer.step,
+    )
+    for _ in tqdm(
+        range(trainer.step, until), desc='diffusion', initial=trainer.step, total=recipe.steps
+    ):
+        for k, v in trainer.advance(corpus.batch(trainer.step)).items():
+            smoothed[k] = 0.98 * smoothed.get(k, v) + 0.02 * v
         if trainer.step % 50 == 0 or trainer.step == until:
-            log(stage='diffusion', step=trainer.step, seen=trainer.seen, **{k: round(v, 4) for k, v in smoothed.items()},
-                steps_per_s=round((trainer.step - begun)/(time.time() - start), 2))
-        if trainer.step % SAVE_EVERY == 0: trainer.save()
+            log(
+                stage='diffusion',
+                step=trainer.step,
+                seen=trainer.seen,
+                **{k: round(v, 4) for k, v in smoothed.items()},
+                steps_per_s=round((trainer.step - begun) / (time.time() - start), 2),
+            )
+        if trainer.step % SAVE_EVERY == 0:
+            trainer.save()
     trainer.save()
 
 # %% ../nbs/62_pretraining.ipynb #ad960c8e
 def export_backbone(
-    out, # folder; appears only when complete
-    vae, unet, text, tokenizer,
-    settings: dict, # timestep, layers, weights, neutral, normal, abnormal
-): # the folder
+    out,  # folder; appears only when complete
+    vae,
+    unet,
+    text,
+    tokenizer,
+    settings: dict,  # timestep, layers, weights, neutral, normal, abnormal
+):  # the folder
     "Write a backbone as an ordinary diffusers folder in float16."
-    out = Path(out); temporary = out.with_name(out.name + '.partial')
-    if temporary.exists(): shutil.rmtree(temporary)
-    pipe = StableDiffusionPipeline(vae=vae, text_encoder=text, tokenizer=tokenizer, unet=unet, scheduler=new_scheduler(),
-                                   safety_checker=None, feature_extractor=None, requires_safety_checker=False)
+    out = Path(out)
+    temporary = out.with_name(out.name + '.partial')
+    if temporary.exists():
+        shutil.rmtree(temporary)
+    pipe = StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=text,
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=new_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
     pipe.to(torch.float16).save_pretrained(temporary, safe_serialization=True)
-    told = json.loads((temporary/'text_encoder'/'config.json').read_text())  # transformers 5 would load float16 here and diffusers float32 beside it
-    (temporary/'text_encoder'/'config.json').write_text(json.dumps(told | {'dtype': 'float32'}, indent=2) + '\n')
-    weights = load_file(temporary/'text_encoder'/'model.safetensors')  # transformers 5 reads both spellings, transformers 4 only this one
-    save_file({'text_model.' + k.removeprefix('text_model.'): v for k, v in weights.items()}, temporary/'text_encoder'/'model.safetensors', {'format': 'pt'})
-    for file in temporary.glob('*/config.json'):  # where the weights were loaded from is nobody's business
-        file.write_text(json.dumps({k: v for k, v in json.loads(file.read_text()).items() if k != '_name_or_path'}, indent=2) + '\n')
-    (temporary/'hybridad.json').write_text(json.dumps(settings, indent=1) + '\n')
-    for file in temporary.rglob('*'): file.chmod(0o755 if file.is_dir() else 0o644)  # some libraries write weights for their owner only
-    if out.exists(): shutil.rmtree(out)
+    told = json.loads(
+        (temporary / 'text_encoder' / 'config.json').read_text()
+    )  # transformers 5 would load float16 here and diffusers float32 beside it
+    (temporary / 'text_encoder' / 'config.json').write_text(
+        json.dumps(told | {'dtype': 'float32'}, indent=2) + '\n'
+    )
+    weights = load_file(
+        temporary / 'text_encoder' / 'model.safetensors'
+    )  # transformers 5 reads both spellings, transformers 4 only this one
+    save_file(
+        {'text_model.' + k.removeprefix('text_model.'): v for k, v in weights.items()},
+        temporary / 'text_encoder' / 'model.safetensors',
+        {'format': 'pt'},
+    )
+    for file in temporary.glob(
+        '*/config.json'
+    ):  # where the weights were loaded from is nobody's business
+        file.write_text(
+            json.dumps(
+                {k: v for k, v in json.loads(file.read_text()).items() if k != '_name_or_path'},
+                indent=2,
+            )
+            + '\n'
+        )
+    (temporary / 'hybridad.json').write_text(json.dumps(settings, indent=1) + '\n')
+    for file in temporary.rglob('*'):
+        file.chmod(
+            0o755 if file.is_dir() else 0o644
+        )  # some libraries write weights for their owner only
+    if out.exists():
+        shutil.rmtree(out)
     os.replace(temporary, out)
     return out
 
+
 def pretrain(
-    out, # folder of the run
-    recipe: Recipe|None=None,
-    resume: bool=False, # continue the run in this folder
-    until: int|None=None, # stop after this diffusion step; the run can be continued
-    echo: bool=False, # print log rows as well
-    device: str='cpu', # as in pick_device
-): # the folder with the exported backbone, out/backbone
+    out,  # folder of the run
+    recipe: Recipe | None = None,
+    resume: bool = False,  # continue the run in this folder
+    until: int | None = None,  # stop after this diffusion step; the run can be continued
+    echo: bool = False,  # print log rows as well
+    device: str = 'cpu',  # as in pick_device
+):  # the folder with the exported backbone, out/backbone
     "All three stages; each continues where it stopped."
-    out, recipe, device = Path(out), recipe or Recipe(), pick_device(device); told = out/'recipe.json'
-    if in_use(out) and not resume: raise ConfigError(f'{out} is not empty: say --resume to continue the run in it, or choose another folder')
-    if resume and not told.is_file(): raise CheckpointError(f'{out} holds no run to continue (no recipe.json): leave out --resume to begin one')
-    if (out/'latents.npz').exists(): raise CheckpointError(f'{out} was begun by an earlier version, which drew its corpus in another order: begin a run in another folder')
-    if told.exists() and asdict(Recipe()) | read_json(told) != asdict(recipe): raise ConfigError(f'{out} was begun with another recipe, see {told}: continue with that one, or choose another folder')
+    out, recipe, device = Path(out), recipe or Recipe(), pick_device(device)
+    told = out / 'recipe.json'
+    if in_use(out) and not resume:
+        raise ConfigError(
+            f'{out} is not empty: say --resume to continue the run in it, or choose another folder'
+        )
+    if resume and not told.is_file():
+        raise CheckpointError(
+            f'{out} holds no run to continue (no recipe.json): leave out --resume to begin one'
+        )
+    if (out / 'latents.npz').exists():
+        raise CheckpointError(
+            f'{out} was begun by an earlier version, which drew its corpus in another order: begin a run in another folder'
+        )
+    if told.exists() and asdict(Recipe()) | read_json(told) != asdict(recipe):
+        raise ConfigError(
+            f'{out} was begun with another recipe, see {told}: continue with that one, or choose another folder'
+        )
     begun = start_of(recipe)
-    if not told.exists(): write_atomic(told, (json.dumps(asdict(recipe), indent=1) + '\n').encode())
-    log, tokenizer = JsonLog(out/'log.jsonl', echo), begun.tokenizer if begun else make_tokenizer(out/'tokenizer', recipe.length)
+    if not told.exists():
+        write_atomic(told, (json.dumps(asdict(recipe), indent=1) + '\n').encode())
+    log, tokenizer = (
+        JsonLog(out / 'log.jsonl', echo),
+        begun.tokenizer if begun else make_tokenizer(out / 'tokenizer', recipe.length),
+    )
     vae, unet, text = new_components(recipe, tokenizer, begun)
-    log(stage='begin') # hours are counted from here
-    if not (out/'vae').exists(): _keep_vae(vae, out) if begun and not recipe.retrain else train_autoencoder(recipe, vae, out, log, device)
-    vae = AutoencoderKL.from_pretrained(out/'vae')
-    drawing, precise = encoding(out, device) if recipe.drawn < 1 else encode_corpus(out, device), torch.get_float32_matmul_precision()
+    log(stage='begin')  # hours are counted from here
+    if not (out / 'vae').exists():
+        _keep_vae(vae, out) if begun and not recipe.retrain else train_autoencoder(
+            recipe, vae, out, log, device
+        )
+    vae = AutoencoderKL.from_pretrained(out / 'vae')
+    drawing, precise = (
+        encoding(out, device) if recipe.drawn < 1 else encode_corpus(out, device),
+        torch.get_float32_matmul_precision(),
+    )
     try:
         log(stage='corpus')
-        if device.type == 'cuda': torch.set_float32_matmul_precision('high') # what autocast leaves in float32
-        trainer = DiffusionTrainer(recipe, unet, text, tokenizer, out/'state.pt', device)
+        if device.type == 'cuda':
+            torch.set_float32_matmul_precision('high')  # what autocast leaves in float32
+        trainer = DiffusionTrainer(recipe, unet, text, tokenizer, out / 'state.pt', device)
         log.forget_after(trainer.step)
-        train_diffusion(recipe, Corpus(recipe, out/'corpus', drawing, vae, device), trainer, log, until)
+        train_diffusion(
+            recipe, Corpus(recipe, out / 'corpus', drawing, vae, device), trainer, log, until
+        )
     finally:
         torch.set_float32_matmul_precision(precise)
-        if drawing: drawing.stdin.close(); drawing.wait()
+        if drawing:
+            drawing.stdin.close()
+            drawing.wait()
     layers = [n for n in QueryRecorder(unet, ['up']).layers]
     parts = [m.cpu() for m in (vae, *trainer.averaged())]
-    return export_backbone(out/'backbone', *parts, tokenizer, dict(timestep=10, layers=layers, neutral=NEUTRAL))
+    return export_backbone(
+        out / 'backbone', *parts, tokenizer, dict(timestep=10, layers=layers, neutral=NEUTRAL)
+    )

@@ -16,101 +16,190 @@ from .errors import ConfigError
 # %% ../nbs/20_prompt_learner.ipynb #21759b6f
 TEMPLATES = ('object .', 'damaged object .')  # normal, abnormal; contexts go in front
 
+
 def content_of(
-    ids, # (P, L) token ids
-    eos: int, # id of the end token
-): # (P, L) bool
+    ids,  # (P, L) token ids
+    eos: int,  # id of the end token
+):  # (P, L) bool
     "Which tokens are contexts and words, neither SOS nor EOS nor padding."
-    at, end = torch.arange(ids.shape[1], device=ids.device)[None], (ids == eos).int().argmax(1, keepdim=True)
+    at, end = (
+        torch.arange(ids.shape[1], device=ids.device)[None],
+        (ids == eos).int().argmax(1, keepdim=True),
+    )
     return (at > 0) & (at < end)
 
+
 def _layer_inputs(
-    backbone, # Backbone
-    embeddings, # (P, L, D)
-): # list over text layers of (P, L, D)
+    backbone,  # Backbone
+    embeddings,  # (P, L, D)
+):  # list over text layers of (P, L, D)
     "What each layer of the text encoder receives."
     seen, handles = [[] for _ in backbone.towers], []
     for found, (_, encoder) in zip(seen, backbone.towers):
-        note = lambda module, args, kwargs, found=found: found.append(args[0] if args else kwargs['hidden_states'])
-        handles += [layer.register_forward_pre_hook(note, with_kwargs=True) for layer in getattr(encoder, 'text_model', encoder).encoder.layers]
-    try: backbone.encode_embeddings(embeddings, ())
+        note = lambda module, args, kwargs, found=found: found.append(
+            args[0] if args else kwargs['hidden_states']
+        )
+        handles += [
+            layer.register_forward_pre_hook(note, with_kwargs=True)
+            for layer in getattr(encoder, 'text_model', encoder).encoder.layers
+        ]
+    try:
+        backbone.encode_embeddings(embeddings, ())
     finally:
-        for handle in handles: handle.remove()
-    return [torch.cat(parts, -1) for parts in zip(*seen)] # of SDXL side by side, as its features are
+        for handle in handles:
+            handle.remove()
+    return [
+        torch.cat(parts, -1) for parts in zip(*seen)
+    ]  # of SDXL side by side, as its features are
+
 
 class MinimalPromptLearner(nn.Module):
     "The learnable tokens of a normal and an abnormal prompt; holds no frozen weight."
-    def __init__(self,
-        backbone, # anything with embed, tokenize, width, depth and length, as Backbone
-        n_ctx: int=12, # free vectors at the start of each prompt
-        depth: int=9, # text layers that see learned tokens; depth - 1 compound prompts
-        t_n_ctx: int=4, # tokens in each compound prompt
-        init_std: float=.02, # standard deviation of the starting values
+
+    def __init__(
+        self,
+        backbone,  # anything with embed, tokenize, width, depth and length, as Backbone
+        n_ctx: int = 12,  # free vectors at the start of each prompt
+        depth: int = 9,  # text layers that see learned tokens; depth - 1 compound prompts
+        t_n_ctx: int = 4,  # tokens in each compound prompt
+        init_std: float = 0.02,  # standard deviation of the starting values
     ):
         super().__init__()
-        if n_ctx < 1 or depth < 1 or t_n_ctx < 1: raise ConfigError(f'n_ctx {n_ctx}, depth {depth} and t_n_ctx {t_n_ctx} must be at least 1')
-        if t_n_ctx > n_ctx: raise ConfigError(f't_n_ctx {t_n_ctx} is larger than n_ctx {n_ctx}: compound prompts overwrite context positions only')
+        if n_ctx < 1 or depth < 1 or t_n_ctx < 1:
+            raise ConfigError(
+                f'n_ctx {n_ctx}, depth {depth} and t_n_ctx {t_n_ctx} must be at least 1'
+            )
+        if t_n_ctx > n_ctx:
+            raise ConfigError(
+                f't_n_ctx {t_n_ctx} is larger than n_ctx {n_ctx}: compound prompts overwrite context positions only'
+            )
         self.n_ctx, self.depth, self.note = n_ctx, min(depth, backbone.depth), ''
         if depth > backbone.depth:
             self.note = f'depth {depth} clipped to {self.depth}: this text encoder has {backbone.depth} layers'
             logging.getLogger('hybridad').info(self.note)
-        room = backbone.length - 2 - int(content_of(backbone.tokenize(TEMPLATES), backbone.tokenizer.eos_token_id).sum(1).max())
-        if n_ctx > room: raise ConfigError(f'n_ctx {n_ctx} is too large: this text encoder takes {backbone.length} tokens, which leaves {room}')
-        ids = backbone.tokenize([' '.join(['x']*n_ctx + [t]) for t in TEMPLATES])
-        with torch.no_grad(): template = backbone.embed([' '.join(['x']*n_ctx + [t]) for t in TEMPLATES])
+        room = (
+            backbone.length
+            - 2
+            - int(
+                content_of(backbone.tokenize(TEMPLATES), backbone.tokenizer.eos_token_id)
+                .sum(1)
+                .max()
+            )
+        )
+        if n_ctx > room:
+            raise ConfigError(
+                f'n_ctx {n_ctx} is too large: this text encoder takes {backbone.length} tokens, which leaves {room}'
+            )
+        ids = backbone.tokenize([' '.join(['x'] * n_ctx + [t]) for t in TEMPLATES])
+        with torch.no_grad():
+            template = backbone.embed([' '.join(['x'] * n_ctx + [t]) for t in TEMPLATES])
         self.register_buffer('template', template.float().clone(), persistent=False)
-        self.register_buffer('content', content_of(ids, backbone.tokenizer.eos_token_id), persistent=False)
-        draw = lambda *shape: nn.Parameter((torch.randn(*shape)*init_std).to(template.device)) # drawn on the CPU: the same on every device
-        self.ctx_normal, self.ctx_abnormal = draw(n_ctx, backbone.width), draw(n_ctx, backbone.width)
-        self.compound = nn.ParameterList([draw(t_n_ctx, backbone.width) for _ in range(self.depth - 1)])
-        assert self.trainable == 2*n_ctx*backbone.width + (self.depth - 1)*t_n_ctx*backbone.width
+        self.register_buffer(
+            'content', content_of(ids, backbone.tokenizer.eos_token_id), persistent=False
+        )
+        draw = lambda *shape: nn.Parameter(
+            (torch.randn(*shape) * init_std).to(template.device)
+        )  # drawn on the CPU: the same on every device
+        self.ctx_normal, self.ctx_abnormal = (
+            draw(n_ctx, backbone.width),
+            draw(n_ctx, backbone.width),
+        )
+        self.compound = nn.ParameterList(
+            [draw(t_n_ctx, backbone.width) for _ in range(self.depth - 1)]
+        )
+        assert (
+            self.trainable
+            == 2 * n_ctx * backbone.width + (self.depth - 1) * t_n_ctx * backbone.width
+        )
 
     @torch.no_grad()
-    def start_from(self,
-        backbone, # the one given before
-        normal: str, # words that the normal contexts start from
-        abnormal: str, # words that the abnormal contexts start from
+    def start_from(
+        self,
+        backbone,  # the one given before
+        normal: str,  # words that the normal contexts start from
+        abnormal: str,  # words that the abnormal contexts start from
     ):
         "Start at words instead of noise: contexts at their embeddings, repeated to fill them (CoOp's ctx_init), compound prompts at what they overwrite."
         for ctx, text in ((self.ctx_normal, normal), (self.ctx_abnormal, abnormal)):
-            words = backbone.embed([text])[0][content_of(backbone.tokenize([text]), backbone.tokenizer.eos_token_id)[0]]
-            if not len(words): raise ConfigError(f'ctx_init holds {text!r}: give at least one word for each prompt')
+            words = backbone.embed([text])[0][
+                content_of(backbone.tokenize([text]), backbone.tokenizer.eos_token_id)[0]
+            ]
+            if not len(words):
+                raise ConfigError(
+                    f'ctx_init holds {text!r}: give at least one word for each prompt'
+                )
             ctx.copy_(words[torch.arange(self.n_ctx) % len(words)])
-        for tokens, hidden in zip(self.compound, _layer_inputs(backbone, self()[0])[1:]): tokens.copy_(hidden[:, 1:1 + len(tokens)].mean(0))
+        for tokens, hidden in zip(self.compound, _layer_inputs(backbone, self()[0])[1:]):
+            tokens.copy_(hidden[:, 1 : 1 + len(tokens)].mean(0))
 
     @property
-    def trainable(self): return sum(p.numel() for p in self.parameters())
+    def trainable(self):
+        return sum(p.numel() for p in self.parameters())
 
-    def forward(self): # (2, L, D) embeddings (normal, abnormal) and the list of compound prompts (t_n_ctx, D)
+    def forward(
+        self,
+    ):  # (2, L, D) embeddings (normal, abnormal) and the list of compound prompts (t_n_ctx, D)
         "Embeddings of both prompts, and what overwrites the text encoder's hidden states."
         contexts = torch.stack([self.ctx_normal, self.ctx_abnormal])
-        return torch.cat([self.template[:, :1], contexts, self.template[:, 1+self.n_ctx:]], 1), list(self.compound)
+        return torch.cat(
+            [self.template[:, :1], contexts, self.template[:, 1 + self.n_ctx :]], 1
+        ), list(self.compound)
 
 # %% ../nbs/20_prompt_learner.ipynb #6910f1ff
 from .errors import CheckpointError
 
 # %% ../nbs/20_prompt_learner.ipynb #98d4e148
-NOT_LEARNED = ('compound_prompt_projections.', 'token_prefix_', 'token_suffix_', 'tokenized_prompts_') # of AnomalyCLIP: dead weights and buffers
+NOT_LEARNED = (
+    'compound_prompt_projections.',
+    'token_prefix_',
+    'token_suffix_',
+    'tokenized_prompts_',
+)  # of AnomalyCLIP: dead weights and buffers
+
 
 def load_anomalyclip(
     learner: MinimalPromptLearner,
-    path, # a .pth file of AnomalyCLIP, with the key prompt_learner
-): # names that were left out
+    path,  # a .pth file of AnomalyCLIP, with the key prompt_learner
+):  # names that were left out
     "Take over contexts and compound prompts of AnomalyCLIP; the file is read without running any code in it."
-    try: state = torch.load(path, map_location='cpu', weights_only=True)['prompt_learner']
-    except FileNotFoundError: raise CheckpointError(f'{path} does not exist: give a checkpoint of AnomalyCLIP') from None
-    except Exception as error: # of any kind: the file may hold anything
-        raise CheckpointError(f"{path} is no checkpoint of AnomalyCLIP ({type(error).__name__}): give one with the key 'prompt_learner'") from error
-    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in state.items()): raise CheckpointError(f"{path} is no checkpoint of AnomalyCLIP: its 'prompt_learner' must hold named tensors")
-    renamed = {'ctx_pos': 'ctx_normal', 'ctx_neg': 'ctx_abnormal', **{f'compound_prompts_text.{i}': f'compound.{i}' for i in range(learner.depth - 1)}}
+    try:
+        state = torch.load(path, map_location='cpu', weights_only=True)['prompt_learner']
+    except FileNotFoundError:
+        raise CheckpointError(f'{path} does not exist: give a checkpoint of AnomalyCLIP') from None
+    except Exception as error:  # of any kind: the file may hold anything
+        raise CheckpointError(
+            f"{path} is no checkpoint of AnomalyCLIP ({type(error).__name__}): give one with the key 'prompt_learner'"
+        ) from error
+    if not isinstance(state, dict) or not all(
+        isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in state.items()
+    ):
+        raise CheckpointError(
+            f"{path} is no checkpoint of AnomalyCLIP: its 'prompt_learner' must hold named tensors"
+        )
+    renamed = {
+        'ctx_pos': 'ctx_normal',
+        'ctx_neg': 'ctx_abnormal',
+        **{f'compound_prompts_text.{i}': f'compound.{i}' for i in range(learner.depth - 1)},
+    }
     own = learner.state_dict()
     unknown = [k for k in state if k not in renamed and not k.startswith(NOT_LEARNED)]
     missing = [k for k in renamed if k not in state]
-    if unknown or missing: raise CheckpointError(f'{path} does not fit: {(unknown or missing)[0]} is {"unknown" if unknown else "missing"}; this learner has n_ctx {learner.n_ctx}, depth {learner.depth}, AnomalyCLIP is published with 12 and 9')
-    first = lambda v: v.reshape(-1, *v.shape[-2:])[0] if v.ndim > 2 and v.numel() else v # its contexts are (1, 1, n_ctx, width)
+    if unknown or missing:
+        raise CheckpointError(
+            f'{path} does not fit: {(unknown or missing)[0]} is {"unknown" if unknown else "missing"}; this learner has n_ctx {learner.n_ctx}, depth {learner.depth}, AnomalyCLIP is published with 12 and 9'
+        )
+    first = lambda v: (
+        v.reshape(-1, *v.shape[-2:])[0] if v.ndim > 2 and v.numel() else v
+    )  # its contexts are (1, 1, n_ctx, width)
     found = {name: first(state[k]) for k, name in renamed.items()}
     for name, value in found.items():
-        if not value.isfinite().all(): raise CheckpointError(f'{path} holds values in {name} that are not finite: get it again')
-        if value.shape != own[name].shape: raise CheckpointError(f'{path} does not fit: {name} is {tuple(value.shape)}, this learner has {tuple(own[name].shape)}; AnomalyCLIP needs a text encoder of width 768, as that of SD 1.5')
+        if not value.isfinite().all():
+            raise CheckpointError(
+                f'{path} holds values in {name} that are not finite: get it again'
+            )
+        if value.shape != own[name].shape:
+            raise CheckpointError(
+                f'{path} does not fit: {name} is {tuple(value.shape)}, this learner has {tuple(own[name].shape)}; AnomalyCLIP needs a text encoder of width 768, as that of SD 1.5'
+            )
     learner.load_state_dict(found)
     return [k for k in state if k not in renamed]

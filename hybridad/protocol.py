@@ -15,7 +15,14 @@ from tabulate import tabulate
 from .data import fingerprint, read_json, write_atomic
 from .detector import HybridAnomalyDetector
 from .errors import ConfigError
-from .evaluation import HEADLINE, Truth, WordsDetector, contrast_floor, summarise, write_json
+from hybridad.evaluation import (
+    HEADLINE,
+    Truth,
+    WordsDetector,
+    contrast_floor,
+    summarise,
+    write_json,
+)
 from .layouts import published_set
 from .reports import read_results, score_in_parts
 from .training import digests, fit, lasting
@@ -26,117 +33,314 @@ SOURCES = dict(
     S3='README of Crane, table1.png, arXiv 2504.11055',
     S5='github.com/AlirezaSalehy/Tipsomaly, imgs/results-table.png, arXiv 2602.03594',
     S6='README of github.com/7HHHHH/VisualAD, arXiv 2603.07952',
-    S18='README of github.com/giddyyupp/DIVAD, arXiv 2601.08022')
+    S18='README of github.com/giddyyupp/DIVAD, arXiv 2601.08022',
+)
 
 PUBLISHED_FIGURES = 'image_auroc', 'image_ap', 'pixel_auroc', 'aupro_anomalyclip'
 _N = None
-PUBLISHED_ROWS = [ # method, source, {set: figures in percent, None = not printed}
-    ('CLIP, two prompts', 'S1', dict(mvtec=(74.1, 87.6, 38.4, 11.3), visa=(66.4, 71.5, 46.6, 14.8), btad=(34.5, 52.5, 30.6, 4.4), mpdd=(54.3, 65.4, 62.1, 33.0))),
-    ('WinCLIP', 'S1', dict(mvtec=(91.8, 96.5, 85.1, 64.6), visa=(78.1, 81.2, 79.6, 56.8), btad=(68.2, 70.9, 72.7, 27.3), mpdd=(63.6, 69.9, 76.4, 48.9))),
-    ('APRIL-GAN', 'S1', dict(mvtec=(86.1, 93.5, 87.6, 44.0), visa=(78.0, 81.4, 94.2, 86.8), btad=(73.6, 68.6, 60.8, 25.0), mpdd=(73.0, 80.2, 94.1, 83.2))),
-    ('AnomalyCLIP', 'S1', dict(mvtec=(91.5, 96.2, 91.1, 81.4), visa=(82.1, 85.4, 95.5, 87.0), btad=(88.3, 87.3, 94.2, 74.8), mpdd=(77.0, 82.0, 96.5, 88.7))),
-    ('AdaCLIP', 'S3', dict(mvtec=(89.2, 95.7, 88.7, 37.8), visa=(85.8, 79.0, 95.5, 72.9), btad=(88.6, 93.8, 92.1, 20.3), mpdd=(76.0, 80.2, 96.1, 62.8))),
-    ('Crane+', 'S3', dict(mvtec=(93.9, 97.6, 91.2, 88.1), visa=(83.6, 86.7, 95.3, 90.6), btad=(96.3, 97.0, 96.7, 86.8), mpdd=(81.0, 84.1, 97.6, 93.2))),
-    ('Tipsomaly', 'S5', dict(mvtec=(93.4, 96.1, 90.9, 84.0), visa=(87.7, 90.9, 95.9, 88.2), btad=(95.0, 95.5, 96.7, 84.7), mpdd=(74.7, 76.8, 95.9, 86.5))),
-    ('VisualAD, CLIP', 'S6', dict(mvtec=(92.2, 96.7, 90.8, 87.5), visa=(84.7, 87.6, 95.8, 91.0), btad=(94.9, 97.0, 91.1, 80.4))),
-    ('DIVAD, diffusion, no training', 'S18', dict(mvtec=(75.9, _N, 88.0, 72.5), visa=(69.7, _N, 93.4, 78.2), btad=(79.8, _N, 68.4, 29.1), mpdd=(63.4, _N, 94.9, 82.0)))]
+PUBLISHED_ROWS = [  # method, source, {set: figures in percent, None = not printed}
+    (
+        'CLIP, two prompts',
+        'S1',
+        dict(
+            mvtec=(74.1, 87.6, 38.4, 11.3),
+            visa=(66.4, 71.5, 46.6, 14.8),
+            btad=(34.5, 52.5, 30.6, 4.4),
+            mpdd=(54.3, 65.4, 62.1, 33.0),
+        ),
+    ),
+    (
+        'WinCLIP',
+        'S1',
+        dict(
+            mvtec=(91.8, 96.5, 85.1, 64.6),
+            visa=(78.1, 81.2, 79.6, 56.8),
+            btad=(68.2, 70.9, 72.7, 27.3),
+            mpdd=(63.6, 69.9, 76.4, 48.9),
+        ),
+    ),
+    (
+        'APRIL-GAN',
+        'S1',
+        dict(
+            mvtec=(86.1, 93.5, 87.6, 44.0),
+            visa=(78.0, 81.4, 94.2, 86.8),
+            btad=(73.6, 68.6, 60.8, 25.0),
+            mpdd=(73.0, 80.2, 94.1, 83.2),
+        ),
+    ),
+    (
+        'AnomalyCLIP',
+        'S1',
+        dict(
+            mvtec=(91.5, 96.2, 91.1, 81.4),
+            visa=(82.1, 85.4, 95.5, 87.0),
+            btad=(88.3, 87.3, 94.2, 74.8),
+            mpdd=(77.0, 82.0, 96.5, 88.7),
+        ),
+    ),
+    (
+        'AdaCLIP',
+        'S3',
+        dict(
+            mvtec=(89.2, 95.7, 88.7, 37.8),
+            visa=(85.8, 79.0, 95.5, 72.9),
+            btad=(88.6, 93.8, 92.1, 20.3),
+            mpdd=(76.0, 80.2, 96.1, 62.8),
+        ),
+    ),
+    (
+        'Crane+',
+        'S3',
+        dict(
+            mvtec=(93.9, 97.6, 91.2, 88.1),
+            visa=(83.6, 86.7, 95.3, 90.6),
+            btad=(96.3, 97.0, 96.7, 86.8),
+            mpdd=(81.0, 84.1, 97.6, 93.2),
+        ),
+    ),
+    (
+        'Tipsomaly',
+        'S5',
+        dict(
+            mvtec=(93.4, 96.1, 90.9, 84.0),
+            visa=(87.7, 90.9, 95.9, 88.2),
+            btad=(95.0, 95.5, 96.7, 84.7),
+            mpdd=(74.7, 76.8, 95.9, 86.5),
+        ),
+    ),
+    (
+        'VisualAD, CLIP',
+        'S6',
+        dict(
+            mvtec=(92.2, 96.7, 90.8, 87.5),
+            visa=(84.7, 87.6, 95.8, 91.0),
+            btad=(94.9, 97.0, 91.1, 80.4),
+        ),
+    ),
+    (
+        'DIVAD, diffusion, no training',
+        'S18',
+        dict(
+            mvtec=(75.9, _N, 88.0, 72.5),
+            visa=(69.7, _N, 93.4, 78.2),
+            btad=(79.8, _N, 68.4, 29.1),
+            mpdd=(63.4, _N, 94.9, 82.0),
+        ),
+    ),
+]
+
 
 def published_rows(
-    samples: list, # of Sample, what was scored
-) -> tuple: # [(method, source, {figure: value in [0,1]})], and why there are none
+    samples: list,  # of Sample, what was scored
+) -> tuple:  # [(method, source, {figure: value in [0,1]})], and why there are none
     "The published rows of a set, if the images are exactly that set."
     name, differs = published_set(samples)
-    if name is None: return [], 'nothing is published on these categories'
-    if differs: return [], differs
-    share = lambda figures: {k: round(v/100, 4) for k, v in zip(PUBLISHED_FIGURES, figures) if v is not None}
-    return [(method, SOURCES[source], share(sets[name])) for method, source, sets in PUBLISHED_ROWS if name in sets], ''
+    if name is None:
+        return [], 'nothing is published on these categories'
+    if differs:
+        return [], differs
+    share = lambda figures: {
+        k: round(v / 100, 4) for k, v in zip(PUBLISHED_FIGURES, figures) if v is not None
+    }
+    return [
+        (method, SOURCES[source], share(sets[name]))
+        for method, source, sets in PUBLISHED_ROWS
+        if name in sets
+    ], ''
 
 # %% ../nbs/61b_protocol.ipynb #b49d3918
 def _learned(train, config, backbone, folder, progress):
     "The detector of one seed, learned or read back."
     detector = HybridAnomalyDetector(config, backbone)
-    if (folder/'finished').exists(): detector.load_checkpoint(folder/'best.safetensors')
+    if (folder / 'finished').exists():
+        detector.load_checkpoint(folder / 'best.safetensors')
     else:
-        fit(config, train, folder, detector, resume=(folder/'config.json').exists(), progress=progress)
-        if (folder/'best.safetensors').exists(): write_atomic(folder/'finished', b'') # epochs 0 leaves none
+        fit(
+            config,
+            train,
+            folder,
+            detector,
+            resume=(folder / 'config.json').exists(),
+            progress=progress,
+        )
+        if (folder / 'best.safetensors').exists():
+            write_atomic(folder / 'finished', b'')  # epochs 0 leaves none
     return detector
+
 
 def _scored(name, detectors, samples, truth, out, progress):
     "The results of each detector on one set, kept in out/name."
-    folder = out/name
-    if all((folder/f'{d}.json').exists() for d in detectors): return {d: read_results(folder/f'{d}.json') for d in detectors}
-    found, seconds = score_in_parts(detectors, samples, truth.size, folder/'parts', progress=progress)
-    results = {d: summarise(truth, *both) | dict(seconds_an_image=float(seconds.mean())) for d, both in found.items()}
-    for d, r in results.items(): write_json(folder/f'{d}.json', r)
+    folder = out / name
+    if all((folder / f'{d}.json').exists() for d in detectors):
+        return {d: read_results(folder / f'{d}.json') for d in detectors}
+    found, seconds = score_in_parts(
+        detectors, samples, truth.size, folder / 'parts', progress=progress
+    )
+    results = {
+        d: summarise(truth, *both) | dict(seconds_an_image=float(seconds.mean()))
+        for d, both in found.items()
+    }
+    for d, r in results.items():
+        write_json(folder / f'{d}.json', r)
     return results
+
 
 def _floors(truth, out, progress):
     "The local-contrast floor of one set, measured once."
-    path = out/'local_contrast.json'
-    if not path.exists(): write_json(path, contrast_floor(truth, progress))
+    path = out / 'local_contrast.json'
+    if not path.exists():
+        write_json(path, contrast_floor(truth, progress))
     return read_json(path)
 
 # %% ../nbs/61b_protocol.ipynb #972e5618
 def protocol(
-    train: list, # of Sample to learn on: the test part of the auxiliary set
-    tests: dict, # name -> list of Sample to score
-    out, # folder of the run; a stopped run in it is continued
-    config, # Config; its seed is replaced
-    seeds: tuple=(0,), # one run each
-    progress: bool=True,
-) -> dict: # {set: {seeds: [results' means], mean, std, floors, published, why_not, images}}
+    train: list,  # of Sample to learn on: the test part of the auxiliary set
+    tests: dict,  # name -> list of Sample to score
+    out,  # folder of the run; a stopped run in it is continued
+    config,  # Config; its seed is replaced
+    seeds: tuple = (0,),  # one run each
+    progress: bool = True,
+) -> dict:  # {set: {seeds: [results' means], mean, std, floors, published, why_not, images}}
     "The cross-dataset protocol: prompts learned on one set, figures on others, over seeds."
     out = Path(out)
-    if not tests: raise ConfigError('there is no test set: name at least one with --test')
-    if 'train' in tests: raise ConfigError("a test set cannot be called 'train', as what is learned on is: give it another name")
-    if not seeds or len(set(seeds)) < len(seeds): raise ConfigError(f'seeds {list(seeds)} must be one or several numbers, each of them once')
+    if not tests:
+        raise ConfigError('there is no test set: name at least one with --test')
+    if 'train' in tests:
+        raise ConfigError(
+            "a test set cannot be called 'train', as what is learned on is: give it another name"
+        )
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ConfigError(f'seeds {list(seeds)} must be one or several numbers, each of them once')
     configs = [copy.deepcopy(config) for _ in seeds]
-    for one, seed in zip(configs, seeds): one.model.seed = seed # complains of a wrong one before anything is learned
+    for one, seed in zip(configs, seeds):
+        one.model.seed = seed  # complains of a wrong one before anything is learned
     known = set(digests(train))
-    if both := next((s.image for v in tests.values() for s, d in zip(v, digests(v)) if d in known), None): raise ConfigError(f'{both} is learned on, too: its score would say nothing of new images, leave it out of one of the two')
+    if both := next(
+        (s.image for v in tests.values() for s, d in zip(v, digests(v)) if d in known), None
+    ):
+        raise ConfigError(
+            f'{both} is learned on, too: its score would say nothing of new images, leave it out of one of the two'
+        )
     backbone = HybridAnomalyDetector(config).backbone
-    asked = dict(config=lasting(config.to_dict()), backbone_hash=backbone.hash, read_as=backbone.settings, seeds=list(seeds), images=dict(train=len(train), **{k: len(v) for k, v in tests.items()}), data=dict(train=fingerprint(train), **{k: fingerprint(v) for k, v in tests.items()}))
-    if (out/'asked.json').exists() and read_json(out/'asked.json') != json.loads(json.dumps(asked)):
-        raise ConfigError(f'{out} was begun with other sets or settings, see {out}/asked.json: continue with those, or choose another --out')
-    write_json(out/'asked.json', asked)
+    asked = dict(
+        config=lasting(config.to_dict()),
+        backbone_hash=backbone.hash,
+        read_as=backbone.settings,
+        seeds=list(seeds),
+        images=dict(train=len(train), **{k: len(v) for k, v in tests.items()}),
+        data=dict(train=fingerprint(train), **{k: fingerprint(v) for k, v in tests.items()}),
+    )
+    if (out / 'asked.json').exists() and read_json(out / 'asked.json') != json.loads(
+        json.dumps(asked)
+    ):
+        raise ConfigError(
+            f'{out} was begun with other sets or settings, see {out}/asked.json: continue with those, or choose another --out'
+        )
+    write_json(out / 'asked.json', asked)
     told = {name: dict(seeds=[], images=len(samples)) for name, samples in tests.items()}
-    truths = {name: Truth(samples, config.data.eval_size, config.data.num_workers, progress) for name, samples in tests.items()}
+    truths = {
+        name: Truth(samples, config.data.eval_size, config.data.num_workers, progress)
+        for name, samples in tests.items()
+    }
     for number, (seed, one) in enumerate(zip(seeds, configs)):
-        folder = out/f'seed{seed}'
-        detector = _learned(train, one, backbone, folder/'learned', progress)
-        blank = None if number else _learned(train, one, backbone.reinitialised(seed), folder/'random_backbone', progress)
+        folder = out / f'seed{seed}'
+        detector = _learned(train, one, backbone, folder / 'learned', progress)
+        blank = (
+            None
+            if number
+            else _learned(
+                train, one, backbone.reinitialised(seed), folder / 'random_backbone', progress
+            )
+        )
         for name, samples in tests.items():
-            scored = dict(learned=detector) | ({} if number else dict(words=WordsDetector(one, detector.backbone)))
+            scored = dict(learned=detector) | (
+                {} if number else dict(words=WordsDetector(one, detector.backbone))
+            )
             results = _scored(name, scored, samples, truths[name], folder, progress)
             told[name]['seeds'].append({k: results['learned']['mean'].get(k) for k in _COLUMNS})
             if not number:
-                random = _scored(name, dict(random_backbone=blank), samples, truths[name], folder/'random', progress)['random_backbone']
-                told[name]['floors'] = dict(words=results['words']['mean'], local_contrast=_floors(truths[name], folder/name, progress)['mean'], random_backbone=random['mean'])
-    for name, samples in tests.items(): told[name] |= _summary(told[name], samples)
-    write_json(out/'protocol.json', dict(asked=asked, sets=told))
+                random = _scored(
+                    name,
+                    dict(random_backbone=blank),
+                    samples,
+                    truths[name],
+                    folder / 'random',
+                    progress,
+                )['random_backbone']
+                told[name]['floors'] = dict(
+                    words=results['words']['mean'],
+                    local_contrast=_floors(truths[name], folder / name, progress)['mean'],
+                    random_backbone=random['mean'],
+                )
+    for name, samples in tests.items():
+        told[name] |= _summary(told[name], samples)
+    write_json(out / 'protocol.json', dict(asked=asked, sets=told))
     return told
 
+
 _COLUMNS = (*HEADLINE, 'aupro_anomalyclip')
+
 
 def _summary(told, samples):
     "Mean and standard deviation over seeds, and what was published."
     values = lambda k: np.array([math.nan if s[k] is None else s[k] for s in told['seeds']], float)
     rows, why = published_rows(samples)
-    return dict(mean={k: float(values(k).mean()) for k in _COLUMNS}, std={k: float(values(k).std(ddof=1)) if len(told['seeds']) > 1 else math.nan for k in _COLUMNS},
-                published=[dict(method=m, source=s, figures=f) for m, s, f in rows], why_not=why)
+    return dict(
+        mean={k: float(values(k).mean()) for k in _COLUMNS},
+        std={
+            k: float(values(k).std(ddof=1)) if len(told['seeds']) > 1 else math.nan
+            for k in _COLUMNS
+        },
+        published=[dict(method=m, source=s, figures=f) for m, s, f in rows],
+        why_not=why,
+    )
+
 
 def protocol_table(
-    told: dict, # from `protocol`
-    style: str='simple', # any tabulate format
+    told: dict,  # from `protocol`
+    style: str = 'simple',  # any tabulate format
 ) -> str:
     "For each set: ours over seeds, floors, then published rows with their sources."
     text = []
     for name, t in told.items():
-        number = lambda v, spread=None: '-' if v is None or not math.isfinite(v) else f'{v:.3f}' + (f' ± {spread:.3f}' if spread is not None and math.isfinite(spread) else '')
-        rows = [[f"hybridad, {len(t['seeds'])} seed{'s'[:len(t['seeds']) > 1]}", *(number(t['mean'][k], t['std'][k]) for k in _COLUMNS)]]
-        rows += [[f'floor: {n.replace("_", " ")}', *(number(f.get(k)) for k in _COLUMNS)] for n, f in t['floors'].items()]
-        rows += [[f"published: {p['method']} [{i}]", *(number(p['figures'].get(k)) for k in _COLUMNS)] for i, p in enumerate(t['published'], 1)]
-        head = [f"{name}, {t['images']} images", *(k.replace('_', ' ').replace('aupro anomalyclip', 'AUPRO, 200 steps') for k in _COLUMNS)]
-        text.append(tabulate(rows, head, tablefmt=style, disable_numparse=True, colalign=('left',) + ('right',)*len(_COLUMNS)))
-        text += [f"[{i}] {p['source']}" for i, p in enumerate(t['published'], 1)] or [f"no published rows: {t['why_not']}"]
+        number = lambda v, spread=None: (
+            '-'
+            if v is None or not math.isfinite(v)
+            else f'{v:.3f}'
+            + (f' ± {spread:.3f}' if spread is not None and math.isfinite(spread) else '')
+        )
+        rows = [
+            [
+                f'hybridad, {len(t["seeds"])} seed{"s"[: len(t["seeds"]) > 1]}',
+                *(number(t['mean'][k], t['std'][k]) for k in _COLUMNS),
+            ]
+        ]
+        rows += [
+            [f'floor: {n.replace("_", " ")}', *(number(f.get(k)) for k in _COLUMNS)]
+            for n, f in t['floors'].items()
+        ]
+        rows += [
+            [f'published: {p["method"]} [{i}]', *(number(p['figures'].get(k)) for k in _COLUMNS)]
+            for i, p in enumerate(t['published'], 1)
+        ]
+        head = [
+            f'{name}, {t["images"]} images',
+            *(
+                k.replace('_', ' ').replace('aupro anomalyclip', 'AUPRO, 200 steps')
+                for k in _COLUMNS
+            ),
+        ]
+        text.append(
+            tabulate(
+                rows,
+                head,
+                tablefmt=style,
+                disable_numparse=True,
+                colalign=('left',) + ('right',) * len(_COLUMNS),
+            )
+        )
+        text += [f'[{i}] {p["source"]}' for i, p in enumerate(t['published'], 1)] or [
+            f'no published rows: {t["why_not"]}'
+        ]
     return '\n\n'.join(text)

@@ -29,19 +29,32 @@ from .training import KeptInputs, digests, processes, read_kept
 
 # %% ../nbs/61a_reports.ipynb #affe28b0
 def asked_for(
-    detectors: dict, # name -> HybridAnomalyDetector
-    samples: list, # of Sample
-    size: int, # side of the maps in px
-    part: int, # images in a part
+    detectors: dict,  # name -> HybridAnomalyDetector
+    samples: list,  # of Sample
+    size: int,  # side of the maps in px
+    part: int,  # images in a part
 ) -> dict:
     "What makes two evaluations the same: weights, settings, and the bytes of the images in their order."
+
     def known(d):
-        tensors = b''.join(v.detach().cpu().contiguous().numpy().tobytes() for _, v in sorted(d.state_dict().items()))
-        model = {k: v for k, v in d.config.to_dict()['model'].items() if k not in ('device', 'backbone')} # the hash says which backbone
-        told = json.dumps([type(d).__name__, model, d.image_size, d.backbone.hash, d.normals and d.normals.hash], sort_keys=True)
+        tensors = b''.join(
+            v.detach().cpu().contiguous().numpy().tobytes()
+            for _, v in sorted(d.state_dict().items())
+        )
+        model = {
+            k: v for k, v in d.config.to_dict()['model'].items() if k not in ('device', 'backbone')
+        }  # the hash says which backbone
+        told = json.dumps(
+            [type(d).__name__, model, d.image_size, d.backbone.hash, d.normals and d.normals.hash],
+            sort_keys=True,
+        )
         return hashlib.sha256(tensors + told.encode()).hexdigest()[:16]
+
     images = hashlib.sha256(''.join(digests(samples)).encode()).hexdigest()[:16]
-    return dict(detectors={k: known(d) for k, d in detectors.items()}, images=images, size=size, part=part)
+    return dict(
+        detectors={k: known(d) for k, d in detectors.items()}, images=images, size=size, part=part
+    )
+
 
 def _score_part(detectors, samples, size):
     "Arrays of one part: NAME_maps, NAME_scores and seconds an image, timed for the first detector."
@@ -49,208 +62,370 @@ def _score_part(detectors, samples, size):
     kept = KeptInputs(first, samples, progress=False)
     for name, d in detectors.items():
         told[f'{name}_maps'], told[f'{name}_scores'] = read_kept(d, kept, size)
-        told.setdefault('seconds', np.full(len(samples), (time.perf_counter() - begun)/len(samples)))
+        told.setdefault(
+            'seconds', np.full(len(samples), (time.perf_counter() - begun) / len(samples))
+        )
     return told
 
+
 def score_in_parts(
-    detectors: dict, # name -> HybridAnomalyDetector, all on one backbone with the same read-out settings
-    samples: list, # of Sample
-    size: int, # side of the maps in px
-    folder=None, # keeps the parts; None = nothing is written
-    part: int=64, # images in a part
-    progress: bool=True,
-) -> tuple: # {name: ((N,size,size) maps, (N,) scores)}, (N,) seconds an image
+    detectors: dict,  # name -> HybridAnomalyDetector, all on one backbone with the same read-out settings
+    samples: list,  # of Sample
+    size: int,  # side of the maps in px
+    folder=None,  # keeps the parts; None = nothing is written
+    part: int = 64,  # images in a part
+    progress: bool = True,
+) -> tuple:  # {name: ((N,size,size) maps, (N,) scores)}, (N,) seconds an image
     "Raw maps and scores of all detectors; with a folder an interrupted run continues where it stopped, and under accelerate each process scores its share."
     rank, world, wait = processes()
-    if not samples: raise DataError('there is no image to evaluate: check data_path and categories')
-    if world > 1 and folder is None: raise ConfigError('several processes need a folder that all of them know: give one')
+    if not samples:
+        raise DataError('there is no image to evaluate: check data_path and categories')
+    if world > 1 and folder is None:
+        raise ConfigError('several processes need a folder that all of them know: give one')
     if folder is not None:
-        about, asked = Path(folder)/'asked.json', asked_for(detectors, samples, size, part)
-        if about.exists() and read_json(about) != asked: raise ConfigError(f'{folder} holds parts of an evaluation of other images or settings: choose another --out')
-        if rank == 0: write_json(about, asked)
-    kept, file = {}, lambda first: Path(folder)/f'{first:06}.npz'
+        about, asked = Path(folder) / 'asked.json', asked_for(detectors, samples, size, part)
+        if about.exists() and read_json(about) != asked:
+            raise ConfigError(
+                f'{folder} holds parts of an evaluation of other images or settings: choose another --out'
+            )
+        if rank == 0:
+            write_json(about, asked)
+    kept, file = {}, lambda first: Path(folder) / f'{first:06}.npz'
     starts = range(0, len(samples), part)
-    for first in tqdm(starts[rank::world], desc='score parts', disable=not progress or rank > 0, leave=False):
-        if folder is not None and file(first).exists(): continue
-        told = _score_part(detectors, samples[first:first + part], size)
-        if folder is None: kept[first] = told
-        else: np.savez(content := io.BytesIO(), **told); write_atomic(file(first), content.getvalue())
-    wait() # for the parts of the others
+    for first in tqdm(
+        starts[rank::world], desc='score parts', disable=not progress or rank > 0, leave=False
+    ):
+        if folder is not None and file(first).exists():
+            continue
+        told = _score_part(detectors, samples[first : first + part], size)
+        if folder is None:
+            kept[first] = told
+        else:
+            np.savez(content := io.BytesIO(), **told)
+            write_atomic(file(first), content.getvalue())
+    wait()  # for the parts of the others
     found = [kept[first] if folder is None else read_arrays(file(first)) for first in starts]
-    wait() # until the others have read mine
+    wait()  # until the others have read mine
     whole = {k: np.concatenate([f[k] for f in found]) for k in found[0]}
-    return {name: (whole[f'{name}_maps'], whole[f'{name}_scores']) for name in detectors}, whole['seconds']
+    return {name: (whole[f'{name}_maps'], whole[f'{name}_scores']) for name in detectors}, whole[
+        'seconds'
+    ]
 
 # %% ../nbs/61a_reports.ipynb #a3f2571d
 FEATURES = 'red', 'green', 'blue', 'contrast', 'sharpness'
 
+
 def describe(
-    images, # (N, 3, S, S) uint8
-) -> np.ndarray: # (N, 5) in [0,1], see FEATURES
+    images,  # (N, 3, S, S) uint8
+) -> np.ndarray:  # (N, 5) in [0,1], see FEATURES
     "What a picture looks like in five numbers: mean colour, contrast, and mean difference of neighbours."
-    x = np.asarray(images).astype(np.float32)/255
+    x = np.asarray(images).astype(np.float32) / 255
     grey = x.mean(1)
-    return np.concatenate([x.mean((2, 3)), grey.std((1, 2))[:, None], ((np.abs(np.diff(grey, axis=1)).mean((1, 2)) + np.abs(np.diff(grey, axis=2)).mean((1, 2)))/2)[:, None]], 1)
+    return np.concatenate(
+        [
+            x.mean((2, 3)),
+            grey.std((1, 2))[:, None],
+            (
+                (
+                    np.abs(np.diff(grey, axis=1)).mean((1, 2))
+                    + np.abs(np.diff(grey, axis=2)).mean((1, 2))
+                )
+                / 2
+            )[:, None],
+        ],
+        1,
+    )
+
 
 def unlike(
-    images, # (N, 3, S, S) uint8
-    reference: dict|None, # from `calibration`; None = nothing is known
-    limit: float=1.2, # times the distance of the farthest validation picture
-) -> list: # of N texts, '' for a picture like those of the validation part
+    images,  # (N, 3, S, S) uint8
+    reference: dict | None,  # from `calibration`; None = nothing is known
+    limit: float = 1.2,  # times the distance of the farthest validation picture
+) -> list:  # of N texts, '' for a picture like those of the validation part
     "How far a picture is from those the thresholds were found on, by Mahalanobis distance, and the feature that stands out."
-    if not reference or reference.get('size', images.shape[-1]) != images.shape[-1]: return ['']*len(images) # sharpness is that of one size
+    if not reference or reference.get('size', images.shape[-1]) != images.shape[-1]:
+        return [''] * len(images)  # sharpness is that of one size
     away = describe(images) - reference['mean']
-    ratio = _distance(away, np.asarray(reference['inverse']))/reference['farthest']
-    stands_out = np.abs(away/reference['std']).argmax(1)
-    return [f'{r:.1f} times as far as the farthest validation picture, most by {FEATURES[k]}' if r > limit else '' for r, k in zip(ratio, stands_out)]
+    ratio = _distance(away, np.asarray(reference['inverse'])) / reference['farthest']
+    stands_out = np.abs(away / reference['std']).argmax(1)
+    return [
+        f'{r:.1f} times as far as the farthest validation picture, most by {FEATURES[k]}'
+        if r > limit
+        else ''
+        for r, k in zip(ratio, stands_out)
+    ]
 
-def _distance(away, inverse): return np.sqrt(np.einsum('ni,ij,nj->n', away, inverse, away))
+
+def _distance(away, inverse):
+    return np.sqrt(np.einsum('ni,ij,nj->n', away, inverse, away))
+
 
 def _reference(images):
     "What `unlike` needs to know of the validation pictures; the width of a feature is never taken below one percent."
-    told = describe(images); away = told - told.mean(0)
-    covariance = np.atleast_2d(away.T @ away)/len(told) + 1e-4*np.eye(len(FEATURES))
+    told = describe(images)
+    away = told - told.mean(0)
+    covariance = np.atleast_2d(away.T @ away) / len(told) + 1e-4 * np.eye(len(FEATURES))
     inverse = np.linalg.inv(covariance)
-    return dict(size=images.shape[-1], mean=told.mean(0), std=np.sqrt(np.diag(covariance)), inverse=inverse, farthest=max(1., float(_distance(away, inverse).max())))
+    return dict(
+        size=images.shape[-1],
+        mean=told.mean(0),
+        std=np.sqrt(np.diag(covariance)),
+        inverse=inverse,
+        farthest=max(1.0, float(_distance(away, inverse).max())),
+    )
+
 
 def calibration(
-    truth: Truth, # of a validation part
-    maps, # (N, size, size)
-    scores, # (N,)
-    rate: float|None=None, # share of normal images and pixels that may be flagged; None = best F1
-) -> dict: # image and pixel threshold, None where undefined, rule, images, reference
+    truth: Truth,  # of a validation part
+    maps,  # (N, size, size)
+    scores,  # (N,)
+    rate: float
+    | None = None,  # share of normal images and pixels that may be flagged; None = best F1
+) -> dict:  # image and pixel threshold, None where undefined, rule, images, reference
     "Thresholds found on a validation part, and what its pictures look like."
     cut = f1_threshold if rate is None else lambda s, l: rate_threshold(s, l, rate)
-    pixel = cut(maps[truth.known], truth.masks[truth.known].astype(int)) if truth.known.any() else math.nan
-    return to_json_value(dict(image=cut(scores, truth.labels), pixel=pixel, rule='best F1' if rate is None else f'at most {rate:g} of the normal flagged',
-                              images=len(scores), reference=_reference(truth.images)))
+    pixel = (
+        cut(maps[truth.known], truth.masks[truth.known].astype(int))
+        if truth.known.any()
+        else math.nan
+    )
+    return to_json_value(
+        dict(
+            image=cut(scores, truth.labels),
+            pixel=pixel,
+            rule='best F1' if rate is None else f'at most {rate:g} of the normal flagged',
+            images=len(scores),
+            reference=_reference(truth.images),
+        )
+    )
+
 
 def store_thresholds(
-    checkpoint, # .safetensors
-    thresholds: dict, # from `calibration`
-) -> Path: # the checkpoint
+    checkpoint,  # .safetensors
+    thresholds: dict,  # from `calibration`
+) -> Path:  # the checkpoint
     "Put thresholds into a checkpoint; nothing else in it changes."
     tensors, about = read_checkpoint(checkpoint)
-    return write_atomic(checkpoint, save(tensors, {'hybridad': json.dumps(about | dict(thresholds=thresholds))}))
+    return write_atomic(
+        checkpoint, save(tensors, {'hybridad': json.dumps(about | dict(thresholds=thresholds))})
+    )
 
 # %% ../nbs/61a_reports.ipynb #39df8863
 def patches(
-    heat, # (H,W) raw map
-    threshold: float, # cells from here up are marked
-) -> list: # of (rows, columns, cells, peak): two slices, a count and the highest value; highest peak first
+    heat,  # (H,W) raw map
+    threshold: float,  # cells from here up are marked
+) -> (
+    list
+):  # of (rows, columns, cells, peak): two slices, a count and the highest value; highest peak first
     "The connected patches of a map, neighbours over corners included."
     labels, n = ndimage.label(heat >= threshold, np.ones((3, 3)))
-    cells, peaks = np.bincount(labels.ravel(), minlength=n + 1)[1:], ndimage.maximum(heat, labels, range(1, n + 1))
-    found = [(*box, int(c), float(p)) for box, c, p in zip(ndimage.find_objects(labels), cells, peaks)]
+    cells, peaks = (
+        np.bincount(labels.ravel(), minlength=n + 1)[1:],
+        ndimage.maximum(heat, labels, range(1, n + 1)),
+    )
+    found = [
+        (*box, int(c), float(p)) for box, c, p in zip(ndimage.find_objects(labels), cells, peaks)
+    ]
     return sorted(found, key=lambda f: -f[3])
 
+
 def found_regions(
-    heat, # (H,W) raw map
-    threshold: float|None, # cells from here up are marked; None or nan = unknown, no regions
-    size=None, # (width, height) of the image file in px; None = as the map
-) -> list: # of {box: [left, top, right, bottom] px, area: px, peak: highest value}, strongest first
+    heat,  # (H,W) raw map
+    threshold: float | None,  # cells from here up are marked; None or nan = unknown, no regions
+    size=None,  # (width, height) of the image file in px; None = as the map
+) -> (
+    list
+):  # of {box: [left, top, right, bottom] px, area: px, peak: highest value}, strongest first
     "The connected patches of a map, in pixels of the file."
-    if threshold is None or not math.isfinite(threshold): return []
+    if threshold is None or not math.isfinite(threshold):
+        return []
     (rows, columns), (width, height) = heat.shape, size or heat.shape[::-1]
-    return [dict(box=[xs.start*width//columns, ys.start*height//rows, -(-xs.stop*width//columns), -(-ys.stop*height//rows)],
-                 area=max(1, round(cells*width*height/(rows*columns))), peak=round(peak, 4)) for ys, xs, cells, peak in patches(heat, threshold)]
+    return [
+        dict(
+            box=[
+                xs.start * width // columns,
+                ys.start * height // rows,
+                -(-xs.stop * width // columns),
+                -(-ys.stop * height // rows),
+            ],
+            area=max(1, round(cells * width * height / (rows * columns))),
+            peak=round(peak, 4),
+        )
+        for ys, xs, cells, peak in patches(heat, threshold)
+    ]
+
 
 def image_rows(
     truth: Truth,
-    maps, # (N, size, size) raw
-    scores, # (N,) raw
-    thresholds: dict|None=None, # from `calibration` or a checkpoint; image and pixel may be {category: number}
-    seconds=None, # (N,)
-) -> list: # of dicts: path, category, defect, label, score, decision, regions, unlike, seconds
+    maps,  # (N, size, size) raw
+    scores,  # (N,) raw
+    thresholds: dict
+    | None = None,  # from `calibration` or a checkpoint; image and pixel may be {category: number}
+    seconds=None,  # (N,)
+) -> list:  # of dicts: path, category, defect, label, score, decision, regions, unlike, seconds
     "One row an image: what was scored, decided and found."
     thresholds = thresholds or {}
     cut_of = lambda key, s: v[s.category] if isinstance(v := thresholds.get(key), dict) else v
     odd, rows = unlike(truth.images, thresholds.get('reference')), []
     for i, s in enumerate(truth.samples):
         cut = cut_of('image', s)
-        with Image.open(s.image) as im: size = im.size
+        with Image.open(s.image) as im:
+            size = im.size
         decision = '' if cut is None else ('normal', 'anomalous')[int(scores[i] >= cut)]
-        rows.append(dict(path=str(s.image), category=s.category, defect=s.defect, label=s.label, score=float(scores[i]), decision=decision,
-                         regions=found_regions(maps[i], cut_of('pixel', s), size), unlike=odd[i], seconds='' if seconds is None else round(float(seconds[i]), 4)))
+        rows.append(
+            dict(
+                path=str(s.image),
+                category=s.category,
+                defect=s.defect,
+                label=s.label,
+                score=float(scores[i]),
+                decision=decision,
+                regions=found_regions(maps[i], cut_of('pixel', s), size),
+                unlike=odd[i],
+                seconds='' if seconds is None else round(float(seconds[i]), 4),
+            )
+        )
     return rows
+
 
 def write_csv(
     path,
-    rows: list, # of dicts with the same keys; lists and dicts are written as JSON, nan as nothing
+    rows: list,  # of dicts with the same keys; lists and dicts are written as JSON, nan as nothing
 ) -> Path:
     "A csv file in one step."
-    plain = lambda v: '' if v is None or isinstance(v, float) and not math.isfinite(v) else json.dumps(v) if isinstance(v, (list, dict)) else v
-    out = csv.DictWriter(text := io.StringIO(newline=''), rows[0]); out.writeheader()
-    for r in rows: out.writerow({k: plain(v) for k, v in r.items()})
+    plain = lambda v: (
+        ''
+        if v is None or isinstance(v, float) and not math.isfinite(v)
+        else json.dumps(v)
+        if isinstance(v, (list, dict))
+        else v
+    )
+    out = csv.DictWriter(text := io.StringIO(newline=''), rows[0])
+    out.writeheader()
+    for r in rows:
+        out.writerow({k: plain(v) for k, v in r.items()})
     return write_atomic(path, text.getvalue().encode('utf-8'))
 
 # %% ../nbs/61a_reports.ipynb #7943d5d6
 def write_tables(
-    folder, # of the run
-    results: dict, # from `summarise`, perhaps with floors and ceilings
-    columns=HEADLINE, # of the Markdown and LaTeX tables; JSON and csv hold everything
+    folder,  # of the run
+    results: dict,  # from `summarise`, perhaps with floors and ceilings
+    columns=HEADLINE,  # of the Markdown and LaTeX tables; JSON and csv hold everything
 ):
     "metrics.json, metrics.csv, table.md and table.tex of one evaluation."
     folder = Path(folder)
     keys = [k for k, v in results['mean'].items() if isinstance(v, float)]
-    rows = [dict(category=name, images=r.get('images', '')) | {k: r.get(k) for k in keys} for name, r in [*results['categories'].items(), ('mean', results['mean'])]]
-    write_csv(folder/'metrics.csv', rows)
-    note = f"evaluated at {results['eval_size']} px"
-    write_atomic(folder/'table.md', f"{table(results, 'github', columns)}\n\n{note}\n".encode())
-    write_atomic(folder/'table.tex', f"% {note}\n{table(results, 'latex_booktabs', columns)}\n".encode())
-    write_json(folder/'metrics.json', results)
+    rows = [
+        dict(category=name, images=r.get('images', '')) | {k: r.get(k) for k in keys}
+        for name, r in [*results['categories'].items(), ('mean', results['mean'])]
+    ]
+    write_csv(folder / 'metrics.csv', rows)
+    note = f'evaluated at {results["eval_size"]} px'
+    write_atomic(folder / 'table.md', f'{table(results, "github", columns)}\n\n{note}\n'.encode())
+    write_atomic(
+        folder / 'table.tex', f'% {note}\n{table(results, "latex_booktabs", columns)}\n'.encode()
+    )
+    write_json(folder / 'metrics.json', results)
+
 
 def read_results(
-    run, # folder of a run, or its metrics.json
-) -> dict: # results as `summarise` gives them, undefined figures None
+    run,  # folder of a run, or its metrics.json
+) -> dict:  # results as `summarise` gives them, undefined figures None
     "The figures of an earlier run."
-    path = Path(run)/'metrics.json' if Path(run).is_dir() else Path(run)
-    try: told = json.loads(path.read_text(encoding='utf-8'))
-    except (OSError, ValueError, RecursionError) as err: raise DataError(f'cannot read the figures in {path}: {err}, give the folder of a finished run') from None
+    path = Path(run) / 'metrics.json' if Path(run).is_dir() else Path(run)
+    try:
+        told = json.loads(path.read_text(encoding='utf-8'))
+    except (OSError, ValueError, RecursionError) as err:
+        raise DataError(
+            f'cannot read the figures in {path}: {err}, give the folder of a finished run'
+        ) from None
     told = told.get('held_out', told) if isinstance(told, dict) else {}
-    if not told.get('mean') or not told.get('categories'): raise DataError(f'{path} holds no figures of an evaluation: give the folder of a run of hybridad_test')
+    if not told.get('mean') or not told.get('categories'):
+        raise DataError(
+            f'{path} holds no figures of an evaluation: give the folder of a run of hybridad_test'
+        )
     return Results(told)
 
+
 def comparable(
-    runs: dict, # name -> results
-) -> list: # the categories all of them have
+    runs: dict,  # name -> results
+) -> list:  # the categories all of them have
     "Whether runs can stand beside each other; a DataError says why not."
-    shared = [c for c in next(iter(runs.values()))['categories'] if all(c in r['categories'] for r in runs.values())]
-    if not shared: raise DataError(f"{', '.join(runs)} have no category in common: compare runs on the same data")
+    shared = [
+        c
+        for c in next(iter(runs.values()))['categories']
+        if all(c in r['categories'] for r in runs.values())
+    ]
+    if not shared:
+        raise DataError(
+            f'{", ".join(runs)} have no category in common: compare runs on the same data'
+        )
     sizes = {r.get('eval_size') for r in runs.values()}
-    if len(sizes) > 1: raise DataError(f"{', '.join(runs)} were evaluated at {', '.join(map(str, sizes))} px: compare runs of one eval_size")
+    if len(sizes) > 1:
+        raise DataError(
+            f'{", ".join(runs)} were evaluated at {", ".join(map(str, sizes))} px: compare runs of one eval_size'
+        )
     return shared
 
+
 def compare(
-    runs: dict, # name -> results; the others are compared with the first
-    style: str='simple', # any tabulate format
+    runs: dict,  # name -> results; the others are compared with the first
+    style: str = 'simple',  # any tabulate format
     columns=HEADLINE,
 ) -> str:
     "Means of several runs in one table, each difference from the first beside its figure, over the categories all of them have."
     shared = comparable(runs)
-    told = {k: [c for c in shared if all(r['categories'][c].get(k) is not None for r in runs.values())] for k in columns} # where a figure is defined in all runs
-    mean = {n: {k: float(np.mean([r['categories'][c][k] for c in told[k]])) if told[k] else math.nan for k in columns} for n, r in runs.items()}
+    told = {
+        k: [c for c in shared if all(r['categories'][c].get(k) is not None for r in runs.values())]
+        for k in columns
+    }  # where a figure is defined in all runs
+    mean = {
+        n: {
+            k: float(np.mean([r['categories'][c][k] for c in told[k]])) if told[k] else math.nan
+            for k in columns
+        }
+        for n, r in runs.items()
+    }
     first, rows = next(iter(mean.values())), []
     for n, r in mean.items():
-        cell = lambda k: '-' if not math.isfinite(r[k]) else f'{r[k]:.3f}' + (f' ({r[k] - first[k]:+.3f})' if r is not first and math.isfinite(first[k]) else '')
+        cell = lambda k: (
+            '-'
+            if not math.isfinite(r[k])
+            else f'{r[k]:.3f}'
+            + (f' ({r[k] - first[k]:+.3f})' if r is not first and math.isfinite(first[k]) else '')
+        )
         rows.append([n, *map(cell, columns)])
-    return tabulate(rows, [f'mean of {len(shared)}', *(k.replace('_', ' ') for k in columns)], tablefmt=style, disable_numparse=True, colalign=('left',) + ('right',)*len(columns))
-
+    return tabulate(
+        rows,
+        [f'mean of {len(shared)}', *(k.replace('_', ' ') for k in columns)],
+        tablefmt=style,
+        disable_numparse=True,
+        colalign=('left',) + ('right',) * len(columns),
+    )
 
 # %% ../nbs/61a_reports.ipynb #f3bf76e3
 def write_maps(
-    folder, # MAPS
-    samples: list, # of Sample
-    maps, # (N, size, size) raw
-) -> Path: # the folder
+    folder,  # MAPS
+    samples: list,  # of Sample
+    maps,  # (N, size, size) raw
+) -> Path:  # the folder
     "Raw maps as float tiff in the layout and at the size of the official MVTec submission."
     written = set()
     for s, m in zip(samples, maps):
-        with Image.open(s.image) as im: width, height = im.size
-        path = Path(folder)/s.category/'test'/s.defect/f'{s.image.stem}.tiff'
-        if path in written: raise DataError(f'{s.image} shares its name with another image of {s.category}/{s.defect}, so both maps would be {path}: rename one of them')
+        with Image.open(s.image) as im:
+            width, height = im.size
+        path = Path(folder) / s.category / 'test' / s.defect / f'{s.image.stem}.tiff'
+        if path in written:
+            raise DataError(
+                f'{s.image} shares its name with another image of {s.category}/{s.defect}, so both maps would be {path}: rename one of them'
+            )
         written.add(path)
-        full = F.interpolate(torch.as_tensor(m)[None, None].float(), (height, width), mode='bilinear', align_corners=False)[0, 0]
+        full = F.interpolate(
+            torch.as_tensor(m)[None, None].float(),
+            (height, width),
+            mode='bilinear',
+            align_corners=False,
+        )[0, 0]
         Image.fromarray(full.numpy()).save(content := io.BytesIO(), 'TIFF')
         write_atomic(path, content.getvalue())
     return Path(folder)

@@ -20,87 +20,187 @@ from skimage import data as skimage_data
 from skimage.transform import resize
 
 from .errors import DataError
-from .synthetic import (CATEGORIES, DEFECTS, HELD_OUT_CATEGORIES, HELD_OUT_KINDS, NORMAL_SHARE, OBJECTS, UNIT, Picture, add_distractors, blend, colour,
-                                grid_of, lit, log_uniform, noise, turned, write_dataset)
+from hybridad.synthetic import (
+    CATEGORIES,
+    DEFECTS,
+    HELD_OUT_CATEGORIES,
+    HELD_OUT_KINDS,
+    NORMAL_SHARE,
+    OBJECTS,
+    UNIT,
+    Picture,
+    add_distractors,
+    blend,
+    colour,
+    grid_of,
+    lit,
+    log_uniform,
+    noise,
+    turned,
+    write_dataset,
+)
 
 # %% ../nbs/03a_rough.ipynb #abeb9be0
 def rolled_sheet(rng, size):
     "Rolled or ground metal: marks along the strip, slow bands across it, sometimes its edges in view."
-    k, white = size/UNIT, rng.standard_normal((size, size)).astype(np.float32)
-    marks = gaussian_filter(white, (.45*k, log_uniform(rng, 2, 40)*k), mode='wrap'); marks /= marks.std()
-    bands = gaussian_filter1d(rng.standard_normal(size), log_uniform(rng, 1.5, 20)*k, mode='wrap'); bands = (bands/bands.std())[:, None]
-    relief = .5 + rng.uniform(.01, .12)*marks + rng.uniform(0, .15)*bands + rng.uniform(.005, .05)*noise(rng, size, rng.uniform(0, 1), 8)
-    sheet, region = lit(colour(rng, (.2, .95), .2), np.clip(relief, 0, 1)), np.ones((size, size), bool)
-    y, _ = grid_of(size); wave = .8*noise(rng, size, 2, 128, 20)
-    for depth in (y + wave, UNIT - y + wave) if rng.random() < .4 else ():
-        inside = np.clip(depth - rng.uniform(0, 9), 0, 1).astype(np.float32); region &= inside > .5
-        sheet = blend(np.ones_like(sheet)*colour(rng, (0, 1), .1), sheet, inside)
+    k, white = size / UNIT, rng.standard_normal((size, size)).astype(np.float32)
+    marks = gaussian_filter(white, (0.45 * k, log_uniform(rng, 2, 40) * k), mode='wrap')
+    marks /= marks.std()
+    bands = gaussian_filter1d(rng.standard_normal(size), log_uniform(rng, 1.5, 20) * k, mode='wrap')
+    bands = (bands / bands.std())[:, None]
+    relief = (
+        0.5
+        + rng.uniform(0.01, 0.12) * marks
+        + rng.uniform(0, 0.15) * bands
+        + rng.uniform(0.005, 0.05) * noise(rng, size, rng.uniform(0, 1), 8)
+    )
+    sheet, region = (
+        lit(colour(rng, (0.2, 0.95), 0.2), np.clip(relief, 0, 1)),
+        np.ones((size, size), bool),
+    )
+    y, _ = grid_of(size)
+    wave = 0.8 * noise(rng, size, 2, 128, 20)
+    for depth in (y + wave, UNIT - y + wave) if rng.random() < 0.4 else ():
+        inside = np.clip(depth - rng.uniform(0, 9), 0, 1).astype(np.float32)
+        region &= inside > 0.5
+        sheet = blend(np.ones_like(sheet) * colour(rng, (0, 1), 0.1), sheet, inside)
     turn = rng.integers(4)
     return np.rot90(sheet, turn).astype(np.float32), np.rot90(region, turn)
 
+
 def dead_leaves(rng, size):
     "Discs of every size over each other, the classic model of a natural scene."
-    y, x = grid_of(size); out = np.ones((size, size, 3), np.float32)*colour(rng)
-    grain, tones = noise(rng, size, rng.uniform(.3, 1.5)), [colour(rng, (.1, .95), .5) for _ in range(int(rng.integers(3, 9)))]
+    y, x = grid_of(size)
+    out = np.ones((size, size, 3), np.float32) * colour(rng)
+    grain, tones = (
+        noise(rng, size, rng.uniform(0.3, 1.5)),
+        [colour(rng, (0.1, 0.95), 0.5) for _ in range(int(rng.integers(3, 9)))],
+    )
     for _ in range(int(rng.integers(60, 220))):
-        r, (cy, cx), rise = min(40, 3/np.sqrt(rng.uniform(.005, 1))), rng.random(2)*UNIT, rng.normal(0, .006, 2)
-        box = np.s_[max(0, int((cy - r)*size/UNIT)):int((cy + r)*size/UNIT) + 2, max(0, int((cx - r)*size/UNIT)):int((cx + r)*size/UNIT) + 2]
+        r, (cy, cx), rise = (
+            min(40, 3 / np.sqrt(rng.uniform(0.005, 1))),
+            rng.random(2) * UNIT,
+            rng.normal(0, 0.006, 2),
+        )
+        box = np.s_[
+            max(0, int((cy - r) * size / UNIT)) : int((cy + r) * size / UNIT) + 2,
+            max(0, int((cx - r) * size / UNIT)) : int((cx + r) * size / UNIT) + 2,
+        ]
         dy, dx = y[box] - cy, x[box] - cx
-        face = tones[rng.integers(len(tones))]*(1 + dy*rise[0] + dx*rise[1] + rng.uniform(0, .08)*grain[box])[..., None]
-        out[box] = blend(out[box], face, np.clip(r - np.hypot(dy, dx) + .5, 0, 1))
+        face = (
+            tones[rng.integers(len(tones))]
+            * (1 + dy * rise[0] + dx * rise[1] + rng.uniform(0, 0.08) * grain[box])[..., None]
+        )
+        out[box] = blend(out[box], face, np.clip(r - np.hypot(dy, dx) + 0.5, 0, 1))
     return np.clip(out, 0, 1).astype(np.float32)
+
 
 def wavelets(rng, size):
     "Sparse oriented ripples at a few scales: weaves, scales, brush marks and prints that have no name."
-    fy, fx = fft.fftfreq(size, UNIT/size)[:, None], fft.rfftfreq(size, UNIT/size)[None]
+    fy, fx = fft.fftfreq(size, UNIT / size)[:, None], fft.rfftfreq(size, UNIT / size)[None]
     f, angle, out = np.hypot(fy, fx) + 1e-6, np.arctan2(fy, fx), 0
     for _ in range(int(rng.integers(1, 5))):
-        wave, turn, spread = log_uniform(rng, 2.5, 30), rng.uniform(0, np.pi), log_uniform(rng, .1, 2)
-        band = np.exp(-np.log(f*wave)**2/.3 - (np.sin(angle - turn)/spread)**2)
-        spikes = rng.standard_normal((size, size))*(rng.random((size, size)) < log_uniform(rng, .002, .5))
-        ripple = fft.irfft2(fft.rfft2(spikes)*band, s=(size, size)); out = out + rng.uniform(.3, 1)*ripple/(ripple.std() + 1e-9)
-    return lit(colour(rng, (.2, .95), .6), np.clip(.5 + rng.uniform(.04, .2)*out/(out.std() + 1e-9), 0, 1)).astype(np.float32)
+        wave, turn, spread = (
+            log_uniform(rng, 2.5, 30),
+            rng.uniform(0, np.pi),
+            log_uniform(rng, 0.1, 2),
+        )
+        band = np.exp(-(np.log(f * wave) ** 2) / 0.3 - (np.sin(angle - turn) / spread) ** 2)
+        spikes = rng.standard_normal((size, size)) * (
+            rng.random((size, size)) < log_uniform(rng, 0.002, 0.5)
+        )
+        ripple = fft.irfft2(fft.rfft2(spikes) * band, s=(size, size))
+        out = out + rng.uniform(0.3, 1) * ripple / (ripple.std() + 1e-9)
+    return lit(
+        colour(rng, (0.2, 0.95), 0.6),
+        np.clip(0.5 + rng.uniform(0.04, 0.2) * out / (out.std() + 1e-9), 0, 1),
+    ).astype(np.float32)
 
 # %% ../nbs/03a_rough.ipynb #806d739e
-PHOTOS = ('camera', 'chelsea', 'coffee', 'coins', 'grass', 'gravel', 'hubble_deep_field', 'moon', 'page', 'rocket')
+PHOTOS = (
+    'camera',
+    'chelsea',
+    'coffee',
+    'coins',
+    'grass',
+    'gravel',
+    'hubble_deep_field',
+    'moon',
+    'page',
+    'rocket',
+)
+
 
 @lru_cache(maxsize=None)
 def _photo(name):
-    photo = getattr(skimage_data, name)().astype(np.float32)/255
+    photo = getattr(skimage_data, name)().astype(np.float32) / 255
     return photo[..., :3] if photo.ndim == 3 else np.repeat(photo[..., None], 3, -1)
+
 
 def snapshot(rng, size):
     "A crop of one of scikit-image's own photographs, turned and tinted: clutter that nobody drew."
-    photo = _photo(PHOTOS[rng.integers(len(PHOTOS))]); side = int(rng.integers(80, min(photo.shape[:2])))
+    photo = _photo(PHOTOS[rng.integers(len(PHOTOS))])
+    side = int(rng.integers(80, min(photo.shape[:2])))
     y, x = (int(rng.integers(0, s - side + 1)) for s in photo.shape[:2])
-    crop = resize(photo[y:y+side, x:x+side], (size, size), order=1, anti_aliasing=side > size)
-    return np.clip(np.rot90(crop, rng.integers(4))*(.7 + .4*colour(rng, (.6, 1), .4)), 0, 1).astype(np.float32)
+    crop = resize(
+        photo[y : y + side, x : x + side], (size, size), order=1, anti_aliasing=side > size
+    )
+    return np.clip(
+        np.rot90(crop, rng.integers(4)) * (0.7 + 0.4 * colour(rng, (0.6, 1), 0.4)), 0, 1
+    ).astype(np.float32)
+
 
 def quilted(rng, size):
     "A texture laid from blocks of a photograph, each the best of some candidates where it overlaps its neighbours (after Efros and Freeman 2001, seams feathered)."
-    photo, n = snapshot(rng, 2*size), int(rng.integers(4, 9))
-    step = -(-size//n); lap = max(2, step//3); block = step + lap
-    out, weight = np.zeros((n*step + lap, n*step + lap, 3), np.float32), np.zeros((n*step + lap, n*step + lap, 1), np.float32)
-    ramp = np.minimum(1, np.minimum(np.arange(1, block + 1), np.arange(block, 0, -1))/lap); window = np.outer(ramp, ramp)[..., None].astype(np.float32)
-    for i in range(n*n):
-        at = np.s_[i//n*step:i//n*step + block, i % n*step:i % n*step + block]; laid = weight[at] > 0
-        there, options = out[at]/np.maximum(weight[at], 1e-6), []
-        for y, x in rng.integers(0, 2*size - block, (10, 2)):
-            tile = photo[y:y+block, x:x+block]; options.append(((((tile - there)**2)*laid).sum(), len(options), tile))
-        tile = min(options)[2]; out[at] += tile*window; weight[at] += window
-    return (out/weight)[:size, :size]
+    photo, n = snapshot(rng, 2 * size), int(rng.integers(4, 9))
+    step = -(-size // n)
+    lap = max(2, step // 3)
+    block = step + lap
+    out, weight = (
+        np.zeros((n * step + lap, n * step + lap, 3), np.float32),
+        np.zeros((n * step + lap, n * step + lap, 1), np.float32),
+    )
+    ramp = np.minimum(1, np.minimum(np.arange(1, block + 1), np.arange(block, 0, -1)) / lap)
+    window = np.outer(ramp, ramp)[..., None].astype(np.float32)
+    for i in range(n * n):
+        at = np.s_[i // n * step : i // n * step + block, i % n * step : i % n * step + block]
+        laid = weight[at] > 0
+        there, options = out[at] / np.maximum(weight[at], 1e-6), []
+        for y, x in rng.integers(0, 2 * size - block, (10, 2)):
+            tile = photo[y : y + block, x : x + block]
+            options.append(((((tile - there) ** 2) * laid).sum(), len(options), tile))
+        tile = min(options)[2]
+        out[at] += tile * window
+        weight[at] += window
+    return (out / weight)[:size, :size]
+
 
 KEPT_OBJECTS = [n for n in OBJECTS if n not in HELD_OUT_CATEGORIES]
 
+
 def tray(rng, size):
     "Several pieces of one kind, side by side in their places."
-    draw, n = OBJECTS[KEPT_OBJECTS[rng.integers(len(KEPT_OBJECTS))]], int(rng.integers(2, 5)); side = -(-size//n)
-    out, region = np.zeros((n*side, n*side, 3), np.float32), np.zeros((n*side, n*side), bool)
-    state = rng.integers(2**31) # every place holds the same draw, turned and lit a little differently
-    for i in range(n*n):
-        piece, where = draw(np.random.default_rng(state), side); turn, at = rng.integers(4), np.s_[i//n*side:(i//n + 1)*side, i % n*side:(i % n + 1)*side]
-        out[at], region[at] = np.rot90(np.clip(piece*rng.uniform(.9, 1.1), 0, 1), turn), np.rot90(where, turn)
+    draw, n = OBJECTS[KEPT_OBJECTS[rng.integers(len(KEPT_OBJECTS))]], int(rng.integers(2, 5))
+    side = -(-size // n)
+    out, region = (
+        np.zeros((n * side, n * side, 3), np.float32),
+        np.zeros((n * side, n * side), bool),
+    )
+    state = rng.integers(
+        2**31
+    )  # every place holds the same draw, turned and lit a little differently
+    for i in range(n * n):
+        piece, where = draw(np.random.default_rng(state), side)
+        turn, at = (
+            rng.integers(4),
+            np.s_[i // n * side : (i // n + 1) * side, i % n * side : (i % n + 1) * side],
+        )
+        out[at], region[at] = (
+            np.rot90(np.clip(piece * rng.uniform(0.9, 1.1), 0, 1), turn),
+            np.rot90(where, turn),
+        )
     return out[:size, :size], region[:size, :size]
+
 
 SURFACES = {f.__name__: f for f in (rolled_sheet, dead_leaves, wavelets, snapshot, quilted, tray)}
 SURFACE_NAMES, KEPT = list(SURFACES), [c for c in CATEGORIES if c not in HELD_OUT_CATEGORIES]
@@ -108,183 +208,361 @@ SURFACE_NAMES, KEPT = list(SURFACES), [c for c in CATEGORIES if c not in HELD_OU
 # %% ../nbs/03a_rough.ipynb #8ba57de5
 def framed(rng, image, region):
     "The surface as a part whose own edges are in view on some sides: a strip of what lies behind, light or shadow along it, sometimes a bevel."
-    size = len(image); y, x = grid_of(size); turn, wave = rng.normal(0, .015), rng.uniform(0, .6)*noise(rng, size, 2, 64, 12)
-    u, v = x + turn*(y - UNIT/2) + wave, y - turn*(x - UNIT/2) + wave
+    size = len(image)
+    y, x = grid_of(size)
+    turn, wave = rng.normal(0, 0.015), rng.uniform(0, 0.6) * noise(rng, size, 2, 64, 12)
+    u, v = x + turn * (y - UNIT / 2) + wave, y - turn * (x - UNIT / 2) + wave
     depth = np.full((size, size), np.inf, np.float32)
     for d in (u, UNIT - u, v, UNIT - v):
-        if rng.random() < .5: depth = np.minimum(depth, d - rng.uniform(-1, 12))
-    soft, reach, light = rng.uniform(.7, 3), log_uniform(rng, 1, 10), rng.uniform(-.5, .5)*(rng.random() < .7)
-    tone = colour(rng, (0, .25), .2) if rng.random() < .6 else colour(rng, (.25, 1), .3)
-    behind = tone*(1 + rng.uniform(0, .1)*noise(rng, size, rng.uniform(.3, 1.5)))[..., None]
-    inside = np.clip(depth/soft + .5, 0, 1).astype(np.float32)
-    shaded = image*(1 + light*np.exp(-np.clip(depth, 0, None)/reach))[..., None]
-    if rng.random() < .4: # a bevel: the part's own side, nearly plain and lit in another way
-        side = shaded.mean((0, 1))*rng.uniform(.2, 1.3)*(1 + rng.uniform(0, .1)*noise(rng, size, rng.uniform(.3, 1.5)))[..., None]
-        shaded = blend(shaded, side, np.clip((rng.uniform(1, 9) - depth)/rng.uniform(.5, 2) + .5, 0, 1)*rng.uniform(.5, 1))
-    return np.clip(blend(behind, shaded, inside), 0, 1).astype(np.float32), region & (inside > .5)
+        if rng.random() < 0.5:
+            depth = np.minimum(depth, d - rng.uniform(-1, 12))
+    soft, reach, light = (
+        rng.uniform(0.7, 3),
+        log_uniform(rng, 1, 10),
+        rng.uniform(-0.5, 0.5) * (rng.random() < 0.7),
+    )
+    tone = colour(rng, (0, 0.25), 0.2) if rng.random() < 0.6 else colour(rng, (0.25, 1), 0.3)
+    behind = tone * (1 + rng.uniform(0, 0.1) * noise(rng, size, rng.uniform(0.3, 1.5)))[..., None]
+    inside = np.clip(depth / soft + 0.5, 0, 1).astype(np.float32)
+    shaded = image * (1 + light * np.exp(-np.clip(depth, 0, None) / reach))[..., None]
+    if rng.random() < 0.4:  # a bevel: the part's own side, nearly plain and lit in another way
+        side = (
+            shaded.mean((0, 1))
+            * rng.uniform(0.2, 1.3)
+            * (1 + rng.uniform(0, 0.1) * noise(rng, size, rng.uniform(0.3, 1.5)))[..., None]
+        )
+        shaded = blend(
+            shaded,
+            side,
+            np.clip((rng.uniform(1, 9) - depth) / rng.uniform(0.5, 2) + 0.5, 0, 1)
+            * rng.uniform(0.5, 1),
+        )
+    return np.clip(blend(behind, shaded, inside), 0, 1).astype(np.float32), region & (inside > 0.5)
 
 # %% ../nbs/03a_rough.ipynb #9c0143b3
 def _toned(rng, image, alpha):
     "A soft change of tone that lets some of the surface through."
-    tone = colour(rng, (0, .3), .3) if rng.random() < .6 else colour(rng, (.7, 1), .3)
-    return blend(image, rng.uniform(0, .6)*(image - tone) + tone, alpha), alpha
+    tone = colour(rng, (0, 0.3), 0.3) if rng.random() < 0.6 else colour(rng, (0.7, 1), 0.3)
+    return blend(image, rng.uniform(0, 0.6) * (image - tone) + tone, alpha), alpha
+
 
 def blotch(rng, image, centre, radius):
     "A cloudy darker or brighter area with soft edges."
-    size, radius = len(image), 1.5*max(radius, 3); y, x = grid_of(size); sy, sx = np.exp(rng.uniform(-.6, .6, 2))
-    r = np.hypot((y - centre[0])*sy, (x - centre[1])*sx)/radius
-    level = 1 - r + rng.uniform(.05, .3)*noise(rng, size, 1.8, 3*radius, 3)
-    return _toned(rng, image, np.clip(.5 + level*radius/rng.uniform(2, 10), 0, 1)*(r < 2.2))
+    size, radius = len(image), 1.5 * max(radius, 3)
+    y, x = grid_of(size)
+    sy, sx = np.exp(rng.uniform(-0.6, 0.6, 2))
+    r = np.hypot((y - centre[0]) * sy, (x - centre[1]) * sx) / radius
+    level = 1 - r + rng.uniform(0.05, 0.3) * noise(rng, size, 1.8, 3 * radius, 3)
+    return _toned(rng, image, np.clip(0.5 + level * radius / rng.uniform(2, 10), 0, 1) * (r < 2.2))
+
 
 def streak(rng, image, centre, radius, turn=None):
     "A long mark with frayed sides, as of rolling or grinding; those of a picture are parallel."
-    size = len(image); y, x = grid_of(size); turn = rng.uniform(0, np.pi) if turn is None else turn + rng.normal(0, .04)
-    u, v = (x - centre[1])*np.cos(turn) + (y - centre[0])*np.sin(turn), (y - centre[0])*np.cos(turn) - (x - centre[1])*np.sin(turn)
-    half, width = min(80, (radius + 2)*rng.uniform(1.5, 7)), rng.uniform(.6, 1 + .35*radius)
-    rough = rng.uniform(.1, .6)*width*noise(rng, size, 1.2, 40, 4)
-    taper = np.clip((half - np.abs(u))/(.3*half), 0, 1)**.5
-    return _toned(rng, image, np.clip((width*taper + rough*taper - np.abs(v))/rng.uniform(.6, 1.5) + .5, 0, 1)*(np.abs(u) < half))
+    size = len(image)
+    y, x = grid_of(size)
+    turn = rng.uniform(0, np.pi) if turn is None else turn + rng.normal(0, 0.04)
+    u, v = (
+        (x - centre[1]) * np.cos(turn) + (y - centre[0]) * np.sin(turn),
+        (y - centre[0]) * np.cos(turn) - (x - centre[1]) * np.sin(turn),
+    )
+    half, width = min(80, (radius + 2) * rng.uniform(1.5, 7)), rng.uniform(0.6, 1 + 0.35 * radius)
+    rough = rng.uniform(0.1, 0.6) * width * noise(rng, size, 1.2, 40, 4)
+    taper = np.clip((half - np.abs(u)) / (0.3 * half), 0, 1) ** 0.5
+    return _toned(
+        rng,
+        image,
+        np.clip((width * taper + rough * taper - np.abs(v)) / rng.uniform(0.6, 1.5) + 0.5, 0, 1)
+        * (np.abs(u) < half),
+    )
+
 
 def chip(rng, image, centre, radius):
     "A corner or edge broken off the picture's border: what is left is bare."
-    size = len(image); y, x = grid_of(size); side, along = rng.integers(4), rng.uniform(0, UNIT)
+    size = len(image)
+    y, x = grid_of(size)
+    side, along = rng.integers(4), rng.uniform(0, UNIT)
     cy, cx = ((0, along), (UNIT, along), (along, 0), (along, UNIT))[side]
-    sy, sx = np.exp(rng.uniform(-.7, .7, 2)); radius = max(3, 1.6*radius)
-    d = np.hypot((y - cy)*sy, (x - cx)*sx) + .25*radius*noise(rng, size, 2, 60, 5)
-    a = np.clip((radius - d)/rng.uniform(1, 6) + .5, 0, 1)
+    sy, sx = np.exp(rng.uniform(-0.7, 0.7, 2))
+    radius = max(3, 1.6 * radius)
+    d = np.hypot((y - cy) * sy, (x - cx) * sx) + 0.25 * radius * noise(rng, size, 2, 60, 5)
+    a = np.clip((radius - d) / rng.uniform(1, 6) + 0.5, 0, 1)
     return _toned(rng, image, a)
+
 
 def strewn(rng, image, centre, radius):
     "Where slow noise rises above a level, the tone changes: pits, scale, crazing, stains in flocks, over an area or everywhere."
-    size = len(image); y, x = grid_of(size); coarse = min(64, max(6, 5*radius))
-    n = noise(rng, size, rng.uniform(.5, 2), coarse, coarse/rng.uniform(2, 6))
-    if rng.random() < .4: n = gaussian_filter1d(n, log_uniform(rng, .3, 2)*coarse*size/UNIT, axis=rng.integers(2), mode='wrap'); n /= n.std() + 1e-9 # drawn out by rolling
-    n = n - (np.hypot(y - centre[0], x - centre[1])/log_uniform(rng, 15, 150))**2
-    return _toned(rng, image, np.clip((n - np.quantile(n, rng.uniform(.82, .985)))*log_uniform(rng, 1, 8) + .5, 0, 1))
+    size = len(image)
+    y, x = grid_of(size)
+    coarse = min(64, max(6, 5 * radius))
+    n = noise(rng, size, rng.uniform(0.5, 2), coarse, coarse / rng.uniform(2, 6))
+    if rng.random() < 0.4:
+        n = gaussian_filter1d(
+            n, log_uniform(rng, 0.3, 2) * coarse * size / UNIT, axis=rng.integers(2), mode='wrap'
+        )
+        n /= n.std() + 1e-9  # drawn out by rolling
+    n = n - (np.hypot(y - centre[0], x - centre[1]) / log_uniform(rng, 15, 150)) ** 2
+    return _toned(
+        rng,
+        image,
+        np.clip(
+            (n - np.quantile(n, rng.uniform(0.82, 0.985))) * log_uniform(rng, 1, 8) + 0.5, 0, 1
+        ),
+    )
+
 
 def hairline(rng, image, centre, radius):
     "A crack as fine as a hair that wanders a long way, its width changing along it."
-    size, n, length = len(image), 240, log_uniform(rng, 15, 120); turns = rng.choice([0, np.pi/2, *rng.uniform(0, 2*np.pi, 2)]) + np.cumsum(rng.normal(0, log_uniform(rng, .01, .16), n))
-    path = np.cumsum(np.stack([np.sin(turns), np.cos(turns)], 1), 0)*length/n; path += centre - path.mean(0)
-    width = rng.uniform(.15, .9)*np.clip(1 + gaussian_filter1d(rng.standard_normal(n), 8, mode='wrap')*rng.uniform(0, 3), .2, 2)*np.clip(8*np.sin(np.linspace(0, np.pi, n)), 0, 1)
-    d, nearest = cKDTree(path).query(np.stack(grid_of(size), -1).reshape(-1, 2), distance_upper_bound=5)
-    alpha = np.clip((np.append(width, -9)[nearest] - d).reshape(size, size)*size/UNIT + .5, 0, 1)
-    return blend(image, colour(rng, (0, .35), .3) if rng.random() < .8 else colour(rng, (.7, 1), .2), alpha), alpha.astype(np.float32)
+    size, n, length = len(image), 240, log_uniform(rng, 15, 120)
+    turns = rng.choice([0, np.pi / 2, *rng.uniform(0, 2 * np.pi, 2)]) + np.cumsum(
+        rng.normal(0, log_uniform(rng, 0.01, 0.16), n)
+    )
+    path = np.cumsum(np.stack([np.sin(turns), np.cos(turns)], 1), 0) * length / n
+    path += centre - path.mean(0)
+    width = (
+        rng.uniform(0.15, 0.9)
+        * np.clip(
+            1 + gaussian_filter1d(rng.standard_normal(n), 8, mode='wrap') * rng.uniform(0, 3),
+            0.2,
+            2,
+        )
+        * np.clip(8 * np.sin(np.linspace(0, np.pi, n)), 0, 1)
+    )
+    d, nearest = cKDTree(path).query(
+        np.stack(grid_of(size), -1).reshape(-1, 2), distance_upper_bound=5
+    )
+    alpha = np.clip(
+        (np.append(width, -9)[nearest] - d).reshape(size, size) * size / UNIT + 0.5, 0, 1
+    )
+    return blend(
+        image,
+        colour(rng, (0, 0.35), 0.3) if rng.random() < 0.8 else colour(rng, (0.7, 1), 0.2),
+        alpha,
+    ), alpha.astype(np.float32)
+
 
 ROUGH_DEFECTS = {k: (f, k) for k, f in DEFECTS.items() if k not in HELD_OUT_KINDS}
-NEW = dict(blotch=(blotch, 'stain'), strewn=(strewn, 'spots'), streak=(streak, 'scratch'), hairline=(hairline, 'crack'), chip=(chip, 'missing_part'))
+NEW = dict(
+    blotch=(blotch, 'stain'),
+    strewn=(strewn, 'spots'),
+    streak=(streak, 'scratch'),
+    hairline=(hairline, 'crack'),
+    chip=(chip, 'missing_part'),
+)
 ROUGH_DEFECTS |= NEW
 OLD = [k for k in ROUGH_DEFECTS if k not in NEW]
 
 # %% ../nbs/03a_rough.ipynb #4327cc6d
 def damage(rng, image, region, kind):
     "Several defects of one kind: image, mask, contrast; None when too little would show, or too much be covered."
-    draw, contrast, turn = ROUGH_DEFECTS[kind][0], log_uniform(rng, .05, .5), rng.choice([0, np.pi/2, rng.uniform(0, np.pi)])
-    count, extra = (1 if rng.random() < .5 else int(rng.integers(2, 6))), dict(turn=turn) if kind == 'streak' else {}
-    out, mask, k = image, np.zeros(region.shape, bool), UNIT/len(image); ys, xs = np.nonzero(region)
+    draw, contrast, turn = (
+        ROUGH_DEFECTS[kind][0],
+        log_uniform(rng, 0.05, 0.5),
+        rng.choice([0, np.pi / 2, rng.uniform(0, np.pi)]),
+    )
+    count, extra = (
+        (1 if rng.random() < 0.5 else int(rng.integers(2, 6))),
+        dict(turn=turn) if kind == 'streak' else {},
+    )
+    out, mask, k = image, np.zeros(region.shape, bool), UNIT / len(image)
+    ys, xs = np.nonzero(region)
     for i in rng.integers(0, len(ys), count):
-        changed, alpha = draw(rng, image, np.array([ys[i], xs[i]])*k + k/2, log_uniform(rng, 1.5, 24 if count == 1 else 12), **extra)
-        inside, hit = np.where(region[..., None], changed, image) - image, (alpha > .5) & region & ~mask
+        changed, alpha = draw(
+            rng,
+            image,
+            np.array([ys[i], xs[i]]) * k + k / 2,
+            log_uniform(rng, 1.5, 24 if count == 1 else 12),
+            **extra,
+        )
+        inside, hit = (
+            np.where(region[..., None], changed, image) - image,
+            (alpha > 0.5) & region & ~mask,
+        )
         full = np.abs(inside[hit]).mean() if hit.sum() > 3 else 0
-        if full < .05: continue
-        out, mask = np.where((alpha > .01)[..., None] & ~mask[..., None], image + inside*min(1., contrast/full), out), mask | hit
-    if mask.sum() < 4 or mask.mean() > .45: return None
+        if full < 0.05:
+            continue
+        out, mask = (
+            np.where(
+                (alpha > 0.01)[..., None] & ~mask[..., None],
+                image + inside * min(1.0, contrast / full),
+                out,
+            ),
+            mask | hit,
+        )
+    if mask.sum() < 4 or mask.mean() > 0.45:
+        return None
     out = np.clip(out, 0, 1).astype(np.float32)
     return out, mask, float(np.abs(out - image)[mask].mean())
 
 # %% ../nbs/03a_rough.ipynb #600a7f81
 def rough_camera(rng, image):
     "Draw one camera as in `synthetic`, under uneven light and with JPEG."
-    size = len(image); u, v = turned(rng, size); y, x = grid_of(size); light = np.ones((size, size), np.float32)
-    if rng.random() < .6: light *= 1 + rng.uniform(-.4, .4)*(u - u.mean())/64
-    if rng.random() < .3: light *= 1 - rng.uniform(.1, .4)*((y/64 - 1)**2 + (x/64 - 1)**2)/2
-    if rng.random() < .4: light *= np.clip(1 + rng.uniform(.05, .3)*noise(rng, size, rng.uniform(1.5, 3), 128, 24), .2, None)
-    if rng.random() < .4: light *= 1 + rng.uniform(.1, .6)*np.exp(-((v - np.median(v) - rng.uniform(-60, 60))/rng.uniform(6, 30))**2)
-    grey, gain, blur, sigma = rng.random() < .5, rng.uniform(.45, 1.1), rng.uniform(0, 1)*(rng.random() < .5), rng.uniform(0, .035)
-    quality, grain = int(rng.integers(40, 96)) if rng.random() < .4 else None, rng.standard_normal((size, size, 1 if grey else 3), dtype=np.float32)*sigma
+    size = len(image)
+    u, v = turned(rng, size)
+    y, x = grid_of(size)
+    light = np.ones((size, size), np.float32)
+    if rng.random() < 0.6:
+        light *= 1 + rng.uniform(-0.4, 0.4) * (u - u.mean()) / 64
+    if rng.random() < 0.3:
+        light *= 1 - rng.uniform(0.1, 0.4) * ((y / 64 - 1) ** 2 + (x / 64 - 1) ** 2) / 2
+    if rng.random() < 0.4:
+        light *= np.clip(
+            1 + rng.uniform(0.05, 0.3) * noise(rng, size, rng.uniform(1.5, 3), 128, 24), 0.2, None
+        )
+    if rng.random() < 0.4:
+        light *= 1 + rng.uniform(0.1, 0.6) * np.exp(
+            -(((v - np.median(v) - rng.uniform(-60, 60)) / rng.uniform(6, 30)) ** 2)
+        )
+    grey, gain, blur, sigma = (
+        rng.random() < 0.5,
+        rng.uniform(0.45, 1.1),
+        rng.uniform(0, 1) * (rng.random() < 0.5),
+        rng.uniform(0, 0.035),
+    )
+    quality, grain = (
+        int(rng.integers(40, 96)) if rng.random() < 0.4 else None,
+        rng.standard_normal((size, size, 1 if grey else 3), dtype=np.float32) * sigma,
+    )
+
     def shoot(x):
-        if grey: x = np.repeat(x.mean(-1, keepdims=True), 3, -1)
-        x = x*light[..., None]*gain
-        if blur > .2: x = gaussian_filter(x, (blur*size/UNIT, blur*size/UNIT, 0))
-        x = (np.clip(x + grain, 0, 1)*255 + .5).astype(np.uint8)
-        if not quality: return x
-        file = io.BytesIO(); Image.fromarray(x).save(file, 'JPEG', quality=quality)
+        if grey:
+            x = np.repeat(x.mean(-1, keepdims=True), 3, -1)
+        x = x * light[..., None] * gain
+        if blur > 0.2:
+            x = gaussian_filter(x, (blur * size / UNIT, blur * size / UNIT, 0))
+        x = (np.clip(x + grain, 0, 1) * 255 + 0.5).astype(np.uint8)
+        if not quality:
+            return x
+        file = io.BytesIO()
+        Image.fromarray(x).save(file, 'JPEG', quality=quality)
         return np.asarray(Image.open(file))
+
     return shoot
 
 # %% ../nbs/03a_rough.ipynb #133352d7
 class Invisible(Exception):
     "No defect shows on this surface; another one is drawn."
 
+
 def _scene(rng, size, category):
     "Image and region of a category, its texture often almost flat."
     made = (CATEGORIES | SURFACES)[category](rng, size)
     image, region = made if isinstance(made, tuple) else (made, np.ones((size, size), bool))
-    if not isinstance(made, tuple) or category == 'rolled_sheet': # flatter, in half of the pictures more in some places than in others
-        fade = log_uniform(rng, .05, 1)*np.exp(rng.uniform(0, .8)*(rng.random() < .5)*noise(rng, size, 2, 128, 30))[..., None]
-        image = image.mean((0, 1)) + (image - image.mean((0, 1)))*np.clip(fade, 0, 1.5)
+    if (
+        not isinstance(made, tuple) or category == 'rolled_sheet'
+    ):  # flatter, in half of the pictures more in some places than in others
+        fade = (
+            log_uniform(rng, 0.05, 1)
+            * np.exp(rng.uniform(0, 0.8) * (rng.random() < 0.5) * noise(rng, size, 2, 128, 30))[
+                ..., None
+            ]
+        )
+        image = image.mean((0, 1)) + (image - image.mean((0, 1))) * np.clip(fade, 0, 1.5)
     return image.astype(np.float32), region
+
 
 def _damaged(rng, clean, region, kind):
     "The first draw of a defect that shows; what cannot show on this surface becomes a blotch, then a hole."
     for k in (kind, 'blotch', 'hole'):
         for _ in range(10):
-            if found := damage(rng, clean, region, k): return k, found
+            if found := damage(rng, clean, region, k):
+                return k, found
     raise Invisible
+
 
 def rough_picture(
     seed: int,
-    index: int, # position in the endless data set of this seed
-    size: int=128, # pixels
-    split: str='rough', # there is no other
-    kind: str|None=None, # force 'good' or a key of ROUGH_DEFECTS
-): # a Picture; its kind is the word of DEFECTS that describes it best
+    index: int,  # position in the endless data set of this seed
+    size: int = 128,  # pixels
+    split: str = 'rough',  # there is no other
+    kind: str | None = None,  # force 'good' or a key of ROUGH_DEFECTS
+):  # a Picture; its kind is the word of DEFECTS that describes it best
     "The index-th rough picture; surfaces and the auxiliary categories of `synthetic` take turns."
     names = SURFACE_NAMES if index % 2 else KEPT
     for attempt in range(9):
-        try: return _rough(np.random.default_rng([seed, index, 2, attempt][:3 + (attempt > 0)]), size, names[index//2 % len(names)], kind)
-        except Invisible: continue
+        try:
+            return _rough(
+                np.random.default_rng([seed, index, 2, attempt][: 3 + (attempt > 0)]),
+                size,
+                names[index // 2 % len(names)],
+                kind,
+            )
+        except Invisible:
+            continue
     raise DataError(f'no defect shows on picture {index} of seed {seed}: take another index')
+
 
 def _rough(rng, size, category, kind):
     "One scene, lit and shot."
     image, region = _scene(rng, size, category)
-    if region.all() and rng.random() < .5: image, region = framed(rng, image, region)
-    clean, distractors = add_distractors(rng, image, region) if rng.random() < .4 else (np.clip(image, 0, 1), [])
-    kinds = [*NEW] if rng.random() < .65 else OLD
-    if kind is None: kind = 'good' if rng.random() < NORMAL_SHARE else kinds[rng.integers(len(kinds))]
-    if kind == 'good': said, (broken, mask, contrast) = kind, (clean, np.zeros((size, size), bool), 0.)
-    else: drawn, (broken, mask, contrast) = _damaged(rng, clean, region, kind); said = ROUGH_DEFECTS[drawn][1]
-    shoot = rough_camera(rng, clean); twin = shoot(clean)
-    return Picture(twin if said == 'good' else shoot(broken), mask, twin, category, said, contrast, distractors)
+    if region.all() and rng.random() < 0.5:
+        image, region = framed(rng, image, region)
+    clean, distractors = (
+        add_distractors(rng, image, region) if rng.random() < 0.4 else (np.clip(image, 0, 1), [])
+    )
+    kinds = [*NEW] if rng.random() < 0.65 else OLD
+    if kind is None:
+        kind = 'good' if rng.random() < NORMAL_SHARE else kinds[rng.integers(len(kinds))]
+    if kind == 'good':
+        said, (broken, mask, contrast) = kind, (clean, np.zeros((size, size), bool), 0.0)
+    else:
+        drawn, (broken, mask, contrast) = _damaged(rng, clean, region, kind)
+        said = ROUGH_DEFECTS[drawn][1]
+    shoot = rough_camera(rng, clean)
+    twin = shoot(clean)
+    return Picture(
+        twin if said == 'good' else shoot(broken), mask, twin, category, said, contrast, distractors
+    )
+
 
 def write_rough(out, size=128, seed=0, count=50, workers=None, progress=True):
     "Write rough pictures as `synthetic.write_dataset` writes its own: `count` test pictures for each auxiliary category of `synthetic`, and as many again of the six surfaces together."
-    return write_dataset(out, size, seed, 'rough', count, workers, progress, rough_picture, 2*len(KEPT))
+    return write_dataset(
+        out, size, seed, 'rough', count, workers, progress, rough_picture, 2 * len(KEPT)
+    )
 
 # %% ../nbs/03a_rough.ipynb #b2c99df1
 def line_pictures(
     seed: int,
-    number: int, # of the line
-    name: str, # a key of CATEGORIES or SURFACES
-    edges: bool=False, # the part's own edges are in view
-    differ: bool=False, # each part has a design of its own
-    normals: int=8,
-    tests: int=15, # three in five of them have a defect, where one shows
-    size: int=128, # pixels
-): # yields part ('train' or 'test'), kind, (S, S, 3) uint8, (S, S) bool
+    number: int,  # of the line
+    name: str,  # a key of CATEGORIES or SURFACES
+    edges: bool = False,  # the part's own edges are in view
+    differ: bool = False,  # each part has a design of its own
+    normals: int = 8,
+    tests: int = 15,  # three in five of them have a defect, where one shows
+    size: int = 128,  # pixels
+):  # yields part ('train' or 'test'), kind, (S, S, 3) uint8, (S, S) bool
     "The normal pictures of a line, then its tests; exposure varies by 5, 20 or 50 %."
-    large = size + size//8 if name in OBJECTS else 2*size
-    design = np.random.default_rng([seed, number]); scene, everywhere = _scene(design, large, name)
-    camera, frame, spread = int(design.integers(2**31)), int(design.integers(2**31)), design.choice([.05, .2, .5])
+    large = size + size // 8 if name in OBJECTS else 2 * size
+    design = np.random.default_rng([seed, number])
+    scene, everywhere = _scene(design, large, name)
+    camera, frame, spread = (
+        int(design.integers(2**31)),
+        int(design.integers(2**31)),
+        design.choice([0.05, 0.2, 0.5]),
+    )
     for i in range(normals + tests):
         rng = np.random.default_rng([seed, number, i])
-        if differ: scene, everywhere = _scene(rng, large, name)
-        y, x = rng.integers(0, large - size + 1, 2); at = np.s_[y:y + size, x:x + size]
+        if differ:
+            scene, everywhere = _scene(rng, large, name)
+        y, x = rng.integers(0, large - size + 1, 2)
+        at = np.s_[y : y + size, x : x + size]
         image, region, mask, kind = scene[at], everywhere[at], np.zeros((size, size), bool), 'good'
-        if edges: image, region = framed(np.random.default_rng(frame), image, region)
+        if edges:
+            image, region = framed(np.random.default_rng(frame), image, region)
         if i >= normals and (i - normals) % 5 not in (2, 3):
-            try: drawn, (image, mask, _) = _damaged(rng, image, region, (OLD + list(NEW))[rng.integers(len(OLD) + len(NEW))]); kind = ROUGH_DEFECTS[drawn][1]
-            except Invisible: pass
-        shot = rough_camera(np.random.default_rng(camera), image)(np.clip(image*rng.uniform(1 - spread, 1 + spread), 0, 1))
-        yield 'test' if i >= normals else 'train', kind, np.clip(shot + rng.normal(0, 2, (size, size, 1)), 0, 255).astype(np.uint8), mask
+            try:
+                drawn, (image, mask, _) = _damaged(
+                    rng, image, region, (OLD + list(NEW))[rng.integers(len(OLD) + len(NEW))]
+                )
+                kind = ROUGH_DEFECTS[drawn][1]
+            except Invisible:
+                pass
+        shot = rough_camera(np.random.default_rng(camera), image)(
+            np.clip(image * rng.uniform(1 - spread, 1 + spread), 0, 1)
+        )
+        yield (
+            'test' if i >= normals else 'train',
+            kind,
+            np.clip(shot + rng.normal(0, 2, (size, size, 1)), 0, 255).astype(np.uint8),
+            mask,
+        )

@@ -33,297 +33,545 @@ from .reports import found_regions
 from .training import processes, provenance
 
 # %% ../nbs/64_scoring.ipynb #b57ad3ad
-_TURNS = {2: Image.FLIP_LEFT_RIGHT, 3: Image.ROTATE_180, 4: Image.FLIP_TOP_BOTTOM, 5: Image.TRANSPOSE, 6: Image.ROTATE_270, 7: Image.TRANSVERSE, 8: Image.ROTATE_90} # as ImageOps.exif_transpose, which also writes the note anew and fails where it cannot
+_TURNS = {
+    2: Image.FLIP_LEFT_RIGHT,
+    3: Image.ROTATE_180,
+    4: Image.FLIP_TOP_BOTTOM,
+    5: Image.TRANSPOSE,
+    6: Image.ROTATE_270,
+    7: Image.TRANSVERSE,
+    8: Image.ROTATE_90,
+}  # as ImageOps.exif_transpose, which also writes the note anew and fails where it cannot
+
 
 def upright(
-    path, # an image file
-): # PIL image, mode RGB or F with values 0..255
+    path,  # an image file
+):  # PIL image, mode RGB or F with values 0..255
     "The image as a viewer shows it: any mode, turned as its EXIF note says."
-    if not os.path.isfile(path): raise DataError(f'cannot read {path}: it is no regular file, remove it')
+    if not os.path.isfile(path):
+        raise DataError(f'cannot read {path}: it is no regular file, remove it')
     im = open_image(path)
-    try: turn = _TURNS.get(im.getexif().get(0x0112))
-    except DAMAGED: raise DataError(f'cannot read {path}: its EXIF note is damaged, save it again without') from None
-    return as_rgb(im if turn is None else im.transpose(turn), path) # a mirrored one has number 0
+    try:
+        turn = _TURNS.get(im.getexif().get(0x0112))
+    except DAMAGED:
+        raise DataError(
+            f'cannot read {path}: its EXIF note is damaged, save it again without'
+        ) from None
+    return as_rgb(im if turn is None else im.transpose(turn), path)  # a mirrored one has number 0
+
 
 class Photos(Dataset):
     "Photographs at the size of the backbone with a small copy to draw on; one that cannot be read is a reason instead."
-    def __init__(self,
-        paths: list, # of str
-        size: int, # side of the square the backbone sees, px
-        refused=None, # {path: reason} known before
-        sight: int=512, # longest side of the small copy, px; 0: none
-    ): self.paths, self.size, self.refused, self.sight = paths, size, refused or {}, sight
-    def __len__(self): return len(self.paths)
+
+    def __init__(
+        self,
+        paths: list,  # of str
+        size: int,  # side of the square the backbone sees, px
+        refused=None,  # {path: reason} known before
+        sight: int = 512,  # longest side of the small copy, px; 0: none
+    ):
+        self.paths, self.size, self.refused, self.sight = paths, size, refused or {}, sight
+
+    def __len__(self):
+        return len(self.paths)
+
     def __getitem__(self, i):
         path = self.paths[i]
         try:
-            if path in self.refused: raise DataError(self.refused[path])
+            if path in self.refused:
+                raise DataError(self.refused[path])
             im = upright(path)
-        except DataError as error: return dict(path=path, reason=str(error))
+        except DataError as error:
+            return dict(path=path, reason=str(error))
         item = dict(path=path, image=image_tensor(im, self.size), width=im.width, height=im.height)
         if self.sight:
-            small = (im.convert('L') if im.mode == 'F' else im).convert('RGB'); small.thumbnail((self.sight,)*2)
+            small = (im.convert('L') if im.mode == 'F' else im).convert('RGB')
+            small.thumbnail((self.sight,) * 2)
             item['small'] = np.asarray(small)
         return item
 
 # %% ../nbs/64_scoring.ipynb #eac7f6c4
 def _inside(root, other):
     "Paths of the images below a folder, in order; counts the rest."
-    def stop(error): raise DataError(f'cannot list {error.filename}: {error.strerror}, give a folder you may read')
+
+    def stop(error):
+        raise DataError(
+            f'cannot list {error.filename}: {error.strerror}, give a folder you may read'
+        )
+
     for folder, inside, names in os.walk(root, onerror=stop):
         inside[:] = sorted(n for n in inside if not n.startswith('.'))
         other['linked folder'] += sum(os.path.islink(os.path.join(folder, n)) for n in inside)
-        runs = [n for n in inside if os.path.isfile(os.path.join(folder, n, 'scoring.json'))] # what was drawn there is no photograph
-        other['folder of a scoring run'] += len(runs); inside[:] = [n for n in inside if n not in runs]
+        runs = [
+            n for n in inside if os.path.isfile(os.path.join(folder, n, 'scoring.json'))
+        ]  # what was drawn there is no photograph
+        other['folder of a scoring run'] += len(runs)
+        inside[:] = [n for n in inside if n not in runs]
         for n in sorted(n for n in names if not n.startswith('.')):
-            if n.lower().endswith(SUFFIXES): yield os.path.join(folder, n)
-            else: other[Path(n).suffix.lower() or 'without ending'] += 1
+            if n.lower().endswith(SUFFIXES):
+                yield os.path.join(folder, n)
+            else:
+                other[Path(n).suffix.lower() or 'without ending'] += 1
+
 
 def find_images(
-    paths, # an image or a folder, or a list of them
-): # list of str, {path: why it is refused}, Counter of what was left alone by kind
+    paths,  # an image or a folder, or a list of them
+):  # list of str, {path: why it is refused}, Counter of what was left alone by kind
     "Every image once, in order of the arguments and of the names."
     found, refused, other = {}, {}, Counter()
     roots = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
     for root in roots:
         root = os.path.expanduser(os.fspath(root))
-        if not os.path.lexists(root): raise DataError(f'there is no file or folder {root}: check the path')
-        if not os.path.isdir(root): found.setdefault(os.path.abspath(root), root); continue
+        if not os.path.lexists(root):
+            raise DataError(f'there is no file or folder {root}: check the path')
+        if not os.path.isdir(root):
+            found.setdefault(os.path.abspath(root), root)
+            continue
         for p in _inside(root, other):
             found.setdefault(os.path.abspath(p), p)
-            if os.path.islink(p) and not Path(os.path.realpath(p)).is_relative_to(os.path.realpath(root)):
+            if os.path.islink(p) and not Path(os.path.realpath(p)).is_relative_to(
+                os.path.realpath(root)
+            ):
                 refused[p] = f'{p} is a link that leads out of {root}: copy the file in'
     other = +other
-    if not found: raise DataError(f"there is no image in {', '.join(map(str, roots)) or 'an empty list'}: give files that end in {', '.join(SUFFIXES)}{f', it holds {_counted(other)}' if other else ''}")
+    if not found:
+        raise DataError(
+            f'there is no image in {", ".join(map(str, roots)) or "an empty list"}: give files that end in {", ".join(SUFFIXES)}{f", it holds {_counted(other)}" if other else ""}'
+        )
     return list(found.values()), refused, other
 
-def _counted(counter): return ', '.join(f'{n} {kind}' for kind, n in sorted(counter.items()))
+
+def _counted(counter):
+    return ', '.join(f'{n} {kind}' for kind, n in sorted(counter.items()))
 
 # %% ../nbs/64_scoring.ipynb #8aa8dc29
 def tiles_of(
-    images, # (B, 3, S, S), S a multiple of tiles + 1
-    tiles: int, # per side
-): # (B*tiles*tiles, 3, T, T) with T = 2*S/(tiles + 1), row by row
+    images,  # (B, 3, S, S), S a multiple of tiles + 1
+    tiles: int,  # per side
+):  # (B*tiles*tiles, 3, T, T) with T = 2*S/(tiles + 1), row by row
     "Square parts that overlap by half."
-    if tiles == 1: return images
-    step = images.shape[-1]//(tiles + 1)
-    return images.unfold(2, 2*step, step).unfold(3, 2*step, step).permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
+    if tiles == 1:
+        return images
+    step = images.shape[-1] // (tiles + 1)
+    return (
+        images.unfold(2, 2 * step, step)
+        .unfold(3, 2 * step, step)
+        .permute(0, 2, 3, 1, 4, 5)
+        .flatten(0, 2)
+    )
+
 
 def stitched(
-    maps, # (B*tiles*tiles, T, T), T even
-    tiles: int, # per side
-): # (B, S, S) with S = T*(tiles + 1)/2
+    maps,  # (B*tiles*tiles, T, T), T even
+    tiles: int,  # per side
+):  # (B, S, S) with S = T*(tiles + 1)/2
     "Maps of tiles as one map, each counting most at its centre."
-    if tiles == 1: return maps
-    side = maps.shape[-1]; ramp = 1 - (2*(torch.arange(side, device=maps.device, dtype=maps.dtype) + .5)/side - 1).abs()
-    joined = lambda m: F.fold(m.unflatten(0, (-1, tiles*tiles)).flatten(2).mT, (side*(tiles + 1)//2,)*2, side, stride=side//2)[:, 0]
-    return joined(maps*torch.outer(ramp, ramp))/joined(torch.outer(ramp, ramp).expand_as(maps))
+    if tiles == 1:
+        return maps
+    side = maps.shape[-1]
+    ramp = (
+        1 - (2 * (torch.arange(side, device=maps.device, dtype=maps.dtype) + 0.5) / side - 1).abs()
+    )
+    joined = lambda m: F.fold(
+        m.unflatten(0, (-1, tiles * tiles)).flatten(2).mT,
+        (side * (tiles + 1) // 2,) * 2,
+        side,
+        stride=side // 2,
+    )[:, 0]
+    return joined(maps * torch.outer(ramp, ramp)) / joined(torch.outer(ramp, ramp).expand_as(maps))
 
 # %% ../nbs/64_scoring.ipynb #8ede112f
-SHIPPED = MINI/'prompts.safetensors'
+SHIPPED = MINI / 'prompts.safetensors'
+
 
 @dataclass
 class Finding:
     "What is known of one photograph after looking at it."
-    image: str # path
-    decision: str='unreadable' # 'normal', 'anomalous' or 'unreadable'
-    score: float|None=None # logit of the image; at or above the threshold it is anomalous
-    regions: list = field(default_factory=list) # as from reports.found_regions
-    width: int=0 # px
-    height: int=0 # px
-    reason: str='' # why it is unreadable
-    map: np.ndarray|None=None # (S, S) float32 log-ratio
-    small: np.ndarray|None=None # (h, w, 3) uint8 copy to draw on
-    cut: float=0. # value of the map from which regions are marked
-    temperature: float=1. # how fast the colours change around it
 
-    def _repr_png_(self): return draw(self)._repr_png_() if self.small is not None and self.map is not None else None
+    image: str  # path
+    decision: str = 'unreadable'  # 'normal', 'anomalous' or 'unreadable'
+    score: float | None = None  # logit of the image; at or above the threshold it is anomalous
+    regions: list = field(default_factory=list)  # as from reports.found_regions
+    width: int = 0  # px
+    height: int = 0  # px
+    reason: str = ''  # why it is unreadable
+    map: np.ndarray | None = None  # (S, S) float32 log-ratio
+    small: np.ndarray | None = None  # (h, w, 3) uint8 copy to draw on
+    cut: float = 0.0  # value of the map from which regions are marked
+    temperature: float = 1.0  # how fast the colours change around it
+
+    def _repr_png_(self):
+        return draw(self)._repr_png_() if self.small is not None and self.map is not None else None
+
 
 def _checked(tiles):
-    if not 1 <= check('tiles', tiles, int) <= 32: raise ConfigError(f'tiles {tiles} is out of range: choose 1 to 32 per side')
+    if not 1 <= check('tiles', tiles, int) <= 32:
+        raise ConfigError(f'tiles {tiles} is out of range: choose 1 to 32 per side')
     return tiles
+
 
 class Scorer:
     "A detector with the thresholds that turn its numbers into decisions."
-    def __init__(self,
+
+    def __init__(
+        self,
         detector: HybridAnomalyDetector,
-        image: float|None=None, # threshold of the image score; None: 0
-        pixel: float|None=None, # threshold of the map; None: 0
-        source: str='prompts in memory', # what the numbers come from, told to the user
-        tiles: int=1, # parts per side that a photograph is looked at in
+        image: float | None = None,  # threshold of the image score; None: 0
+        pixel: float | None = None,  # threshold of the map; None: 0
+        source: str = 'prompts in memory',  # what the numbers come from, told to the user
+        tiles: int = 1,  # parts per side that a photograph is looked at in
     ):
-        self.detector = detector.eval(); self.source = source
-        for name, value in (('threshold', image), ('pixel_threshold', pixel)): check(name, value, float|None)
+        self.detector = detector.eval()
+        self.source = source
+        for name, value in (('threshold', image), ('pixel_threshold', pixel)):
+            check(name, value, float | None)
         self.tiles = _checked(tiles)
-        if tiles > 2 and detector.config.model.map_size % 2: raise ConfigError(f'map_size {detector.config.model.map_size} is odd, and maps of {tiles} parts overlap by half: choose an even one')
+        if tiles > 2 and detector.config.model.map_size % 2:
+            raise ConfigError(
+                f'map_size {detector.config.model.map_size} is odd, and maps of {tiles} parts overlap by half: choose an even one'
+            )
         lacking = ' and '.join(n for n, v in (('image', image), ('pixel', pixel)) if v is None)
-        if lacking: self.source += f'; no threshold for the {lacking} score is stored, so a log-ratio of 0 divides'
-        self.image, self.pixel = image or 0., pixel or 0.
-        with torch.no_grad(): self.text, self.temperature = detector.text(), float(detector.log_temperature.exp())
+        if lacking:
+            self.source += (
+                f'; no threshold for the {lacking} score is stored, so a log-ratio of 0 divides'
+            )
+        self.image, self.pixel = image or 0.0, pixel or 0.0
+        with torch.no_grad():
+            self.text, self.temperature = detector.text(), float(detector.log_temperature.exp())
 
     @property
-    def side(self): return self.detector.load_size*(self.tiles + 1)//2 # px at which photographs are read
+    def side(self):
+        return self.detector.load_size * (self.tiles + 1) // 2  # px at which photographs are read
 
     @torch.no_grad()
-    def __call__(self,
-        batch: list, # items of Photos
-    ): # list of Finding, in order
+    def __call__(
+        self,
+        batch: list,  # items of Photos
+    ):  # list of Finding, in order
         "Look at some photographs."
         seen, d, read = [b for b in batch if 'image' in b], self.detector, iter(())
         if seen:
-            got = [d.outputs(d.masses(part, self.text, range(d.config.model.views))) for part in tiles_of(torch.stack([b['image'] for b in seen]), self.tiles).split(len(batch))]
-            maps, scores = stitched(torch.cat([g['logits'] for g in got]), self.tiles), torch.cat([g['image_logits'].diff(dim=1)[:, 0] for g in got])
-            scores = scores.unflatten(0, (len(seen), -1)).amax(1) # a photograph is as suspicious as its worst part
-            read = zip(smooth(maps, d.config.model.smoothing).float().cpu().numpy(), scores.cpu().double().tolist())
-        return [self._finding(b, *next(read)) if 'image' in b else Finding(b['path'], reason=b['reason']) for b in batch]
+            got = [
+                d.outputs(d.masses(part, self.text, range(d.config.model.views)))
+                for part in tiles_of(torch.stack([b['image'] for b in seen]), self.tiles).split(
+                    len(batch)
+                )
+            ]
+            maps, scores = (
+                stitched(torch.cat([g['logits'] for g in got]), self.tiles),
+                torch.cat([g['image_logits'].diff(dim=1)[:, 0] for g in got]),
+            )
+            scores = scores.unflatten(0, (len(seen), -1)).amax(
+                1
+            )  # a photograph is as suspicious as its worst part
+            read = zip(
+                smooth(maps, d.config.model.smoothing).float().cpu().numpy(),
+                scores.cpu().double().tolist(),
+            )
+        return [
+            self._finding(b, *next(read))
+            if 'image' in b
+            else Finding(b['path'], reason=b['reason'])
+            for b in batch
+        ]
 
     def _finding(self, b, heat, score):
-        if not (math.isfinite(score) and np.isfinite(heat).all()): return Finding(b['path'], width=b['width'], height=b['height'], reason='the detector gave no finite number for it: leave out half precision')
-        return Finding(b['path'], 'anomalous' if score >= self.image else 'normal', score, found_regions(heat, self.pixel, (b['width'], b['height'])), b['width'], b['height'], map=heat, small=b.get('small'), cut=self.pixel, temperature=self.temperature)
+        if not (math.isfinite(score) and np.isfinite(heat).all()):
+            return Finding(
+                b['path'],
+                width=b['width'],
+                height=b['height'],
+                reason='the detector gave no finite number for it: leave out half precision',
+            )
+        return Finding(
+            b['path'],
+            'anomalous' if score >= self.image else 'normal',
+            score,
+            found_regions(heat, self.pixel, (b['width'], b['height'])),
+            b['width'],
+            b['height'],
+            map=heat,
+            small=b.get('small'),
+            cut=self.pixel,
+            temperature=self.temperature,
+        )
+
 
 def apart(names, normals):
     "Refuse normal pictures that are to be scored as well: they would vouch for themselves."
     size = lambda p: os.path.getsize(p) if os.path.isfile(p) else None
-    known = [p for p in find_images(normals)[0] if size(p)]; sizes, digests = set(map(size, known)), set(map(sample_digest, known))
-    if both := next((n for n in names if size(n) in sizes and sample_digest(n) in digests), None): raise ConfigError(f'{both} is given as normal and to be scored: leave it out of one of the two')
+    known = [p for p in find_images(normals)[0] if size(p)]
+    sizes, digests = set(map(size, known)), set(map(sample_digest, known))
+    if both := next((n for n in names if size(n) in sizes and sample_digest(n) in digests), None):
+        raise ConfigError(
+            f'{both} is given as normal and to be scored: leave it out of one of the two'
+        )
+
 
 def load_scorer(
-    checkpoint=None, # a .safetensors file from hybridad_train; None: the prompts that come with the package
-    backbone: str|None=None, # None: the one the prompts were learned on
-    device: str='auto',
-    other_backbone: bool=False, # accept prompts learned on other frozen weights
-    threshold: float|None=None, # of the image score, in place of the stored one or that of the normal pictures
-    pixel_threshold: float|None=None, # of the map
-    normals=None, # a folder or list of normal pictures; their evidence is added and their thresholds decide
-    precision: str|None=None, # of the frozen weights; None: as in training
-    tiles: int=1, # parts per side that a photograph is looked at in, for defects that are small in it
-): # Scorer
+    checkpoint=None,  # a .safetensors file from hybridad_train; None: the prompts that come with the package
+    backbone: str | None = None,  # None: the one the prompts were learned on
+    device: str = 'auto',
+    other_backbone: bool = False,  # accept prompts learned on other frozen weights
+    threshold: float
+    | None = None,  # of the image score, in place of the stored one or that of the normal pictures
+    pixel_threshold: float | None = None,  # of the map
+    normals=None,  # a folder or list of normal pictures; their evidence is added and their thresholds decide
+    precision: str | None = None,  # of the frozen weights; None: as in training
+    tiles: int = 1,  # parts per side that a photograph is looked at in, for defects that are small in it
+):  # Scorer
     "A detector ready to decide."
     _checked(tiles)
     shipped = checkpoint is None and backbone in (None, 'mini') and SHIPPED.is_file()
     if checkpoint is None and not shipped:
-        detector, stored = WordsDetector(get_default_config(backbone=backbone or 'mini', device=device, precision=precision or 'float32')), {}
-        source = f"no checkpoint was given{'' if SHIPPED.is_file() else ' and the package holds none'}: nothing is learned, the hand-written words {detector.words[0]!r} and {detector.words[1]!r} decide"
+        detector, stored = (
+            WordsDetector(
+                get_default_config(
+                    backbone=backbone or 'mini', device=device, precision=precision or 'float32'
+                )
+            ),
+            {},
+        )
+        source = f'no checkpoint was given{"" if SHIPPED.is_file() else " and the package holds none"}: nothing is learned, the hand-written words {detector.words[0]!r} and {detector.words[1]!r} decide'
     else:
-        detector, about = HybridAnomalyDetector.from_checkpoint(SHIPPED if shipped else checkpoint, 'mini' if shipped else backbone, device, other_backbone, precision)
-        stored, source = about.get('thresholds') or {}, 'prompts that come with the package' if shipped else f'prompts of {checkpoint}'
-        if about['backbone_hash'] != detector.backbone.hash: stored = {} # found on other weights
+        detector, about = HybridAnomalyDetector.from_checkpoint(
+            SHIPPED if shipped else checkpoint,
+            'mini' if shipped else backbone,
+            device,
+            other_backbone,
+            precision,
+        )
+        stored, source = (
+            about.get('thresholds') or {},
+            'prompts that come with the package' if shipped else f'prompts of {checkpoint}',
+        )
+        if about['backbone_hash'] != detector.backbone.hash:
+            stored = {}  # found on other weights
     if normals is not None:
         names, refused, _ = find_images(normals)
-        if refused: raise DataError(next(iter(refused.values())))
-        parts = tiles_of(load_normals(names, detector.load_size*(tiles + 1)//2, upright), tiles)
-        use_normals(detector, parts, photo=[i//tiles**2 for i in range(len(parts))])
-        stored, source = detector.normals.thresholds, f'{source}, and {detector.normals.count} normal picture' + 's'*(detector.normals.count > 1)
-        if not stored and None in (threshold, pixel_threshold): raise ConfigError('one normal picture moves the scores and cannot say where normal ends: give at least two, or --threshold and --pixel_threshold')
-    elif tiles > 1 and stored.get('image') is not None and threshold is None: source += f'; the threshold was found on whole pictures, and the worst of {tiles**2} parts exceeds it more often: give normal pictures, or a threshold'
+        if refused:
+            raise DataError(next(iter(refused.values())))
+        parts = tiles_of(load_normals(names, detector.load_size * (tiles + 1) // 2, upright), tiles)
+        use_normals(detector, parts, photo=[i // tiles**2 for i in range(len(parts))])
+        stored, source = (
+            detector.normals.thresholds,
+            f'{source}, and {detector.normals.count} normal picture'
+            + 's' * (detector.normals.count > 1),
+        )
+        if not stored and None in (threshold, pixel_threshold):
+            raise ConfigError(
+                'one normal picture moves the scores and cannot say where normal ends: give at least two, or --threshold and --pixel_threshold'
+            )
+    elif tiles > 1 and stored.get('image') is not None and threshold is None:
+        source += f'; the threshold was found on whole pictures, and the worst of {tiles**2} parts exceeds it more often: give normal pictures, or a threshold'
     pick = lambda told, key: stored.get(key) if told is None else told
     return Scorer(detector, pick(threshold, 'image'), pick(pixel_threshold, 'pixel'), source, tiles)
 
 # %% ../nbs/64_scoring.ipynb #84313424
 def findings(
     scorer: Scorer,
-    paths: list, # image files
-    refused=None, # {path: reason}
-    batch_size: int=8,
-    num_workers: int=0, # loader processes
-    sight: int=512, # longest side of the copy to draw on, px; 0: none
-): # yields Finding, in the order of paths
+    paths: list,  # image files
+    refused=None,  # {path: reason}
+    batch_size: int = 8,
+    num_workers: int = 0,  # loader processes
+    sight: int = 512,  # longest side of the copy to draw on, px; 0: none
+):  # yields Finding, in the order of paths
     "What a scorer sees in some files."
     photos = Photos(paths, scorer.side, refused, sight)
-    loader = DataLoader(photos, check('batch_size', batch_size, int), collate_fn=list, num_workers=check('num_workers', num_workers, int))
-    for batch in loader: yield from scorer(batch)
+    loader = DataLoader(
+        photos,
+        check('batch_size', batch_size, int),
+        collate_fn=list,
+        num_workers=check('num_workers', num_workers, int),
+    )
+    for batch in loader:
+        yield from scorer(batch)
+
 
 def score(
-    paths, # an image or a folder, or a list of them
-    checkpoint=None, # a file from hybridad_train, or a Scorer; None: the prompts that come with the package
-    batch_size: int=8,
-    num_workers: int=0, # loader processes
-    **how, # as for load_scorer: backbone, device, threshold, pixel_threshold, ...
-): # yields Finding
+    paths,  # an image or a folder, or a list of them
+    checkpoint=None,  # a file from hybridad_train, or a Scorer; None: the prompts that come with the package
+    batch_size: int = 8,
+    num_workers: int = 0,  # loader processes
+    **how,  # as for load_scorer: backbone, device, threshold, pixel_threshold, ...
+):  # yields Finding
     "Score photographs one after the other."
     names, refused, _ = find_images(paths)
-    if how and isinstance(checkpoint, Scorer): raise ConfigError(f"a Scorer has its settings already: give {', '.join(how)} to load_scorer")
-    if how.get('normals') is not None: apart(names, how['normals'])
+    if how and isinstance(checkpoint, Scorer):
+        raise ConfigError(
+            f'a Scorer has its settings already: give {", ".join(how)} to load_scorer'
+        )
+    if how.get('normals') is not None:
+        apart(names, how['normals'])
     scorer = checkpoint if isinstance(checkpoint, Scorer) else load_scorer(checkpoint, **how)
     yield from findings(scorer, names, refused, batch_size, num_workers)
 
 # %% ../nbs/64_scoring.ipynb #b38301a2
 def draw(
-    finding: Finding, # with map and small
-): # PIL image
+    finding: Finding,  # with map and small
+):  # PIL image
     "The photograph under its heat map, regions framed."
-    picture = Image.fromarray(finding.small); (w, h), (W, H) = picture.size, (finding.width, finding.height)
+    picture = Image.fromarray(finding.small)
+    (w, h), (W, H) = picture.size, (finding.width, finding.height)
     level = Image.fromarray(finding.map).resize((w, h), Image.BILINEAR)
-    heat = .5 + .5*np.tanh((np.asarray(level) - finding.cut)/(2*finding.temperature))
-    cover = .7*heat[..., None]
-    mixed = Image.fromarray(((1 - cover)*finding.small + cover*255*colormaps['inferno'](heat)[..., :3]).round().astype(np.uint8))
+    heat = 0.5 + 0.5 * np.tanh((np.asarray(level) - finding.cut) / (2 * finding.temperature))
+    cover = 0.7 * heat[..., None]
+    mixed = Image.fromarray(
+        ((1 - cover) * finding.small + cover * 255 * colormaps['inferno'](heat)[..., :3])
+        .round()
+        .astype(np.uint8)
+    )
     pen = ImageDraw.Draw(mixed)
     for r in finding.regions if finding.decision == 'anomalous' else ():
-        x0, y0, x1, y1 = r['box']; x0, y0 = min(x0*w//W, w - 1), min(y0*h//H, h - 1)
-        pen.rectangle([x0, y0, max(x0, x1*w//W - 1), max(y0, y1*h//H - 1)], outline='cyan')
+        x0, y0, x1, y1 = r['box']
+        x0, y0 = min(x0 * w // W, w - 1), min(y0 * h // H, h - 1)
+        pen.rectangle([x0, y0, max(x0, x1 * w // W - 1), max(y0, y1 * h // H - 1)], outline='cyan')
     return mixed
 
 # %% ../nbs/64_scoring.ipynb #7ff6cc95
 COLUMNS = ('image', 'decision', 'score', 'regions', 'width', 'height', 'reason')
-csv.field_size_limit(2**31 - 1) # all regions of a photograph stand in one field
+csv.field_size_limit(2**31 - 1)  # all regions of a photograph stand in one field
 
-def printable(name): return os.fsencode(name).decode('utf-8', 'backslashreplace') # a file name need not be UTF-8
+
+def printable(name):
+    return os.fsencode(name).decode('utf-8', 'backslashreplace')  # a file name need not be UTF-8
+
 
 def _row(f):
     "A finding as plain values."
-    return dict(image=printable(f.image), decision=f.decision, score=None if f.score is None else round(f.score, 6),
-                regions=json.dumps(f.regions), width=f.width, height=f.height, reason=printable(f.reason))
+    return dict(
+        image=printable(f.image),
+        decision=f.decision,
+        score=None if f.score is None else round(f.score, 6),
+        regions=json.dumps(f.regions),
+        width=f.width,
+        height=f.height,
+        reason=printable(f.reason),
+    )
+
 
 def _encode(rows, form):
     "Rows as the bytes of a csv or parquet file."
     if form == 'parquet':
         import pyarrow as pa, pyarrow.parquet as pq
+
         kinds = dict(score=pa.float64(), width=pa.int64(), height=pa.int64())
-        sink = pa.BufferOutputStream(); pq.write_table(pa.Table.from_pylist(rows, pa.schema([(c, kinds.get(c, pa.string())) for c in COLUMNS])), sink)
+        sink = pa.BufferOutputStream()
+        pq.write_table(
+            pa.Table.from_pylist(
+                rows, pa.schema([(c, kinds.get(c, pa.string())) for c in COLUMNS])
+            ),
+            sink,
+        )
         return sink.getvalue().to_pybytes()
-    text = io.StringIO(newline=''); writer = csv.DictWriter(text, COLUMNS); writer.writeheader(); writer.writerows(rows)
+    text = io.StringIO(newline='')
+    writer = csv.DictWriter(text, COLUMNS)
+    writer.writeheader()
+    writer.writerows(rows)
     return text.getvalue().encode()
+
 
 def _rows_of(path):
     "The rows of one part with their types."
     try:
         if path.suffix == '.parquet':
             import pyarrow.parquet as pq
+
             rows = pq.read_table(path).to_pylist()
-        else: rows = list(csv.DictReader(io.StringIO(path.read_bytes().decode('utf-8'), newline='')))
-        return [{c: r[c] for c in COLUMNS} | dict(score=None if r['score'] in ('', None) else float(r['score']), regions=json.loads(r['regions']), width=int(r['width']), height=int(r['height'])) for r in rows]
+        else:
+            rows = list(csv.DictReader(io.StringIO(path.read_bytes().decode('utf-8'), newline='')))
+        return [
+            {c: r[c] for c in COLUMNS}
+            | dict(
+                score=None if r['score'] in ('', None) else float(r['score']),
+                regions=json.loads(r['regions']),
+                width=int(r['width']),
+                height=int(r['height']),
+            )
+            for r in rows
+        ]
     except (ValueError, LookupError, TypeError, RecursionError, OSError, csv.Error) as error:
-        raise CheckpointError(f'{path} is damaged ({type(error).__name__}): remove it and say --resume to score its images again') from None
+        raise CheckpointError(
+            f'{path} is damaged ({type(error).__name__}): remove it and say --resume to score its images again'
+        ) from None
+
 
 def read_scores(
-    out, # folder of a scoring run
-): # yields one dictionary per image, in order, part by part
+    out,  # folder of a scoring run
+):  # yields one dictionary per image, in order, part by part
     "What a scoring run has found so far; a missing score is None."
-    for path in sorted((Path(out)/'parts').glob('part-*')):
-        if path.suffix in ('.csv', '.parquet'): yield from _rows_of(path)
+    for path in sorted((Path(out) / 'parts').glob('part-*')):
+        if path.suffix in ('.csv', '.parquet'):
+            yield from _rows_of(path)
 
 # %% ../nbs/64_scoring.ipynb #134076d1
 def _plan(scorer, names, part, form, pictures):
     "What must be equal for a run to be continued."
     d, digest = scorer.detector, hashlib.sha256()
-    for n in names: digest.update(os.fsencode(n) + b'\0')
-    prompts = hashlib.sha256(b''.join(v.detach().float().cpu().numpy().tobytes() for v in d.state_dict().values())).hexdigest()[:16]
-    return dict(images=len(names), list=digest.hexdigest()[:16], prompts=prompts, normals=d.normals and d.normals.hash, backbone_hash=d.backbone.hash, image_size=d.image_size, tiles=scorer.tiles, model={k: v for k, v in d.config.model.to_dict().items() if k not in ('device', 'backbone')}, image_threshold=scorer.image, pixel_threshold=scorer.pixel, source=scorer.source, part=part, format=form, pictures=pictures, provenance=provenance(d))
+    for n in names:
+        digest.update(os.fsencode(n) + b'\0')
+    prompts = hashlib.sha256(
+        b''.join(v.detach().float().cpu().numpy().tobytes() for v in d.state_dict().values())
+    ).hexdigest()[:16]
+    return dict(
+        images=len(names),
+        list=digest.hexdigest()[:16],
+        prompts=prompts,
+        normals=d.normals and d.normals.hash,
+        backbone_hash=d.backbone.hash,
+        image_size=d.image_size,
+        tiles=scorer.tiles,
+        model={
+            k: v for k, v in d.config.model.to_dict().items() if k not in ('device', 'backbone')
+        },
+        image_threshold=scorer.image,
+        pixel_threshold=scorer.pixel,
+        source=scorer.source,
+        part=part,
+        format=form,
+        pictures=pictures,
+        provenance=provenance(d),
+    )
+
 
 def _begin(out, plan, resume, first, wait):
     "Check the folder of a run against its plan; the first process writes it."
-    told = out/'scoring.json'
+    told = out / 'scoring.json'
     if resume:
-        if not told.exists(): raise CheckpointError(f'{out} holds no scoring to continue (no scoring.json): leave out --resume to begin one')
-        try: before = json.loads(told.read_text())
-        except ValueError as error: raise CheckpointError(f'{told} is damaged ({error}): score into another --out') from None
-        near = lambda a, b: isinstance(a, float) and isinstance(b, float) and math.isclose(a, b, rel_tol=1e-4, abs_tol=1e-4) # normal pictures set theirs anew in each process
-        same = lambda k: k in ('source', 'provenance') or before.get(k) == plan[k] or k.endswith('threshold') and near(before.get(k), plan[k])
+        if not told.exists():
+            raise CheckpointError(
+                f'{out} holds no scoring to continue (no scoring.json): leave out --resume to begin one'
+            )
+        try:
+            before = json.loads(told.read_text())
+        except ValueError as error:
+            raise CheckpointError(
+                f'{told} is damaged ({error}): score into another --out'
+            ) from None
+        near = lambda a, b: (
+            isinstance(a, float)
+            and isinstance(b, float)
+            and math.isclose(a, b, rel_tol=1e-4, abs_tol=1e-4)
+        )  # normal pictures set theirs anew in each process
+        same = lambda k: (
+            k in ('source', 'provenance')
+            or before.get(k) == plan[k]
+            or k.endswith('threshold')
+            and near(before.get(k), plan[k])
+        )
         differs = [k for k in plan if not same(k)] if isinstance(before, dict) else ['everything']
-        if differs: raise ConfigError(f"{out} was begun with another {', '.join(differs)}, see {told}: continue with the same images and settings, or choose another --out")
-    elif in_use(out): raise ConfigError(f'{out} is not empty: say --resume to continue the scoring in it, or choose another --out')
+        if differs:
+            raise ConfigError(
+                f'{out} was begun with another {", ".join(differs)}, see {told}: continue with the same images and settings, or choose another --out'
+            )
+    elif in_use(out):
+        raise ConfigError(
+            f'{out} is not empty: say --resume to continue the scoring in it, or choose another --out'
+        )
     wait()
-    if first and not resume: write_atomic(told, (json.dumps(plan, indent=1) + '\n').encode())
+    if first and not resume:
+        write_atomic(told, (json.dumps(plan, indent=1) + '\n').encode())
+
 
 def _picture(finding, path):
     "Write the overlay of one finding under a temporary name, then rename."
@@ -332,47 +580,71 @@ def _picture(finding, path):
 
 # %% ../nbs/64_scoring.ipynb #29875622
 def score_folder(
-    paths, # an image or a folder, or a list of them
-    out, # folder of the run
+    paths,  # an image or a folder, or a list of them
+    out,  # folder of the run
     scorer: Scorer,
-    resume: bool=False, # continue the run in `out`
-    part: int=256, # images per part
-    form: str='csv', # of the parts: csv or parquet
-    pictures: str='all', # overlays of which images: all, anomalous or none
-    batch_size: int=8,
-    num_workers: int=0,
-    progress: bool=True,
-    tell=None, # called with each Finding
-): # Counter of decisions in the whole run so far, Counter of files left alone
+    resume: bool = False,  # continue the run in `out`
+    part: int = 256,  # images per part
+    form: str = 'csv',  # of the parts: csv or parquet
+    pictures: str = 'all',  # overlays of which images: all, anomalous or none
+    batch_size: int = 8,
+    num_workers: int = 0,
+    progress: bool = True,
+    tell=None,  # called with each Finding
+):  # Counter of decisions in the whole run so far, Counter of files left alone
     "Score a folder in parts that survive a kill; under accelerate each process takes its share of the parts."
-    if form not in ('csv', 'parquet'): raise ConfigError(f"format '{form}' does not exist: choose csv or parquet")
-    if pictures not in ('all', 'anomalous', 'none'): raise ConfigError(f"pictures '{pictures}' does not exist: choose all, anomalous or none")
-    check('batch_size', batch_size, int); check('num_workers', num_workers, int)
-    if part < 1: raise ConfigError(f'part {part} is out of range: choose at least 1')
-    if form == 'parquet' and not find_spec('pyarrow'): raise ConfigError('parquet needs pyarrow: pip install pyarrow, or choose csv')
+    if form not in ('csv', 'parquet'):
+        raise ConfigError(f"format '{form}' does not exist: choose csv or parquet")
+    if pictures not in ('all', 'anomalous', 'none'):
+        raise ConfigError(f"pictures '{pictures}' does not exist: choose all, anomalous or none")
+    check('batch_size', batch_size, int)
+    check('num_workers', num_workers, int)
+    if part < 1:
+        raise ConfigError(f'part {part} is out of range: choose at least 1')
+    if form == 'parquet' and not find_spec('pyarrow'):
+        raise ConfigError('parquet needs pyarrow: pip install pyarrow, or choose csv')
     out, (rank, world, wait), (names, refused, other) = Path(out), processes(), find_images(paths)
     _begin(out, _plan(scorer, names, part, form, pictures), resume, rank == 0, wait)
-    mine = range(rank, math.ceil(len(names)/part), world)
-    with tqdm(total=sum(len(names[k*part:(k + 1)*part]) for k in mine), desc='score', unit='image', disable=not progress) as bar:
+    mine = range(rank, math.ceil(len(names) / part), world)
+    with tqdm(
+        total=sum(len(names[k * part : (k + 1) * part]) for k in mine),
+        desc='score',
+        unit='image',
+        disable=not progress,
+    ) as bar:
         for k in mine:
-            target, some = out/'parts'/f'part-{k:06d}.{form}', names[k*part:(k + 1)*part]
-            if target.exists(): bar.update(len(some)); continue
-            if pictures != 'none': (out/'pictures'/f'{k:06d}').mkdir(parents=True, exist_ok=True)
+            target, some = out / 'parts' / f'part-{k:06d}.{form}', names[k * part : (k + 1) * part]
+            if target.exists():
+                bar.update(len(some))
+                continue
+            if pictures != 'none':
+                (out / 'pictures' / f'{k:06d}').mkdir(parents=True, exist_ok=True)
             rows = []
-            for f in findings(scorer, some, refused, batch_size, num_workers, 512*(pictures != 'none')):
-                if f.map is not None and (pictures == 'all' or pictures == f.decision): _picture(f, out/'pictures'/f'{k:06d}'/f'{k*part + len(rows):07d}.jpg')
-                rows.append(_row(f)); bar.update()
-                if tell: tell(f)
+            for f in findings(
+                scorer, some, refused, batch_size, num_workers, 512 * (pictures != 'none')
+            ):
+                if f.map is not None and (pictures == 'all' or pictures == f.decision):
+                    _picture(f, out / 'pictures' / f'{k:06d}' / f'{k * part + len(rows):07d}.jpg')
+                rows.append(_row(f))
+                bar.update()
+                if tell:
+                    tell(f)
             write_atomic(target, _encode(rows, form))
-    return _finish(out, math.ceil(len(names)/part), form, rank), other
+    return _finish(out, math.ceil(len(names) / part), form, rank), other
+
 
 def _finish(out, parts, form, rank):
     "Count decisions; once every part is there, join csv parts to scores.csv, whichever process comes last."
     counts = Counter(r['decision'] for r in read_scores(out))
-    if form == 'csv' and len(list((out/'parts').glob('part-*.csv'))) == parts:
-        with open(temporary := out/f'scores.{rank}.partial', 'w', newline='', encoding='utf-8') as f:
-            writer = csv.DictWriter(f, COLUMNS); writer.writeheader()
-            for r in read_scores(out): writer.writerow(r | dict(regions=json.dumps(r['regions'])))
-            f.flush(); os.fsync(f.fileno())
-        os.replace(temporary, out/'scores.csv')
+    if form == 'csv' and len(list((out / 'parts').glob('part-*.csv'))) == parts:
+        with open(
+            temporary := out / f'scores.{rank}.partial', 'w', newline='', encoding='utf-8'
+        ) as f:
+            writer = csv.DictWriter(f, COLUMNS)
+            writer.writeheader()
+            for r in read_scores(out):
+                writer.writerow(r | dict(regions=json.dumps(r['regions'])))
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(temporary, out / 'scores.csv')
     return counts

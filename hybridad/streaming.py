@@ -11,10 +11,19 @@ from math import log, nan
 import numpy as np
 
 from .errors import HybridadError
-from .metrics import PIXEL_METRICS, checked_map, figures, legacy_reason, region_weights, stretched_area, undefined
+from hybridad.metrics import (
+    PIXEL_METRICS,
+    checked_map,
+    figures,
+    legacy_reason,
+    region_weights,
+    stretched_area,
+    undefined,
+)
 
 # %% ../nbs/41_streaming.ipynb #21e40a9c
 _BITS = 24  # sign, exponent and 15 bits of fraction: bins 0.003 % wide
+
 
 def keys(
     scores: np.ndarray,  # float32 of any shape
@@ -24,12 +33,18 @@ def keys(
     flip = (bits.view(np.int32) >> 31).view(np.uint32) | np.uint32(1 << 31)
     return ((bits ^ flip) >> np.uint32(32 - _BITS)).astype(np.intp)
 
+
 def key_values(
     bins,  # as `keys` gives them
 ) -> np.ndarray:  # float64, the end of each bin that is nearest to zero or below
     "The score at the lower edge of a bin."
     bits = np.asarray(bins).astype(np.uint32) << np.uint32(32 - _BITS)
-    return np.where(bits >> 31, bits ^ np.uint32(1 << 31), ~bits).astype(np.uint32).view(np.float32).astype(np.float64)
+    return (
+        np.where(bits >> 31, bits ^ np.uint32(1 << 31), ~bits)
+        .astype(np.uint32)
+        .view(np.float32)
+        .astype(np.float64)
+    )
 
 # %% ../nbs/41_streaming.ipynb #777cadc3
 def cuts_of_counts(
@@ -40,36 +55,53 @@ def cuts_of_counts(
     "What is flagged when each bin in turn is the lowest that counts."
     held = defect > 0
     fp, found = np.cumsum(good)[held], np.cumsum(weight)
-    return dict(tp=np.cumsum(defect)[held], fp=fp, above=fp - good[held], pro=found[held]/found[-1])
+    return dict(
+        tp=np.cumsum(defect)[held], fp=fp, above=fp - good[held], pro=found[held] / found[-1]
+    )
+
 
 def error_bounds(
-    good: np.ndarray, defect: np.ndarray, weight: np.ndarray, # as for `cuts_of_counts`
+    good: np.ndarray,
+    defect: np.ndarray,
+    weight: np.ndarray,  # as for `cuts_of_counts`
     limit: float,  # as for `pixel_metrics`
 ) -> dict:  # auroc, ap, f1max, aupro: by how much each can differ from the exact figure, at most
     "How wrong figures from counts can be: every bin in its best and its worst order."
     c, held = cuts_of_counts(good, defect, weight), defect > 0
     g, d, n, m = good[held], defect[held], defect.sum(), good.sum()
-    before, precision = c['tp'] - d, c['tp']/(c['tp'] + c['fp'])
-    best, worst = c['tp']/(c['tp'] + c['above']), (before + 1)/(before + 1 + c['fp'])
-    inside = c['above'] < limit*m
-    return dict(auroc=float((g*d).sum()/(2*m*n)), aupro=float((g*weight[held])[inside].sum()/(2*m*weight.sum()*limit)),
-                ap=float((d*np.maximum(best - precision, precision - worst)).sum()/n),
-                f1max=float((2*c['tp']/(c['tp'] + c['above'] + n)).max() - (2*c['tp']/(c['tp'] + c['fp'] + n)).max()))
+    before, precision = c['tp'] - d, c['tp'] / (c['tp'] + c['fp'])
+    best, worst = c['tp'] / (c['tp'] + c['above']), (before + 1) / (before + 1 + c['fp'])
+    inside = c['above'] < limit * m
+    return dict(
+        auroc=float((g * d).sum() / (2 * m * n)),
+        aupro=float((g * weight[held])[inside].sum() / (2 * m * weight.sum() * limit)),
+        ap=float((d * np.maximum(best - precision, precision - worst)).sum() / n),
+        f1max=float(
+            (2 * c['tp'] / (c['tp'] + c['above'] + n)).max()
+            - (2 * c['tp'] / (c['tp'] + c['fp'] + n)).max()
+        ),
+    )
 
 # %% ../nbs/41_streaming.ipynb #c041ad5d
 class PixelStream:
     "Pixel metrics of any number of maps in constant memory; the counts of several processes add up."
-    def __init__(self,
-        limit: float=.3,  # highest false-positive rate that AUPRO integrates, in (0,1]
-    ):
-        if not 0 < limit <= 1: raise HybridadError(f'limit={limit} must lie in (0, 1]; 0.3 is the usual value.')
-        self.limit, self.low, self.high = limit, np.inf, -np.inf
-        self.good, self.defect, self.weight = (np.zeros(1 << _BITS, t) for t in (np.int64, np.int64, np.float64))
 
-    def add(self,
+    def __init__(
+        self,
+        limit: float = 0.3,  # highest false-positive rate that AUPRO integrates, in (0,1]
+    ):
+        if not 0 < limit <= 1:
+            raise HybridadError(f'limit={limit} must lie in (0, 1]; 0.3 is the usual value.')
+        self.limit, self.low, self.high = limit, np.inf, -np.inf
+        self.good, self.defect, self.weight = (
+            np.zeros(1 << _BITS, t) for t in (np.int64, np.int64, np.float64)
+        )
+
+    def add(
+        self,
         score,  # (H,W) anomaly map
         mask,  # (H,W) defect where > 0
-        name: str='a map',  # how errors call the image
+        name: str = 'a map',  # how errors call the image
     ):
         "Count one map."
         score, mask = checked_map(np.asarray(score, np.float32), mask, name)
@@ -83,13 +115,22 @@ class PixelStream:
     def counts(self) -> dict:  # small enough to send: bins in use, their counts, low and high
         "Everything counted so far."
         bins = np.union1d(np.flatnonzero(self.good), np.flatnonzero(self.defect))
-        return dict(bins=bins, good=self.good[bins], defect=self.defect[bins], weight=self.weight[bins], low=self.low, high=self.high)
+        return dict(
+            bins=bins,
+            good=self.good[bins],
+            defect=self.defect[bins],
+            weight=self.weight[bins],
+            low=self.low,
+            high=self.high,
+        )
 
-    def merge(self,
+    def merge(
+        self,
         counts: dict,  # from another stream
     ):
         "Add what another process counted."
-        for name in ('good', 'defect', 'weight'): getattr(self, name)[counts['bins']] += counts[name]
+        for name in ('good', 'defect', 'weight'):
+            getattr(self, name)[counts['bins']] += counts[name]
         self.low, self.high = min(self.low, counts['low']), max(self.high, counts['high'])
 
     def result(self) -> dict:  # as `pixel_metrics`, and error {metric: bound}
@@ -97,12 +138,18 @@ class PixelStream:
         c = self.counts()
         good, defect, weight = (c[k][::-1] for k in ('good', 'defect', 'weight'))
         missing = undefined(PIXEL_METRICS, int(good.sum()), int(defect.sum()), 'pixel')
-        if missing: return missing | {'error': {}}
+        if missing:
+            return missing | {'error': {}}
         found = figures(cuts_of_counts(good, defect, weight), good.sum(), defect.sum(), self.limit)
-        edges, rest = key_values(c['bins']), lambda x: np.append(np.cumsum(x)[::-1]/x.sum(), 0.)
+        edges, rest = key_values(c['bins']), lambda x: np.append(np.cumsum(x)[::-1] / x.sum(), 0.0)
         share = lambda x: lambda cut: rest(x)[np.searchsorted(edges, cut, 'right')]
-        found['aupro_anomalyclip'] = stretched_area(self.low, self.high, share(good), share(weight), self.limit)
-        return found | {'reasons': legacy_reason(found), 'error': error_bounds(good, defect, weight, self.limit)}
+        found['aupro_anomalyclip'] = stretched_area(
+            self.low, self.high, share(good), share(weight), self.limit
+        )
+        return found | {
+            'reasons': legacy_reason(found),
+            'error': error_bounds(good, defect, weight, self.limit),
+        }
 
 # %% ../nbs/41_streaming.ipynb #c35da917
 def _image_counts(scores, labels):
@@ -110,10 +157,14 @@ def _image_counts(scores, labels):
     values, bins = np.unique(-np.asarray(scores, np.float64), return_inverse=True)
     return bins, len(values), np.asarray(labels) == 0, np.asarray(labels) == 1
 
+
 def _pixel_counts(maps, masks, bins):
     "Counts of each image over bins that hold equal shares of the defect and of the normal pixels: three (N,B) arrays."
     maps, masks = [np.asarray(m, np.float32) for m in maps], [np.asarray(m) > 0 for m in masks]
-    some = lambda pick: np.quantile(np.concatenate([m[k][::max(1, m[k].size//2000)] for m, k in zip(maps, pick) if k.any()]), np.linspace(0, 1, bins//2))
+    some = lambda pick: np.quantile(
+        np.concatenate([m[k][:: max(1, m[k].size // 2000)] for m, k in zip(maps, pick) if k.any()]),
+        np.linspace(0, 1, bins // 2),
+    )
     edges = np.unique(np.concatenate([some(masks), some([~k for k in masks])]))
     out = np.zeros((3, len(maps), len(edges) + 1))
     for i, (m, k) in enumerate(zip(maps, masks)):
@@ -122,51 +173,77 @@ def _pixel_counts(maps, masks, bins):
             out[row, i] = np.bincount(at[chosen], votes, len(edges) + 1)
     return out
 
+
 def bootstrap_intervals(
     scores,  # (N,) image scores
     labels,  # (N,) 0 normal, 1 anomalous
     maps=None,  # (N,H,W) anomaly maps; None: image figures alone
     masks=None,  # (N,H,W)
-    n: int=1000,  # how often images are drawn
-    level: float=.95,  # share of the draws inside the interval
-    limit: float=.3,  # as for `pixel_metrics`
-    seed: int=0,
-    bins: int=4096,  # in which pixels are counted
+    n: int = 1000,  # how often images are drawn
+    level: float = 0.95,  # share of the draws inside the interval
+    limit: float = 0.3,  # as for `pixel_metrics`
+    seed: int = 0,
+    bins: int = 4096,  # in which pixels are counted
 ) -> dict:  # {metric: (low, high)}, nan where a class is missing; image_ and pixel_ names as in `anomaly_metrics`
     "Percentile intervals of the figures over images drawn with replacement within their class."
-    if n < 1: raise HybridadError(f'n={n} is out of range: draw at least once, 1000 is usual.')
-    if not 0 < level < 1: raise HybridadError(f'level={level} must lie in (0, 1): 0.95 is the usual value.')
+    if n < 1:
+        raise HybridadError(f'n={n} is out of range: draw at least once, 1000 is usual.')
+    if not 0 < level < 1:
+        raise HybridadError(f'level={level} must lie in (0, 1): 0.95 is the usual value.')
     labels, rng = np.asarray(labels), np.random.default_rng(seed)
-    names = ['image_auroc', 'image_ap', 'image_f1max'] + (['pixel_auroc', 'pixel_ap', 'pixel_f1max', 'aupro'] if maps is not None else [])
+    names = ['image_auroc', 'image_ap', 'image_f1max'] + (
+        ['pixel_auroc', 'pixel_ap', 'pixel_f1max', 'aupro'] if maps is not None else []
+    )
     groups = [g for g in (np.flatnonzero(labels == l) for l in (0, 1))]
-    if not all(map(len, groups)): return dict.fromkeys(names, (nan, nan))
+    if not all(map(len, groups)):
+        return dict.fromkeys(names, (nan, nan))
     at, width, normal, bad = _image_counts(scores, labels)
     both = maps is not None and len(np.unique(np.asarray(masks) > 0)) == 2
     pixels, rows = _pixel_counts(maps, masks, bins) if both else None, []
     for _ in range(n):
-        drawn = np.bincount(np.concatenate([rng.choice(g, len(g)) for g in groups]), minlength=len(labels))
-        good, defect = (np.bincount(at, drawn*w, width) for w in (normal, bad))
+        drawn = np.bincount(
+            np.concatenate([rng.choice(g, len(g)) for g in groups]), minlength=len(labels)
+        )
+        good, defect = (np.bincount(at, drawn * w, width) for w in (normal, bad))
         row = figures(cuts_of_counts(good, defect, defect), good.sum(), defect.sum(), limit)
         rows.append([row[k] for k in ('auroc', 'ap', 'f1max')])
         if pixels is not None:
-            row = figures(cuts_of_counts(*(drawn @ p for p in pixels)), (drawn @ pixels[0]).sum(), (drawn @ pixels[1]).sum(), limit)
+            row = figures(
+                cuts_of_counts(*(drawn @ p for p in pixels)),
+                (drawn @ pixels[0]).sum(),
+                (drawn @ pixels[1]).sum(),
+                limit,
+            )
             rows[-1] += [row[k] for k in ('auroc', 'ap', 'f1max', 'aupro')]
-    low, high = np.quantile(rows, ((1 - level)/2, (1 + level)/2), axis=0)
-    return dict.fromkeys(names, (nan, nan)) | {k: (float(a), float(b)) for k, a, b in zip(names, low, high)}
+    low, high = np.quantile(rows, ((1 - level) / 2, (1 + level) / 2), axis=0)
+    return dict.fromkeys(names, (nan, nan)) | {
+        k: (float(a), float(b)) for k, a, b in zip(names, low, high)
+    }
 
 # %% ../nbs/41_streaming.ipynb #7b003ae3
 def aupimo(
     maps,  # (N,H,W) anomaly maps
     masks,  # (N,H,W) defect where > 0; images without a defect pixel are the normal ones
-    low: float=1e-5,  # false-positive rates on the normal images between which is integrated, on a logarithmic axis
-    high: float=1e-4,
+    low: float = 1e-5,  # false-positive rates on the normal images between which is integrated, on a logarithmic axis
+    high: float = 1e-4,
 ) -> np.ndarray:  # (N,) in [0,1], nan for normal images
     "Area under the per-image overlap curve (Bertoldo et al. 2024, arXiv 2401.01984), exact."
     masks = [np.asarray(m) > 0 for m in masks]
     normal = [np.asarray(s, np.float64).ravel() for s, m in zip(maps, masks) if not m.any()]
     size = sum(map(len, normal))
-    if not 0 < low < high <= 1: raise HybridadError(f'low={low} and high={high} must satisfy 0 < low < high <= 1.')
-    if size*high < 1: raise HybridadError(f'{size} normal pixels cannot show a false-positive rate of {high}: use more normal images, or a higher one.')
+    if not 0 < low < high <= 1:
+        raise HybridadError(f'low={low} and high={high} must satisfy 0 < low < high <= 1.')
+    if size * high < 1:
+        raise HybridadError(
+            f'{size} normal pixels cannot show a false-positive rate of {high}: use more normal images, or a higher one.'
+        )
     good = np.sort(np.concatenate(normal))
-    seen = lambda s: np.clip(np.log(high/np.maximum((size - np.searchsorted(good, s, 'left'))/size, low))/log(high/low), 0, 1).mean()
-    return np.array([seen(np.asarray(s, np.float64)[m]) if m.any() else nan for s, m in zip(maps, masks)])
+    seen = lambda s: np.clip(
+        np.log(high / np.maximum((size - np.searchsorted(good, s, 'left')) / size, low))
+        / log(high / low),
+        0,
+        1,
+    ).mean()
+    return np.array(
+        [seen(np.asarray(s, np.float64)[m]) if m.any() else nan for s, m in zip(maps, masks)]
+    )

@@ -32,96 +32,163 @@ from .errors import DataError
 # %% ../nbs/03_synthetic.ipynb #c49edcc5
 UNIT = 128.0  # the picture's width in length units, whatever its size in pixels
 
+
 def grid_of(
-    size: int, # width and height in pixels
-): # two (size, size) float32 arrays, y and x, in units of 1/128 picture
+    size: int,  # width and height in pixels
+):  # two (size, size) float32 arrays, y and x, in units of 1/128 picture
     "Coordinates of the pixel centres."
-    axis = (np.arange(size, dtype=np.float32) + .5) * (UNIT / size)
+    axis = (np.arange(size, dtype=np.float32) + 0.5) * (UNIT / size)
     return np.meshgrid(axis, axis, indexing='ij')
+
 
 def turned(
     rng: np.random.Generator,
-    size: int, # pixels
-): # two (size, size) arrays: coordinates along and across a random direction
+    size: int,  # pixels
+):  # two (size, size) arrays: coordinates along and across a random direction
     "A coordinate frame turned by a random angle."
     y, x = grid_of(size)
     angle = rng.uniform(0, np.pi)
-    return x*np.cos(angle) + y*np.sin(angle), y*np.cos(angle) - x*np.sin(angle)
+    return x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
 
 # %% ../nbs/03_synthetic.ipynb #b60261c5
 @lru_cache(maxsize=32)
 def _frequency(size):
-    fy, fx = fft.fftfreq(size, UNIT/size), fft.rfftfreq(size, UNIT/size)
+    fy, fx = fft.fftfreq(size, UNIT / size), fft.rfftfreq(size, UNIT / size)
     return np.hypot(fy[:, None], fx[None]).astype(np.float32) + 1e-6
+
 
 def noise(
     rng: np.random.Generator,
-    size: int, # pixels
-    slope: float=1.5, # amplitude falls as frequency ** -slope
-    coarse: float=64, # longest wavelength kept, units
-    fine: float=1, # shortest wavelength kept, units
-): # (size, size) float32, mean 0, standard deviation 1, seamless at the borders
+    size: int,  # pixels
+    slope: float = 1.5,  # amplitude falls as frequency ** -slope
+    coarse: float = 64,  # longest wavelength kept, units
+    fine: float = 1,  # shortest wavelength kept, units
+):  # (size, size) float32, mean 0, standard deviation 1, seamless at the borders
     "Random texture with a power-law spectrum between two wavelengths."
     f = _frequency(size)
-    band = f**-slope * (f >= 1/coarse) * (f <= 1/fine)
+    band = f**-slope * (f >= 1 / coarse) * (f <= 1 / fine)
     white = rng.standard_normal((size, size), dtype=np.float32)
     out = fft.irfft2(fft.rfft2(white) * band, s=(size, size))
     return ((out - out.mean()) / (out.std() + 1e-9)).astype(np.float32)
 
+
 def colour(
     rng: np.random.Generator,
-    value=(.3, .85), # range of brightness
-    saturation: float=.5, # the most colourful that may come out
+    value=(0.3, 0.85),  # range of brightness
+    saturation: float = 0.5,  # the most colourful that may come out
     hue=(0, 1),
-): # (3,) RGB in [0, 1]
+):  # (3,) RGB in [0, 1]
     "A random colour."
-    return np.array(colorsys.hsv_to_rgb(rng.uniform(*hue), rng.random()*saturation, rng.uniform(*value)), np.float32)
+    return np.array(
+        colorsys.hsv_to_rgb(rng.uniform(*hue), rng.random() * saturation, rng.uniform(*value)),
+        np.float32,
+    )
 
-def lit(base, relief): return np.clip(base * (.55 + .6*relief[..., None]), 0, 1)
-def blend(a, b, alpha): return a + (b - a) * alpha[..., None]
-def log_uniform(rng, low, high): return float(np.exp(rng.uniform(np.log(low), np.log(high))))
-def _inside(distance, limit): return np.clip(limit - distance + .5, 0, 1)  # a disk's soft edge, one unit wide
+
+def lit(base, relief):
+    return np.clip(base * (0.55 + 0.6 * relief[..., None]), 0, 1)
+
+
+def blend(a, b, alpha):
+    return a + (b - a) * alpha[..., None]
+
+
+def log_uniform(rng, low, high):
+    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
+
+
+def _inside(distance, limit):
+    return np.clip(limit - distance + 0.5, 0, 1)  # a disk's soft edge, one unit wide
 
 # %% ../nbs/03_synthetic.ipynb #a48d57ab
 HELD_OUT_CATEGORIES = ('washer', 'marble', 'circuit_board', 'brick', 'leather')
 HELD_OUT_KINDS = ('dent', 'thread')
-CONTRAST = (.10, .70)  # mean absolute change inside the mask before the camera, drawn log-uniformly
-RADIUS = (1.5, 18.)    # half-extent of a defect in units of 1/128 picture, drawn log-uniformly
-NORMAL_SHARE = .4      # of the test pictures
-FOREIGN = ('carpet', 'grid', 'wood', 'brushed_metal', 'twill', 'granite', 'perforated', 'concrete', 'foam', 'plaster', 'knit', 'terrazzo',
-           'spectral', 'inlay', 'grass', 'gravel')  # what a wrong patch is cut from; a fixed list, so that a new material leaves held-out pictures as they are
+CONTRAST = (
+    0.10,
+    0.70,
+)  # mean absolute change inside the mask before the camera, drawn log-uniformly
+RADIUS = (1.5, 18.0)  # half-extent of a defect in units of 1/128 picture, drawn log-uniformly
+NORMAL_SHARE = 0.4  # of the test pictures
+FOREIGN = (
+    'carpet',
+    'grid',
+    'wood',
+    'brushed_metal',
+    'twill',
+    'granite',
+    'perforated',
+    'concrete',
+    'foam',
+    'plaster',
+    'knit',
+    'terrazzo',
+    'spectral',
+    'inlay',
+    'grass',
+    'gravel',
+)  # what a wrong patch is cut from; a fixed list, so that a new material leaves held-out pictures as they are
 
 # %% ../nbs/03_synthetic.ipynb #6645fd83
 def carpet(rng, size):
     "Loop weave with fibre noise."
-    u, v = turned(rng, size); p = rng.uniform(4, 8)
-    weave = .5 + .25*np.sin(2*np.pi*u/p) + .25*np.sin(2*np.pi*v/p)
-    return lit(colour(rng), np.clip(weave + rng.uniform(.05, .15)*noise(rng, size, .3, 8), 0, 1))
+    u, v = turned(rng, size)
+    p = rng.uniform(4, 8)
+    weave = 0.5 + 0.25 * np.sin(2 * np.pi * u / p) + 0.25 * np.sin(2 * np.pi * v / p)
+    return lit(
+        colour(rng), np.clip(weave + rng.uniform(0.05, 0.15) * noise(rng, size, 0.3, 8), 0, 1)
+    )
+
 
 def grid(rng, size):
     "A wire grid over a dark or bright ground."
-    u, v = turned(rng, size); p, w = rng.uniform(9, 20), rng.uniform(1.2, 2.6)
-    near = np.minimum(np.abs(u/p % 1 - .5), np.abs(v/p % 1 - .5)) * p
-    bars = np.clip(w - near + .5, 0, 1)
-    return np.clip(blend(np.ones((size, size, 3), np.float32)*colour(rng, (.05, .45)), colour(rng, (.5, .95), .3), bars) + .02*noise(rng, size, .5)[..., None], 0, 1)
+    u, v = turned(rng, size)
+    p, w = rng.uniform(9, 20), rng.uniform(1.2, 2.6)
+    near = np.minimum(np.abs(u / p % 1 - 0.5), np.abs(v / p % 1 - 0.5)) * p
+    bars = np.clip(w - near + 0.5, 0, 1)
+    return np.clip(
+        blend(
+            np.ones((size, size, 3), np.float32) * colour(rng, (0.05, 0.45)),
+            colour(rng, (0.5, 0.95), 0.3),
+            bars,
+        )
+        + 0.02 * noise(rng, size, 0.5)[..., None],
+        0,
+        1,
+    )
+
 
 def wood(rng, size):
     "Year rings bent by slow noise, with pores."
     u, _ = turned(rng, size)
-    rings = .5 + .5*np.sin(2*np.pi*(u/rng.uniform(7, 18) + rng.uniform(.2, .8)*noise(rng, size, 2, 64, 12)))
-    base = np.array(colorsys.hsv_to_rgb(rng.uniform(.04, .13), rng.uniform(.25, .7), rng.uniform(.45, .9)), np.float32)
-    return lit(base, np.clip(rng.uniform(.3, .8)*rings + .12*noise(rng, size, .4, 8) + .2, 0, 1))
+    rings = 0.5 + 0.5 * np.sin(
+        2 * np.pi * (u / rng.uniform(7, 18) + rng.uniform(0.2, 0.8) * noise(rng, size, 2, 64, 12))
+    )
+    base = np.array(
+        colorsys.hsv_to_rgb(
+            rng.uniform(0.04, 0.13), rng.uniform(0.25, 0.7), rng.uniform(0.45, 0.9)
+        ),
+        np.float32,
+    )
+    return lit(
+        base, np.clip(rng.uniform(0.3, 0.8) * rings + 0.12 * noise(rng, size, 0.4, 8) + 0.2, 0, 1)
+    )
+
 
 def _stretched(rng, size, length):
     "Noise drawn out along one axis: the trace of a brush."
     white = rng.standard_normal((size, size)).astype(np.float32)
-    streak = gaussian_filter(white, (.4*size/UNIT, length*size/UNIT), mode='wrap')
+    streak = gaussian_filter(white, (0.4 * size / UNIT, length * size / UNIT), mode='wrap')
     streak = (streak - streak.mean()) / streak.std()
-    return streak if rng.random() < .5 else streak.T
+    return streak if rng.random() < 0.5 else streak.T
+
 
 def brushed_metal(rng, size):
     "Fine parallel brush marks on grey metal."
-    return lit(colour(rng, (.45, .85), .15), np.clip(.5 + rng.uniform(.06, .2)*_stretched(rng, size, rng.uniform(6, 20)), 0, 1))
+    return lit(
+        colour(rng, (0.45, 0.85), 0.15),
+        np.clip(0.5 + rng.uniform(0.06, 0.2) * _stretched(rng, size, rng.uniform(6, 20)), 0, 1),
+    )
+
 
 def _cells(rng, size, count):
     "Distance to the nearest and second nearest of random points, units, and which is nearest."
@@ -130,106 +197,201 @@ def _cells(rng, size, count):
     d, nearest = cKDTree(points).query(where, k=2)
     return d.reshape(size, size, 2).astype(np.float32), nearest[:, 0].reshape(size, size)
 
+
 def leather(rng, size):
     "Grain cells parted by thin creases."
     d, _ = _cells(rng, size, int(rng.integers(220, 600)))
     relief = np.clip((d[..., 1] - d[..., 0]) / rng.uniform(2, 5), 0, 1)
-    return lit(colour(rng, (.25, .7)), .35 + .5*gaussian_filter(relief, .6*size/UNIT) + .05*noise(rng, size, 1))
+    return lit(
+        colour(rng, (0.25, 0.7)),
+        0.35 + 0.5 * gaussian_filter(relief, 0.6 * size / UNIT) + 0.05 * noise(rng, size, 1),
+    )
+
 
 def marble(rng, size):
     "Two tones mixed by turbulent veins."
     n = noise(rng, size, rng.uniform(1.4, 2.2))
-    vein = np.abs(np.sin(n*rng.uniform(.8, 2) + noise(rng, size, 2, 64, 16)))
-    return np.clip(blend(np.ones((size, size, 3), np.float32)*colour(rng, (.3, .9), .3), colour(rng, (.3, .95), .3), vein**rng.uniform(.5, 2)), 0, 1)
+    vein = np.abs(np.sin(n * rng.uniform(0.8, 2) + noise(rng, size, 2, 64, 16)))
+    return np.clip(
+        blend(
+            np.ones((size, size, 3), np.float32) * colour(rng, (0.3, 0.9), 0.3),
+            colour(rng, (0.3, 0.95), 0.3),
+            vein ** rng.uniform(0.5, 2),
+        ),
+        0,
+        1,
+    )
+
 
 def twill(rng, size):
     "Diagonal ribs crossed by thread."
-    u, v = turned(rng, size); p = rng.uniform(4, 9)
-    ribs = .5 + .3*np.sin(2*np.pi*(u + .4*p*np.sin(2*np.pi*v/p/rng.uniform(.8, 1.6)))/p)
-    return lit(colour(rng, (.2, .8), .7), np.clip(ribs + .1*noise(rng, size, .3, 6), 0, 1))
+    u, v = turned(rng, size)
+    p = rng.uniform(4, 9)
+    ribs = 0.5 + 0.3 * np.sin(
+        2 * np.pi * (u + 0.4 * p * np.sin(2 * np.pi * v / p / rng.uniform(0.8, 1.6))) / p
+    )
+    return lit(colour(rng, (0.2, 0.8), 0.7), np.clip(ribs + 0.1 * noise(rng, size, 0.3, 6), 0, 1))
+
 
 def granite(rng, size):
     "Speckles of three minerals."
-    n, m = noise(rng, size, .8, 16, 1.5), noise(rng, size, .8, 16, 1.5)
-    out = blend(np.ones((size, size, 3), np.float32)*colour(rng, (.5, .9), .2), colour(rng, (.05, .4), .2), np.clip(n*2 - 1, 0, 1))
-    return np.clip(blend(out, colour(rng, (.5, .95), .5), np.clip(m*2 - 1.6, 0, 1)), 0, 1)
+    n, m = noise(rng, size, 0.8, 16, 1.5), noise(rng, size, 0.8, 16, 1.5)
+    out = blend(
+        np.ones((size, size, 3), np.float32) * colour(rng, (0.5, 0.9), 0.2),
+        colour(rng, (0.05, 0.4), 0.2),
+        np.clip(n * 2 - 1, 0, 1),
+    )
+    return np.clip(blend(out, colour(rng, (0.5, 0.95), 0.5), np.clip(m * 2 - 1.6, 0, 1)), 0, 1)
+
 
 def perforated(rng, size):
     "A metal sheet with a regular pattern of round holes."
-    u, v = turned(rng, size); p = rng.uniform(9, 18); r = p*rng.uniform(.22, .36)
-    shift = rng.choice([0, .5])
-    du = (u/p + shift*(np.floor(v/p) % 2)) % 1 - .5
-    d = np.hypot(du, v/p % 1 - .5) * p
-    sheet = lit(colour(rng, (.5, .85), .2), .55 + .06*noise(rng, size, 1))
-    return np.clip(blend(sheet, colour(rng, (.02, .3), .2), np.clip(r - d + .5, 0, 1)), 0, 1)
+    u, v = turned(rng, size)
+    p = rng.uniform(9, 18)
+    r = p * rng.uniform(0.22, 0.36)
+    shift = rng.choice([0, 0.5])
+    du = (u / p + shift * (np.floor(v / p) % 2)) % 1 - 0.5
+    d = np.hypot(du, v / p % 1 - 0.5) * p
+    sheet = lit(colour(rng, (0.5, 0.85), 0.2), 0.55 + 0.06 * noise(rng, size, 1))
+    return np.clip(blend(sheet, colour(rng, (0.02, 0.3), 0.2), np.clip(r - d + 0.5, 0, 1)), 0, 1)
+
 
 def concrete(rng, size):
     "Cloudy grey with pores."
-    relief = .5 + .1*noise(rng, size, 1.6) + .06*noise(rng, size, 0, 4)
-    pores = np.clip(noise(rng, size, .5, 10, 2) - rng.uniform(2, 2.6), 0, 1)
-    return lit(colour(rng, (.4, .85), .12), np.clip(relief - .5*pores, 0, 1))
+    relief = 0.5 + 0.1 * noise(rng, size, 1.6) + 0.06 * noise(rng, size, 0, 4)
+    pores = np.clip(noise(rng, size, 0.5, 10, 2) - rng.uniform(2, 2.6), 0, 1)
+    return lit(colour(rng, (0.4, 0.85), 0.12), np.clip(relief - 0.5 * pores, 0, 1))
+
 
 def foam(rng, size):
     "Open cells with bright walls."
     d, _ = _cells(rng, size, int(rng.integers(60, 260)))
-    wall = np.exp(-((d[..., 1] - d[..., 0]) / rng.uniform(.8, 2))**2)
-    return np.clip(blend(lit(colour(rng, (.2, .7)), .5 + .05*noise(rng, size, 1)), colour(rng, (.6, .95), .3), wall*.8), 0, 1)
+    wall = np.exp(-(((d[..., 1] - d[..., 0]) / rng.uniform(0.8, 2)) ** 2))
+    return np.clip(
+        blend(
+            lit(colour(rng, (0.2, 0.7)), 0.5 + 0.05 * noise(rng, size, 1)),
+            colour(rng, (0.6, 0.95), 0.3),
+            wall * 0.8,
+        ),
+        0,
+        1,
+    )
+
 
 def plaster(rng, size):
     "Paint or sheet steel: almost flat, a slow cloud and fine grain."
-    relief = .55 + rng.uniform(.01, .06)*noise(rng, size, 2) + rng.uniform(.005, .03)*noise(rng, size, 0, 6)
-    return lit(colour(rng, (.25, .95), .5), np.clip(relief, 0, 1))
+    relief = (
+        0.55
+        + rng.uniform(0.01, 0.06) * noise(rng, size, 2)
+        + rng.uniform(0.005, 0.03) * noise(rng, size, 0, 6)
+    )
+    return lit(colour(rng, (0.25, 0.95), 0.5), np.clip(relief, 0, 1))
+
 
 def knit(rng, size):
     "Rows of stitches."
-    u, v = turned(rng, size); p, q = rng.uniform(7, 13), rng.uniform(5, 9)
-    stitch = np.cos(2*np.pi*(v/q + .35*np.abs(u/p % 1 - .5)*2)) * np.sin(np.pi*(u/p % 1))**.5
-    return lit(colour(rng, (.25, .85), .6), np.clip(.5 + .3*stitch + .08*noise(rng, size, .3, 6), 0, 1))
+    u, v = turned(rng, size)
+    p, q = rng.uniform(7, 13), rng.uniform(5, 9)
+    stitch = (
+        np.cos(2 * np.pi * (v / q + 0.35 * np.abs(u / p % 1 - 0.5) * 2))
+        * np.sin(np.pi * (u / p % 1)) ** 0.5
+    )
+    return lit(
+        colour(rng, (0.25, 0.85), 0.6),
+        np.clip(0.5 + 0.3 * stitch + 0.08 * noise(rng, size, 0.3, 6), 0, 1),
+    )
+
 
 def terrazzo(rng, size):
     "Overlapping chips of many tones: the statistics of clutter."
-    y, x = grid_of(size); out = np.ones((size, size, 3), np.float32)*colour(rng)
-    tones = [colour(rng, (.2, .95), .4) for _ in range(6)]; largest = rng.uniform(5, 14)
+    y, x = grid_of(size)
+    out = np.ones((size, size, 3), np.float32) * colour(rng)
+    tones = [colour(rng, (0.2, 0.95), 0.4) for _ in range(6)]
+    largest = rng.uniform(5, 14)
     for _ in range(int(rng.integers(60, 160))):
-        cy, cx = rng.random(2)*UNIT; r = log_uniform(rng, 1.5, largest); t, flat = rng.uniform(0, np.pi), rng.uniform(.5, 1)
-        box = np.s_[max(0, int((cy-r)*size/UNIT)):int((cy+r)*size/UNIT)+2, max(0, int((cx-r)*size/UNIT)):int((cx+r)*size/UNIT)+2]
+        cy, cx = rng.random(2) * UNIT
+        r = log_uniform(rng, 1.5, largest)
+        t, flat = rng.uniform(0, np.pi), rng.uniform(0.5, 1)
+        box = np.s_[
+            max(0, int((cy - r) * size / UNIT)) : int((cy + r) * size / UNIT) + 2,
+            max(0, int((cx - r) * size / UNIT)) : int((cx + r) * size / UNIT) + 2,
+        ]
         dy, dx = y[box] - cy, x[box] - cx
-        d = np.hypot(dy*np.cos(t) - dx*np.sin(t), (dy*np.sin(t) + dx*np.cos(t))/flat)
+        d = np.hypot(dy * np.cos(t) - dx * np.sin(t), (dy * np.sin(t) + dx * np.cos(t)) / flat)
         out[box] = blend(out[box], tones[rng.integers(6)], _inside(d, r))
-    return np.clip(out*(1 + .03*noise(rng, size, .5)[..., None]), 0, 1)
+    return np.clip(out * (1 + 0.03 * noise(rng, size, 0.5)[..., None]), 0, 1)
+
 
 def spectral(rng, size):
     "A random spectrum between two random wavelengths: any grain, cloud or ripple."
     n = noise(rng, size, rng.uniform(0, 2), rng.uniform(8, 64), rng.uniform(1, 5))
-    return lit(colour(rng, (.25, .95), .6), np.clip(.5 + rng.uniform(.05, .25)*n, 0, 1))
+    return lit(colour(rng, (0.25, 0.95), 0.6), np.clip(0.5 + rng.uniform(0.05, 0.25) * n, 0, 1))
+
 
 def paving(rng, size):
     "Courses of slabs, each of its own tone, with joints and a rough grain."
-    u, v = turned(rng, size); high = rng.uniform(8, 24); long, joint = high*rng.uniform(1, 2.6), rng.uniform(.5, 1.8)
-    row = np.floor(v/high); along = u/long + row*rng.choice([0, .5, rng.random()])
-    tone = rng.normal(0, rng.uniform(.02, .18), (64, 64))[row.astype(int) % 64, np.floor(along).astype(int) % 64]
-    grain = rng.uniform(.03, .13)*noise(rng, size, rng.uniform(.2, 1.6), 24)
-    gap = np.minimum((.5 - np.abs(along % 1 - .5))*long, (.5 - np.abs(v/high % 1 - .5))*high)
-    slabs = colour(rng, (.3, .8), .6)*(1 + tone + grain)[..., None]
-    return np.clip(blend(slabs, colour(rng, (.15, .9), .3)*(1 + grain)[..., None], _inside(gap, joint)), 0, 1).astype(np.float32)
+    u, v = turned(rng, size)
+    high = rng.uniform(8, 24)
+    long, joint = high * rng.uniform(1, 2.6), rng.uniform(0.5, 1.8)
+    row = np.floor(v / high)
+    along = u / long + row * rng.choice([0, 0.5, rng.random()])
+    tone = rng.normal(0, rng.uniform(0.02, 0.18), (64, 64))[
+        row.astype(int) % 64, np.floor(along).astype(int) % 64
+    ]
+    grain = rng.uniform(0.03, 0.13) * noise(rng, size, rng.uniform(0.2, 1.6), 24)
+    gap = np.minimum(
+        (0.5 - np.abs(along % 1 - 0.5)) * long, (0.5 - np.abs(v / high % 1 - 0.5)) * high
+    )
+    slabs = colour(rng, (0.3, 0.8), 0.6) * (1 + tone + grain)[..., None]
+    return np.clip(
+        blend(slabs, colour(rng, (0.15, 0.9), 0.3) * (1 + grain)[..., None], _inside(gap, joint)),
+        0,
+        1,
+    ).astype(np.float32)
+
 
 def mosaic(rng, size):
     "Irregular pieces of a few tones in a bed of grout."
-    d, piece = _cells(rng, size, int(rng.integers(25, 160))); count = piece.max() + 1
-    tones = np.stack([colour(rng, (.15, .95), .6) for _ in range(int(rng.integers(2, 6)))])
-    face = tones[rng.integers(0, len(tones), count)[piece]]*(1 + rng.normal(0, .08, count)[piece] + .04*noise(rng, size, .6))[..., None]
-    return np.clip(blend(face, colour(rng, (.1, .95), .3), _inside(d[..., 1] - d[..., 0], rng.uniform(.6, 2.4))), 0, 1).astype(np.float32)
+    d, piece = _cells(rng, size, int(rng.integers(25, 160)))
+    count = piece.max() + 1
+    tones = np.stack([colour(rng, (0.15, 0.95), 0.6) for _ in range(int(rng.integers(2, 6)))])
+    face = (
+        tones[rng.integers(0, len(tones), count)[piece]]
+        * (1 + rng.normal(0, 0.08, count)[piece] + 0.04 * noise(rng, size, 0.6))[..., None]
+    )
+    return np.clip(
+        blend(
+            face,
+            colour(rng, (0.1, 0.95), 0.3),
+            _inside(d[..., 1] - d[..., 0], rng.uniform(0.6, 2.4)),
+        ),
+        0,
+        1,
+    ).astype(np.float32)
+
 
 def printed_foil(rng, size):
     "Bars, frames, dots and rings in print, laid out anew each time."
-    y, x = grid_of(size); out = np.ones((size, size, 3), np.float32)*colour(rng, (.15, .95), .6); inks = [colour(rng, (0, 1), .8) for _ in range(3)]
-    step, thin = rng.uniform(4, 10), rng.uniform(.6, 2)
+    y, x = grid_of(size)
+    out = np.ones((size, size, 3), np.float32) * colour(rng, (0.15, 0.95), 0.6)
+    inks = [colour(rng, (0, 1), 0.8) for _ in range(3)]
+    step, thin = rng.uniform(4, 10), rng.uniform(0.6, 2)
     for _ in range(int(rng.integers(8, 30))):
-        dy, dx = y - step*rng.integers(0, UNIT/step), x - step*rng.integers(0, UNIT/step); h, w = log_uniform(rng, 1, 6), log_uniform(rng, 2, 30)
-        box = np.maximum(np.abs(dy) - h, np.abs(dx) - w) if rng.random() < .5 else np.maximum(np.abs(dx) - h, np.abs(dy) - w)
-        d = box if rng.random() < .6 else np.hypot(dy, dx) - min(h*2, w)
-        out = blend(out, inks[rng.integers(3)], _inside(d if rng.random() < .5 else np.abs(d), thin))
-    return np.clip(out*(1 + rng.uniform(.01, .05)*noise(rng, size, .6)[..., None]), 0, 1).astype(np.float32)
+        dy, dx = y - step * rng.integers(0, UNIT / step), x - step * rng.integers(0, UNIT / step)
+        h, w = log_uniform(rng, 1, 6), log_uniform(rng, 2, 30)
+        box = (
+            np.maximum(np.abs(dy) - h, np.abs(dx) - w)
+            if rng.random() < 0.5
+            else np.maximum(np.abs(dx) - h, np.abs(dy) - w)
+        )
+        d = box if rng.random() < 0.6 else np.hypot(dy, dx) - min(h * 2, w)
+        out = blend(
+            out, inks[rng.integers(3)], _inside(d if rng.random() < 0.5 else np.abs(d), thin)
+        )
+    return np.clip(
+        out * (1 + rng.uniform(0.01, 0.05) * noise(rng, size, 0.6)[..., None]), 0, 1
+    ).astype(np.float32)
+
 
 def inlay(rng, size):
     "Two materials that meet at a straight joint, as parts do."
@@ -240,396 +402,692 @@ def inlay(rng, size):
 
 # %% ../nbs/03_synthetic.ipynb #4bfe5c93
 @lru_cache(maxsize=None)
-def _photo(name): return getattr(skimage_data, name)().astype(np.float32) / 255
+def _photo(name):
+    return getattr(skimage_data, name)().astype(np.float32) / 255
+
 
 def photograph(rng, size, name):
     "A crop of one of scikit-image's own texture photographs, tinted."
-    photo = _photo(name); side = int(rng.integers(128, 300))
+    photo = _photo(name)
+    side = int(rng.integers(128, 300))
     y, x = rng.integers(0, np.array(photo.shape) - side, 2)
-    crop = photo[y:y+side, x:x+side]
-    if side > size: crop = gaussian_filter(crop, .4*side/size)
-    at = np.linspace(0, side-1, size)
+    crop = photo[y : y + side, x : x + side]
+    if side > size:
+        crop = gaussian_filter(crop, 0.4 * side / size)
+    at = np.linspace(0, side - 1, size)
     crop = map_coordinates(crop, np.meshgrid(at, at, indexing='ij'), order=1)
-    return np.clip(np.rot90(crop, rng.integers(4))[..., None] * (.6 + .6*colour(rng, (.6, 1), .3)), 0, 1).astype(np.float32)
+    return np.clip(
+        np.rot90(crop, rng.integers(4))[..., None] * (0.6 + 0.6 * colour(rng, (0.6, 1), 0.3)), 0, 1
+    ).astype(np.float32)
 
-MATERIALS = {f.__name__: f for f in (carpet, grid, wood, brushed_metal, leather, marble, twill, granite, perforated, concrete, foam, plaster, knit, terrazzo, spectral, inlay)}
+
+MATERIALS = {
+    f.__name__: f
+    for f in (
+        carpet,
+        grid,
+        wood,
+        brushed_metal,
+        leather,
+        marble,
+        twill,
+        granite,
+        perforated,
+        concrete,
+        foam,
+        plaster,
+        knit,
+        terrazzo,
+        spectral,
+        inlay,
+    )
+}
 MATERIALS |= {name: partial(photograph, name=name) for name in ('brick', 'grass', 'gravel')}
 MATERIALS |= {f.__name__: f for f in (paving, mosaic, printed_foil)}
 
 # %% ../nbs/03_synthetic.ipynb #082ba548
 def backdrop(rng, size):
     "The table under an object: a flat colour with a faint cloud."
-    return np.clip(colour(rng, (.08, .92), .25) * (1 + rng.uniform(0, .08)*noise(rng, size, 2)[..., None]), 0, 1)
+    return np.clip(
+        colour(rng, (0.08, 0.92), 0.25)
+        * (1 + rng.uniform(0, 0.08) * noise(rng, size, 2)[..., None]),
+        0,
+        1,
+    )
+
 
 def _centred(rng, size, wander=6):
     "Polar coordinates around a centre near the middle: distance (units), angle."
     y, x = grid_of(size)
-    dy, dx = y - UNIT/2 - rng.uniform(-wander, wander), x - UNIT/2 - rng.uniform(-wander, wander)
+    dy, dx = (
+        y - UNIT / 2 - rng.uniform(-wander, wander),
+        x - UNIT / 2 - rng.uniform(-wander, wander),
+    )
     return np.hypot(dy, dx), np.arctan2(dy, dx), dy, dx
+
 
 def _place(rng, size, alpha, face):
     "Lay a rendered face on a backdrop; alpha (size, size) is its outline."
-    return np.clip(blend(backdrop(rng, size), np.clip(face, 0, 1), alpha), 0, 1), alpha > .5
+    return np.clip(blend(backdrop(rng, size), np.clip(face, 0, 1), alpha), 0, 1), alpha > 0.5
+
 
 def washer(rng, size):
     "A metal ring."
-    d, a, *_ = _centred(rng, size); outer = rng.uniform(36, 54)
-    ring = _inside(d, outer) * (1 - _inside(d, outer*rng.uniform(.35, .62)))
-    sheen = .85 + .15*np.cos(2*a + rng.uniform(0, 6)) + .05*noise(rng, size, 1, 16)
-    return _place(rng, size, ring, colour(rng, (.45, .9), .3)*sheen[..., None])
+    d, a, *_ = _centred(rng, size)
+    outer = rng.uniform(36, 54)
+    ring = _inside(d, outer) * (1 - _inside(d, outer * rng.uniform(0.35, 0.62)))
+    sheen = 0.85 + 0.15 * np.cos(2 * a + rng.uniform(0, 6)) + 0.05 * noise(rng, size, 1, 16)
+    return _place(rng, size, ring, colour(rng, (0.45, 0.9), 0.3) * sheen[..., None])
+
 
 def hex_nut(rng, size):
     "A six-sided nut with a bore."
-    d, a, *_ = _centred(rng, size); outer, a = rng.uniform(38, 52), a - rng.uniform(0, np.pi)
-    flat = d*np.cos(a % (np.pi/3) - np.pi/6)
-    body = _inside(flat, outer*.87) * (1 - _inside(d, outer*rng.uniform(.35, .5)))
-    sheen = .8 + .2*(np.floor(a/(np.pi/3)) % 2) * (d > outer*.6) + .04*noise(rng, size, 1, 16)
-    return _place(rng, size, body, colour(rng, (.4, .9), .3)*sheen[..., None])
+    d, a, *_ = _centred(rng, size)
+    outer, a = rng.uniform(38, 52), a - rng.uniform(0, np.pi)
+    flat = d * np.cos(a % (np.pi / 3) - np.pi / 6)
+    body = _inside(flat, outer * 0.87) * (1 - _inside(d, outer * rng.uniform(0.35, 0.5)))
+    sheen = (
+        0.8
+        + 0.2 * (np.floor(a / (np.pi / 3)) % 2) * (d > outer * 0.6)
+        + 0.04 * noise(rng, size, 1, 16)
+    )
+    return _place(rng, size, body, colour(rng, (0.4, 0.9), 0.3) * sheen[..., None])
+
 
 def capsule(rng, size):
     "A two-coloured pill with a rounded shade."
-    _, _, dy, dx = _centred(rng, size, 4); t = rng.uniform(0, np.pi)
-    u, v = dx*np.cos(t) + dy*np.sin(t), dy*np.cos(t) - dx*np.sin(t)
+    _, _, dy, dx = _centred(rng, size, 4)
+    t = rng.uniform(0, np.pi)
+    u, v = dx * np.cos(t) + dy * np.sin(t), dy * np.cos(t) - dx * np.sin(t)
     half, radius = rng.uniform(20, 32), rng.uniform(15, 24)
     d = np.hypot(np.maximum(np.abs(u) - half, 0), v)
-    face = np.where((u > 0)[..., None], colour(rng, (.4, .95), .9), colour(rng, (.4, .95), .9))
-    return _place(rng, size, _inside(d, radius), face*(1.05 - .4*(v/radius)**2)[..., None])
+    face = np.where(
+        (u > 0)[..., None], colour(rng, (0.4, 0.95), 0.9), colour(rng, (0.4, 0.95), 0.9)
+    )
+    return _place(rng, size, _inside(d, radius), face * (1.05 - 0.4 * (v / radius) ** 2)[..., None])
+
 
 def bottle_top(rng, size):
     "Concentric rings, seen from above."
-    d, *_ = _centred(rng, size); outer = rng.uniform(44, 58)
-    face, tones = np.ones((size, size, 3), np.float32)*colour(rng), [colour(rng, (.2, .6), .7), colour(rng, (.3, .95), .5)]
-    for i, k in enumerate(np.sort(rng.uniform(.25, .95, 4))[::-1]): face = blend(face, tones[i % 2], _inside(d, outer*k))
-    return _place(rng, size, _inside(d, outer), face*(.92 + .08*np.cos(d*rng.uniform(.3, .8)))[..., None])
+    d, *_ = _centred(rng, size)
+    outer = rng.uniform(44, 58)
+    face, tones = (
+        np.ones((size, size, 3), np.float32) * colour(rng),
+        [colour(rng, (0.2, 0.6), 0.7), colour(rng, (0.3, 0.95), 0.5)],
+    )
+    for i, k in enumerate(np.sort(rng.uniform(0.25, 0.95, 4))[::-1]):
+        face = blend(face, tones[i % 2], _inside(d, outer * k))
+    return _place(
+        rng,
+        size,
+        _inside(d, outer),
+        face * (0.92 + 0.08 * np.cos(d * rng.uniform(0.3, 0.8)))[..., None],
+    )
+
 
 def gear(rng, size):
     "A toothed wheel with a hub."
-    d, a, *_ = _centred(rng, size); outer, teeth = rng.uniform(40, 54), int(rng.integers(9, 22))
-    rim = outer*(1 - .07*(np.sin(teeth*a + rng.uniform(0, 6)) > 0))
-    body = _inside(d, rim) * (1 - _inside(d, outer*rng.uniform(.12, .25)))
-    tone = .85 + .1*_inside(d, outer*rng.uniform(.4, .7)) + .04*noise(rng, size, 1, 16)
-    return _place(rng, size, body, colour(rng, (.35, .9), .35)*tone[..., None])
+    d, a, *_ = _centred(rng, size)
+    outer, teeth = rng.uniform(40, 54), int(rng.integers(9, 22))
+    rim = outer * (1 - 0.07 * (np.sin(teeth * a + rng.uniform(0, 6)) > 0))
+    body = _inside(d, rim) * (1 - _inside(d, outer * rng.uniform(0.12, 0.25)))
+    tone = 0.85 + 0.1 * _inside(d, outer * rng.uniform(0.4, 0.7)) + 0.04 * noise(rng, size, 1, 16)
+    return _place(rng, size, body, colour(rng, (0.35, 0.9), 0.35) * tone[..., None])
+
 
 def button(rng, size):
     "A shirt button with two or four holes."
-    d, a, dy, dx = _centred(rng, size); outer, holes = rng.uniform(36, 54), int(rng.choice([2, 4])); start = rng.uniform(0, np.pi)
+    d, a, dy, dx = _centred(rng, size)
+    outer, holes = rng.uniform(36, 54), int(rng.choice([2, 4]))
+    start = rng.uniform(0, np.pi)
     body = _inside(d, outer)
     for i in range(holes):
-        t = start + i*2*np.pi/holes
-        body = body*(1 - _inside(np.hypot(dy - outer*.3*np.sin(t), dx - outer*.3*np.cos(t)), outer*.11))
-    rim = 1 + .25*(_inside(np.abs(d - outer*.8), 1.5) - .5)
-    return _place(rng, size, body, colour(rng, (.25, .95), .8)*rim[..., None])
+        t = start + i * 2 * np.pi / holes
+        body = body * (
+            1
+            - _inside(
+                np.hypot(dy - outer * 0.3 * np.sin(t), dx - outer * 0.3 * np.cos(t)), outer * 0.11
+            )
+        )
+    rim = 1 + 0.25 * (_inside(np.abs(d - outer * 0.8), 1.5) - 0.5)
+    return _place(rng, size, body, colour(rng, (0.25, 0.95), 0.8) * rim[..., None])
+
 
 def screw(rng, size):
     "A screw lying flat: head, shank and thread."
-    _, _, dy, dx = _centred(rng, size, 4); t = rng.uniform(0, np.pi)
-    u, v = dx*np.cos(t) + dy*np.sin(t), dy*np.cos(t) - dx*np.sin(t)
+    _, _, dy, dx = _centred(rng, size, 4)
+    t = rng.uniform(0, np.pi)
+    u, v = dx * np.cos(t) + dy * np.sin(t), dy * np.cos(t) - dx * np.sin(t)
     half, width, pitch = rng.uniform(40, 52), rng.uniform(7, 11), rng.uniform(4, 7)
-    thread = width*(1 + .12*np.sin(2*np.pi*u/pitch))
-    shank = np.minimum(_inside(np.abs(v), np.where(u > -half + 12, thread, width)), _inside(np.abs(u), half))
-    head = np.minimum(_inside(np.abs(v), width*1.9), _inside(np.abs(u + half - 4), 5))
-    tone = 1 - .35*(v/width)**2*(np.abs(v) < width) + .12*np.sin(2*np.pi*u/pitch)*(u > -half + 12)
-    return _place(rng, size, np.maximum(shank, head), colour(rng, (.45, .9), .25)*tone[..., None])
+    thread = width * (1 + 0.12 * np.sin(2 * np.pi * u / pitch))
+    shank = np.minimum(
+        _inside(np.abs(v), np.where(u > -half + 12, thread, width)), _inside(np.abs(u), half)
+    )
+    head = np.minimum(_inside(np.abs(v), width * 1.9), _inside(np.abs(u + half - 4), 5))
+    tone = (
+        1
+        - 0.35 * (v / width) ** 2 * (np.abs(v) < width)
+        + 0.12 * np.sin(2 * np.pi * u / pitch) * (u > -half + 12)
+    )
+    return _place(
+        rng, size, np.maximum(shank, head), colour(rng, (0.45, 0.9), 0.25) * tone[..., None]
+    )
+
 
 def circuit_board(rng, size):
     "Tracks and pads on a lacquered board; the board fills the picture."
-    board = np.ones((size, size, 3), np.float32)*np.array(colorsys.hsv_to_rgb(rng.uniform(.25, .65), rng.uniform(.4, .8), rng.uniform(.2, .5)), np.float32)
-    y, x = grid_of(size); metal = colour(rng, (.6, .95), .6); pitch = rng.uniform(11, 20); pad = rng.uniform(2.5, 4.5)
+    board = np.ones((size, size, 3), np.float32) * np.array(
+        colorsys.hsv_to_rgb(rng.uniform(0.25, 0.65), rng.uniform(0.4, 0.8), rng.uniform(0.2, 0.5)),
+        np.float32,
+    )
+    y, x = grid_of(size)
+    metal = colour(rng, (0.6, 0.95), 0.6)
+    pitch = rng.uniform(11, 20)
+    pad = rng.uniform(2.5, 4.5)
     for _ in range(int(rng.integers(8, 16))):
-        cy, cx = rng.integers(0, int(UNIT/pitch) + 1, 2)*pitch; length, width = rng.integers(2, 6)*pitch, rng.uniform(1, 2)
-        along, across = ((x - cx), (y - cy)) if rng.random() < .5 else ((y - cy), (x - cx))
-        board = blend(board, metal, np.minimum(_inside(np.abs(across), width), _inside(np.abs(along - length/2), length/2)))
-        board = blend(board, metal*.9, _inside(np.hypot(y - cy, x - cx), pad))
-    return np.clip(board*(1 + .03*noise(rng, size, .8)[..., None]), 0, 1), np.ones((size, size), bool)
+        cy, cx = rng.integers(0, int(UNIT / pitch) + 1, 2) * pitch
+        length, width = rng.integers(2, 6) * pitch, rng.uniform(1, 2)
+        along, across = ((x - cx), (y - cy)) if rng.random() < 0.5 else ((y - cy), (x - cx))
+        board = blend(
+            board,
+            metal,
+            np.minimum(
+                _inside(np.abs(across), width), _inside(np.abs(along - length / 2), length / 2)
+            ),
+        )
+        board = blend(board, metal * 0.9, _inside(np.hypot(y - cy, x - cx), pad))
+    return np.clip(board * (1 + 0.03 * noise(rng, size, 0.8)[..., None]), 0, 1), np.ones(
+        (size, size), bool
+    )
+
 
 def keypad(rng, size):
     "Rows of keys in a few colours, each with a printed sign."
-    y, x = grid_of(size); pitch, slant = rng.uniform(15, 34, 2), rng.choice([0, .25, .5]); key = pitch*rng.uniform(.3, .46); ink = rng.uniform(.5, 1.4)
-    row = np.floor(y/pitch[0]); column = np.floor(x/pitch[1] + slant*row); which = (row.astype(int)*13 + column.astype(int)) % 97
-    dy, dx = (y/pitch[0] % 1 - .5)*pitch[0], ((x/pitch[1] + slant*row) % 1 - .5)*pitch[1]
-    outside = np.hypot(np.maximum(np.abs(dy) - key[0] + 2, 0), np.maximum(np.abs(dx) - key[1] + 2, 0))
-    tones, (sy, sx, kind) = np.stack([colour(rng, (.15, .95), .6) for _ in range(3)]), rng.uniform(-1, 1, (3, 97))
-    bar, ring = np.maximum(np.abs(dy - 2*sy[which]), np.abs(dx)/3) - 1, np.abs(np.hypot(dy, dx - 2*sx[which]) - 3)
-    faces = blend(tones[(rng.random(97)**3*3).astype(int)[which]], colour(rng, (0, 1), .4), _inside(np.where(kind[which] < 0, bar, ring), ink))
-    faces = faces*(1 + rng.uniform(0, .2)*dy/key[0])[..., None]
-    plate = colour(rng, (.05, .9), .4)*(1 + rng.uniform(.01, .05)*noise(rng, size, 1))[..., None]
-    return np.clip(blend(plate, faces, _inside(outside, 2)), 0, 1).astype(np.float32), np.ones((size, size), bool)
+    y, x = grid_of(size)
+    pitch, slant = rng.uniform(15, 34, 2), rng.choice([0, 0.25, 0.5])
+    key = pitch * rng.uniform(0.3, 0.46)
+    ink = rng.uniform(0.5, 1.4)
+    row = np.floor(y / pitch[0])
+    column = np.floor(x / pitch[1] + slant * row)
+    which = (row.astype(int) * 13 + column.astype(int)) % 97
+    dy, dx = (
+        (y / pitch[0] % 1 - 0.5) * pitch[0],
+        ((x / pitch[1] + slant * row) % 1 - 0.5) * pitch[1],
+    )
+    outside = np.hypot(
+        np.maximum(np.abs(dy) - key[0] + 2, 0), np.maximum(np.abs(dx) - key[1] + 2, 0)
+    )
+    tones, (sy, sx, kind) = (
+        np.stack([colour(rng, (0.15, 0.95), 0.6) for _ in range(3)]),
+        rng.uniform(-1, 1, (3, 97)),
+    )
+    bar, ring = (
+        np.maximum(np.abs(dy - 2 * sy[which]), np.abs(dx) / 3) - 1,
+        np.abs(np.hypot(dy, dx - 2 * sx[which]) - 3),
+    )
+    faces = blend(
+        tones[(rng.random(97) ** 3 * 3).astype(int)[which]],
+        colour(rng, (0, 1), 0.4),
+        _inside(np.where(kind[which] < 0, bar, ring), ink),
+    )
+    faces = faces * (1 + rng.uniform(0, 0.2) * dy / key[0])[..., None]
+    plate = (
+        colour(rng, (0.05, 0.9), 0.4)
+        * (1 + rng.uniform(0.01, 0.05) * noise(rng, size, 1))[..., None]
+    )
+    return np.clip(blend(plate, faces, _inside(outside, 2)), 0, 1).astype(np.float32), np.ones(
+        (size, size), bool
+    )
+
 
 def _part(rng, dy, dx, radius):
     "Outline alpha and tone of one small part: a bolt, a ring, a bar or a pill."
     d, a, shape = np.hypot(dy, dx), np.arctan2(dy, dx), rng.integers(4)
-    if shape == 0: return _inside(d*np.cos(a % (np.pi/3) - np.pi/6), radius*.87), .85 + .2*(d < radius*.5)
-    if shape == 1: return _inside(d, radius)*(1 - _inside(d, radius*rng.uniform(.3, .6))), .85 + .15*np.cos(2*a)
-    if shape == 2: return _inside(np.maximum(np.abs(dy) - radius*.4, np.abs(dx) - radius*1.3), 0), 1 - .15*np.cos(dx*rng.uniform(.6, 1.5))
-    return _inside(np.hypot(dy, np.maximum(np.abs(dx) - radius*.6, 0)), radius*.6), 1.05 - .4*(dy/radius)**2
+    if shape == 0:
+        return _inside(d * np.cos(a % (np.pi / 3) - np.pi / 6), radius * 0.87), 0.85 + 0.2 * (
+            d < radius * 0.5
+        )
+    if shape == 1:
+        return _inside(d, radius) * (
+            1 - _inside(d, radius * rng.uniform(0.3, 0.6))
+        ), 0.85 + 0.15 * np.cos(2 * a)
+    if shape == 2:
+        return _inside(
+            np.maximum(np.abs(dy) - radius * 0.4, np.abs(dx) - radius * 1.3), 0
+        ), 1 - 0.15 * np.cos(dx * rng.uniform(0.6, 1.5))
+    return _inside(
+        np.hypot(dy, np.maximum(np.abs(dx) - radius * 0.6, 0)), radius * 0.6
+    ), 1.05 - 0.4 * (dy / radius) ** 2
+
 
 def assembly(rng, size):
     "Many different parts on one plate, each with a cast shade."
-    y, x = grid_of(size); out = np.ones((size, size, 3), np.float32)*colour(rng, (.1, .9), .4)*(1 + rng.uniform(.01, .06)*noise(rng, size, rng.uniform(.5, 2)))[..., None]
+    y, x = grid_of(size)
+    out = (
+        np.ones((size, size, 3), np.float32)
+        * colour(rng, (0.1, 0.9), 0.4)
+        * (1 + rng.uniform(0.01, 0.06) * noise(rng, size, rng.uniform(0.5, 2)))[..., None]
+    )
     shade, largest, turn = rng.uniform(-2, 2, 2), rng.uniform(6, 20), rng.uniform(0, np.pi)
     for _ in range(int(rng.integers(6, 22))):
-        cy, cx = rng.uniform(0, UNIT, 2); t, r = turn + rng.integers(4)*np.pi/2, log_uniform(rng, 3, largest)
-        dy, dx = (y - cy)*np.cos(t) - (x - cx)*np.sin(t), (y - cy)*np.sin(t) + (x - cx)*np.cos(t)
+        cy, cx = rng.uniform(0, UNIT, 2)
+        t, r = turn + rng.integers(4) * np.pi / 2, log_uniform(rng, 3, largest)
+        dy, dx = (
+            (y - cy) * np.cos(t) - (x - cx) * np.sin(t),
+            (y - cy) * np.sin(t) + (x - cx) * np.cos(t),
+        )
         outline, tone = _part(rng, dy, dx, r)
-        out = out*(1 - .4*_inside(np.hypot(dy - shade[0], dx - shade[1]), r*.8))[..., None]
-        out = blend(out, colour(rng, (.2, .95), .6)*tone[..., None], outline)
+        out = out * (1 - 0.4 * _inside(np.hypot(dy - shade[0], dx - shade[1]), r * 0.8))[..., None]
+        out = blend(out, colour(rng, (0.2, 0.95), 0.6) * tone[..., None], outline)
     return np.clip(out, 0, 1), np.ones((size, size), bool)
+
 
 def wiring(rng, size):
     "Insulated wires over a ground, each with a shine along its crest."
-    y, x = grid_of(size); out = np.ones((size, size, 3), np.float32)*colour(rng, (.05, .9), .4)*(1 + rng.uniform(.01, .08)*noise(rng, size, 1))[..., None]
-    slow, wide = noise(rng, size, 2, 128, 40)*rng.uniform(0, 5), rng.uniform(1, 6)
+    y, x = grid_of(size)
+    out = (
+        np.ones((size, size, 3), np.float32)
+        * colour(rng, (0.05, 0.9), 0.4)
+        * (1 + rng.uniform(0.01, 0.08) * noise(rng, size, 1))[..., None]
+    )
+    slow, wide = noise(rng, size, 2, 128, 40) * rng.uniform(0, 5), rng.uniform(1, 6)
     for _ in range(int(rng.integers(4, 20))):
-        t, w = rng.choice([0, np.pi/2]) + rng.normal(0, .15), wide*rng.uniform(.6, 1.4)
-        across = ((y - UNIT/2)*np.cos(t) - (x - UNIT/2)*np.sin(t) - rng.uniform(-64, 64) + slow)/w
-        out = blend(out, colour(rng, (.1, .95), .9)*np.clip(1.1 - .5*across**2, 0, 2)[..., None], _inside(np.abs(across)*w, w))
+        t, w = rng.choice([0, np.pi / 2]) + rng.normal(0, 0.15), wide * rng.uniform(0.6, 1.4)
+        across = (
+            (y - UNIT / 2) * np.cos(t) - (x - UNIT / 2) * np.sin(t) - rng.uniform(-64, 64) + slow
+        ) / w
+        out = blend(
+            out,
+            colour(rng, (0.1, 0.95), 0.9) * np.clip(1.1 - 0.5 * across**2, 0, 2)[..., None],
+            _inside(np.abs(across) * w, w),
+        )
     return np.clip(out, 0, 1), np.ones((size, size), bool)
 
-OBJECTS = {f.__name__: f for f in (washer, hex_nut, capsule, bottle_top, gear, button, screw, circuit_board, keypad, assembly, wiring)}
+
+OBJECTS = {
+    f.__name__: f
+    for f in (
+        washer,
+        hex_nut,
+        capsule,
+        bottle_top,
+        gear,
+        button,
+        screw,
+        circuit_board,
+        keypad,
+        assembly,
+        wiring,
+    )
+}
 CATEGORIES = MATERIALS | OBJECTS
 
 # %% ../nbs/03_synthetic.ipynb #0348fff5
 def _near(rng, size, centre, radius, ragged):
     "Alpha of a ragged blob around a centre, and its mask."
-    y, x = grid_of(size); sy, sx = np.exp(rng.uniform(-.4, .4, 2))
+    y, x = grid_of(size)
+    sy, sx = np.exp(rng.uniform(-0.4, 0.4, 2))
     rough = noise(rng, size, 1.8, 40, 3) * ragged * radius
-    d = np.hypot((y - centre[0])*sy, (x - centre[1])*sx) + rough
-    d = np.where(np.hypot(y - centre[0], x - centre[1]) < 2.2*radius, d, radius + 2)  # no islands far away
-    return np.clip((radius - d)/max(1., .12*radius) + .5, 0, 1)
+    d = np.hypot((y - centre[0]) * sy, (x - centre[1]) * sx) + rough
+    d = np.where(
+        np.hypot(y - centre[0], x - centre[1]) < 2.2 * radius, d, radius + 2
+    )  # no islands far away
+    return np.clip((radius - d) / max(1.0, 0.12 * radius) + 0.5, 0, 1)
+
 
 def _line(rng, size, centre, length, width, wander):
     "Alpha of a random polyline through a centre."
-    angle, steps, y, x = rng.uniform(0, 2*np.pi), int(rng.integers(4, 9)), *grid_of(size)
+    angle, steps, y, x = rng.uniform(0, 2 * np.pi), int(rng.integers(4, 9)), *grid_of(size)
     turns = angle + np.cumsum(rng.normal(0, wander, steps))
-    path = np.cumsum(np.stack([np.sin(turns), np.cos(turns)], 1), 0) * length/steps
-    path = np.concatenate([[[0, 0]], path]); path += centre - path.mean(0)
+    path = np.cumsum(np.stack([np.sin(turns), np.cos(turns)], 1), 0) * length / steps
+    path = np.concatenate([[[0, 0]], path])
+    path += centre - path.mean(0)
     d = np.full((size, size), 1e3, np.float32)
     for (ay, ax), (by, bx) in zip(path, path[1:]):
-        t = np.clip(((y - ay)*(by - ay) + (x - ax)*(bx - ax)) / ((by - ay)**2 + (bx - ax)**2 + 1e-9), 0, 1)
-        d = np.minimum(d, np.hypot(y - ay - t*(by - ay), x - ax - t*(bx - ax)))
-    return np.clip((width - d)*size/UNIT + .5, 0, 1)
+        t = np.clip(
+            ((y - ay) * (by - ay) + (x - ax) * (bx - ax))
+            / ((by - ay) ** 2 + (bx - ax) ** 2 + 1e-9),
+            0,
+            1,
+        )
+        d = np.minimum(d, np.hypot(y - ay - t * (by - ay), x - ax - t * (bx - ax)))
+    return np.clip((width - d) * size / UNIT + 0.5, 0, 1)
+
 
 def _warp(image, dy, dx):
     "Move pixels by a displacement given in units."
-    size = len(image); k = size/UNIT; y, x = np.mgrid[:size, :size].astype(np.float32)
-    at = np.stack([y + dy*k, x + dx*k])
-    return np.stack([map_coordinates(image[..., c], at, order=1, mode='reflect') for c in range(3)], -1)
+    size = len(image)
+    k = size / UNIT
+    y, x = np.mgrid[:size, :size].astype(np.float32)
+    at = np.stack([y + dy * k, x + dx * k])
+    return np.stack(
+        [map_coordinates(image[..., c], at, order=1, mode='reflect') for c in range(3)], -1
+    )
 
 # %% ../nbs/03_synthetic.ipynb #7a646aa8
 def hole(rng, image, centre, radius):
     "A dark opening with a hard edge."
-    a = _near(rng, len(image), centre, radius, .3)
-    return blend(image, colour(rng, (0, .15), .3), a), a
+    a = _near(rng, len(image), centre, radius, 0.3)
+    return blend(image, colour(rng, (0, 0.15), 0.3), a), a
+
 
 def scratch(rng, image, centre, radius):
     "A thin, almost straight mark, bright or dark."
-    a = _line(rng, len(image), centre, 3*radius + 6, rng.uniform(.5, 1.4), .15)
-    return blend(image, colour(rng, (.85, 1), .1) if rng.random() < .65 else colour(rng, (0, .2), .2), a), a
+    a = _line(rng, len(image), centre, 3 * radius + 6, rng.uniform(0.5, 1.4), 0.15)
+    return blend(
+        image, colour(rng, (0.85, 1), 0.1) if rng.random() < 0.65 else colour(rng, (0, 0.2), 0.2), a
+    ), a
+
 
 def stain(rng, image, centre, radius):
     "A tint that lets the surface shine through."
-    a = _near(rng, len(image), centre, radius, .35)
-    return blend(image, .35*image + .65*colour(rng, (.05, .95), .9), a), a
+    a = _near(rng, len(image), centre, radius, 0.35)
+    return blend(image, 0.35 * image + 0.65 * colour(rng, (0.05, 0.95), 0.9), a), a
+
 
 def crack(rng, image, centre, radius):
     "A jagged dark line with a branch."
-    a = _line(rng, len(image), centre, 3*radius + 6, rng.uniform(.5, 1.2), .8)
-    a = np.maximum(a, _line(rng, len(image), centre + rng.normal(0, radius/3, 2), 1.5*radius + 3, .6, .8))
-    return blend(image, colour(rng, (0, .15), .3), a), a
+    a = _line(rng, len(image), centre, 3 * radius + 6, rng.uniform(0.5, 1.2), 0.8)
+    a = np.maximum(
+        a, _line(rng, len(image), centre + rng.normal(0, radius / 3, 2), 1.5 * radius + 3, 0.6, 0.8)
+    )
+    return blend(image, colour(rng, (0, 0.15), 0.3), a), a
+
 
 def patch(rng, image, centre, radius):
     "A piece of another place or another material."
-    size = len(image); a = _near(rng, size, centre, radius, .1 if rng.random() < .5 else .35)
-    other = MATERIALS[FOREIGN[rng.integers(len(FOREIGN))]](rng, size) if rng.random() < .5 else np.rot90(np.roll(image, rng.integers(size//4, size*3//4, 2), (0, 1)), rng.integers(1, 4))
-    return blend(image, np.clip(other*rng.uniform(.6, 1.4), 0, 1), a), a
+    size = len(image)
+    a = _near(rng, size, centre, radius, 0.1 if rng.random() < 0.5 else 0.35)
+    other = (
+        MATERIALS[FOREIGN[rng.integers(len(FOREIGN))]](rng, size)
+        if rng.random() < 0.5
+        else np.rot90(
+            np.roll(image, rng.integers(size // 4, size * 3 // 4, 2), (0, 1)), rng.integers(1, 4)
+        )
+    )
+    return blend(image, np.clip(other * rng.uniform(0.6, 1.4), 0, 1), a), a
+
 
 def spots(rng, image, centre, radius):
     "A cluster of small foreign grains."
-    size = len(image); y, x = grid_of(size); a = np.zeros((size, size), np.float32)
+    size = len(image)
+    y, x = grid_of(size)
+    a = np.zeros((size, size), np.float32)
     for _ in range(int(rng.integers(4, 14))):
-        q = centre + rng.normal(0, .8*radius, 2)
-        a = np.maximum(a, _inside(np.hypot(y - q[0], x - q[1]), rng.uniform(.8, 1 + .18*radius)))
+        q = centre + rng.normal(0, 0.8 * radius, 2)
+        a = np.maximum(
+            a, _inside(np.hypot(y - q[0], x - q[1]), rng.uniform(0.8, 1 + 0.18 * radius))
+        )
     return blend(image, colour(rng, (0, 1), 1), a), a
+
 
 def dent(rng, image, centre, radius):
     "A pressed-in bowl, seen only by its shading."
-    y, x = grid_of(len(image)); t = rng.uniform(0, 2*np.pi)
-    r = np.hypot(y - centre[0], x - centre[1])/radius
-    slope = ((y - centre[0])*np.sin(t) + (x - centre[1])*np.cos(t))/radius * np.exp(-2*r**2) * 2.4
-    return np.clip(image + slope[..., None]*.6, 0, 1), np.clip((1.05 - r)*radius + .5, 0, 1)
+    y, x = grid_of(len(image))
+    t = rng.uniform(0, 2 * np.pi)
+    r = np.hypot(y - centre[0], x - centre[1]) / radius
+    slope = (
+        ((y - centre[0]) * np.sin(t) + (x - centre[1]) * np.cos(t))
+        / radius
+        * np.exp(-2 * r**2)
+        * 2.4
+    )
+    return np.clip(image + slope[..., None] * 0.6, 0, 1), np.clip((1.05 - r) * radius + 0.5, 0, 1)
+
 
 def missing_part(rng, image, centre, radius):
     "Relief or print that is not there: the place is bare."
-    a = _near(rng, len(image), centre, radius, .2); y, x = grid_of(len(image))
-    ring = (np.hypot(y - centre[0], x - centre[1]) < 2.5*radius)
-    bare = np.median(image[ring], 0) if rng.random() < .6 else image[0, 0]
-    return blend(image, bare + .015*noise(rng, len(image), 1)[..., None], a), a
+    a = _near(rng, len(image), centre, radius, 0.2)
+    y, x = grid_of(len(image))
+    ring = np.hypot(y - centre[0], x - centre[1]) < 2.5 * radius
+    bare = np.median(image[ring], 0) if rng.random() < 0.6 else image[0, 0]
+    return blend(image, bare + 0.015 * noise(rng, len(image), 1)[..., None], a), a
+
 
 def fold(rng, image, centre, radius):
     "A crease: the surface slips along a line and casts a shade."
-    size = len(image); a = _line(rng, size, centre, 3.5*radius + 6, 1 + .15*radius, .1)
-    t = rng.uniform(0, 2*np.pi); slip = rng.uniform(2, 5)
-    return np.clip(_warp(image, slip*np.sin(t)*a, slip*np.cos(t)*a)*(1 - rng.uniform(-.45, .6)*a[..., None]), 0, 1), a
+    size = len(image)
+    a = _line(rng, size, centre, 3.5 * radius + 6, 1 + 0.15 * radius, 0.1)
+    t = rng.uniform(0, 2 * np.pi)
+    slip = rng.uniform(2, 5)
+    return np.clip(
+        _warp(image, slip * np.sin(t) * a, slip * np.cos(t) * a)
+        * (1 - rng.uniform(-0.45, 0.6) * a[..., None]),
+        0,
+        1,
+    ), a
+
 
 def bend(rng, image, centre, radius):
     "Structure pulled out of its line."
-    y, x = grid_of(len(image)); radius = max(radius, 4.); r = np.hypot(y - centre[0], x - centre[1])/radius; t = rng.uniform(0, 2*np.pi)
-    pull = rng.uniform(.35, .7)*radius*np.exp(-2*r**2)
-    return _warp(image, pull*np.sin(t), pull*np.cos(t)), np.clip((1.0 - r)*radius + .5, 0, 1)
+    y, x = grid_of(len(image))
+    radius = max(radius, 4.0)
+    r = np.hypot(y - centre[0], x - centre[1]) / radius
+    t = rng.uniform(0, 2 * np.pi)
+    pull = rng.uniform(0.35, 0.7) * radius * np.exp(-2 * r**2)
+    return _warp(image, pull * np.sin(t), pull * np.cos(t)), np.clip((1.0 - r) * radius + 0.5, 0, 1)
+
 
 def smear(rng, image, centre, radius):
     "Something wiped over the surface: detail lost, tone slightly off."
-    size = len(image); a = _near(rng, size, centre, radius, .3); s = size/UNIT
-    soft = gaussian_filter(image, (rng.uniform(1, 6)*s, rng.uniform(1, 6)*s, 0))
-    return blend(image, np.clip(soft*rng.uniform(.75, 1.3), 0, 1), a), a
+    size = len(image)
+    a = _near(rng, size, centre, radius, 0.3)
+    s = size / UNIT
+    soft = gaussian_filter(image, (rng.uniform(1, 6) * s, rng.uniform(1, 6) * s, 0))
+    return blend(image, np.clip(soft * rng.uniform(0.75, 1.3), 0, 1), a), a
+
 
 def thread(rng, image, centre, radius):
     "A loose coloured fibre lying on the part."
-    a = _line(rng, len(image), centre, 4*radius + 8, rng.uniform(.5, 1.1), .45)
-    return blend(image, colour(rng, (.1, 1), 1), a), a
+    a = _line(rng, len(image), centre, 4 * radius + 8, rng.uniform(0.5, 1.1), 0.45)
+    return blend(image, colour(rng, (0.1, 1), 1), a), a
 
-DEFECTS = {f.__name__: f for f in (hole, scratch, stain, crack, patch, spots, dent, missing_part, fold, bend, smear, thread)}
+
+DEFECTS = {
+    f.__name__: f
+    for f in (
+        hole,
+        scratch,
+        stain,
+        crack,
+        patch,
+        spots,
+        dent,
+        missing_part,
+        fold,
+        bend,
+        smear,
+        thread,
+    )
+}
 
 # %% ../nbs/03_synthetic.ipynb #4b0ee01b
 def _damaged(rng, image, region, kind):
     "One draw of a defect: image, mask, contrast; None when too little of it would show."
     contrast, radius = log_uniform(rng, *CONTRAST), log_uniform(rng, *RADIUS)
-    ys, xs = np.nonzero(region); i = rng.integers(len(ys)); k = UNIT/len(image)
-    centre = np.array([ys[i], xs[i]])*k + k/2
+    ys, xs = np.nonzero(region)
+    i = rng.integers(len(ys))
+    k = UNIT / len(image)
+    centre = np.array([ys[i], xs[i]]) * k + k / 2
     changed, alpha = DEFECTS[kind](rng, image, centre, radius)
-    mask = (alpha > .5) & region
+    mask = (alpha > 0.5) & region
     inside = np.where(region[..., None], changed, image) - image
-    if mask.sum() < 4: return None
+    if mask.sum() < 4:
+        return None
     full = np.abs(inside[mask]).mean()
-    if full < CONTRAST[0]: return None
-    out = np.clip(image + inside*min(1., contrast/full), 0, 1)
+    if full < CONTRAST[0]:
+        return None
+    out = np.clip(image + inside * min(1.0, contrast / full), 0, 1)
     return out.astype(np.float32), mask, float(np.abs(out - image)[mask].mean())
+
 
 def add_defect(
     rng: np.random.Generator,
-    image, # (S, S, 3) float in [0, 1]
-    region, # (S, S) bool: where the defect may lie
-    kind: str, # a key of DEFECTS
-): # (S, S, 3) image, (S, S) bool mask, contrast in [0, 1], the kind drawn
+    image,  # (S, S, 3) float in [0, 1]
+    region,  # (S, S) bool: where the defect may lie
+    kind: str,  # a key of DEFECTS
+):  # (S, S, 3) image, (S, S) bool mask, contrast in [0, 1], the kind drawn
     "Add one visible defect; the draw is repeated until at least the faintest allowed contrast shows. What cannot show on a surface, such as a bend of a plain one, becomes a hole."
     for _ in range(40):
         found = _damaged(rng, image, region, kind)
-        if found is not None: return *found, kind
+        if found is not None:
+            return *found, kind
     return add_defect(rng, image, region, 'hole' if kind != 'hole' else 'stain')
 
 # %% ../nbs/03_synthetic.ipynb #9181852e
 def _label(rng, image, region):
     "A printed mark: a few regular bars."
-    size = len(image); y, x = grid_of(size); t = rng.choice([0, np.pi/2]) + rng.normal(0, .05)
-    cy, cx = rng.uniform(24, 104, 2); u, v = (x-cx)*np.cos(t) + (y-cy)*np.sin(t), (y-cy)*np.cos(t) - (x-cx)*np.sin(t)
+    size = len(image)
+    y, x = grid_of(size)
+    t = rng.choice([0, np.pi / 2]) + rng.normal(0, 0.05)
+    cy, cx = rng.uniform(24, 104, 2)
+    u, v = (x - cx) * np.cos(t) + (y - cy) * np.sin(t), (y - cy) * np.cos(t) - (x - cx) * np.sin(t)
     w, h, p = rng.uniform(8, 20), rng.uniform(3, 8), rng.uniform(2.5, 6)
-    bars = (np.abs(u) < w) & (np.abs(v) < h) & ((u/p % 1) < .55) & region
-    return blend(image, colour(rng, (0, 1), .8), bars*rng.uniform(.3, .9))
+    bars = (np.abs(u) < w) & (np.abs(v) < h) & ((u / p % 1) < 0.55) & region
+    return blend(image, colour(rng, (0, 1), 0.8), bars * rng.uniform(0.3, 0.9))
+
 
 def _shadow(rng, image, region):
     "A soft shade edge across the picture."
-    u, _ = turned(rng, len(image)); soft = rng.uniform(3, 12)
-    edge = 1/(1 + np.exp(-(u - np.median(u) - rng.uniform(-35, 35))/soft))
-    return image*(1 - rng.uniform(.1, .4)*edge[..., None])
+    u, _ = turned(rng, len(image))
+    soft = rng.uniform(3, 12)
+    edge = 1 / (1 + np.exp(-(u - np.median(u) - rng.uniform(-35, 35)) / soft))
+    return image * (1 - rng.uniform(0.1, 0.4) * edge[..., None])
+
 
 def _glare(rng, image, region):
     "A broad highlight."
-    y, x = grid_of(len(image)); s = rng.uniform(12, 30)
-    spot = np.exp(-((y - rng.uniform(0, UNIT))**2 + (x - rng.uniform(0, UNIT))**2)/(2*s*s))
-    return image + rng.uniform(.1, .35)*spot[..., None]
+    y, x = grid_of(len(image))
+    s = rng.uniform(12, 30)
+    spot = np.exp(
+        -((y - rng.uniform(0, UNIT)) ** 2 + (x - rng.uniform(0, UNIT)) ** 2) / (2 * s * s)
+    )
+    return image + rng.uniform(0.1, 0.35) * spot[..., None]
+
 
 DISTRACTORS = {'label': _label, 'shadow': _shadow, 'glare': _glare}
 
+
 def add_distractors(
     rng: np.random.Generator,
-    image, # (S, S, 3)
-    region, # (S, S) bool
-): # the image in [0, 1], and the names of what was added
+    image,  # (S, S, 3)
+    region,  # (S, S) bool
+):  # the image in [0, 1], and the names of what was added
     "Harmless things that a detector must not report."
-    names = [n for n in DISTRACTORS if rng.random() < .3]
-    for n in names: image = DISTRACTORS[n](rng, image, region)
+    names = [n for n in DISTRACTORS if rng.random() < 0.3]
+    for n in names:
+        image = DISTRACTORS[n](rng, image, region)
     return np.clip(image, 0, 1).astype(np.float32), names
+
 
 def camera(
     rng: np.random.Generator,
-    image, # (S, S, 3) in [0, 1]
-): # a function from image to (S, S, 3) uint8: the same exposure, blur and noise for each image given to it
+    image,  # (S, S, 3) in [0, 1]
+):  # a function from image to (S, S, 3) uint8: the same exposure, blur and noise for each image given to it
     "Draw one camera: grey or colour, exposure, contrast, defocus, sensor noise."
-    size = len(image); grey, gain, contrast = rng.random() < .25, rng.uniform(.75, 1.15), rng.uniform(.55, 1.)
-    blur, sigma = rng.uniform(0, .8)*(rng.random() < .4), rng.uniform(0, .02)
-    grain, mean = rng.standard_normal((size, size, 1 if grey else 3), dtype=np.float32)*sigma, image.mean()
+    size = len(image)
+    grey, gain, contrast = rng.random() < 0.25, rng.uniform(0.75, 1.15), rng.uniform(0.55, 1.0)
+    blur, sigma = rng.uniform(0, 0.8) * (rng.random() < 0.4), rng.uniform(0, 0.02)
+    grain, mean = (
+        rng.standard_normal((size, size, 1 if grey else 3), dtype=np.float32) * sigma,
+        image.mean(),
+    )
+
     def shoot(x):
-        if grey: x = np.repeat(x.mean(-1, keepdims=True), 3, -1)
-        if blur > .2: x = gaussian_filter(x, (blur*size/UNIT, blur*size/UNIT, 0))
-        return (np.clip((mean + (x - mean)*contrast)*gain + grain, 0, 1)*255 + .5).astype(np.uint8)
+        if grey:
+            x = np.repeat(x.mean(-1, keepdims=True), 3, -1)
+        if blur > 0.2:
+            x = gaussian_filter(x, (blur * size / UNIT, blur * size / UNIT, 0))
+        return (np.clip((mean + (x - mean) * contrast) * gain + grain, 0, 1) * 255 + 0.5).astype(
+            np.uint8
+        )
+
     return shoot
 
 # %% ../nbs/03_synthetic.ipynb #28f33cfe
 @dataclass
 class Picture:
     "One synthetic picture with everything known about it."
+
     image: np.ndarray  # (S, S, 3) uint8
-    mask: np.ndarray   # (S, S) bool, True on the defect
-    twin: np.ndarray   # (S, S, 3) uint8: the same picture without the defect (equal to image when normal)
+    mask: np.ndarray  # (S, S) bool, True on the defect
+    twin: (
+        np.ndarray
+    )  # (S, S, 3) uint8: the same picture without the defect (equal to image when normal)
     category: str
-    kind: str          # 'good' or a key of DEFECTS
-    contrast: float    # mean absolute change inside the mask, 0..1; 0 when normal
+    kind: str  # 'good' or a key of DEFECTS
+    contrast: float  # mean absolute change inside the mask, 0..1; 0 when normal
     distractors: list = field(default_factory=list)
 
     @property
     def caption(self):
         "One English sentence about the picture."
         name = self.category.replace('_', ' ')
-        if self.kind == 'good': return f'a photo of a flawless {name}'
-        return f"a photo of a damaged {name} with a {self.kind.replace('_', ' ')}"
+        if self.kind == 'good':
+            return f'a photo of a flawless {name}'
+        return f'a photo of a damaged {name} with a {self.kind.replace("_", " ")}'
 
     @property
-    def area(self): return float(self.mask.mean())
+    def area(self):
+        return float(self.mask.mean())
+
 
 def categories_of(
-    split: str, # 'auxiliary' or 'held_out'
-): # category names and defect kinds of the split
+    split: str,  # 'auxiliary' or 'held_out'
+):  # category names and defect kinds of the split
     "Which categories and which defect kinds a split may contain."
-    if split == 'held_out': return list(HELD_OUT_CATEGORIES), list(DEFECTS)
+    if split == 'held_out':
+        return list(HELD_OUT_CATEGORIES), list(DEFECTS)
     if split == 'auxiliary':
-        return [c for c in CATEGORIES if c not in HELD_OUT_CATEGORIES], [k for k in DEFECTS if k not in HELD_OUT_KINDS]
+        return [c for c in CATEGORIES if c not in HELD_OUT_CATEGORIES], [
+            k for k in DEFECTS if k not in HELD_OUT_KINDS
+        ]
     raise DataError(f"split '{split}' does not exist: choose 'auxiliary' or 'held_out'")
+
 
 def render(
     rng: np.random.Generator,
-    size: int, # pixels
-    category: str, # a key of CATEGORIES
-    kind: str, # 'good' or a key of DEFECTS
-): # a Picture
+    size: int,  # pixels
+    category: str,  # a key of CATEGORIES
+    kind: str,  # 'good' or a key of DEFECTS
+):  # a Picture
     "Draw one picture of a category with one kind of defect."
     made = CATEGORIES[category](rng, size)
     image, region = made if isinstance(made, tuple) else (made, np.ones((size, size), bool))
     clean, distractors = add_distractors(rng, image.astype(np.float32), region)
-    if kind == 'good': broken, mask, contrast = clean, np.zeros((size, size), bool), 0.
-    else: broken, mask, contrast, kind = add_defect(rng, clean, region, kind)
+    if kind == 'good':
+        broken, mask, contrast = clean, np.zeros((size, size), bool), 0.0
+    else:
+        broken, mask, contrast, kind = add_defect(rng, clean, region, kind)
     shoot = camera(rng, clean)
     twin = shoot(clean)
-    return Picture(shoot(broken) if kind != 'good' else twin, mask, twin, category, kind, contrast, distractors)
+    return Picture(
+        shoot(broken) if kind != 'good' else twin, mask, twin, category, kind, contrast, distractors
+    )
+
 
 def picture(
     seed: int,
-    index: int, # position in the endless data set of this seed and split
-    size: int=128, # pixels, 64 to 512
-    split: str='auxiliary', # 'auxiliary' or 'held_out'
-    kind: str|None=None, # force 'good' or one kind of defect; None: kinds take turns, six of the ten in each auxiliary category
-): # a Picture
+    index: int,  # position in the endless data set of this seed and split
+    size: int = 128,  # pixels, 64 to 512
+    split: str = 'auxiliary',  # 'auxiliary' or 'held_out'
+    kind: str
+    | None = None,  # force 'good' or one kind of defect; None: kinds take turns, six of the ten in each auxiliary category
+):  # a Picture
     "The index-th picture; categories take turns, four in ten are normal, kinds take turns in the rest."
-    if not 64 <= size <= 512: raise DataError(f'size {size} is out of range: choose 64 to 512 pixels')
+    if not 64 <= size <= 512:
+        raise DataError(f'size {size} is out of range: choose 64 to 512 pixels')
     categories, kinds = categories_of(split)
     turn, column = divmod(index, len(categories))
-    normal = turn*NORMAL_SHARE % 1 < NORMAL_SHARE - 1e-9
-    kind = kind or ('good' if normal else kinds[(turn*7 + column) % len(kinds)])
+    normal = turn * NORMAL_SHARE % 1 < NORMAL_SHARE - 1e-9
+    kind = kind or ('good' if normal else kinds[(turn * 7 + column) % len(kinds)])
     rng = np.random.default_rng([seed, index, 0 if split == 'auxiliary' else 1])
     return render(rng, size, categories[column], kind)
 
 # %% ../nbs/03_synthetic.ipynb #225bb8ad
-TRAIN_OFFSET = 1_000_000    # indices of the normal pictures in train/good start here
+TRAIN_OFFSET = 1_000_000  # indices of the normal pictures in train/good start here
 WRITTEN_OFFSET = 2_200_000  # data sets on disk begin here; a backbone in training draws from 0, so no picture serves both
+
 
 def _write_one(job):
     "Render one picture and write image, mask; returns its metadata row."
@@ -637,43 +1095,70 @@ def _write_one(job):
     p = draw(seed, WRITTEN_OFFSET + index, size, split, 'good' if index >= TRAIN_OFFSET else None)
     part = 'train' if index >= TRAIN_OFFSET else 'test'
     name = f'{index % TRAIN_OFFSET:05d}'
-    file = Path(p.category)/part/p.kind/f'{name}.png'
-    (root/file).parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(p.image).save(root/file, compress_level=1)
+    file = Path(p.category) / part / p.kind / f'{name}.png'
+    (root / file).parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(p.image).save(root / file, compress_level=1)
     if p.kind != 'good':
-        mask = root/p.category/'ground_truth'/p.kind/f'{name}_mask.png'
+        mask = root / p.category / 'ground_truth' / p.kind / f'{name}_mask.png'
         mask.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(p.mask.astype(np.uint8)*255).save(mask, compress_level=1)
-    return dict(file=file.as_posix(), category=p.category, kind=p.kind, caption=p.caption, contrast=round(p.contrast, 4),
-                area=round(p.area, 6), distractors=p.distractors, seed=seed, index=WRITTEN_OFFSET + index)
+        Image.fromarray(p.mask.astype(np.uint8) * 255).save(mask, compress_level=1)
+    return dict(
+        file=file.as_posix(),
+        category=p.category,
+        kind=p.kind,
+        caption=p.caption,
+        contrast=round(p.contrast, 4),
+        area=round(p.area, 6),
+        distractors=p.distractors,
+        seed=seed,
+        index=WRITTEN_OFFSET + index,
+    )
+
 
 def write_dataset(
-    out, # folder to create; must not exist or be empty
-    size: int=128, # pixels, 64 to 512
-    seed: int=0,
-    split: str='auxiliary', # 'auxiliary' or 'held_out'
-    count: int=50, # test pictures per category; a fifth as many normal ones go to train/good
-    workers: int|None=None, # processes; None: one per core
-    progress: bool=True,
-    draw=picture, # function with the arguments of picture, such as rough.rough_picture
-    columns: int|None=None, # pictures that make a turn, for another `draw`; None: the categories of the split
-): # the folder
+    out,  # folder to create; must not exist or be empty
+    size: int = 128,  # pixels, 64 to 512
+    seed: int = 0,
+    split: str = 'auxiliary',  # 'auxiliary' or 'held_out'
+    count: int = 50,  # test pictures per category; a fifth as many normal ones go to train/good
+    workers: int | None = None,  # processes; None: one per core
+    progress: bool = True,
+    draw=picture,  # function with the arguments of picture, such as rough.rough_picture
+    columns: int
+    | None = None,  # pictures that make a turn, for another `draw`; None: the categories of the split
+):  # the folder
     "Write a split as an MVTec-style folder; it appears under its final name only when complete."
     out = Path(out)
     n = columns or len(categories_of(split)[0])
-    if not 64 <= size <= 512: raise DataError(f'size {size} is out of range: choose 64 to 512 pixels')
-    for name, value, least in (('count', count, 1), ('seed', seed, 0), ('workers', 1 if workers is None else workers, 1)):
-        if value < least: raise DataError(f'{name} {value} is out of range: choose at least {least}')
-    if out.exists() and (not out.is_dir() or any(out.iterdir())): raise DataError(f'{out} exists already: choose another folder or remove it first')
+    if not 64 <= size <= 512:
+        raise DataError(f'size {size} is out of range: choose 64 to 512 pixels')
+    for name, value, least in (
+        ('count', count, 1),
+        ('seed', seed, 0),
+        ('workers', 1 if workers is None else workers, 1),
+    ):
+        if value < least:
+            raise DataError(f'{name} {value} is out of range: choose at least {least}')
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise DataError(f'{out} exists already: choose another folder or remove it first')
     partial_out = out.with_name(out.name + '.partial')
-    if partial_out.exists(): shutil.rmtree(partial_out)
+    if partial_out.exists():
+        shutil.rmtree(partial_out)
     partial_out.mkdir(parents=True)
-    indices = [*range(n*count), *range(TRAIN_OFFSET, TRAIN_OFFSET + n*max(1, count//5))]
+    indices = [*range(n * count), *range(TRAIN_OFFSET, TRAIN_OFFSET + n * max(1, count // 5))]
     jobs = [(partial_out, seed, i, size, split, draw) for i in indices]
     workers = workers or os.cpu_count()
     with ProcessPoolExecutor(workers) as pool:
-        rows = list(tqdm(pool.map(_write_one, jobs, chunksize=16), total=len(jobs), desc=f'synth {split}', disable=not progress))
-    (partial_out/'metadata.jsonl').write_text(''.join(json.dumps(r) + '\n' for r in rows))
-    if out.exists(): out.rmdir()
+        rows = list(
+            tqdm(
+                pool.map(_write_one, jobs, chunksize=16),
+                total=len(jobs),
+                desc=f'synth {split}',
+                disable=not progress,
+            )
+        )
+    (partial_out / 'metadata.jsonl').write_text(''.join(json.dumps(r) + '\n' for r in rows))
+    if out.exists():
+        out.rmdir()
     os.replace(partial_out, out)
     return out

@@ -18,285 +18,517 @@ from tqdm.auto import tqdm
 
 from .attention import log_ratio, prompt_keys
 from .config import Config
-from .data import fingerprint, make_loader, sample_digest, split_validation, stable_number, write_atomic
+from hybridad.data import (
+    fingerprint,
+    make_loader,
+    sample_digest,
+    split_validation,
+    stable_number,
+    write_atomic,
+)
 from .detector import HybridAnomalyDetector, over_views, smooth
 from .errors import CheckpointError, ConfigError, DataError, HybridadError
 from .layouts import in_use
 from .losses import CrossAttentionLoss
 from .pipeline import QueryCache, halved
-from .metrics import anomaly_metrics, f1_threshold, mean_metrics, rate_threshold, to_json_value
+from hybridad.metrics import (
+    anomaly_metrics,
+    f1_threshold,
+    mean_metrics,
+    rate_threshold,
+    to_json_value,
+)
 
 # %% ../nbs/60_training.ipynb #2655f8cb
-def processes(): # rank, number of processes, function that waits for all of them
+def processes():  # rank, number of processes, function that waits for all of them
     "Which of how many this process is under `accelerate launch`; alone otherwise."
     world = int(os.environ.get('WORLD_SIZE', 1))
-    if world == 1: return 0, 1, lambda: None
+    if world == 1:
+        return 0, 1, lambda: None
     from accelerate import PartialState
-    state = PartialState(cpu=not torch.accelerator.is_available() or os.environ.get('ACCELERATE_USE_CPU', '').lower() in ('1', 'true', 'yes'))
-    if state.num_processes != world: raise ConfigError(f'{world} processes were started and {state.num_processes} found each other: launch with accelerate launch, or with torchrun and ACCELERATE_USE_CPU=true on processors')
+
+    state = PartialState(
+        cpu=not torch.accelerator.is_available()
+        or os.environ.get('ACCELERATE_USE_CPU', '').lower() in ('1', 'true', 'yes')
+    )
+    if state.num_processes != world:
+        raise ConfigError(
+            f'{world} processes were started and {state.num_processes} found each other: launch with accelerate launch, or with torchrun and ACCELERATE_USE_CPU=true on processors'
+        )
     return state.process_index, state.num_processes, state.wait_for_everyone
 
 # %% ../nbs/60_training.ipynb #58969838
-def _stored(q, layer): return q if q.dtype == torch.float64 else halved(q, layer)
-def _memory_of(queries): return sum(q[0].numel()*(8 if q.dtype == torch.float64 else 2) for q in queries.values())
+def _stored(q, layer):
+    return q if q.dtype == torch.float64 else halved(q, layer)
+
+
+def _memory_of(queries):
+    return sum(q[0].numel() * (8 if q.dtype == torch.float64 else 2) for q in queries.values())
+
 
 class KeptInputs:
     "What the frozen parts say of a set of samples, computed once: latents, for replay queries, masks on the map's grid, labels."
-    def __init__(self,
+
+    def __init__(
+        self,
         detector: HybridAnomalyDetector,
-        samples: list, # of Sample
-        views: int|None=None, # how many are kept; None: those that a score is averaged over
-        budget: float=2e9, # bytes of queries that may be kept in memory
-        progress: bool=True,
-        cache=None, # folder for queries beyond the budget; None: they are computed again in each step
-        scale: float|None=None, # of all views; None: each at its own
+        samples: list,  # of Sample
+        views: int | None = None,  # how many are kept; None: those that a score is averaged over
+        budget: float = 2e9,  # bytes of queries that may be kept in memory
+        progress: bool = True,
+        cache=None,  # folder for queries beyond the budget; None: they are computed again in each step
+        scale: float | None = None,  # of all views; None: each at its own
     ):
-        if not samples: raise DataError('there is no image to learn from or to score: check data_path and categories')
+        if not samples:
+            raise DataError(
+                'there is no image to learn from or to score: check data_path and categories'
+            )
         m, d = detector.config.model, detector.config.data
         self.samples, self.views, self.queries, self.cache = samples, views or m.views, None, cache
         self.latents = [[] for _ in range(self.views)]
         masks, labels, known = [], [], []
-        loader = make_loader(samples, max(detector.load_size, round(detector.image_size*(scale or 0))), 32, num_workers=d.num_workers, mask_size=m.map_size)
+        loader = make_loader(
+            samples,
+            max(detector.load_size, round(detector.image_size * (scale or 0))),
+            32,
+            num_workers=d.num_workers,
+            mask_size=m.map_size,
+        )
         for batch in tqdm(loader, desc='encode images', disable=not progress, leave=False):
-            for view, kept in enumerate(self.latents): kept.append(detector.backbone.encode_image(detector.seen(batch['images'], view, scale)).cpu())
-            masks.append(batch['targets']['masks'].bool()); labels.append(batch['targets']['labels']); known.append(batch['has_mask'])
+            for view, kept in enumerate(self.latents):
+                kept.append(
+                    detector.backbone.encode_image(
+                        detector.seen(batch['images'], view, scale)
+                    ).cpu()
+                )
+            masks.append(batch['targets']['masks'].bool())
+            labels.append(batch['targets']['labels'])
+            known.append(batch['has_mask'])
         self.latents = [torch.cat(z) for z in self.latents]
-        self.masks, self.labels, self.known, self.budget = torch.cat(masks), torch.cat(labels), torch.cat(known), budget
-        if m.readout == 'replay': self._keep_queries(detector, progress)
+        self.masks, self.labels, self.known, self.budget = (
+            torch.cat(masks),
+            torch.cat(labels),
+            torch.cat(known),
+            budget,
+        )
+        if m.readout == 'replay':
+            self._keep_queries(detector, progress)
 
-    def __len__(self): return len(self.samples)
+    def __len__(self):
+        return len(self.samples)
 
-    def asked_again(self, detector, progress=True): # KeptInputs
+    def asked_again(self, detector, progress=True):  # KeptInputs
         "The same latents and targets with the queries of another UNet or timestep."
-        other = copy.copy(self); other.queries = None
-        if detector.config.model.readout == 'replay': other._keep_queries(detector, progress)
+        other = copy.copy(self)
+        other.queries = None
+        if detector.config.model.readout == 'replay':
+            other._keep_queries(detector, progress)
         return other
 
     @torch.no_grad()
     def _keep_queries(self, detector, progress):
         "Queries of every view and draw, in half precision except in a float64 run."
-        ask = lambda view, draw, rows: detector.pipeline.queries(self.latents[view][rows].to(detector.backbone.device), None, draw)
-        draws, ones = range(detector.pipeline.draws), [ask(view, 0, slice(0, 1)) for view in range(self.views)]
-        if len(self)*len(draws)*sum(map(_memory_of, ones)) > self.budget:
-            if self.cache: self.queries = [self._on_disk(detector, view) for view in range(self.views)]
+        ask = lambda view, draw, rows: detector.pipeline.queries(
+            self.latents[view][rows].to(detector.backbone.device), None, draw
+        )
+        draws, ones = (
+            range(detector.pipeline.draws),
+            [ask(view, 0, slice(0, 1)) for view in range(self.views)],
+        )
+        if len(self) * len(draws) * sum(map(_memory_of, ones)) > self.budget:
+            if self.cache:
+                self.queries = [self._on_disk(detector, view) for view in range(self.views)]
             return
-        self.queries = [[{n: _stored(q, n).new_empty(len(self), *q.shape[1:], device='cpu') for n, q in one.items()} for _ in draws] for one in ones]
-        for first in tqdm(range(0, len(self), 32), desc='keep queries', disable=not progress, leave=False):
+        self.queries = [
+            [
+                {
+                    n: _stored(q, n).new_empty(len(self), *q.shape[1:], device='cpu')
+                    for n, q in one.items()
+                }
+                for _ in draws
+            ]
+            for one in ones
+        ]
+        for first in tqdm(
+            range(0, len(self), 32), desc='keep queries', disable=not progress, leave=False
+        ):
             rows = slice(first, first + 32)
             for view, stored in enumerate(self.queries):
                 for draw in draws:
-                    for n, q in ask(view, draw, rows).items(): stored[draw][n][rows] = _stored(q, n).cpu()
+                    for n, q in ask(view, draw, rows).items():
+                        stored[draw][n][rows] = _stored(q, n).cpu()
 
-    def _on_disk(self, detector, view): # QueryCache
+    def _on_disk(self, detector, view):  # QueryCache
         "Queries of one view in a folder named after all that they depend on; a second run finds them there."
-        if detector.config.model.precision == 'float64': raise ConfigError('a query cache holds half precision: leave it out of a float64 run')
-        latents = hashlib.sha256(self.latents[view].float().numpy().tobytes()).hexdigest() # of pictures loaded and scaled in one way, in their order
-        what = json.dumps([QueryCache.about(detector.pipeline), list(self.latents[view].shape), latents])
+        if detector.config.model.precision == 'float64':
+            raise ConfigError('a query cache holds half precision: leave it out of a float64 run')
+        latents = hashlib.sha256(
+            self.latents[view].float().numpy().tobytes()
+        ).hexdigest()  # of pictures loaded and scaled in one way, in their order
+        what = json.dumps(
+            [QueryCache.about(detector.pipeline), list(self.latents[view].shape), latents]
+        )
         rank, _, wait = processes()
-        if rank: wait() # the first process writes
-        kept = QueryCache(Path(self.cache)/hashlib.sha256(what.encode()).hexdigest()[:16], detector.pipeline)
-        if not len(kept): kept.write((z.to(detector.backbone.device) for z in self.latents[view].split(32)), len(self))
-        if not rank: wait()
+        if rank:
+            wait()  # the first process writes
+        kept = QueryCache(
+            Path(self.cache) / hashlib.sha256(what.encode()).hexdigest()[:16], detector.pipeline
+        )
+        if not len(kept):
+            kept.write(
+                (z.to(detector.backbone.device) for z in self.latents[view].split(32)), len(self)
+            )
+        if not rank:
+            wait()
         return kept
 
-    def masses(self,
+    def masses(
+        self,
         detector: HybridAnomalyDetector,
-        index, # (B,) LongTensor of samples
-        text, # (2, L, D) text features
-        views=(0,), # read in these, turned back and averaged
-    ): # (B, 2, S, S) log masses
+        index,  # (B,) LongTensor of samples
+        text,  # (2, L, D) text features
+        views=(0,),  # read in these, turned back and averaged
+    ):  # (B, 2, S, S) log masses
         "What the detector reads of some samples."
         device = detector.backbone.device
+
         def read(view):
-            if self.queries is None: return detector.read([detector.pipeline.queries(self.latents[view][index].to(device), text, d) for d in range(detector.pipeline.draws)], text)
+            if self.queries is None:
+                return detector.read(
+                    [
+                        detector.pipeline.queries(self.latents[view][index].to(device), text, d)
+                        for d in range(detector.pipeline.draws)
+                    ],
+                    text,
+                )
             kept = self.queries[view]
-            return detector.read(kept[index.numpy()] if isinstance(kept, QueryCache) else [{n: q[index].to(device) for n, q in draw.items()} for draw in kept], text)
+            return detector.read(
+                kept[index.numpy()]
+                if isinstance(kept, QueryCache)
+                else [{n: q[index].to(device) for n, q in draw.items()} for draw in kept],
+                text,
+            )
+
         return over_views(read, views)
 
-    def outputs(self,
+    def outputs(
+        self,
         detector: HybridAnomalyDetector,
-        index, # (B,) LongTensor
-        train: bool=False, # keep gradients and add the second view; otherwise average over the views
-        text=None, # what to compare with, as the prompts' features or keys; None: the prompts are asked
-    ): # the detector's output dictionary
+        index,  # (B,) LongTensor
+        train: bool = False,  # keep gradients and add the second view; otherwise average over the views
+        text=None,  # what to compare with, as the prompts' features or keys; None: the prompts are asked
+    ):  # the detector's output dictionary
         "As the detector's forward pass, from what was kept."
         with torch.set_grad_enabled(train):
             text = detector.text() if text is None else text
-            out = detector.outputs(self.masses(detector, index, text, range(1 if train else self.views)))
-            if train and self.views > 1: out['paired_logits'] = log_ratio(self.masses(detector, index, text, (1,)))
+            out = detector.outputs(
+                self.masses(detector, index, text, range(1 if train else self.views))
+            )
+            if train and self.views > 1:
+                out['paired_logits'] = log_ratio(self.masses(detector, index, text, (1,)))
         return out
 
-    def targets(self, index, device='cpu'): # dict for CrossAttentionLoss
-        return dict(masks=self.masks[index].float().to(device), labels=self.labels[index].to(device), has_mask=self.known[index].to(device))
+    def targets(self, index, device='cpu'):  # dict for CrossAttentionLoss
+        return dict(
+            masks=self.masks[index].float().to(device),
+            labels=self.labels[index].to(device),
+            has_mask=self.known[index].to(device),
+        )
 
 # %% ../nbs/60_training.ipynb #be053452
 def read_kept(
     detector: HybridAnomalyDetector,
     kept: KeptInputs,
-    size: int|None=None, # side of the maps; None: as the detector gives them
-    batch_size: int=32,
-    progress: bool=False,
-): # (N, size, size) float32 log-ratio maps, (N,) float64 image logits, numpy
+    size: int | None = None,  # side of the maps; None: as the detector gives them
+    batch_size: int = 32,
+    progress: bool = False,
+):  # (N, size, size) float32 log-ratio maps, (N,) float64 image logits, numpy
     "Raw maps and scores of all samples."
     maps, scores = [], []
-    for first in tqdm(range(0, len(kept), batch_size), desc='read maps', disable=not progress, leave=False):
+    for first in tqdm(
+        range(0, len(kept), batch_size), desc='read maps', disable=not progress, leave=False
+    ):
         out = kept.outputs(detector, torch.arange(first, min(first + batch_size, len(kept))))
         m = smooth(out['logits'], detector.config.model.smoothing)
-        if size: m = F.interpolate(m[:, None], size=(size, size), mode='bilinear', align_corners=False)[:, 0]
-        maps.append(m.float().cpu()); scores.append(out['image_logits'].diff(dim=1)[:, 0].cpu().double())
+        if size:
+            m = F.interpolate(m[:, None], size=(size, size), mode='bilinear', align_corners=False)[
+                :, 0
+            ]
+        maps.append(m.float().cpu())
+        scores.append(out['image_logits'].diff(dim=1)[:, 0].cpu().double())
     return torch.cat(maps).numpy(), torch.cat(scores).numpy()
+
 
 def validate(
     detector: HybridAnomalyDetector,
     kept: KeptInputs,
-): # dict of mean figures over categories, and val_score, their mean; thresholds: an image score that one flawless image in ten exceeds, a pixel value with the highest F1; None where undefined
+):  # dict of mean figures over categories, and val_score, their mean; thresholds: an image score that one flawless image in ten exceeds, a pixel value with the highest F1; None where undefined
     "Figures and decision thresholds on a validation part, at the resolution of the maps."
-    maps, scores = read_kept(detector, kept); names = np.array([s.category for s in kept.samples])
+    maps, scores = read_kept(detector, kept)
+    names = np.array([s.category for s in kept.samples])
     masks, labels, known = kept.masks[:, 0].numpy(), kept.labels.numpy(), kept.known.numpy()
-    rows = [anomaly_metrics(maps[c], masks[c], scores[c], labels[c], known[c]) for c in (np.flatnonzero(names == n) for n in sorted(set(names)))]
+    rows = [
+        anomaly_metrics(maps[c], masks[c], scores[c], labels[c], known[c])
+        for c in (np.flatnonzero(names == n) for n in sorted(set(names)))
+    ]
     mean = mean_metrics(rows)
-    told = {k: mean[k] for k in ('image_auroc', 'image_ap', 'pixel_auroc', 'pixel_ap', 'aupro') if math.isfinite(mean.get(k, math.nan))}
+    told = {
+        k: mean[k]
+        for k in ('image_auroc', 'image_ap', 'pixel_auroc', 'pixel_ap', 'aupro')
+        if math.isfinite(mean.get(k, math.nan))
+    }
     pixel = f1_threshold(maps[known], masks[known]) if known.any() else math.nan
-    return told | {'val_score': float(np.mean(list(told.values()))) if told else math.nan}, to_json_value(dict(image=rate_threshold(scores, labels, .1), pixel=pixel))
+    return told | {
+        'val_score': float(np.mean(list(told.values()))) if told else math.nan
+    }, to_json_value(dict(image=rate_threshold(scores, labels, 0.1), pixel=pixel))
 
 # %% ../nbs/60_training.ipynb #a0b98df1
 def _log(path, **row):
-    with open(path, 'a', encoding='utf-8') as f: f.write(json.dumps(to_json_value(row)) + '\n')
+    with open(path, 'a', encoding='utf-8') as f:
+        f.write(json.dumps(to_json_value(row)) + '\n')
 
-def read_log(path): # list of dicts
+
+def read_log(path):  # list of dicts
     "The rows of a log.jsonl; lines cut short by a crash are left out."
     rows = []
-    for line in Path(path).read_text(encoding='utf-8', errors='replace').splitlines() if Path(path).exists() else ():
-        try: rows.append(json.loads(line))
-        except (ValueError, RecursionError): continue
+    for line in (
+        Path(path).read_text(encoding='utf-8', errors='replace').splitlines()
+        if Path(path).exists()
+        else ()
+    ):
+        try:
+            rows.append(json.loads(line))
+        except (ValueError, RecursionError):
+            continue
     return [r for r in rows if isinstance(r, dict) and isinstance(r.get('epoch'), int)]
 
 # %% ../nbs/60_training.ipynb #69aba82c
-def check_way(accumulate: int=1, trackers=()):
+def check_way(accumulate: int = 1, trackers=()):
     "Refuse, before any work is done, pieces or trackers that `fit` could not use."
-    if accumulate < 1: raise ConfigError(f'accumulate {accumulate} is out of range: choose at least 1')
+    if accumulate < 1:
+        raise ConfigError(f'accumulate {accumulate} is out of range: choose at least 1')
     for n in trackers:
-        if n not in ('tensorboard', 'trackio'): raise ConfigError(f"tracker '{n}' does not exist: choose tensorboard or trackio")
-        if not importlib.util.find_spec(n): raise ConfigError(f"tracker '{n}' is not installed: pip install 'hybridad[tracking]', or leave it out")
+        if n not in ('tensorboard', 'trackio'):
+            raise ConfigError(f"tracker '{n}' does not exist: choose tensorboard or trackio")
+        if not importlib.util.find_spec(n):
+            raise ConfigError(
+                f"tracker '{n}' is not installed: pip install 'hybridad[tracking]', or leave it out"
+            )
+
 
 class Step:
     "One optimizer step on the loss of a whole batch, however many processes and pieces share the work."
-    def __init__(self,
+
+    def __init__(
+        self,
         detector: HybridAnomalyDetector,
         train: KeptInputs,
-        steps: int, # of the whole run, for the schedule
-        accumulate: int=1, # pieces of a batch that a process takes one after the other, to save memory
-        loss_fn=None, # (outputs, targets) -> loss, {term: value}; None: CrossAttentionLoss with the weights of the config
+        steps: int,  # of the whole run, for the schedule
+        accumulate: int = 1,  # pieces of a batch that a process takes one after the other, to save memory
+        loss_fn=None,  # (outputs, targets) -> loss, {term: value}; None: CrossAttentionLoss with the weights of the config
     ):
         t = detector.config.training
         check_way(accumulate)
-        self.detector, self.train, self.steps, self.accumulate, self.t = detector, train, steps, accumulate, t
-        self.loss_fn, (self.rank, self.world, self.wait) = loss_fn or CrossAttentionLoss(t.loss_weights), processes()
+        self.detector, self.train, self.steps, self.accumulate, self.t = (
+            detector,
+            train,
+            steps,
+            accumulate,
+            t,
+        )
+        self.loss_fn, (self.rank, self.world, self.wait) = (
+            loss_fn or CrossAttentionLoss(t.loss_weights),
+            processes(),
+        )
         named = [(n, p) for n, p in detector.named_parameters() if p.requires_grad]
         few = [p for n, p in named if n in ('layer_logits', 'log_temperature', 'image_offset')]
         many = [p for n, p in named if all(p is not q for q in few)]
         # eps: gradients below it are rounding, which Adam would blow up to full steps
-        self.optimizer = torch.optim.AdamW([dict(params=many), dict(params=few, lr=10*t.learning_rate, weight_decay=0.)], t.learning_rate, weight_decay=t.weight_decay, eps=1e-5)
+        self.optimizer = torch.optim.AdamW(
+            [dict(params=many), dict(params=few, lr=10 * t.learning_rate, weight_decay=0.0)],
+            t.learning_rate,
+            weight_decay=t.weight_decay,
+            eps=1e-5,
+        )
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._rate)
 
     def _rate(self, step):
-        warm = max(1, round(self.t.warmup_fraction*self.steps))
-        return min((step + 1)/warm, .5*(1 + math.cos(math.pi*min(step, self.steps)/self.steps)) + 1e-3)
+        warm = max(1, round(self.t.warmup_fraction * self.steps))
+        return min(
+            (step + 1) / warm,
+            0.5 * (1 + math.cos(math.pi * min(step, self.steps) / self.steps)) + 1e-3,
+        )
 
     def _pieces(self, index):
         "The batch cut into equal pieces; the last ones begin it again."
-        n = self.world*self.accumulate; size = math.ceil(len(index)/n)
-        return index.repeat(n)[:n*size].split(size)
+        n = self.world * self.accumulate
+        size = math.ceil(len(index) / n)
+        return index.repeat(n)[: n * size].split(size)
 
     def _loss(self, out, index):
         loss, terms = self.loss_fn(out, self.train.targets(index, self.detector.backbone.device))
-        if not torch.isfinite(loss): raise _NotFinite('loss')
+        if not torch.isfinite(loss):
+            raise _NotFinite('loss')
         loss.backward()
-        return {**{k: v.item() if isinstance(v, torch.Tensor) else float(v) for k, v in terms.items()}, 'total': loss.item()}
+        return {
+            **{k: v.item() if isinstance(v, torch.Tensor) else float(v) for k, v in terms.items()},
+            'total': loss.item(),
+        }
 
-    def _backward(self, index): # dict of the terms
+    def _backward(self, index):  # dict of the terms
         "Gradient of the loss of the batch. Each piece puts its own outputs among those of the others, so any loss comes out exact."
         asked, held = self._ask()
-        terms = self._piecewise(index, lambda i: self.train.outputs(self.detector, i, True, held.get('text', held)))
+        terms = self._piecewise(
+            index, lambda i: self.train.outputs(self.detector, i, True, held.get('text', held))
+        )
         self._each(torch.distributed.all_reduce, held.values())
-        reached = [(a, h.grad.to(a.dtype)) for a, h in zip(asked.values(), held.values()) if h.grad is not None and a.requires_grad]
-        if reached: torch.autograd.backward(*zip(*reached))
-        self._each(lambda g: torch.distributed.broadcast(g, 0)) # on a GPU the way back through the text encoder may round anew in each process
+        reached = [
+            (a, h.grad.to(a.dtype))
+            for a, h in zip(asked.values(), held.values())
+            if h.grad is not None and a.requires_grad
+        ]
+        if reached:
+            torch.autograd.backward(*zip(*reached))
+        self._each(
+            lambda g: torch.distributed.broadcast(g, 0)
+        )  # on a GPU the way back through the text encoder may round anew in each process
         return terms
 
     def _each(self, share, leaves=()):
         "Share the gradients that there are with the other processes."
         for p in [*leaves, *self.detector.parameters()] if self.world > 1 else ():
-            if p.grad is not None: share(p.grad)
+            if p.grad is not None:
+                share(p.grad)
 
-    def _ask(self): # {name: tensor} from the prompts, {name: leaf} with the same values
+    def _ask(self):  # {name: tensor} from the prompts, {name: leaf} with the same values
         "What pieces are compared with: keys, or text features where the UNet or another way of reading wants them. Gradients of all pieces meet in the leaves, in float64, and go on as one."
         text, pipeline = self.detector.text(), self.detector.pipeline
-        if text is None: return {}, {} # a detector without prompts
-        plain = pipeline.readout == 'replay' and type(self.detector).read is HybridAnomalyDetector.read
+        if text is None:
+            return {}, {}  # a detector without prompts
+        plain = (
+            pipeline.readout == 'replay' and type(self.detector).read is HybridAnomalyDetector.read
+        )
         asked = prompt_keys(pipeline.layers, text) if plain else dict(text=text)
-        return asked, {n: a.detach().to(torch.float32 if a.device.type == 'mps' else torch.float64).requires_grad_() for n, a in asked.items()}
+        return asked, {
+            n: a.detach()
+            .to(torch.float32 if a.device.type == 'mps' else torch.float64)
+            .requires_grad_()
+            for n, a in asked.items()
+        }
 
     def _piecewise(self, index, look):
         pieces = self._pieces(index)
-        if len(pieces) == 1: return self._loss(look(index), index)
-        size, mine = len(pieces[0]), range(self.rank*self.accumulate, (self.rank + 1)*self.accumulate)
-        found = {i: look(pieces[i]) if self.accumulate == 1 else {k: v.detach() for k, v in look(pieces[i]).items()} for i in mine}
-        whole = {k: self._gather(torch.cat([found[i][k].detach() for i in mine])) for k in found[mine[0]]}
+        if len(pieces) == 1:
+            return self._loss(look(index), index)
+        size, mine = (
+            len(pieces[0]),
+            range(self.rank * self.accumulate, (self.rank + 1) * self.accumulate),
+        )
+        found = {
+            i: look(pieces[i])
+            if self.accumulate == 1
+            else {k: v.detach() for k, v in look(pieces[i]).items()}
+            for i in mine
+        }
+        whole = {
+            k: self._gather(torch.cat([found[i][k].detach() for i in mine])) for k in found[mine[0]]
+        }
         for i in mine:
             out = found[i] if self.accumulate == 1 else look(pieces[i])
-            terms = self._loss({k: torch.cat([w[:i*size], out[k], w[(i + 1)*size:]])[:len(index)] for k, w in whole.items()}, index)
+            terms = self._loss(
+                {
+                    k: torch.cat([w[: i * size], out[k], w[(i + 1) * size :]])[: len(index)]
+                    for k, w in whole.items()
+                },
+                index,
+            )
         return terms
 
     def _gather(self, x):
-        if self.world == 1: return x
+        if self.world == 1:
+            return x
         from accelerate.utils import gather
+
         return gather(x.contiguous())
 
-    def __call__(self, index): # dict of the terms
+    def __call__(self, index):  # dict of the terms
         "Learn from some samples; a loss or gradient that is not finite changes nothing."
         self.optimizer.zero_grad()
         terms = self._backward(index)
         norm = torch.nn.utils.clip_grad_norm_(self.detector.parameters(), self.t.grad_clip)
-        if not torch.isfinite(norm): raise _NotFinite('gradient')
-        self.optimizer.step(); self.schedule.step()
+        if not torch.isfinite(norm):
+            raise _NotFinite('gradient')
+        self.optimizer.step()
+        self.schedule.step()
         return terms
 
-class _NotFinite(ArithmeticError): "Names what was not finite."
+
+class _NotFinite(ArithmeticError):
+    "Names what was not finite."
 
 # %% ../nbs/60_training.ipynb #bbed0169
 class Trainer:
     "One run in one folder: config.json, provenance.json, log.jsonl, best.safetensors, last.safetensors, resume.pt."
-    every = 60. # seconds between saves inside an epoch
-    def __init__(self,
+
+    every = 60.0  # seconds between saves inside an epoch
+
+    def __init__(
+        self,
         detector: HybridAnomalyDetector,
         train: KeptInputs,
-        valid: KeptInputs|None, # None: the last epoch counts as the best
-        out: Path, # the run's folder
-        accumulate: int=1, # pieces of a batch, see Step
-        loss_fn=None, # a loss of your own, see Step
+        valid: KeptInputs | None,  # None: the last epoch counts as the best
+        out: Path,  # the run's folder
+        accumulate: int = 1,  # pieces of a batch, see Step
+        loss_fn=None,  # a loss of your own, see Step
     ):
         t = detector.config.training
-        self.detector, self.train, self.valid, self.out, self.t = detector, train, valid, Path(out), t
-        self.epoch, self.position, self.rows, self.best, self.seconds = 0, 0, [], -math.inf, 0.
+        self.detector, self.train, self.valid, self.out, self.t = (
+            detector,
+            train,
+            valid,
+            Path(out),
+            t,
+        )
+        self.epoch, self.position, self.rows, self.best, self.seconds = 0, 0, [], -math.inf, 0.0
         samples = train.samples + (valid.samples if valid else [])
-        self.digests, self.seen = sorted(digests(samples)), [fingerprint(samples), detector.backbone.hash]
-        self.step = Step(detector, train, max(1, t.epochs*math.ceil(len(train)/t.batch_size)), accumulate, loss_fn)
+        self.digests, self.seen = (
+            sorted(digests(samples)),
+            [fingerprint(samples), detector.backbone.hash],
+        )
+        self.step = Step(
+            detector,
+            train,
+            max(1, t.epochs * math.ceil(len(train) / t.batch_size)),
+            accumulate,
+            loss_fn,
+        )
 
-    def run_epoch(self, bar=None): # dict: means of the terms, and validation figures
+    def run_epoch(self, bar=None):  # dict: means of the terms, and validation figures
         "What is left of a pass over the training samples, then validation and checkpoints."
         self._clock = self._saved = time.perf_counter()
-        generator = torch.Generator().manual_seed(stable_number('epoch', self.detector.config.model.seed, self.epoch))
-        for index in torch.randperm(len(self.train), generator=generator).split(self.t.batch_size)[self.position:]:
-            try: self.rows.append(self.step(index))
-            except _NotFinite as what: raise HybridadError(self._not_finite(what, index)) from None
+        generator = torch.Generator().manual_seed(
+            stable_number('epoch', self.detector.config.model.seed, self.epoch)
+        )
+        for index in torch.randperm(len(self.train), generator=generator).split(self.t.batch_size)[
+            self.position :
+        ]:
+            try:
+                self.rows.append(self.step(index))
+            except _NotFinite as what:
+                raise HybridadError(self._not_finite(what, index)) from None
             self.position += 1
-            if bar is not None: bar.update(); bar.set_postfix(loss=f'{self.rows[-1]["total"]:.3f}')
-            if time.perf_counter() - self._saved >= self.every: self._tick(); self._save()
+            if bar is not None:
+                bar.update()
+                bar.set_postfix(loss=f'{self.rows[-1]["total"]:.3f}')
+            if time.perf_counter() - self._saved >= self.every:
+                self._tick()
+                self._save()
         told = {k: float(np.mean([r[k] for r in self.rows])) for k in self.rows[0]}
         figures, cuts = validate(self.detector, self.valid) if self.valid else ({}, {})
         told |= {k if k.startswith('val') else f'val_{k}': v for k, v in figures.items()}
-        self.epoch += 1; self.position, self.rows = 0, []; self._tick()
+        self.epoch += 1
+        self.position, self.rows = 0, []
+        self._tick()
         self._keep(told, cuts)
         return told
 
@@ -304,198 +536,377 @@ class Trainer:
         names = ', '.join(str(self.train.samples[i].image) for i in index.tolist())
         return f'the {what} is not finite in epoch {self.epoch + 1}, batch [{names}]: lower learning_rate in a new --out; {_kept(self)}'
 
-    def _tick(self): now = time.perf_counter(); self.seconds += now - self._clock; self._clock = now
+    def _tick(self):
+        now = time.perf_counter()
+        self.seconds += now - self._clock
+        self._clock = now
 
     def _keep(self, told, cuts):
         "Checkpoints first, the resume file last: what it promises is there."
         score = told.get('val_score', math.nan)
-        about = dict(epoch=self.epoch, seconds=round(self.seconds, 2), trained_on=self.digests, thresholds=cuts, validation=to_json_value(told))
-        better = not score <= self.best  # undefined counts as better: then the last epoch is the best
-        if better: self.best = score
-        if self.step.rank: return
-        self.detector.save_checkpoint(self.out/'last.safetensors', **about)
-        if better: self.detector.save_checkpoint(self.out/'best.safetensors', **about)
-        _log(self.out/'log.jsonl', epoch=self.epoch, seconds=round(self.seconds, 2), lr=self.step.schedule.get_last_lr()[0], **told)
+        about = dict(
+            epoch=self.epoch,
+            seconds=round(self.seconds, 2),
+            trained_on=self.digests,
+            thresholds=cuts,
+            validation=to_json_value(told),
+        )
+        better = (
+            not score <= self.best
+        )  # undefined counts as better: then the last epoch is the best
+        if better:
+            self.best = score
+        if self.step.rank:
+            return
+        self.detector.save_checkpoint(self.out / 'last.safetensors', **about)
+        if better:
+            self.detector.save_checkpoint(self.out / 'best.safetensors', **about)
+        _log(
+            self.out / 'log.jsonl',
+            epoch=self.epoch,
+            seconds=round(self.seconds, 2),
+            lr=self.step.schedule.get_last_lr()[0],
+            **told,
+        )
         self._save()
 
     def _save(self):
         "Everything that the next step depends on, in one file; no random generator has a state beyond (seed, epoch)."
         self._saved = time.perf_counter()
-        if self.step.rank: return
+        if self.step.rank:
+            return
         state = io.BytesIO()
-        torch.save(dict(epoch=self.epoch, position=self.position, rows=self.rows, best=self.best, seconds=self.seconds, learnables=self.detector.state_dict(), optimizer=self.step.optimizer.state_dict(),
-                        schedule=self.step.schedule.state_dict(), seen=self.seen), state)
-        write_atomic(self.out/'resume.pt', state.getvalue())
+        torch.save(
+            dict(
+                epoch=self.epoch,
+                position=self.position,
+                rows=self.rows,
+                best=self.best,
+                seconds=self.seconds,
+                learnables=self.detector.state_dict(),
+                optimizer=self.step.optimizer.state_dict(),
+                schedule=self.step.schedule.state_dict(),
+                seen=self.seen,
+            ),
+            state,
+        )
+        write_atomic(self.out / 'resume.pt', state.getvalue())
 
     def resume(self):
         "Continue from resume.pt, or from the start where a run was stopped before it had one; rows of the log beyond it go."
-        path = self.out/'resume.pt'
+        path = self.out / 'resume.pt'
         if path.exists():
             try:
                 saved = torch.load(path, map_location='cpu', weights_only=True)
-                if same := saved['seen'] == self.seen: self._restore(saved)
-            except (RuntimeError, ValueError, LookupError, TypeError, AttributeError, EOFError, OSError, pickle.UnpicklingError) as error:
-                raise CheckpointError(f'{path} is damaged ({type(error).__name__}): begin again in another --out; {self.out/"best.safetensors"} may still be good') from None
-            if not same: raise CheckpointError(f'{self.out} was begun on other images or masks, or on another backbone: continue with the same, or choose another --out')
-        if self.step.rank: return
-        rows = [r for r in read_log(self.out/'log.jsonl') if r['epoch'] <= self.epoch]
-        write_atomic(self.out/'log.jsonl', ''.join(json.dumps(r) + '\n' for r in rows).encode())
+                if same := saved['seen'] == self.seen:
+                    self._restore(saved)
+            except (
+                RuntimeError,
+                ValueError,
+                LookupError,
+                TypeError,
+                AttributeError,
+                EOFError,
+                OSError,
+                pickle.UnpicklingError,
+            ) as error:
+                raise CheckpointError(
+                    f'{path} is damaged ({type(error).__name__}): begin again in another --out; {self.out / "best.safetensors"} may still be good'
+                ) from None
+            if not same:
+                raise CheckpointError(
+                    f'{self.out} was begun on other images or masks, or on another backbone: continue with the same, or choose another --out'
+                )
+        if self.step.rank:
+            return
+        rows = [r for r in read_log(self.out / 'log.jsonl') if r['epoch'] <= self.epoch]
+        write_atomic(self.out / 'log.jsonl', ''.join(json.dumps(r) + '\n' for r in rows).encode())
 
     def _restore(self, saved):
-        self.epoch, self.position, self.rows, self.best, self.seconds = (saved[k] for k in ('epoch', 'position', 'rows', 'best', 'seconds'))
-        self.detector.load_state_dict(saved['learnables']); self.step.optimizer.load_state_dict(saved['optimizer']); self.step.schedule.load_state_dict(saved['schedule'])
+        self.epoch, self.position, self.rows, self.best, self.seconds = (
+            saved[k] for k in ('epoch', 'position', 'rows', 'best', 'seconds')
+        )
+        self.detector.load_state_dict(saved['learnables'])
+        self.step.optimizer.load_state_dict(saved['optimizer'])
+        self.step.schedule.load_state_dict(saved['schedule'])
 
-def digests(samples): # list of 16 hex digits each
+
+def digests(samples):  # list of 16 hex digits each
     "What identifies the images a checkpoint has seen, wherever they lie."
     return [sample_digest(s.image)[:16] for s in samples]
 
 # %% ../nbs/60_training.ipynb #05b8b030
 def lasting(
-    settings: dict, # of a configuration, as to_dict gives them
+    settings: dict,  # of a configuration, as to_dict gives them
 ) -> dict:
     "Those that a result depends on; device, loader processes and the place of the data may change."
-    return {s: {k: v for k, v in part.items() if k not in ('device', 'num_workers', 'data_path')} for s, part in settings.items()}
+    return {
+        s: {k: v for k, v in part.items() if k not in ('device', 'num_workers', 'data_path')}
+        for s, part in settings.items()
+    }
+
 
 def usable(
-    out, # folder of a run
+    out,  # folder of a run
     config: Config,
-    resume: bool=False, # whether it is to be continued
-): # Path
+    resume: bool = False,  # whether it is to be continued
+):  # Path
     "The run's folder, or why it cannot be used; nothing is created."
-    out = Path(out); told = out/'config.json'
+    out = Path(out)
+    told = out / 'config.json'
     if resume:
-        if not told.is_file(): raise CheckpointError(f'{out} holds no run to continue (no config.json): leave out --resume to begin one')
-        try: same = lasting(json.loads(told.read_text())) == lasting(to_json_value(config.to_dict()))
-        except (ValueError, AttributeError, RecursionError): raise CheckpointError(f'{told} is damaged: begin again in another --out') from None
-        if not same: raise ConfigError(f'{out} was begun with other settings, see {told}: continue with those, or choose another --out')
-    elif in_use(out): raise ConfigError(f'{out} is not empty: say --resume to continue the run in it, or choose another --out')
+        if not told.is_file():
+            raise CheckpointError(
+                f'{out} holds no run to continue (no config.json): leave out --resume to begin one'
+            )
+        try:
+            same = lasting(json.loads(told.read_text())) == lasting(to_json_value(config.to_dict()))
+        except (ValueError, AttributeError, RecursionError):
+            raise CheckpointError(f'{told} is damaged: begin again in another --out') from None
+        if not same:
+            raise ConfigError(
+                f'{out} was begun with other settings, see {told}: continue with those, or choose another --out'
+            )
+    elif in_use(out):
+        raise ConfigError(
+            f'{out} is not empty: say --resume to continue the run in it, or choose another --out'
+        )
     return out
+
 
 def _git():
     "The commit and whether files differ from it, where this package lies in a checkout, else None."
     here = str(Path(__file__).parent) if '__file__' in globals() else '.'
-    ask = lambda *args: subprocess.run(['git', '-C', here, *args], capture_output=True, text=True, timeout=10)
+    ask = lambda *args: subprocess.run(
+        ['git', '-C', here, *args], capture_output=True, text=True, timeout=10
+    )
     try:
-        if '__file__' in globals() and ask('ls-files', '--error-unmatch', '__init__.py').returncode: return None
+        if '__file__' in globals() and ask('ls-files', '--error-unmatch', '__init__.py').returncode:
+            return None
         commit = ask('rev-parse', 'HEAD')
-        return None if commit.returncode else dict(commit=commit.stdout.strip(), changed=bool(ask('status', '--porcelain').stdout.strip()))
-    except (OSError, subprocess.TimeoutExpired): return None
+        return (
+            None
+            if commit.returncode
+            else dict(
+                commit=commit.stdout.strip(),
+                changed=bool(ask('status', '--porcelain').stdout.strip()),
+            )
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+
 
 def provenance(
     detector: HybridAnomalyDetector,
-    samples=None, # list of Sample; None: what was seen is told elsewhere
-): # dict, fit for json
+    samples=None,  # list of Sample; None: what was seen is told elsewhere
+):  # dict, fit for json
     "What a result depends on besides the settings."
-    versions = {n: version(n) for n in ('torch', 'diffusers', 'transformers', 'safetensors', 'numpy', 'pillow')}
-    return dict(python=platform.python_version(), platform=platform.platform(), versions=versions, git=_git(), backbone=detector.backbone.name, backbone_hash=detector.backbone.hash,
-                device=str(detector.backbone.device), threads=torch.get_num_threads(), processes=processes()[1], **(dict(images=len(samples), data_fingerprint=fingerprint(samples)) if samples else {}))
+    versions = {
+        n: version(n)
+        for n in ('torch', 'diffusers', 'transformers', 'safetensors', 'numpy', 'pillow')
+    }
+    return dict(
+        python=platform.python_version(),
+        platform=platform.platform(),
+        versions=versions,
+        git=_git(),
+        backbone=detector.backbone.name,
+        backbone_hash=detector.backbone.hash,
+        device=str(detector.backbone.device),
+        threads=torch.get_num_threads(),
+        processes=processes()[1],
+        **(dict(images=len(samples), data_fingerprint=fingerprint(samples)) if samples else {}),
+    )
+
 
 def _create(out, config, about):
     "The run's folder with settings and provenance, whole or not there."
-    home = Path(os.path.realpath(out)); work = home.with_name(home.name + '.partial')
-    if work.exists(): shutil.rmtree(work)
-    for name, value in (('config', config.to_dict()), ('provenance', about)): write_atomic(work/f'{name}.json', (json.dumps(to_json_value(value), indent=1) + '\n').encode())
-    for left in home.glob('*.partial'): shutil.rmtree(left) if left.is_dir() else left.unlink() # of a killed run
-    if home.exists(): home.rmdir()
+    home = Path(os.path.realpath(out))
+    work = home.with_name(home.name + '.partial')
+    if work.exists():
+        shutil.rmtree(work)
+    for name, value in (('config', config.to_dict()), ('provenance', about)):
+        write_atomic(
+            work / f'{name}.json', (json.dumps(to_json_value(value), indent=1) + '\n').encode()
+        )
+    for left in home.glob('*.partial'):
+        shutil.rmtree(left) if left.is_dir() else left.unlink()  # of a killed run
+    if home.exists():
+        home.rmdir()
     os.replace(work, home)
 
 # %% ../nbs/60_training.ipynb #8f662492
 def _second_time(f):
     "Seconds of a call that was made once before."
     for _ in range(2):
-        begun = time.perf_counter(); f()
-        if torch.cuda.is_available(): torch.cuda.synchronize()
+        begun = time.perf_counter()
+        f()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
     return time.perf_counter() - begun
+
 
 def forecast(
     detector: HybridAnomalyDetector,
-    images: int, # that the backbone is to see
-    looks: float=1, # at each, a look being one picture at image_size
-    steps: int=0, # of learning
-    least: float=60., # seconds; a shorter job is not worth a sentence
-): # str, empty for a short job
+    images: int,  # that the backbone is to see
+    looks: float = 1,  # at each, a look being one picture at image_size
+    steps: int = 0,  # of learning
+    least: float = 60.0,  # seconds; a shorter job is not worth a sentence
+):  # str, empty for a short job
     "Time and memory of a job, from one picture and one pass of the text encoder."
     backbone, side, text = detector.backbone, detector.image_size, detector.text().detach()
     blank, learned = torch.zeros(1, 3, side, side), [p for p in detector.prompts.parameters()]
-    with torch.no_grad(): kept = detector.queries(blank, text); look = _second_time(lambda: detector.queries(blank, text))
-    learn = _second_time(lambda: torch.autograd.grad(detector.text().sum(), learned, allow_unused=True)) if steps else 0.
-    if steps and detector.pipeline.readout != 'replay': learn += 3*detector.config.training.batch_size*look # the gradient goes through the UNet
-    seconds = images*looks*look + steps*learn
-    if seconds < least: return ''
+    with torch.no_grad():
+        kept = detector.queries(blank, text)
+        look = _second_time(lambda: detector.queries(blank, text))
+    learn = (
+        _second_time(lambda: torch.autograd.grad(detector.text().sum(), learned, allow_unused=True))
+        if steps
+        else 0.0
+    )
+    if steps and detector.pipeline.readout != 'replay':
+        learn += (
+            3 * detector.config.training.batch_size * look
+        )  # the gradient goes through the UNet
+    seconds = images * looks * look + steps * learn
+    if seconds < least:
+        return ''
     weights = sum(p.nbytes for m in backbone.modules for p in m.parameters())
-    queries = images*looks*sum(_memory_of(q) for q in kept) if detector.pipeline.readout == 'replay' else 0
-    return (f'about {seconds/60:.0f} min on {backbone.device}: {images} images at {looks*look:.2g} s' + (f', {steps} steps at {learn:.2g} s' if steps else '')
-            + f'; {weights/1e9:.2g} GB of weights' + (f', {queries/1e9:.2g} GB of queries' if steps and queries else ''))
+    queries = (
+        images * looks * sum(_memory_of(q) for q in kept)
+        if detector.pipeline.readout == 'replay'
+        else 0
+    )
+    return (
+        f'about {seconds / 60:.0f} min on {backbone.device}: {images} images at {looks * look:.2g} s'
+        + (f', {steps} steps at {learn:.2g} s' if steps else '')
+        + f'; {weights / 1e9:.2g} GB of weights'
+        + (f', {queries / 1e9:.2g} GB of queries' if steps and queries else '')
+    )
 
 # %% ../nbs/60_training.ipynb #a677a254
 def keep_parts(
     detector: HybridAnomalyDetector,
-    samples: list, # of Sample
-    progress: bool=True,
-    cache=None, # folder for queries that do not fit into memory, see KeptInputs
-): # KeptInputs to learn from, KeptInputs to validate on or None
+    samples: list,  # of Sample
+    progress: bool = True,
+    cache=None,  # folder for queries that do not fit into memory, see KeptInputs
+):  # KeptInputs to learn from, KeptInputs to validate on or None
     "The training and the validation part of a set, each seen once by the frozen backbone."
     config = detector.config
-    if config.model.precision == 'float16': raise ConfigError("precision 'float16' has no room for the gradients of prompts: learn in bfloat16 or float32, float16 is for scoring")
+    if config.model.precision == 'float16':
+        raise ConfigError(
+            "precision 'float16' has no room for the gradients of prompts: learn in bfloat16 or float32, float16 is for scoring"
+        )
     train, valid = split_validation(samples, config.data.validation_fraction, config.model.seed)
     pairs = 1 + (config.training.loss_weights['consistency'] > 0)
-    return KeptInputs(detector, train, pairs, progress=progress, cache=cache, scale=1.), KeptInputs(detector, valid, progress=progress, cache=cache) if valid else None
+    return KeptInputs(
+        detector, train, pairs, progress=progress, cache=cache, scale=1.0
+    ), KeptInputs(detector, valid, progress=progress, cache=cache) if valid else None
+
 
 class _Trackers:
     "TensorBoard or trackio through accelerate; log.jsonl is written with or without them."
+
     def __init__(self, names, config, out, device):
         self.to = None
-        if not names: return
+        if not names:
+            return
         from accelerate import Accelerator
-        self.to = Accelerator(log_with=list(names), project_dir=str(out), cpu=device.type == 'cpu')
-        flat = {k: v if isinstance(v, (bool, int, float, str)) else str(v) for part in config.to_dict().values() for k, v in part.items()}
-        self.to.init_trackers('hybridad', flat)
-    def log(self, values, step):
-        if self.to: self.to.log({k: v for k, v in values.items() if math.isfinite(v)}, step=step)
-    def close(self):
-        if self.to: self.to.end_training()
 
-def _kept(trainer): return f'the last good state is kept in {trainer.out}' if (trainer.out/'resume.pt').exists() else f'nothing of it is kept yet in {trainer.out}'
+        self.to = Accelerator(log_with=list(names), project_dir=str(out), cpu=device.type == 'cpu')
+        flat = {
+            k: v if isinstance(v, (bool, int, float, str)) else str(v)
+            for part in config.to_dict().values()
+            for k, v in part.items()
+        }
+        self.to.init_trackers('hybridad', flat)
+
+    def log(self, values, step):
+        if self.to:
+            self.to.log({k: v for k, v in values.items() if math.isfinite(v)}, step=step)
+
+    def close(self):
+        if self.to:
+            self.to.end_training()
+
+
+def _kept(trainer):
+    return (
+        f'the last good state is kept in {trainer.out}'
+        if (trainer.out / 'resume.pt').exists()
+        else f'nothing of it is kept yet in {trainer.out}'
+    )
+
 
 def _advice(trainer, what):
     "Where a run stands and how it goes on."
     return f'{what} in epoch {trainer.epoch + 1} of {trainer.t.epochs}, {_kept(trainer)}: continue with the same command and --resume --out {trainer.out}'
 
+
 def _learn(trainer, trackers, progress):
     "All epochs that are left; whatever ends them early says how to go on."
-    per_epoch, epochs = math.ceil(len(trainer.train)/trainer.t.batch_size), trainer.t.epochs
-    done, lost = trainer.epoch*per_epoch + trainer.position, getattr(torch, 'AcceleratorError', torch.OutOfMemoryError)
+    per_epoch, epochs = math.ceil(len(trainer.train) / trainer.t.batch_size), trainer.t.epochs
+    done, lost = (
+        trainer.epoch * per_epoch + trainer.position,
+        getattr(torch, 'AcceleratorError', torch.OutOfMemoryError),
+    )
     try:
-        with tqdm(total=epochs*per_epoch, initial=done, desc='learn prompts', disable=not progress) as bar:
-            while trainer.epoch < epochs: trackers.log(trainer.run_epoch(bar), trainer.epoch)
-    except KeyboardInterrupt: raise KeyboardInterrupt(_advice(trainer, 'stopped')) from None
-    except OSError as error: raise HybridadError(_advice(trainer, f'{error.strerror or error}: free some space, check the disk; stopped')) from error
-    except torch.OutOfMemoryError as error: raise HybridadError(_advice(trainer, 'the device has no memory left, free some; stopped')) from error
-    except lost as error: raise HybridadError(_advice(trainer, f'the device failed ({str(error).splitlines()[0]}); stopped')) from error
-    finally: trackers.close()
+        with tqdm(
+            total=epochs * per_epoch, initial=done, desc='learn prompts', disable=not progress
+        ) as bar:
+            while trainer.epoch < epochs:
+                trackers.log(trainer.run_epoch(bar), trainer.epoch)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(_advice(trainer, 'stopped')) from None
+    except OSError as error:
+        raise HybridadError(
+            _advice(trainer, f'{error.strerror or error}: free some space, check the disk; stopped')
+        ) from error
+    except torch.OutOfMemoryError as error:
+        raise HybridadError(
+            _advice(trainer, 'the device has no memory left, free some; stopped')
+        ) from error
+    except lost as error:
+        raise HybridadError(
+            _advice(trainer, f'the device failed ({str(error).splitlines()[0]}); stopped')
+        ) from error
+    finally:
+        trackers.close()
+
 
 def fit(
     config: Config,
-    samples, # list of Sample; a part is held out for validation, as config.data.validation_fraction says; or what keep_parts gave
-    out, # folder of the run
-    detector=None, # a HybridAnomalyDetector of this config to train; None: a new one
-    resume: bool=False, # continue the run in `out`
-    progress: bool=True,
-    accumulate: int=1, # pieces of a batch, one after the other, to save memory
-    trackers=(), # 'tensorboard', 'trackio'; log.jsonl is always written
-    loss_fn=None, # a loss of your own: (outputs, targets) -> loss, {term: value}
-): # the detector with the learnables of the best epoch
+    samples,  # list of Sample; a part is held out for validation, as config.data.validation_fraction says; or what keep_parts gave
+    out,  # folder of the run
+    detector=None,  # a HybridAnomalyDetector of this config to train; None: a new one
+    resume: bool = False,  # continue the run in `out`
+    progress: bool = True,
+    accumulate: int = 1,  # pieces of a batch, one after the other, to save memory
+    trackers=(),  # 'tensorboard', 'trackio'; log.jsonl is always written
+    loss_fn=None,  # a loss of your own: (outputs, targets) -> loss, {term: value}
+):  # the detector with the learnables of the best epoch
     "Learn the prompts; the folder appears once all images have been read."
     out, (rank, _, wait) = usable(out, config, resume), processes()
-    check_way(accumulate, trackers); wait()
+    check_way(accumulate, trackers)
+    wait()
     detector = detector or HybridAnomalyDetector(config)
-    if detector.normals: raise ConfigError('prompts are learned without normal pictures: call use_normals(detector, None) first')
-    train, valid = samples if isinstance(samples, tuple) else keep_parts(detector, samples, progress)
+    if detector.normals:
+        raise ConfigError(
+            'prompts are learned without normal pictures: call use_normals(detector, None) first'
+        )
+    train, valid = (
+        samples if isinstance(samples, tuple) else keep_parts(detector, samples, progress)
+    )
     trainer = Trainer(detector, train, valid, out, accumulate, loss_fn)
-    if resume: trainer.resume()
-    elif rank == 0: _create(out, config, provenance(detector, train.samples + (valid.samples if valid else [])))
+    if resume:
+        trainer.resume()
+    elif rank == 0:
+        _create(out, config, provenance(detector, train.samples + (valid.samples if valid else [])))
     wait()
-    _learn(trainer, _Trackers(trackers, config, out, detector.backbone.device), progress and rank == 0)
+    _learn(
+        trainer, _Trackers(trackers, config, out, detector.backbone.device), progress and rank == 0
+    )
     wait()
-    if (out/'best.safetensors').exists(): detector.load_checkpoint(out/'best.safetensors')
+    if (out / 'best.safetensors').exists():
+        detector.load_checkpoint(out / 'best.safetensors')
     return detector

@@ -1,11 +1,26 @@
 "What the tests share: a copy of the checkout that they may change."
+
 import shutil
 from pathlib import Path
 
 import pytest
 
-NOT_SOURCE = ('.git', '.venv', 'runs', 'build', 'dist', '*.egg-info', '__pycache__', '.pytest_cache', '.ipynb_checkpoints',
-              '.last_checked', '.gitconfig', '_proc', '_docs')
+NOT_SOURCE = (
+    '.git',
+    '.venv',
+    'runs',
+    'build',
+    'dist',
+    '*.egg-info',
+    '__pycache__',
+    '.pytest_cache',
+    '.ipynb_checkpoints',
+    '.last_checked',
+    '.gitconfig',
+    '_proc',
+    '_docs',
+)
+
 
 @pytest.fixture(scope='session')
 def copy_checkout():

@@ -1,4 +1,5 @@
 """Hostile files end in the documented errors and nothing else. HYBRIDAD_FUZZ sets the number of cases per kind of file (`make proof`: 4000)."""
+
 import contextlib
 import io
 import json
@@ -22,125 +23,295 @@ from hybridad.scoring import COLUMNS, Photos, _encode, read_scores
 from hybridad.training import read_log, usable
 
 CASES = int(os.environ.get('HYBRIDAD_FUZZ', 300))
-fuzz = settings(max_examples=CASES, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+fuzz = settings(
+    max_examples=CASES,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
+
 
 def encoded(form, mode='RGB', **options):
     "A small valid image file."
-    pixels = np.arange(16*12*4, dtype=np.uint8).reshape(12, 16, 4)
+    pixels = np.arange(16 * 12 * 4, dtype=np.uint8).reshape(12, 16, 4)
     im, out = Image.fromarray(pixels), io.BytesIO()
     im = im if mode == 'RGBA' else im.convert('L' if mode == 'F' else 'RGB').convert(mode)
     im.save(out, form, **options)
     return out.getvalue()
 
-exif = Image.Exif(); exif[274] = 6; exif[270] = 'text'
-SEEDS = [encoded('PNG'), encoded('PNG', 'P'), encoded('PNG', 'RGBA'), encoded('JPEG'), encoded('JPEG', exif=exif), encoded('JPEG', 'CMYK'), encoded('BMP'), encoded('BMP', '1'),
-         encoded('TIFF'), encoded('TIFF', compression='tiff_lzw'), encoded('TIFF', 'F'), encoded('WEBP'), encoded('PNG', exif=exif)]
+
+exif = Image.Exif()
+exif[274] = 6
+exif[270] = 'text'
+SEEDS = [
+    encoded('PNG'),
+    encoded('PNG', 'P'),
+    encoded('PNG', 'RGBA'),
+    encoded('JPEG'),
+    encoded('JPEG', exif=exif),
+    encoded('JPEG', 'CMYK'),
+    encoded('BMP'),
+    encoded('BMP', '1'),
+    encoded('TIFF'),
+    encoded('TIFF', compression='tiff_lzw'),
+    encoded('TIFF', 'F'),
+    encoded('WEBP'),
+    encoded('PNG', exif=exif),
+]
+
 
 @st.composite
 def broken(draw, seeds):
     "A valid file with some bytes changed, cut out, doubled or put in; or noise after a valid beginning."
     data = bytearray(draw(st.sampled_from(seeds)))
     for _ in range(draw(st.integers(1, 6))):
-        at, how = draw(st.integers(0, max(0, len(data) - 1))), draw(st.sampled_from('change cut double insert end noise'.split()))
-        if how == 'change' and data: data[at] = draw(st.integers(0, 255))
-        elif how == 'cut': del data[at:at + draw(st.integers(1, 40))]
-        elif how == 'double': data[at:at] = data[at:at + draw(st.integers(1, 40))]
-        elif how == 'insert': data[at:at] = draw(st.sampled_from([b'\0'*4, b'\xff'*4, b'\x7f\xff\xff\xff', b'NaN', b'[[[[', b'\xc3(']))
-        elif how == 'end': del data[at:]
-        else: data[at:] = draw(st.binary(max_size=60))
+        at, how = (
+            draw(st.integers(0, max(0, len(data) - 1))),
+            draw(st.sampled_from('change cut double insert end noise'.split())),
+        )
+        if how == 'change' and data:
+            data[at] = draw(st.integers(0, 255))
+        elif how == 'cut':
+            del data[at : at + draw(st.integers(1, 40))]
+        elif how == 'double':
+            data[at:at] = data[at : at + draw(st.integers(1, 40))]
+        elif how == 'insert':
+            data[at:at] = draw(
+                st.sampled_from(
+                    [b'\0' * 4, b'\xff' * 4, b'\x7f\xff\xff\xff', b'NaN', b'[[[[', b'\xc3(']
+                )
+            )
+        elif how == 'end':
+            del data[at:]
+        else:
+            data[at:] = draw(st.binary(max_size=60))
     return bytes(data)
+
 
 @fuzz
 @given(data=broken(SEEDS), name=st.sampled_from(['a.png', 'b.jpg', 'c.tif']))
 def test_images(tmp_path_factory, data, name):
-    path = tmp_path_factory.getbasetemp()/name; path.write_bytes(data)
+    path = tmp_path_factory.getbasetemp() / name
+    path.write_bytes(data)
     item = Photos([str(path)], 16, sight=32)[0]
-    if 'reason' in item: assert str(path) in item['reason'] and '\n' not in item['reason']
-    else: assert item['image'].shape == (3, 16, 16) and torch.isfinite(item['image']).all() and item['width'] > 0
+    if 'reason' in item:
+        assert str(path) in item['reason'] and '\n' not in item['reason']
+    else:
+        assert (
+            item['image'].shape == (3, 16, 16)
+            and torch.isfinite(item['image']).all()
+            and item['width'] > 0
+        )
 
-ABOUT_GOOD = {k: kind() for k, kind in ABOUT.items()} | dict(config=get_default_config().to_dict(), thresholds=dict(image=1., pixel=None))
-CHECKPOINT = save({'prompts.ctx_normal': torch.ones(2, 3), 'layer_logits': torch.zeros(4)}, {'hybridad': json.dumps(ABOUT_GOOD)})
+
+ABOUT_GOOD = {k: kind() for k, kind in ABOUT.items()} | dict(
+    config=get_default_config().to_dict(), thresholds=dict(image=1.0, pixel=None)
+)
+CHECKPOINT = save(
+    {'prompts.ctx_normal': torch.ones(2, 3), 'layer_logits': torch.zeros(4)},
+    {'hybridad': json.dumps(ABOUT_GOOD)},
+)
+
 
 @fuzz
 @given(data=broken([CHECKPOINT, CHECKPOINT[:400], (2**40).to_bytes(8, 'little') + CHECKPOINT[8:]]))
 def test_checkpoints(tmp_path_factory, data):
-    path = tmp_path_factory.getbasetemp()/'c.safetensors'; path.write_bytes(data)
-    try: tensors, about = read_checkpoint(path); Config.from_dict(about['config'])
-    except HybridadError as error: assert '\n' not in str(error)
-    else: assert all(torch.isfinite(t).all() for t in tensors.values())
+    path = tmp_path_factory.getbasetemp() / 'c.safetensors'
+    path.write_bytes(data)
+    try:
+        tensors, about = read_checkpoint(path)
+        Config.from_dict(about['config'])
+    except HybridadError as error:
+        assert '\n' not in str(error)
+    else:
+        assert all(torch.isfinite(t).all() for t in tensors.values())
 
-anything = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8), lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3), max_leaves=6)
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
 @fuzz
-@given(changes=st.dictionaries(st.sampled_from([*ABOUT, 'trained_on', 'thresholds']), anything, max_size=3))
+@given(
+    changes=st.dictionaries(
+        st.sampled_from([*ABOUT, 'trained_on', 'thresholds']), anything, max_size=3
+    )
+)
 def test_checkpoint_metadata(tmp_path_factory, changes):
-    path = tmp_path_factory.getbasetemp()/'d.safetensors'; path.write_bytes(save({'layer_logits': torch.zeros(4)}, {'hybridad': json.dumps(ABOUT_GOOD | changes)}))
-    with contextlib.suppress(HybridadError): assert LearnedPrompts.from_checkpoint(path).about['layers'] is not None and refuse_seen(path, []) == 0
+    path = tmp_path_factory.getbasetemp() / 'd.safetensors'
+    path.write_bytes(
+        save({'layer_logits': torch.zeros(4)}, {'hybridad': json.dumps(ABOUT_GOOD | changes)})
+    )
+    with contextlib.suppress(HybridadError):
+        assert (
+            LearnedPrompts.from_checkpoint(path).about['layers'] is not None
+            and refuse_seen(path, []) == 0
+        )
 
-keys = st.sampled_from([*Config().keys(), 'loss_weights', 'epoch', 'pretrained_model_name_or_path']) | st.text(max_size=6)
+
+keys = st.sampled_from(
+    [*Config().keys(), 'loss_weights', 'epoch', 'pretrained_model_name_or_path']
+) | st.text(max_size=6)
+
 
 @fuzz
-@given(settings=st.dictionaries(keys, anything | st.dictionaries(keys, anything, max_size=3), max_size=4) | anything)
+@given(
+    settings=st.dictionaries(
+        keys, anything | st.dictionaries(keys, anything, max_size=3), max_size=4
+    )
+    | anything
+)
 def test_configs(settings):
-    try: cfg = Config.from_dict(settings)
-    except HybridadError as error: assert str(error)
-    else: assert Config.from_dict(cfg.to_dict()) == cfg
+    try:
+        cfg = Config.from_dict(settings)
+    except HybridadError as error:
+        assert str(error)
+    else:
+        assert Config.from_dict(cfg.to_dict()) == cfg
+
 
 PLAIN = json.dumps(get_default_config().to_dict(), indent=1).encode()
 
-@fuzz
-@given(config=broken([PLAIN, PLAIN[:60]]), log=broken([b'{"epoch": 1, "total": 2.0}\n{"epoch": 2, "total": NaN}\n']))
-def test_run_folders(tmp_path_factory, config, log):
-    run = tmp_path_factory.getbasetemp()/'run'; run.mkdir(exist_ok=True)
-    (run/'config.json').write_bytes(config); (run/'log.jsonl').write_bytes(log)
-    try: assert usable(run, get_default_config(), True) == run
-    except HybridadError as error: assert str(run) in str(error)
-    assert all(isinstance(r['epoch'], int) for r in read_log(run/'log.jsonl'))
 
-ROWS = [dict(zip(COLUMNS, ('a.png', 'anomalous', 1.5, '[{"box": [0, 1, 2, 3], "area": 4, "peak": 5.0}]', 10, 20, ''))), dict(zip(COLUMNS, ('b,"\r.png', 'unreadable', None, '[]', 0, 0, 'cut short')))]
+@fuzz
+@given(
+    config=broken([PLAIN, PLAIN[:60]]),
+    log=broken([b'{"epoch": 1, "total": 2.0}\n{"epoch": 2, "total": NaN}\n']),
+)
+def test_run_folders(tmp_path_factory, config, log):
+    run = tmp_path_factory.getbasetemp() / 'run'
+    run.mkdir(exist_ok=True)
+    (run / 'config.json').write_bytes(config)
+    (run / 'log.jsonl').write_bytes(log)
+    try:
+        assert usable(run, get_default_config(), True) == run
+    except HybridadError as error:
+        assert str(run) in str(error)
+    assert all(isinstance(r['epoch'], int) for r in read_log(run / 'log.jsonl'))
+
+
+ROWS = [
+    dict(
+        zip(
+            COLUMNS,
+            (
+                'a.png',
+                'anomalous',
+                1.5,
+                '[{"box": [0, 1, 2, 3], "area": 4, "peak": 5.0}]',
+                10,
+                20,
+                '',
+            ),
+        )
+    ),
+    dict(zip(COLUMNS, ('b,"\r.png', 'unreadable', None, '[]', 0, 0, 'cut short'))),
+]
+
 
 @fuzz
 @given(data=broken([_encode(ROWS, 'csv')]))
 def test_tables(tmp_path_factory, data):
-    out = tmp_path_factory.getbasetemp()/'scored'; (out/'parts').mkdir(parents=True, exist_ok=True)
-    (out/'parts'/'part-000000.csv').write_bytes(data)
-    try: rows = list(read_scores(out))
-    except HybridadError as error: assert 'is damaged' in str(error)
-    else: assert all(r.keys() == set(COLUMNS) and isinstance(r['width'], int) for r in rows)
+    out = tmp_path_factory.getbasetemp() / 'scored'
+    (out / 'parts').mkdir(parents=True, exist_ok=True)
+    (out / 'parts' / 'part-000000.csv').write_bytes(data)
+    try:
+        rows = list(read_scores(out))
+    except HybridadError as error:
+        assert 'is damaged' in str(error)
+    else:
+        assert all(r.keys() == set(COLUMNS) and isinstance(r['width'], int) for r in rows)
+
 
 def listed(tmp_path_factory, layout, name, data):
     "What is read of a small data set whose list is replaced; names that lead out of it never are."
-    root = tmp_path_factory.getbasetemp()/f'listed_{layout}'
-    if not root.exists(): dummy_tree(root, layout, n=1)
-    kept = root/f'{name}.good'
-    if not kept.exists(): (root/name).rename(kept)
-    (root/name).write_bytes(data(kept.read_bytes()))
-    try: samples = read_dataset(root, layout)
-    except HybridadError as error: assert str(root) in str(error)
-    else: assert samples and all(s.image.resolve().is_relative_to(root.resolve()) and s.label in (0, 1) for s in samples)
+    root = tmp_path_factory.getbasetemp() / f'listed_{layout}'
+    if not root.exists():
+        dummy_tree(root, layout, n=1)
+    kept = root / f'{name}.good'
+    if not kept.exists():
+        (root / name).rename(kept)
+    (root / name).write_bytes(data(kept.read_bytes()))
+    try:
+        samples = read_dataset(root, layout)
+    except HybridadError as error:
+        assert str(root) in str(error)
+    else:
+        assert samples and all(
+            s.image.resolve().is_relative_to(root.resolve()) and s.label in (0, 1) for s in samples
+        )
+
 
 @fuzz
 @given(data=st.data())
-def test_table_of_samples(tmp_path_factory, data): listed(tmp_path_factory, 'table', 'samples.csv', lambda good: data.draw(broken([good, good.replace(b'.png', b'/../../../x.png')])))
+def test_table_of_samples(tmp_path_factory, data):
+    listed(
+        tmp_path_factory,
+        'table',
+        'samples.csv',
+        lambda good: data.draw(broken([good, good.replace(b'.png', b'/../../../x.png')])),
+    )
+
 
 @fuzz
 @given(data=st.data())
-def test_meta_json(tmp_path_factory, data): listed(tmp_path_factory, 'meta', 'meta.json', lambda good: data.draw(broken([good, good.replace(b'"test"', b'"../.."')])))
+def test_meta_json(tmp_path_factory, data):
+    listed(
+        tmp_path_factory,
+        'meta',
+        'meta.json',
+        lambda good: data.draw(broken([good, good.replace(b'"test"', b'"../.."')])),
+    )
+
 
 @fuzz
-@given(data=broken([b'{"timestep": 10, "layers": ["up_blocks.0"], "neutral": "a photo"}', json.dumps(dict(layers=[1], normal=None)).encode()]))
+@given(
+    data=broken(
+        [
+            b'{"timestep": 10, "layers": ["up_blocks.0"], "neutral": "a photo"}',
+            json.dumps(dict(layers=[1], normal=None)).encode(),
+        ]
+    )
+)
 def test_backbone_settings(tmp_path_factory, data):
-    path = tmp_path_factory.getbasetemp()/'hybridad.json'; path.write_bytes(data)
-    try: told = read_settings(path)
-    except HybridadError as error: assert str(path) in str(error)
-    else: assert isinstance(told.get('timestep', 0), int) and isinstance(told.get('neutral', ''), str)
+    path = tmp_path_factory.getbasetemp() / 'hybridad.json'
+    path.write_bytes(data)
+    try:
+        told = read_settings(path)
+    except HybridadError as error:
+        assert str(path) in str(error)
+    else:
+        assert isinstance(told.get('timestep', 0), int) and isinstance(told.get('neutral', ''), str)
+
 
 LEARNER = MinimalPromptLearner(load_backbone('mini', 'cpu'), 2, 2, 1)
-torch.save(dict(prompt_learner={'ctx_pos': torch.ones(1, 1, 2, LEARNER.template.shape[-1]), 'ctx_neg': torch.ones(1, 1, 2, LEARNER.template.shape[-1]), 'compound_prompts_text.0': torch.zeros(1, LEARNER.template.shape[-1]), 'token_prefix_pos': torch.ones(3)}), PUBLISHED := io.BytesIO())
+torch.save(
+    dict(
+        prompt_learner={
+            'ctx_pos': torch.ones(1, 1, 2, LEARNER.template.shape[-1]),
+            'ctx_neg': torch.ones(1, 1, 2, LEARNER.template.shape[-1]),
+            'compound_prompts_text.0': torch.zeros(1, LEARNER.template.shape[-1]),
+            'token_prefix_pos': torch.ones(3),
+        }
+    ),
+    PUBLISHED := io.BytesIO(),
+)
+
 
 @fuzz
 @given(data=broken([PUBLISHED.getvalue()]))
 def test_anomalyclip_checkpoints(tmp_path_factory, data):
-    path = tmp_path_factory.getbasetemp()/'epoch_15.pth'; path.write_bytes(data)
-    try: left_out = load_anomalyclip(LEARNER, path)
-    except HybridadError as error: assert str(path) in str(error)
-    else: assert len(left_out) == 1 and all(torch.isfinite(p).all() for p in LEARNER.parameters())
+    path = tmp_path_factory.getbasetemp() / 'epoch_15.pth'
+    path.write_bytes(data)
+    try:
+        left_out = load_anomalyclip(LEARNER, path)
+    except HybridadError as error:
+        assert str(path) in str(error)
+    else:
+        assert len(left_out) == 1 and all(torch.isfinite(p).all() for p in LEARNER.parameters())

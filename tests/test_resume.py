@@ -2,6 +2,7 @@
 
 A child is forked with everything in memory, so each attempt costs seconds and the kill is a real one. `make proof` kills the commands
 themselves, 25 times each."""
+
 import contextlib
 import copy
 import json
@@ -34,19 +35,23 @@ from hybridad.training import Step, Trainer, fit, keep_parts, read_kept, read_lo
 
 FORK = mp.get_context('fork')
 CONFIG = get_default_config(epochs=6, batch_size=8, learning_rate=5e-3, device='cpu')
-Trainer.every = 0.  # save after each step, so that a kill meets a half-done epoch
+Trainer.every = 0.0  # save after each step, so that a kill meets a half-done epoch
+
 
 @pytest.fixture(scope='module')
 def samples(tmp_path_factory):
     "Sixteen pictures with masks, in MVTec layout."
-    root = tmp_path_factory.mktemp('data')/'thing'
+    root = tmp_path_factory.mktemp('data') / 'thing'
     for i in range(16):
-        p = picture(5, i, 64); kind = 'good' if not p.mask.any() else 'scratch'
-        for part, pixels in ((f'test/{kind}', p.image), (f'ground_truth/{kind}', p.mask*255)):
-            if part == 'ground_truth/good': continue
-            (root/part).mkdir(parents=True, exist_ok=True)
-            Image.fromarray(pixels.astype('uint8')).save(root/part/f'{i:02d}.png')
+        p = picture(5, i, 64)
+        kind = 'good' if not p.mask.any() else 'scratch'
+        for part, pixels in ((f'test/{kind}', p.image), (f'ground_truth/{kind}', p.mask * 255)):
+            if part == 'ground_truth/good':
+                continue
+            (root / part).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels.astype('uint8')).save(root / part / f'{i:02d}.png')
     return read_mvtec(root)
+
 
 @pytest.fixture(scope='module')
 def loaded(samples):
@@ -55,51 +60,83 @@ def loaded(samples):
     detector = HybridAnomalyDetector(CONFIG)
     return detector.backbone, keep_parts(detector, samples, progress=False)
 
+
 def train(loaded, out, limit=None):
     "Begin or continue a run; with `limit`, on a disk that takes files of so many bytes only."
-    if limit: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    if limit:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
     backbone, parts = loaded
-    fit(CONFIG, parts, out, HybridAnomalyDetector(CONFIG, backbone), (out/'config.json').exists(), progress=False)
+    fit(
+        CONFIG,
+        parts,
+        out,
+        HybridAnomalyDetector(CONFIG, backbone),
+        (out / 'config.json').exists(),
+        progress=False,
+    )
+
 
 def killed(target, args, seen, rng):
     "Run in a child and kill it a moment after `seen()` changes; whether the kill came before the end."
-    child, before = FORK.Process(target=target, args=args), seen(); child.start()
-    while child.is_alive() and seen() == before: time.sleep(.002)
-    time.sleep(rng.uniform(0, .05)); child.kill(); child.join()
+    child, before = FORK.Process(target=target, args=args), seen()
+    child.start()
+    while child.is_alive() and seen() == before:
+        time.sleep(0.002)
+    time.sleep(rng.uniform(0, 0.05))
+    child.kill()
+    child.join()
     return child.exitcode == -signal.SIGKILL
 
-def state_of(out): return lambda: (out/'resume.pt').stat().st_mtime_ns if (out/'resume.pt').exists() else 0
+
+def state_of(out):
+    return lambda: (out / 'resume.pt').stat().st_mtime_ns if (out / 'resume.pt').exists() else 0
+
 
 def outcome(out):
     "Prompts and figures of a run, without the clock."
-    rows = [{k: v for k, v in r.items() if k != 'seconds'} for r in read_log(out/'log.jsonl')]
-    return [load_file(out/f'{n}.safetensors') for n in ('best', 'last')], rows
+    rows = [{k: v for k, v in r.items() if k != 'seconds'} for r in read_log(out / 'log.jsonl')]
+    return [load_file(out / f'{n}.safetensors') for n in ('best', 'last')], rows
+
 
 @pytest.fixture(scope='module')
 def straight(loaded, tmp_path_factory):
-    train(loaded, out := tmp_path_factory.mktemp('straight')/'run')
+    train(loaded, out := tmp_path_factory.mktemp('straight') / 'run')
     return outcome(out)
+
 
 def same(found, wanted):
     assert found[1] == wanted[1]
     for ours, theirs in zip(found[0], wanted[0]):
         assert ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
 
+
 def test_training_survives_kills_to_the_same_bits(loaded, straight, tmp_path):
-    out, rng = tmp_path/'run', random.Random(0)
+    out, rng = tmp_path / 'run', random.Random(0)
     kills = sum(killed(train, (loaded, out), state_of(out), rng) for _ in range(4))
     train(loaded, out)
     assert kills >= 3, 'the kills came too late to show anything'
     same(outcome(out), straight)
 
+
 def test_full_disk_keeps_the_last_good_state(loaded, straight, tmp_path):
-    out = tmp_path/'run'; killed(train, (loaded, out), state_of(out), random.Random(0))
-    files = lambda: {p.name: p.read_bytes() for p in out.iterdir() if p.suffix in ('.pt', '.safetensors', '.json')}
+    out = tmp_path / 'run'
+    killed(train, (loaded, out), state_of(out), random.Random(0))
+    files = lambda: {
+        p.name: p.read_bytes()
+        for p in out.iterdir()
+        if p.suffix in ('.pt', '.safetensors', '.json')
+    }
     before, pipe = files(), FORK.Pipe()
+
     def attempt(end):
-        try: train(loaded, out, 2000)
-        except HybridadError as error: end.send(str(error))
-    child = FORK.Process(target=attempt, args=(pipe[1],)); child.start(); child.join()
+        try:
+            train(loaded, out, 2000)
+        except HybridadError as error:
+            end.send(str(error))
+
+    child = FORK.Process(target=attempt, args=(pipe[1],))
+    child.start()
+    child.join()
     assert pipe[0].poll(5), 'the run ended without an error'
     told = pipe[0].recv()
     assert 'free some space' in told and f'--resume --out {out}' in told
@@ -107,104 +144,198 @@ def test_full_disk_keeps_the_last_good_state(loaded, straight, tmp_path):
     train(loaded, out)
     same(outcome(out), straight)
 
-@pytest.mark.parametrize('failure, raised, told', [(torch.AcceleratorError('CUDA error: device lost'), HybridadError, 'device lost'), (torch.OutOfMemoryError('too much'), HybridadError, 'no memory left'), (KeyboardInterrupt(), KeyboardInterrupt, 'stopped')])
-def test_a_lost_device_and_ctrl_c_end_with_the_last_good_state(loaded, straight, tmp_path, monkeypatch, failure, raised, told):
-    steps, out = iter(range(100)), tmp_path/'run'
+
+@pytest.mark.parametrize(
+    'failure, raised, told',
+    [
+        (torch.AcceleratorError('CUDA error: device lost'), HybridadError, 'device lost'),
+        (torch.OutOfMemoryError('too much'), HybridadError, 'no memory left'),
+        (KeyboardInterrupt(), KeyboardInterrupt, 'stopped'),
+    ],
+)
+def test_a_lost_device_and_ctrl_c_end_with_the_last_good_state(
+    loaded, straight, tmp_path, monkeypatch, failure, raised, told
+):
+    steps, out = iter(range(100)), tmp_path / 'run'
+
     class Failing(Step):
         def __call__(self, *args):
-            if next(steps) == 5: raise failure
+            if next(steps) == 5:
+                raise failure
             return super().__call__(*args)
+
     monkeypatch.setattr(training, 'Step', Failing)
-    with pytest.raises(raised, match=told) as stopped: train(loaded, out)
+    with pytest.raises(raised, match=told) as stopped:
+        train(loaded, out)
     assert f'--resume --out {out}' in str(stopped.value)
-    monkeypatch.undo(); train(loaded, out)
+    monkeypatch.undo()
+    train(loaded, out)
     same(outcome(out), straight)
+
 
 def as_one_of(rank, world, port, target, args):
     "Call as one of several processes, as `accelerate launch` would start it."
-    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world), LOCAL_WORLD_SIZE=str(world), MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port), ACCELERATE_USE_CPU='true')
+    os.environ.update(
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        WORLD_SIZE=str(world),
+        LOCAL_WORLD_SIZE=str(world),
+        MASTER_ADDR='127.0.0.1',
+        MASTER_PORT=str(port),
+        ACCELERATE_USE_CPU='true',
+    )
     target(*args)
 
+
 def in_two_processes(target, *args):
-    with socket.socket() as s: s.bind(('127.0.0.1', 0)); port = s.getsockname()[1]
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        port = s.getsockname()[1]
     jobs = [FORK.Process(target=as_one_of, args=(r, 2, port, target, args)) for r in range(2)]
-    for j in jobs: j.start()
-    for j in jobs: j.join(120)
+    for j in jobs:
+        j.start()
+    for j in jobs:
+        j.join(120)
     assert [j.exitcode for j in jobs] == [0, 0]
 
-def farthest(one, two): return max(float((one[n] - two[n]).abs().max()) for n in one)
+
+def farthest(one, two):
+    return max(float((one[n] - two[n]).abs().max()) for n in one)
+
 
 def learn(loaded, out, kind):
     "Twenty steps, which the processes share."
     config = get_default_config(epochs=20, batch_size=16, device='cpu')
-    detector = kind(config, loaded[0]); train = loaded[1][0]
+    detector = kind(config, loaded[0])
+    train = loaded[1][0]
     step = Step(detector, train, 20)
-    for i in range(20): step(torch.arange(len(train)).roll(i)[:7]) # an odd number: the halves are not equal
-    if step.rank == 0: torch.save({n: p.detach() for n, p in detector.named_parameters()}, out)
+    for i in range(20):
+        step(torch.arange(len(train)).roll(i)[:7])  # an odd number: the halves are not equal
+    if step.rank == 0:
+        torch.save({n: p.detach() for n, p in detector.named_parameters()}, out)
+
 
 def test_a_pipe_that_nobody_reads_is_told_as_such():
     flood = "import sys; from hybridad.cli import _command\ndef flood(a): print('x'*10**6)\nflood.arguments = lambda parser: None\nsys.exit(_command(flood)([]))"
-    child = subprocess.Popen([sys.executable, '-c', flood], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True); child.stdout.close()
+    child = subprocess.Popen(
+        [sys.executable, '-c', flood], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    child.stdout.close()
     assert 'nobody reads the output' in child.stderr.read() and child.wait(60) == 141
 
-def test_who_gives_up_waiting_for_a_query_cache_leaves_it_to_the_other_run(loaded, tmp_path, monkeypatch):
+
+def test_who_gives_up_waiting_for_a_query_cache_leaves_it_to_the_other_run(
+    loaded, tmp_path, monkeypatch
+):
     class Waiting:
-        def __init__(self, path): self.path = path
-        def __enter__(self): raise KeyboardInterrupt
-        def __exit__(self, *error): pass
-    pipe = EasonADPipeline(loaded[0]); (tmp_path/'kept.part').mkdir(); (tmp_path/'kept.lock').touch() # of the run that fills it
+        def __init__(self, path):
+            self.path = path
+
+        def __enter__(self):
+            raise KeyboardInterrupt
+
+        def __exit__(self, *error):
+            pass
+
+    pipe = EasonADPipeline(loaded[0])
+    (tmp_path / 'kept.part').mkdir()
+    (tmp_path / 'kept.lock').touch()  # of the run that fills it
     monkeypatch.setattr(pipeline, 'FileLock', Waiting)
-    with pytest.raises(KeyboardInterrupt): pipeline.QueryCache(tmp_path/'kept', pipe).write([loaded[1][0].latents[0][:2]], 2, tell=lambda text: None)
-    assert (tmp_path/'kept.part').is_dir() and (tmp_path/'kept.lock').is_file()
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.QueryCache(tmp_path / 'kept', pipe).write(
+            [loaded[1][0].latents[0][:2]], 2, tell=lambda text: None
+        )
+    assert (tmp_path / 'kept.part').is_dir() and (tmp_path / 'kept.lock').is_file()
+
 
 def test_another_noise_schedule_is_another_query_cache(loaded):
-    before = pipeline.QueryCache.about(EasonADPipeline(loaded[0])); other = copy.copy(loaded[0])
-    other.scheduler = DDIMScheduler.from_config(loaded[0].scheduler.config, beta_end=.02)
+    before = pipeline.QueryCache.about(EasonADPipeline(loaded[0]))
+    other = copy.copy(loaded[0])
+    other.scheduler = DDIMScheduler.from_config(loaded[0].scheduler.config, beta_end=0.02)
     after = pipeline.QueryCache.about(EasonADPipeline(other))
     assert [k for k in before if before[k] != after[k]] == ['configs']
 
+
 @pytest.mark.parametrize('kind', (HybridAnomalyDetector, LinearProbe, WordsDetector))
 def test_two_processes_learn_what_one_learns(loaded, tmp_path, kind):
-    in_two_processes(learn, loaded, tmp_path/'two.pt', kind); learn(loaded, tmp_path/'one.pt', kind)
-    assert farthest(*(torch.load(tmp_path/f'{n}.pt', weights_only=True) for n in ('one', 'two'))) < 1e-5 # float32
+    in_two_processes(learn, loaded, tmp_path / 'two.pt', kind)
+    learn(loaded, tmp_path / 'one.pt', kind)
+    assert (
+        farthest(*(torch.load(tmp_path / f'{n}.pt', weights_only=True) for n in ('one', 'two')))
+        < 1e-5
+    )  # float32
+
 
 def test_whole_run_in_double_precision(samples, tmp_path):
-    config = get_default_config(epochs=6, batch_size=8, learning_rate=5e-3, device='cpu', precision='float64')
+    config = get_default_config(
+        epochs=6, batch_size=8, learning_rate=5e-3, device='cpu', precision='float64'
+    )
     run = lambda out: fit(config, samples, out, progress=False)
-    in_two_processes(run, tmp_path/'two'); run(tmp_path/'one')
-    one, two = (load_file(tmp_path/n/'last.safetensors') for n in ('one', 'two'))
+    in_two_processes(run, tmp_path / 'two')
+    run(tmp_path / 'one')
+    one, two = (load_file(tmp_path / n / 'last.safetensors') for n in ('one', 'two'))
     assert one['layer_logits'].dtype == torch.float64 and farthest(one, two) < 1e-10
 
-def quietly(command, *args):
-    with contextlib.redirect_stdout(None): assert command([str(a) for a in args]) == 0
 
-def figures(out): return {k: v for k, v in json.loads((out/'metrics.json').read_text()).items() if k != 'seconds'}
+def quietly(command, *args):
+    with contextlib.redirect_stdout(None):
+        assert command([str(a) for a in args]) == 0
+
+
+def figures(out):
+    return {
+        k: v for k, v in json.loads((out / 'metrics.json').read_text()).items() if k != 'seconds'
+    }
+
 
 def test_two_processes_score_what_one_scores(samples, tmp_path):
     root = samples[0].image.parents[2]
     check = 'hybridad_test', cli.hybridad_test, ('--data_path', root, '--device', 'cpu')
     score = 'hybridad_score', cli.hybridad_score, (root, '--part', 3, '--quiet', '--device', 'cpu')
     for name, command, args in (check, score):
-        in_two_processes(quietly, command, *args, '--out', tmp_path/name/'two'); quietly(command, *args, '--out', tmp_path/name/'one')
-    one, two = (figures(tmp_path/'hybridad_test'/n) for n in ('one', 'two'))
+        in_two_processes(quietly, command, *args, '--out', tmp_path / name / 'two')
+        quietly(command, *args, '--out', tmp_path / name / 'one')
+    one, two = (figures(tmp_path / 'hybridad_test' / n) for n in ('one', 'two'))
     assert one == two
-    assert (tmp_path/'hybridad_score'/'one'/'scores.csv').read_bytes() == (tmp_path/'hybridad_score'/'two'/'scores.csv').read_bytes()
+    assert (tmp_path / 'hybridad_score' / 'one' / 'scores.csv').read_bytes() == (
+        tmp_path / 'hybridad_score' / 'two' / 'scores.csv'
+    ).read_bytes()
+
 
 def test_loader_processes_and_batches_change_nothing(loaded, samples, straight, tmp_path):
-    for workers in (1, 2, 4): # `straight` had none
-        config = get_default_config(**{k: CONFIG[k] for k in ('epochs', 'batch_size', 'learning_rate', 'device')}, num_workers=workers)
-        fit(config, samples, tmp_path/f'{workers}', HybridAnomalyDetector(config, loaded[0]), progress=False)
-        same(outcome(tmp_path/f'{workers}'), straight)
+    for workers in (1, 2, 4):  # `straight` had none
+        config = get_default_config(
+            **{k: CONFIG[k] for k in ('epochs', 'batch_size', 'learning_rate', 'device')},
+            num_workers=workers,
+        )
+        fit(
+            config,
+            samples,
+            tmp_path / f'{workers}',
+            HybridAnomalyDetector(config, loaded[0]),
+            progress=False,
+        )
+        same(outcome(tmp_path / f'{workers}'), straight)
     kept, words = loaded[1][0], WordsDetector(CONFIG, loaded[0])
     whole, single = read_kept(words, kept), read_kept(words, kept, batch_size=1)
     assert max(float(abs(a - b).max()) for a, b in zip(whole, single)) < 1e-5
 
+
 def test_scoring_survives_kills_without_gaps_or_repeats(loaded, samples, tmp_path):
-    scorer, folder = Scorer(WordsDetector(CONFIG, loaded[0]), 0., 0.), samples[0].image.parents[1]
-    def run(out): score_folder(folder, out, scorer, resume=(out/'scoring.json').exists(), part=2, progress=False)
-    run(tmp_path/'straight'); cut, rng = tmp_path/'cut', random.Random(1)
-    kills = sum(killed(run, (cut,), lambda: len(list(cut.glob('parts/*.csv'))), rng) for _ in range(3)); run(cut)
+    scorer, folder = Scorer(WordsDetector(CONFIG, loaded[0]), 0.0, 0.0), samples[0].image.parents[1]
+
+    def run(out):
+        score_folder(
+            folder, out, scorer, resume=(out / 'scoring.json').exists(), part=2, progress=False
+        )
+
+    run(tmp_path / 'straight')
+    cut, rng = tmp_path / 'cut', random.Random(1)
+    kills = sum(
+        killed(run, (cut,), lambda: len(list(cut.glob('parts/*.csv'))), rng) for _ in range(3)
+    )
+    run(cut)
     names = [r['image'] for r in read_scores(cut)]
     assert kills >= 2 and len(names) == len(set(names)) == 16
-    assert (cut/'scores.csv').read_bytes() == (tmp_path/'straight'/'scores.csv').read_bytes()
+    assert (cut / 'scores.csv').read_bytes() == (tmp_path / 'straight' / 'scores.csv').read_bytes()
     assert not list(tmp_path.rglob('*.partial')), 'a half-written file was left'

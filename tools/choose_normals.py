@@ -3,6 +3,7 @@
 Draws production lines under one camera each (of every third auxiliary category and surface: objects and framed parts lie in one place, bare surfaces
 are seen at others), once with parts of one design and once with a design for each part. Reads them in one view with the prompts that come with the
 package and some normal pictures, changes one part of the reference after the other, and writes results/normals_choice.json. No photograph takes part."""
+
 import shutil
 from contextlib import ExitStack
 from unittest.mock import patch
@@ -22,58 +23,131 @@ from hybridad.training import KeptInputs, read_kept
 from measure import RESULTS, RUNS, about, short
 
 SIZE, NORMALS, TESTS = 128, 8, 15
-LINES = [*((n, False) for n in [*KEPT, *SURFACES][::3]), *((n, True) for n in [*SURFACES][::3])] # name, its own edges in view
+LINES = [
+    *((n, False) for n in [*KEPT, *SURFACES][::3]),
+    *((n, True) for n in [*SURFACES][::3]),
+]  # name, its own edges in view
+
 
 def lines(differ):
     "The folder of all lines in MVTec layout."
-    root = RUNS/('lines_that_differ' if differ else 'lines')
-    if not root.exists(): _draw(drawn := root.with_name(root.name + '.partial'), differ); drawn.rename(root)
+    root = RUNS / ('lines_that_differ' if differ else 'lines')
+    if not root.exists():
+        _draw(drawn := root.with_name(root.name + '.partial'), differ)
+        drawn.rename(root)
     return read_mvtec(root)
 
+
 def _draw(root, differ):
-    if root.exists(): shutil.rmtree(root)
+    if root.exists():
+        shutil.rmtree(root)
     for number, (name, edges) in enumerate(LINES):
-        for i, (part, kind, image, mask) in enumerate(line_pictures(0, number, name, edges, differ, NORMALS, TESTS, SIZE)):
-            for folder, pixels in ((f'{part}/{kind}', image), (f'ground_truth/{kind}', (mask*255).astype(np.uint8))):
-                if folder == 'ground_truth/good': continue
-                at = root/(name + '_framed'*edges)/folder; at.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(pixels).save(at/f'{i:03d}{"_mask"*folder.startswith("ground")}.png')
+        for i, (part, kind, image, mask) in enumerate(
+            line_pictures(0, number, name, edges, differ, NORMALS, TESTS, SIZE)
+        ):
+            for folder, pixels in (
+                (f'{part}/{kind}', image),
+                (f'ground_truth/{kind}', (mask * 255).astype(np.uint8)),
+            ):
+                if folder == 'ground_truth/good':
+                    continue
+                at = root / (name + '_framed' * edges) / folder
+                at.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels).save(
+                    at / f'{i:03d}{"_mask" * folder.startswith("ground")}.png'
+                )
+
 
 class Levelled(NormalReference):
     "Less half the median of each picture, since exposure moves all its cells."
+
     def distance(self, features, leave_out=()):
         d = super().distance(features, leave_out)
-        return d - d.flatten(1).median(1).values[:, None, None]/2
+        return d - d.flatten(1).median(1).values[:, None, None] / 2
 
-CHOICES = { # what is changed in the reference, what it is told, how many pictures it sees
+
+CHOICES = {  # what is changed in the reference, what it is told, how many pictures it sees
     'prompts alone': ({}, {}, 0),
     **{f'as shipped, {k}': ({}, {}, k) for k in (1, 2, 4, NORMALS)},
-    **{f'weight {w:g}, {k}': ({}, dict(weight=w), k) for w in (.5, 1.) for k in (2, NORMALS)},
-    'trusted below a third': ({'trust': lambda d: max(0., 1 - 3*d.mean().exp().item())}, {}, NORMALS),
-    'trusted below a fifth': ({'trust': lambda d: max(0., 1 - 5*d.mean().exp().item())}, {}, NORMALS),
+    **{f'weight {w:g}, {k}': ({}, dict(weight=w), k) for w in (0.5, 1.0) for k in (2, NORMALS)},
+    'trusted below a third': (
+        {'trust': lambda d: max(0.0, 1 - 3 * d.mean().exp().item())},
+        {},
+        NORMALS,
+    ),
+    'trusted below a fifth': (
+        {'trust': lambda d: max(0.0, 1 - 5 * d.mean().exp().item())},
+        {},
+        NORMALS,
+    ),
     'levelled': ({'NormalReference': Levelled}, {}, NORMALS),
     'each cell alone': ({'with_neighbours': lambda f: f}, {}, NORMALS),
-    'not whitened': ({'whitening': lambda c: (c.mean(0), torch.eye(c.shape[1])/c.var(0).mean().sqrt())}, {}, NORMALS),
-    'layer up_blocks.2': ({}, dict(layer='up_blocks.2.attentions.0.transformer_blocks.0.attn2'), NORMALS),
+    'not whitened': (
+        {'whitening': lambda c: (c.mean(0), torch.eye(c.shape[1]) / c.var(0).mean().sqrt())},
+        {},
+        NORMALS,
+    ),
+    'layer up_blocks.2': (
+        {},
+        dict(layer='up_blocks.2.attentions.0.transformer_blocks.0.attn2'),
+        NORMALS,
+    ),
 }
 
-def read_lines(detector, every, changed, told, count): # figures of one choice
-    test = {c: [s for s in every if s.category == c and s.split == 'test'] for c in sorted({s.category for s in every})}; found = []
+
+def read_lines(detector, every, changed, told, count):  # figures of one choice
+    test = {
+        c: [s for s in every if s.category == c and s.split == 'test']
+        for c in sorted({s.category for s in every})
+    }
+    found = []
     for c, samples in test.items():
-        good = load_normals([s.image for s in every if s.category == c and s.split == 'train'][:count], SIZE) if count else None
+        good = (
+            load_normals(
+                [s.image for s in every if s.category == c and s.split == 'train'][:count], SIZE
+            )
+            if count
+            else None
+        )
         with ExitStack() as changes:
-            for name, new in changed.items(): changes.enter_context(patch.object(normals, name, new))
+            for name, new in changed.items():
+                changes.enter_context(patch.object(normals, name, new))
             use_normals(detector, good, **told)
             found.append(read_kept(detector, KeptInputs(detector, samples, progress=False), SIZE))
-    return short(summarise(Truth([s for samples in test.values() for s in samples], SIZE), *map(np.concatenate, zip(*found))))
+    return short(
+        summarise(
+            Truth([s for samples in test.values() for s in samples], SIZE),
+            *map(np.concatenate, zip(*found)),
+        )
+    )
+
 
 def choose():
     detector, rows = load_scorer(device='cpu').detector, []
     detector.config.model.views, detector.config.model.scales = 1, None
     for choice, how in CHOICES.items():
-        rows.append(dict(choice=choice, alike=read_lines(detector, lines(False), *how), differ=read_lines(detector, lines(True), *how)))
-        print(choice, *({k: round(v, 3) for k, v in rows[-1][n].items()} for n in ('alike', 'differ')), flush=True)
-    write_json(RESULTS/'normals_choice.json', dict(lines=len(LINES), normals=NORMALS, choices=rows, **about('python tools/choose_normals.py')))
+        rows.append(
+            dict(
+                choice=choice,
+                alike=read_lines(detector, lines(False), *how),
+                differ=read_lines(detector, lines(True), *how),
+            )
+        )
+        print(
+            choice,
+            *({k: round(v, 3) for k, v in rows[-1][n].items()} for n in ('alike', 'differ')),
+            flush=True,
+        )
+    write_json(
+        RESULTS / 'normals_choice.json',
+        dict(
+            lines=len(LINES),
+            normals=NORMALS,
+            choices=rows,
+            **about('python tools/choose_normals.py'),
+        ),
+    )
+
 
 if __name__ == '__main__':
     torch.set_num_threads(2)
