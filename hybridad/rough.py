@@ -25,17 +25,21 @@ from hybridad.synthetic import (
     DEFECTS,
     HELD_OUT_CATEGORIES,
     HELD_OUT_KINDS,
+    KINDS,
     NORMAL_SHARE,
     OBJECTS,
     UNIT,
     Picture,
+    Scene,
     add_distractors,
     blend,
     colour,
     grid_of,
+    label_map,
     lit,
     log_uniform,
     noise,
+    scene_of,
     turned,
     write_dataset,
 )
@@ -149,7 +153,7 @@ def snapshot(rng, size):
         np.rot90(crop, rng.integers(4)) * (0.7 + 0.4 * colour(rng, (0.6, 1), 0.4)), 0, 1
     ).astype(np.float32)
 
-
+# %% ../nbs/03a_rough.ipynb #8189a8ad
 def quilted(rng, size):
     "A texture laid from blocks of a photograph, each the best of some candidates where it overlaps its neighbours (after Efros and Freeman 2001, seams feathered)."
     photo, n = snapshot(rng, 2 * size), int(rng.integers(4, 9))
@@ -177,37 +181,34 @@ def quilted(rng, size):
 
 KEPT_OBJECTS = [n for n in OBJECTS if n not in HELD_OUT_CATEGORIES]
 
-
+# %% ../nbs/03a_rough.ipynb #8d767c7d
 def tray(rng, size):
     "Several pieces of one kind, side by side in their places."
-    draw, n = OBJECTS[KEPT_OBJECTS[rng.integers(len(KEPT_OBJECTS))]], int(rng.integers(2, 5))
-    side = -(-size // n)
-    out, region = (
-        np.zeros((n * side, n * side, 3), np.float32),
-        np.zeros((n * side, n * side), bool),
-    )
-    state = rng.integers(
-        2**31
-    )  # every place holds the same draw, turned and lit a little differently
-    for i in range(n * n):
-        piece, where = draw(np.random.default_rng(state), side)
-        turn, at = (
-            rng.integers(4),
-            np.s_[i // n * side : (i // n + 1) * side, i % n * side : (i % n + 1) * side],
-        )
-        out[at], region[at] = (
-            np.rot90(np.clip(piece * rng.uniform(0.9, 1.1), 0, 1), turn),
-            np.rot90(where, turn),
-        )
-    return out[:size, :size], region[:size, :size]
+    name, n = KEPT_OBJECTS[rng.integers(len(KEPT_OBJECTS))], int(rng.integers(2, 5))
+    side, state = -(-size // n), rng.integers(2**31)
+    out = np.zeros((n * side, n * side, 3), np.float32)
+    region, maps = np.zeros((n * side, n * side), bool), {}
+    for i in range(n * n):  # each place holds the same draw, turned and lit a little differently
+        piece = scene_of(OBJECTS[name](np.random.default_rng(state), side))
+        turn, (row, column) = rng.integers(4), divmod(i, n)
+        at = np.s_[row * side : (row + 1) * side, column * side : (column + 1) * side]
+        out[at] = np.rot90(np.clip(piece.image * rng.uniform(0.9, 1.1), 0, 1), turn)
+        region[at] = np.rot90(piece.region, turn)
+        for j, (noun, where) in enumerate(piece.parts):
+            maps.setdefault((j, noun), np.zeros_like(region))[at] = np.rot90(where, turn)
+    parts = [(name.replace('_', ' '), region)] + [(noun, m) for (_, noun), m in maps.items()]
+    return out[:size, :size], region[:size, :size], [(p, m[:size, :size]) for p, m in parts]
 
 
 SURFACES = {f.__name__: f for f in (rolled_sheet, dead_leaves, wavelets, snapshot, quilted, tray)}
+
+
 SURFACE_NAMES, KEPT = list(SURFACES), [c for c in CATEGORIES if c not in HELD_OUT_CATEGORIES]
 
 # %% ../nbs/03a_rough.ipynb #8ba57de5
 def framed(rng, image, region):
-    "The surface as a part whose own edges are in view on some sides: a strip of what lies behind, light or shadow along it, sometimes a bevel."
+    """The surface as a part whose own edges are in view on some sides: a strip of what lies behind,
+    light or shadow along it, sometimes a bevel. Returns image, region and named parts."""
     size = len(image)
     y, x = grid_of(size)
     turn, wave = rng.normal(0, 0.015), rng.uniform(0, 0.6) * noise(rng, size, 2, 64, 12)
@@ -224,20 +225,19 @@ def framed(rng, image, region):
     tone = colour(rng, (0, 0.25), 0.2) if rng.random() < 0.6 else colour(rng, (0.25, 1), 0.3)
     behind = tone * (1 + rng.uniform(0, 0.1) * noise(rng, size, rng.uniform(0.3, 1.5)))[..., None]
     inside = np.clip(depth / soft + 0.5, 0, 1).astype(np.float32)
-    shaded = image * (1 + light * np.exp(-np.clip(depth, 0, None) / reach))[..., None]
+    parts, shaded = [], image * (1 + light * np.exp(-np.clip(depth, 0, None) / reach))[..., None]
     if rng.random() < 0.4:  # a bevel: the part's own side, nearly plain and lit in another way
         side = (
             shaded.mean((0, 1))
             * rng.uniform(0.2, 1.3)
             * (1 + rng.uniform(0, 0.1) * noise(rng, size, rng.uniform(0.3, 1.5)))[..., None]
         )
-        shaded = blend(
-            shaded,
-            side,
-            np.clip((rng.uniform(1, 9) - depth) / rng.uniform(0.5, 2) + 0.5, 0, 1)
-            * rng.uniform(0.5, 1),
-        )
-    return np.clip(blend(behind, shaded, inside), 0, 1).astype(np.float32), region & (inside > 0.5)
+        slope = np.clip((rng.uniform(1, 9) - depth) / rng.uniform(0.5, 2) + 0.5, 0, 1)
+        shaded = blend(shaded, side, slope * rng.uniform(0.5, 1))
+        parts.append(('bevel', (slope > 0.5) & (inside > 0.5)))
+    parts.append(('background', inside <= 0.5))
+    image = np.clip(blend(behind, shaded, inside), 0, 1).astype(np.float32)
+    return image, region & (inside > 0.5), parts
 
 # %% ../nbs/03a_rough.ipynb #9c0143b3
 def _toned(rng, image, alpha):
@@ -444,20 +444,15 @@ class Invisible(Exception):
 
 
 def _scene(rng, size, category):
-    "Image and region of a category, its texture often almost flat."
-    made = (CATEGORIES | SURFACES)[category](rng, size)
-    image, region = made if isinstance(made, tuple) else (made, np.ones((size, size), bool))
-    if (
-        not isinstance(made, tuple) or category == 'rolled_sheet'
-    ):  # flatter, in half of the pictures more in some places than in others
-        fade = (
-            log_uniform(rng, 0.05, 1)
-            * np.exp(rng.uniform(0, 0.8) * (rng.random() < 0.5) * noise(rng, size, 2, 128, 30))[
-                ..., None
-            ]
-        )
-        image = image.mean((0, 1)) + (image - image.mean((0, 1))) * np.clip(fade, 0, 1.5)
-    return image.astype(np.float32), region
+    "Scene of a category, its texture often almost flat; what has faded away has no name."
+    image, region, parts = scene_of((CATEGORIES | SURFACES)[category](rng, size))
+    if category not in (*OBJECTS, 'tray'):  # flatter, in half of the pictures here more than there
+        waves = rng.uniform(0, 0.8) * (rng.random() < 0.5)
+        fade = log_uniform(rng, 0.05, 1) * np.exp(waves * noise(rng, size, 2, 128, 30))
+        mean = image.mean((0, 1))
+        image = mean + (image - mean) * np.clip(fade, 0, 1.5)[..., None]
+        parts = [(noun, where & (fade > 0.15)) for noun, where in parts]
+    return Scene(image.astype(np.float32), region, parts)
 
 
 def _damaged(rng, clean, region, kind):
@@ -468,7 +463,7 @@ def _damaged(rng, clean, region, kind):
                 return k, found
     raise Invisible
 
-
+# %% ../nbs/03a_rough.ipynb #751c5576
 def rough_picture(
     seed: int,
     index: int,  # position in the endless data set of this seed
@@ -490,15 +485,17 @@ def rough_picture(
             continue
     raise DataError(f'no defect shows on picture {index} of seed {seed}: take another index')
 
-
+# %% ../nbs/03a_rough.ipynb #e8b5216b
 def _rough(rng, size, category, kind):
     "One scene, lit and shot."
-    image, region = _scene(rng, size, category)
+    image, region, parts = _scene(rng, size, category)
     if region.all() and rng.random() < 0.5:
-        image, region = framed(rng, image, region)
-    clean, distractors = (
-        add_distractors(rng, image, region) if rng.random() < 0.4 else (np.clip(image, 0, 1), [])
-    )
+        image, region, edges = framed(rng, image, region)
+        parts = parts + edges
+    clean, distractors = np.clip(image, 0, 1), []
+    if rng.random() < 0.4:
+        clean, distractors, harmless = add_distractors(rng, image, region)
+        parts = parts + harmless
     kinds = [*NEW] if rng.random() < 0.65 else OLD
     if kind is None:
         kind = 'good' if rng.random() < NORMAL_SHARE else kinds[rng.integers(len(kinds))]
@@ -507,10 +504,13 @@ def _rough(rng, size, category, kind):
     else:
         drawn, (broken, mask, contrast) = _damaged(rng, clean, region, kind)
         said = ROUGH_DEFECTS[drawn][1]
+        parts = [*parts, (KINDS[said][0], mask)]
+    labels, names = label_map(category.replace('_', ' '), region, parts)
     shoot = rough_camera(rng, clean)
     twin = shoot(clean)
+    image = twin if said == 'good' else shoot(broken)
     return Picture(
-        twin if said == 'good' else shoot(broken), mask, twin, category, said, contrast, distractors
+        image, mask, twin, category, said, contrast, distractors, labels=labels, names=names
     )
 
 
@@ -534,7 +534,7 @@ def line_pictures(
     "The normal pictures of a line, then its tests; exposure varies by 5, 20 or 50 %."
     large = size + size // 8 if name in OBJECTS else 2 * size
     design = np.random.default_rng([seed, number])
-    scene, everywhere = _scene(design, large, name)
+    scene, everywhere, _ = _scene(design, large, name)
     camera, frame, spread = (
         int(design.integers(2**31)),
         int(design.integers(2**31)),
@@ -543,12 +543,12 @@ def line_pictures(
     for i in range(normals + tests):
         rng = np.random.default_rng([seed, number, i])
         if differ:
-            scene, everywhere = _scene(rng, large, name)
+            scene, everywhere, _ = _scene(rng, large, name)
         y, x = rng.integers(0, large - size + 1, 2)
         at = np.s_[y : y + size, x : x + size]
         image, region, mask, kind = scene[at], everywhere[at], np.zeros((size, size), bool), 'good'
         if edges:
-            image, region = framed(np.random.default_rng(frame), image, region)
+            image, region, _ = framed(np.random.default_rng(frame), image, region)
         if i >= normals and (i - normals) % 5 not in (2, 3):
             try:
                 drawn, (image, mask, _) = _damaged(

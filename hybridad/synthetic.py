@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['UNIT', 'HELD_OUT_CATEGORIES', 'HELD_OUT_KINDS', 'CONTRAST', 'RADIUS', 'NORMAL_SHARE', 'FOREIGN', 'MATERIALS',
-           'OBJECTS', 'CATEGORIES', 'DEFECTS', 'DISTRACTORS', 'TRAIN_OFFSET', 'WRITTEN_OFFSET', 'grid_of', 'turned',
-           'noise', 'colour', 'lit', 'blend', 'log_uniform', 'carpet', 'grid', 'wood', 'brushed_metal', 'leather',
-           'marble', 'twill', 'granite', 'perforated', 'concrete', 'foam', 'plaster', 'knit', 'terrazzo', 'spectral',
-           'paving', 'mosaic', 'printed_foil', 'inlay', 'photograph', 'backdrop', 'washer', 'hex_nut', 'capsule',
-           'bottle_top', 'gear', 'button', 'screw', 'circuit_board', 'keypad', 'assembly', 'wiring', 'hole', 'scratch',
-           'stain', 'crack', 'patch', 'spots', 'dent', 'missing_part', 'fold', 'bend', 'smear', 'thread', 'add_defect',
-           'add_distractors', 'camera', 'Picture', 'categories_of', 'render', 'picture', 'write_dataset']
+           'OBJECTS', 'CATEGORIES', 'KINDS', 'DEFECTS', 'STRONG', 'DISTRACTORS', 'PARTS', 'TRAIN_OFFSET',
+           'WRITTEN_OFFSET', 'grid_of', 'turned', 'noise', 'colour', 'lit', 'blend', 'log_uniform', 'Scene', 'scene_of',
+           'carpet', 'grid', 'wood', 'brushed_metal', 'leather', 'marble', 'twill', 'granite', 'perforated', 'concrete',
+           'foam', 'plaster', 'knit', 'terrazzo', 'spectral', 'paving', 'mosaic', 'printed_foil', 'inlay', 'photograph',
+           'backdrop', 'washer', 'hex_nut', 'capsule', 'bottle_top', 'gear', 'button', 'screw', 'circuit_board',
+           'keypad', 'assembly', 'wiring', 'hole', 'scratch', 'stain', 'crack', 'patch', 'spots', 'dent',
+           'missing_part', 'fold', 'bend', 'smear', 'fibre', 'add_defect', 'add_distractors', 'camera', 'Picture',
+           'label_map', 'categories_of', 'render', 'picture', 'write_dataset']
 
 # %% ../nbs/03_synthetic.ipynb #4e086f10
 import colorsys, json, os, shutil
@@ -18,6 +19,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -102,7 +104,7 @@ def _inside(distance, limit):
 
 # %% ../nbs/03_synthetic.ipynb #a48d57ab
 HELD_OUT_CATEGORIES = ('washer', 'marble', 'circuit_board', 'brick', 'leather')
-HELD_OUT_KINDS = ('dent', 'thread')
+HELD_OUT_KINDS = ('dent', 'fibre')
 CONTRAST = (
     0.10,
     0.70,
@@ -128,6 +130,28 @@ FOREIGN = (
     'gravel',
 )  # what a wrong patch is cut from; a fixed list, so that a new material leaves held-out pictures as they are
 
+# %% ../nbs/03_synthetic.ipynb #e060e50d
+class Scene(NamedTuple):
+    "What a drawing function has drawn, before light, camera and damage."
+
+    image: np.ndarray  # (S, S, 3) float32 in [0, 1]
+    region: np.ndarray  # (S, S) bool, where the part or the material is
+    parts: list  # pairs of a noun and an (S, S) bool; a later one covers an earlier one
+
+
+def scene_of(
+    made,  # (S, S, 3) image, or a tuple that goes on with the region and the named parts
+):  # a Scene
+    "What a drawing function returned, completed: a bare image is a surface without named parts."
+    image, *rest = made if isinstance(made, tuple) else (made,)
+    region = rest[0] if rest else np.ones(image.shape[:2], bool)
+    return Scene(np.asarray(image, np.float32), region, list(rest[1]) if len(rest) > 1 else [])
+
+
+def _surface(image, *parts):
+    "A surface that fills the picture, with its named parts."
+    return np.clip(image, 0, 1).astype(np.float32), np.ones(image.shape[:2], bool), [*parts]
+
 # %% ../nbs/03_synthetic.ipynb #6645fd83
 def carpet(rng, size):
     "Loop weave with fibre noise."
@@ -145,16 +169,9 @@ def grid(rng, size):
     p, w = rng.uniform(9, 20), rng.uniform(1.2, 2.6)
     near = np.minimum(np.abs(u / p % 1 - 0.5), np.abs(v / p % 1 - 0.5)) * p
     bars = np.clip(w - near + 0.5, 0, 1)
-    return np.clip(
-        blend(
-            np.ones((size, size, 3), np.float32) * colour(rng, (0.05, 0.45)),
-            colour(rng, (0.5, 0.95), 0.3),
-            bars,
-        )
-        + 0.02 * noise(rng, size, 0.5)[..., None],
-        0,
-        1,
-    )
+    ground = np.ones((size, size, 3), np.float32) * colour(rng, (0.05, 0.45))
+    image = blend(ground, colour(rng, (0.5, 0.95), 0.3), bars)
+    return _surface(image + 0.02 * noise(rng, size, 0.5)[..., None], ('wire', bars > 0.5))
 
 
 def wood(rng, size):
@@ -173,7 +190,7 @@ def wood(rng, size):
         base, np.clip(rng.uniform(0.3, 0.8) * rings + 0.12 * noise(rng, size, 0.4, 8) + 0.2, 0, 1)
     )
 
-
+# %% ../nbs/03_synthetic.ipynb #ec8e11df
 def _stretched(rng, size, length):
     "Noise drawn out along one axis: the trace of a brush."
     white = rng.standard_normal((size, size)).astype(np.float32)
@@ -207,7 +224,7 @@ def leather(rng, size):
         0.35 + 0.5 * gaussian_filter(relief, 0.6 * size / UNIT) + 0.05 * noise(rng, size, 1),
     )
 
-
+# %% ../nbs/03_synthetic.ipynb #bec2013a
 def marble(rng, size):
     "Two tones mixed by turbulent veins."
     n = noise(rng, size, rng.uniform(1.4, 2.2))
@@ -243,7 +260,7 @@ def granite(rng, size):
     )
     return np.clip(blend(out, colour(rng, (0.5, 0.95), 0.5), np.clip(m * 2 - 1.6, 0, 1)), 0, 1)
 
-
+# %% ../nbs/03_synthetic.ipynb #80f8ea06
 def perforated(rng, size):
     "A metal sheet with a regular pattern of round holes."
     u, v = turned(rng, size)
@@ -253,14 +270,16 @@ def perforated(rng, size):
     du = (u / p + shift * (np.floor(v / p) % 2)) % 1 - 0.5
     d = np.hypot(du, v / p % 1 - 0.5) * p
     sheet = lit(colour(rng, (0.5, 0.85), 0.2), 0.55 + 0.06 * noise(rng, size, 1))
-    return np.clip(blend(sheet, colour(rng, (0.02, 0.3), 0.2), np.clip(r - d + 0.5, 0, 1)), 0, 1)
+    image = blend(sheet, colour(rng, (0.02, 0.3), 0.2), np.clip(r - d + 0.5, 0, 1))
+    return _surface(image, ('bore', d < r))
 
 
 def concrete(rng, size):
     "Cloudy grey with pores."
     relief = 0.5 + 0.1 * noise(rng, size, 1.6) + 0.06 * noise(rng, size, 0, 4)
     pores = np.clip(noise(rng, size, 0.5, 10, 2) - rng.uniform(2, 2.6), 0, 1)
-    return lit(colour(rng, (0.4, 0.85), 0.12), np.clip(relief - 0.5 * pores, 0, 1))
+    image = lit(colour(rng, (0.4, 0.85), 0.12), np.clip(relief - 0.5 * pores, 0, 1))
+    return _surface(image, ('pore', pores > 0.3))
 
 
 def foam(rng, size):
@@ -277,7 +296,7 @@ def foam(rng, size):
         1,
     )
 
-
+# %% ../nbs/03_synthetic.ipynb #8881d5c5
 def plaster(rng, size):
     "Paint or sheet steel: almost flat, a slow cloud and fine grain."
     relief = (
@@ -301,7 +320,7 @@ def knit(rng, size):
         np.clip(0.5 + 0.3 * stitch + 0.08 * noise(rng, size, 0.3, 6), 0, 1),
     )
 
-
+# %% ../nbs/03_synthetic.ipynb #f9680742
 def terrazzo(rng, size):
     "Overlapping chips of many tones: the statistics of clutter."
     y, x = grid_of(size)
@@ -327,7 +346,7 @@ def spectral(rng, size):
     n = noise(rng, size, rng.uniform(0, 2), rng.uniform(8, 64), rng.uniform(1, 5))
     return lit(colour(rng, (0.25, 0.95), 0.6), np.clip(0.5 + rng.uniform(0.05, 0.25) * n, 0, 1))
 
-
+# %% ../nbs/03_synthetic.ipynb #095e238f
 def paving(rng, size):
     "Courses of slabs, each of its own tone, with joints and a rough grain."
     u, v = turned(rng, size)
@@ -343,11 +362,10 @@ def paving(rng, size):
         (0.5 - np.abs(along % 1 - 0.5)) * long, (0.5 - np.abs(v / high % 1 - 0.5)) * high
     )
     slabs = colour(rng, (0.3, 0.8), 0.6) * (1 + tone + grain)[..., None]
-    return np.clip(
-        blend(slabs, colour(rng, (0.15, 0.9), 0.3) * (1 + grain)[..., None], _inside(gap, joint)),
-        0,
-        1,
-    ).astype(np.float32)
+    image = blend(
+        slabs, colour(rng, (0.15, 0.9), 0.3) * (1 + grain)[..., None], _inside(gap, joint)
+    )
+    return _surface(image, ('joint', gap < joint))
 
 
 def mosaic(rng, size):
@@ -359,23 +377,20 @@ def mosaic(rng, size):
         tones[rng.integers(0, len(tones), count)[piece]]
         * (1 + rng.normal(0, 0.08, count)[piece] + 0.04 * noise(rng, size, 0.6))[..., None]
     )
-    return np.clip(
-        blend(
-            face,
-            colour(rng, (0.1, 0.95), 0.3),
-            _inside(d[..., 1] - d[..., 0], rng.uniform(0.6, 2.4)),
-        ),
-        0,
-        1,
-    ).astype(np.float32)
+    grout, joint = (
+        colour(rng, (0.1, 0.95), 0.3),
+        _inside(d[..., 1] - d[..., 0], rng.uniform(0.6, 2.4)),
+    )
+    return _surface(blend(face, grout, joint), ('joint', joint > 0.5))
 
-
+# %% ../nbs/03_synthetic.ipynb #093ca1cb
 def printed_foil(rng, size):
     "Bars, frames, dots and rings in print, laid out anew each time."
     y, x = grid_of(size)
     out = np.ones((size, size, 3), np.float32) * colour(rng, (0.15, 0.95), 0.6)
     inks = [colour(rng, (0, 1), 0.8) for _ in range(3)]
     step, thin = rng.uniform(4, 10), rng.uniform(0.6, 2)
+    print_ = np.zeros((size, size), bool)
     for _ in range(int(rng.integers(8, 30))):
         dy, dx = y - step * rng.integers(0, UNIT / step), x - step * rng.integers(0, UNIT / step)
         h, w = log_uniform(rng, 1, 6), log_uniform(rng, 2, 30)
@@ -385,20 +400,26 @@ def printed_foil(rng, size):
             else np.maximum(np.abs(dx) - h, np.abs(dy) - w)
         )
         d = box if rng.random() < 0.6 else np.hypot(dy, dx) - min(h * 2, w)
-        out = blend(
-            out, inks[rng.integers(3)], _inside(d if rng.random() < 0.5 else np.abs(d), thin)
-        )
-    return np.clip(
-        out * (1 + rng.uniform(0.01, 0.05) * noise(rng, size, 0.6)[..., None]), 0, 1
-    ).astype(np.float32)
+        ink = _inside(d if rng.random() < 0.5 else np.abs(d), thin)
+        out = blend(out, inks[rng.integers(3)], ink)
+        print_ |= ink > 0.5
+    grain = rng.uniform(0.01, 0.05) * noise(rng, size, 0.6)[..., None]
+    return _surface(out * (1 + grain), ('print', print_))
 
 
 def inlay(rng, size):
     "Two materials that meet at a straight joint, as parts do."
     names = [n for n in FOREIGN if n != 'inlay']
-    one, two = (MATERIALS[names[i]](rng, size) for i in rng.integers(0, len(names), 2))
+    one, two = rng.integers(0, len(names), 2)
+    first, second = (scene_of(MATERIALS[names[i]](rng, size)) for i in (one, two))
     u, _ = turned(rng, size)
-    return blend(one, two, _inside(u - np.median(u), rng.uniform(-35, 35))).astype(np.float32)
+    depth = u - np.median(u) - rng.uniform(-35, 35)
+    there = depth < 0
+    parts = [(names[one].replace('_', ' '), ~there), (names[two].replace('_', ' '), there)]
+    parts += [(noun, where & ~there) for noun, where in first.parts]
+    parts += [(noun, where & there) for noun, where in second.parts]
+    image = blend(first.image, second.image, _inside(depth, 0))
+    return _surface(image, *parts, ('joint', np.abs(depth) < 1))
 
 # %% ../nbs/03_synthetic.ipynb #4bfe5c93
 @lru_cache(maxsize=None)
@@ -466,32 +487,37 @@ def _centred(rng, size, wander=6):
     return np.hypot(dy, dx), np.arctan2(dy, dx), dy, dx
 
 
-def _place(rng, size, alpha, face):
-    "Lay a rendered face on a backdrop; alpha (size, size) is its outline."
-    return np.clip(blend(backdrop(rng, size), np.clip(face, 0, 1), alpha), 0, 1), alpha > 0.5
+def _place(rng, size, alpha, face, *parts):
+    "Lay a rendered face on a backdrop; alpha (size, size) is its outline, parts are nouns with their maps."
+    image = np.clip(blend(backdrop(rng, size), np.clip(face, 0, 1), alpha), 0, 1)
+    return image, alpha > 0.5, [*parts]
 
 
 def washer(rng, size):
     "A metal ring."
     d, a, *_ = _centred(rng, size)
     outer = rng.uniform(36, 54)
-    ring = _inside(d, outer) * (1 - _inside(d, outer * rng.uniform(0.35, 0.62)))
+    bore = _inside(d, outer * rng.uniform(0.35, 0.62))
+    ring = _inside(d, outer) * (1 - bore)
     sheen = 0.85 + 0.15 * np.cos(2 * a + rng.uniform(0, 6)) + 0.05 * noise(rng, size, 1, 16)
-    return _place(rng, size, ring, colour(rng, (0.45, 0.9), 0.3) * sheen[..., None])
+    face = colour(rng, (0.45, 0.9), 0.3) * sheen[..., None]
+    return _place(rng, size, ring, face, ('bore', bore > 0.5))
 
-
+# %% ../nbs/03_synthetic.ipynb #e05e4269
 def hex_nut(rng, size):
     "A six-sided nut with a bore."
     d, a, *_ = _centred(rng, size)
     outer, a = rng.uniform(38, 52), a - rng.uniform(0, np.pi)
     flat = d * np.cos(a % (np.pi / 3) - np.pi / 6)
-    body = _inside(flat, outer * 0.87) * (1 - _inside(d, outer * rng.uniform(0.35, 0.5)))
+    bore = _inside(d, outer * rng.uniform(0.35, 0.5))
+    body = _inside(flat, outer * 0.87) * (1 - bore)
     sheen = (
         0.8
         + 0.2 * (np.floor(a / (np.pi / 3)) % 2) * (d > outer * 0.6)
         + 0.04 * noise(rng, size, 1, 16)
     )
-    return _place(rng, size, body, colour(rng, (0.4, 0.9), 0.3) * sheen[..., None])
+    face = colour(rng, (0.4, 0.9), 0.3) * sheen[..., None]
+    return _place(rng, size, body, face, ('bore', bore > 0.5))
 
 
 def capsule(rng, size):
@@ -506,7 +532,7 @@ def capsule(rng, size):
     )
     return _place(rng, size, _inside(d, radius), face * (1.05 - 0.4 * (v / radius) ** 2)[..., None])
 
-
+# %% ../nbs/03_synthetic.ipynb #632e1da0
 def bottle_top(rng, size):
     "Concentric rings, seen from above."
     d, *_ = _centred(rng, size)
@@ -515,14 +541,12 @@ def bottle_top(rng, size):
         np.ones((size, size, 3), np.float32) * colour(rng),
         [colour(rng, (0.2, 0.6), 0.7), colour(rng, (0.3, 0.95), 0.5)],
     )
-    for i, k in enumerate(np.sort(rng.uniform(0.25, 0.95, 4))[::-1]):
-        face = blend(face, tones[i % 2], _inside(d, outer * k))
-    return _place(
-        rng,
-        size,
-        _inside(d, outer),
-        face * (0.92 + 0.08 * np.cos(d * rng.uniform(0.3, 0.8)))[..., None],
-    )
+    steps, ring = np.sort(rng.uniform(0.25, 0.95, 4))[::-1] * outer, np.zeros((size, size), bool)
+    for i, k in enumerate(steps):
+        face = blend(face, tones[i % 2], _inside(d, k))
+        ring = np.where(d < k, i % 2 == 0, ring)
+    face = face * (0.92 + 0.08 * np.cos(d * rng.uniform(0.3, 0.8)))[..., None]
+    return _place(rng, size, _inside(d, outer), face, ('ring', ring))
 
 
 def gear(rng, size):
@@ -530,27 +554,33 @@ def gear(rng, size):
     d, a, *_ = _centred(rng, size)
     outer, teeth = rng.uniform(40, 54), int(rng.integers(9, 22))
     rim = outer * (1 - 0.07 * (np.sin(teeth * a + rng.uniform(0, 6)) > 0))
-    body = _inside(d, rim) * (1 - _inside(d, outer * rng.uniform(0.12, 0.25)))
-    tone = 0.85 + 0.1 * _inside(d, outer * rng.uniform(0.4, 0.7)) + 0.04 * noise(rng, size, 1, 16)
-    return _place(rng, size, body, colour(rng, (0.35, 0.9), 0.35) * tone[..., None])
+    bore, hub = (
+        _inside(d, outer * rng.uniform(0.12, 0.25)),
+        _inside(d, outer * rng.uniform(0.4, 0.7)),
+    )
+    face = (
+        colour(rng, (0.35, 0.9), 0.35)
+        * (0.85 + 0.1 * hub + 0.04 * noise(rng, size, 1, 16))[..., None]
+    )
+    rim_part = (_inside(d, rim) > 0.5) & (d > outer * 0.9)
+    parts = ('hub', hub > 0.5), ('bore', bore > 0.5), ('teeth', rim_part)
+    return _place(rng, size, _inside(d, rim) * (1 - bore), face, *parts)
 
-
+# %% ../nbs/03_synthetic.ipynb #7833257a
 def button(rng, size):
     "A shirt button with two or four holes."
     d, a, dy, dx = _centred(rng, size)
     outer, holes = rng.uniform(36, 54), int(rng.choice([2, 4]))
     start = rng.uniform(0, np.pi)
-    body = _inside(d, outer)
+    bore = np.zeros((size, size), np.float32)
     for i in range(holes):
         t = start + i * 2 * np.pi / holes
-        body = body * (
-            1
-            - _inside(
-                np.hypot(dy - outer * 0.3 * np.sin(t), dx - outer * 0.3 * np.cos(t)), outer * 0.11
-            )
-        )
-    rim = 1 + 0.25 * (_inside(np.abs(d - outer * 0.8), 1.5) - 0.5)
-    return _place(rng, size, body, colour(rng, (0.25, 0.95), 0.8) * rim[..., None])
+        apart = np.hypot(dy - outer * 0.3 * np.sin(t), dx - outer * 0.3 * np.cos(t))
+        bore = np.maximum(bore, _inside(apart, outer * 0.11))
+    rim = _inside(np.abs(d - outer * 0.8), 1.5)
+    face = colour(rng, (0.25, 0.95), 0.8) * (0.875 + 0.25 * rim)[..., None]
+    parts = ('rim', rim > 0.5), ('bore', bore > 0.5)
+    return _place(rng, size, _inside(d, outer) * (1 - bore), face, *parts)
 
 
 def screw(rng, size):
@@ -569,119 +599,98 @@ def screw(rng, size):
         - 0.35 * (v / width) ** 2 * (np.abs(v) < width)
         + 0.12 * np.sin(2 * np.pi * u / pitch) * (u > -half + 12)
     )
-    return _place(
-        rng, size, np.maximum(shank, head), colour(rng, (0.45, 0.9), 0.25) * tone[..., None]
-    )
+    face = colour(rng, (0.45, 0.9), 0.25) * tone[..., None]
+    parts = ('thread', (shank > 0.5) & (u > -half + 12)), ('head', head > 0.5)
+    return _place(rng, size, np.maximum(shank, head), face, *parts)
 
-
+# %% ../nbs/03_synthetic.ipynb #0303a8c3
 def circuit_board(rng, size):
     "Tracks and pads on a lacquered board; the board fills the picture."
-    board = np.ones((size, size, 3), np.float32) * np.array(
-        colorsys.hsv_to_rgb(rng.uniform(0.25, 0.65), rng.uniform(0.4, 0.8), rng.uniform(0.2, 0.5)),
-        np.float32,
-    )
+    lacquer = rng.uniform(0.25, 0.65), rng.uniform(0.4, 0.8), rng.uniform(0.2, 0.5)
+    board = np.ones((size, size, 3), np.float32) * np.array(colorsys.hsv_to_rgb(*lacquer))
     y, x = grid_of(size)
-    metal = colour(rng, (0.6, 0.95), 0.6)
-    pitch = rng.uniform(11, 20)
-    pad = rng.uniform(2.5, 4.5)
+    metal, pitch, radius = colour(rng, (0.6, 0.95), 0.6), rng.uniform(11, 20), rng.uniform(2.5, 4.5)
+    tracks, pads = np.zeros((2, size, size), bool)
     for _ in range(int(rng.integers(8, 16))):
         cy, cx = rng.integers(0, int(UNIT / pitch) + 1, 2) * pitch
         length, width = rng.integers(2, 6) * pitch, rng.uniform(1, 2)
-        along, across = ((x - cx), (y - cy)) if rng.random() < 0.5 else ((y - cy), (x - cx))
-        board = blend(
-            board,
-            metal,
-            np.minimum(
-                _inside(np.abs(across), width), _inside(np.abs(along - length / 2), length / 2)
-            ),
-        )
-        board = blend(board, metal * 0.9, _inside(np.hypot(y - cy, x - cx), pad))
-    return np.clip(board * (1 + 0.03 * noise(rng, size, 0.8)[..., None]), 0, 1), np.ones(
-        (size, size), bool
-    )
+        along, across = (x - cx, y - cy) if rng.random() < 0.5 else (y - cy, x - cx)
+        ends = _inside(np.abs(along - length / 2), length / 2)
+        track = np.minimum(_inside(np.abs(across), width), ends)
+        pad = _inside(np.hypot(y - cy, x - cx), radius)
+        board = blend(blend(board, metal, track), metal * 0.9, pad)
+        tracks, pads = tracks | (track > 0.5), pads | (pad > 0.5)
+    board = board * (1 + 0.03 * noise(rng, size, 0.8)[..., None])
+    return _surface(board, ('track', tracks), ('pad', pads))
 
 
+def _sign(rng, dy, dx, which, ink):
+    "Alpha of the sign printed on each key: a bar or a ring, one kind for each number of key."
+    sy, sx, kind = rng.uniform(-1, 1, (3, 97))
+    bar = np.maximum(np.abs(dy - 2 * sy[which]), np.abs(dx) / 3) - 1
+    ring = np.abs(np.hypot(dy, dx - 2 * sx[which]) - 3)
+    return _inside(np.where(kind[which] < 0, bar, ring), ink)
+
+# %% ../nbs/03_synthetic.ipynb #d3297ae9
 def keypad(rng, size):
     "Rows of keys in a few colours, each with a printed sign."
     y, x = grid_of(size)
     pitch, slant = rng.uniform(15, 34, 2), rng.choice([0, 0.25, 0.5])
-    key = pitch * rng.uniform(0.3, 0.46)
-    ink = rng.uniform(0.5, 1.4)
+    key, ink = pitch * rng.uniform(0.3, 0.46), rng.uniform(0.5, 1.4)
     row = np.floor(y / pitch[0])
     column = np.floor(x / pitch[1] + slant * row)
     which = (row.astype(int) * 13 + column.astype(int)) % 97
-    dy, dx = (
-        (y / pitch[0] % 1 - 0.5) * pitch[0],
-        ((x / pitch[1] + slant * row) % 1 - 0.5) * pitch[1],
-    )
-    outside = np.hypot(
-        np.maximum(np.abs(dy) - key[0] + 2, 0), np.maximum(np.abs(dx) - key[1] + 2, 0)
-    )
-    tones, (sy, sx, kind) = (
-        np.stack([colour(rng, (0.15, 0.95), 0.6) for _ in range(3)]),
-        rng.uniform(-1, 1, (3, 97)),
-    )
-    bar, ring = (
-        np.maximum(np.abs(dy - 2 * sy[which]), np.abs(dx) / 3) - 1,
-        np.abs(np.hypot(dy, dx - 2 * sx[which]) - 3),
-    )
-    faces = blend(
-        tones[(rng.random(97) ** 3 * 3).astype(int)[which]],
-        colour(rng, (0, 1), 0.4),
-        _inside(np.where(kind[which] < 0, bar, ring), ink),
-    )
+    dy = (y / pitch[0] % 1 - 0.5) * pitch[0]
+    dx = ((x / pitch[1] + slant * row) % 1 - 0.5) * pitch[1]
+    beyond = [np.maximum(np.abs(d) - k + 2, 0) for d, k in zip((dy, dx), key)]
+    outline = _inside(np.hypot(*beyond), 2)
+    tones = np.stack([colour(rng, (0.15, 0.95), 0.6) for _ in range(3)])
+    sign = _sign(rng, dy, dx, which, ink)
+    faces = tones[(rng.random(97) ** 3 * 3).astype(int)[which]]
+    faces = blend(faces, colour(rng, (0, 1), 0.4), sign)
     faces = faces * (1 + rng.uniform(0, 0.2) * dy / key[0])[..., None]
-    plate = (
-        colour(rng, (0.05, 0.9), 0.4)
-        * (1 + rng.uniform(0.01, 0.05) * noise(rng, size, 1))[..., None]
-    )
-    return np.clip(blend(plate, faces, _inside(outside, 2)), 0, 1).astype(np.float32), np.ones(
-        (size, size), bool
-    )
+    grain = 1 + rng.uniform(0.01, 0.05) * noise(rng, size, 1)
+    plate = colour(rng, (0.05, 0.9), 0.4) * grain[..., None]
+    parts = ('key', outline > 0.5), ('print', (outline > 0.5) & (sign > 0.5))
+    return _surface(blend(plate, faces, outline), *parts)
 
 
 def _part(rng, dy, dx, radius):
-    "Outline alpha and tone of one small part: a bolt, a ring, a bar or a pill."
+    "Noun, outline alpha and tone of one small part: a bolt, a ring, a bar or a pill."
     d, a, shape = np.hypot(dy, dx), np.arctan2(dy, dx), rng.integers(4)
     if shape == 0:
-        return _inside(d * np.cos(a % (np.pi / 3) - np.pi / 6), radius * 0.87), 0.85 + 0.2 * (
-            d < radius * 0.5
-        )
+        flat = d * np.cos(a % (np.pi / 3) - np.pi / 6)
+        return 'bolt', _inside(flat, radius * 0.87), 0.85 + 0.2 * (d < radius * 0.5)
     if shape == 1:
-        return _inside(d, radius) * (
-            1 - _inside(d, radius * rng.uniform(0.3, 0.6))
-        ), 0.85 + 0.15 * np.cos(2 * a)
+        bore = _inside(d, radius * rng.uniform(0.3, 0.6))
+        return 'ring', _inside(d, radius) * (1 - bore), 0.85 + 0.15 * np.cos(2 * a)
     if shape == 2:
-        return _inside(
-            np.maximum(np.abs(dy) - radius * 0.4, np.abs(dx) - radius * 1.3), 0
-        ), 1 - 0.15 * np.cos(dx * rng.uniform(0.6, 1.5))
-    return _inside(
-        np.hypot(dy, np.maximum(np.abs(dx) - radius * 0.6, 0)), radius * 0.6
-    ), 1.05 - 0.4 * (dy / radius) ** 2
+        outside = np.maximum(np.abs(dy) - radius * 0.4, np.abs(dx) - radius * 1.3)
+        return 'bar', _inside(outside, 0), 1 - 0.15 * np.cos(dx * rng.uniform(0.6, 1.5))
+    across = np.hypot(dy, np.maximum(np.abs(dx) - radius * 0.6, 0))
+    return 'pill', _inside(across, radius * 0.6), 1.05 - 0.4 * (dy / radius) ** 2
 
-
+# %% ../nbs/03_synthetic.ipynb #16534a99
 def assembly(rng, size):
     "Many different parts on one plate, each with a cast shade."
     y, x = grid_of(size)
-    out = (
-        np.ones((size, size, 3), np.float32)
-        * colour(rng, (0.1, 0.9), 0.4)
-        * (1 + rng.uniform(0.01, 0.06) * noise(rng, size, rng.uniform(0.5, 2)))[..., None]
-    )
+    grain = 1 + rng.uniform(0.01, 0.06) * noise(rng, size, rng.uniform(0.5, 2))
+    out = colour(rng, (0.1, 0.9), 0.4) * grain[..., None]
     shade, largest, turn = rng.uniform(-2, 2, 2), rng.uniform(6, 20), rng.uniform(0, np.pi)
+    parts = []
     for _ in range(int(rng.integers(6, 22))):
         cy, cx = rng.uniform(0, UNIT, 2)
         t, r = turn + rng.integers(4) * np.pi / 2, log_uniform(rng, 3, largest)
-        dy, dx = (
-            (y - cy) * np.cos(t) - (x - cx) * np.sin(t),
-            (y - cy) * np.sin(t) + (x - cx) * np.cos(t),
-        )
-        outline, tone = _part(rng, dy, dx, r)
-        out = out * (1 - 0.4 * _inside(np.hypot(dy - shade[0], dx - shade[1]), r * 0.8))[..., None]
+        dy = (y - cy) * np.cos(t) - (x - cx) * np.sin(t)
+        dx = (y - cy) * np.sin(t) + (x - cx) * np.cos(t)
+        noun, outline, tone = _part(rng, dy, dx, r)
+        dark = _inside(np.hypot(dy - shade[0], dx - shade[1]), r * 0.8)
+        out = out * (1 - 0.4 * dark)[..., None]
         out = blend(out, colour(rng, (0.2, 0.95), 0.6) * tone[..., None], outline)
-    return np.clip(out, 0, 1), np.ones((size, size), bool)
+        parts += [('shadow', dark > 0.5), (noun, outline > 0.5)]
+    return _surface(out, *parts)
 
-
+# %% ../nbs/03_synthetic.ipynb #3396632d
 def wiring(rng, size):
     "Insulated wires over a ground, each with a shine along its crest."
     y, x = grid_of(size)
@@ -691,17 +700,17 @@ def wiring(rng, size):
         * (1 + rng.uniform(0.01, 0.08) * noise(rng, size, 1))[..., None]
     )
     slow, wide = noise(rng, size, 2, 128, 40) * rng.uniform(0, 5), rng.uniform(1, 6)
+    wires = np.zeros((size, size), bool)
     for _ in range(int(rng.integers(4, 20))):
         t, w = rng.choice([0, np.pi / 2]) + rng.normal(0, 0.15), wide * rng.uniform(0.6, 1.4)
         across = (
             (y - UNIT / 2) * np.cos(t) - (x - UNIT / 2) * np.sin(t) - rng.uniform(-64, 64) + slow
         ) / w
-        out = blend(
-            out,
-            colour(rng, (0.1, 0.95), 0.9) * np.clip(1.1 - 0.5 * across**2, 0, 2)[..., None],
-            _inside(np.abs(across) * w, w),
-        )
-    return np.clip(out, 0, 1), np.ones((size, size), bool)
+        wire = _inside(np.abs(across) * w, w)
+        shine = np.clip(1.1 - 0.5 * across**2, 0, 2)[..., None]
+        out = blend(out, colour(rng, (0.1, 0.95), 0.9) * shine, wire)
+        wires |= wire > 0.5
+    return _surface(out, ('wire', wires))
 
 
 OBJECTS = {
@@ -720,7 +729,30 @@ OBJECTS = {
         wiring,
     )
 }
+
+# %% ../nbs/03_synthetic.ipynb #f96588bb
 CATEGORIES = MATERIALS | OBJECTS
+
+# %% ../nbs/03_synthetic.ipynb #3cb320b5
+KINDS = {
+    'hole': ('hole', 'pit'),
+    'scratch': ('scratch', 'scrape'),
+    'stain': ('stain', 'discoloration'),
+    'crack': ('crack', 'fracture'),
+    'patch': ('patch', 'misprint'),
+    'spots': ('spots', 'contamination'),
+    'dent': ('dent', 'dimple'),
+    'missing_part': ('missing part', 'bare spot'),
+    'fold': ('fold', 'crease'),
+    'bend': ('bend', 'distortion'),
+    'smear': ('smear', 'smudge'),
+    'fibre': ('fibre', 'hair'),
+    'chip': ('chip', 'broken edge'),
+    'broken': ('broken part', 'break'),
+    'burr': ('burr', 'ridge'),
+    'rust': ('rust', 'corrosion'),
+    'extra_part': ('extra part', 'foreign object'),
+}  # each kind of defect and the nouns for it, the usual one first
 
 # %% ../nbs/03_synthetic.ipynb #0348fff5
 def _near(rng, size, centre, radius, ragged):
@@ -799,7 +831,7 @@ def patch(rng, image, centre, radius):
     size = len(image)
     a = _near(rng, size, centre, radius, 0.1 if rng.random() < 0.5 else 0.35)
     other = (
-        MATERIALS[FOREIGN[rng.integers(len(FOREIGN))]](rng, size)
+        scene_of(MATERIALS[FOREIGN[rng.integers(len(FOREIGN))]](rng, size)).image
         if rng.random() < 0.5
         else np.rot90(
             np.roll(image, rng.integers(size // 4, size * 3 // 4, 2), (0, 1)), rng.integers(1, 4)
@@ -877,7 +909,7 @@ def smear(rng, image, centre, radius):
     return blend(image, np.clip(soft * rng.uniform(0.75, 1.3), 0, 1), a), a
 
 
-def thread(rng, image, centre, radius):
+def fibre(rng, image, centre, radius):
     "A loose coloured fibre lying on the part."
     a = _line(rng, len(image), centre, 4 * radius + 8, rng.uniform(0.5, 1.1), 0.45)
     return blend(image, colour(rng, (0.1, 1), 1), a), a
@@ -897,7 +929,7 @@ DEFECTS = {
         fold,
         bend,
         smear,
-        thread,
+        fibre,
     )
 }
 
@@ -935,6 +967,9 @@ def add_defect(
     return add_defect(rng, image, region, 'hole' if kind != 'hole' else 'stain')
 
 # %% ../nbs/03_synthetic.ipynb #9181852e
+STRONG = 0.22  # a shade or a glare that changes brightness by more than this has a name
+
+
 def _label(rng, image, region):
     "A printed mark: a few regular bars."
     size = len(image)
@@ -944,7 +979,8 @@ def _label(rng, image, region):
     u, v = (x - cx) * np.cos(t) + (y - cy) * np.sin(t), (y - cy) * np.cos(t) - (x - cx) * np.sin(t)
     w, h, p = rng.uniform(8, 20), rng.uniform(3, 8), rng.uniform(2.5, 6)
     bars = (np.abs(u) < w) & (np.abs(v) < h) & ((u / p % 1) < 0.55) & region
-    return blend(image, colour(rng, (0, 1), 0.8), bars * rng.uniform(0.3, 0.9))
+    out = blend(image, colour(rng, (0, 1), 0.8), bars * rng.uniform(0.3, 0.9))
+    return out, ('print', np.abs(out - image).mean(-1) > 0.03)
 
 
 def _shadow(rng, image, region):
@@ -952,7 +988,8 @@ def _shadow(rng, image, region):
     u, _ = turned(rng, len(image))
     soft = rng.uniform(3, 12)
     edge = 1 / (1 + np.exp(-(u - np.median(u) - rng.uniform(-35, 35)) / soft))
-    return image * (1 - rng.uniform(0.1, 0.4) * edge[..., None])
+    shade = rng.uniform(0.1, 0.4) * edge
+    return image * (1 - shade[..., None]), ('shadow', shade > STRONG)
 
 
 def _glare(rng, image, region):
@@ -962,22 +999,24 @@ def _glare(rng, image, region):
     spot = np.exp(
         -((y - rng.uniform(0, UNIT)) ** 2 + (x - rng.uniform(0, UNIT)) ** 2) / (2 * s * s)
     )
-    return image + rng.uniform(0.1, 0.35) * spot[..., None]
+    light = rng.uniform(0.1, 0.35) * spot
+    return image + light[..., None], ('highlight', light > STRONG)
 
 
 DISTRACTORS = {'label': _label, 'shadow': _shadow, 'glare': _glare}
 
-
+# %% ../nbs/03_synthetic.ipynb #0290b418
 def add_distractors(
     rng: np.random.Generator,
     image,  # (S, S, 3)
     region,  # (S, S) bool
-):  # the image in [0, 1], and the names of what was added
+):  # the image in [0, 1], the names of what was added, and their nouns with (S, S) bool maps
     "Harmless things that a detector must not report."
-    names = [n for n in DISTRACTORS if rng.random() < 0.3]
+    names, parts = [n for n in DISTRACTORS if rng.random() < 0.3], []
     for n in names:
-        image = DISTRACTORS[n](rng, image, region)
-    return np.clip(image, 0, 1).astype(np.float32), names
+        image, part = DISTRACTORS[n](rng, image, region)
+        parts.append(part)
+    return np.clip(image, 0, 1).astype(np.float32), names, parts
 
 
 def camera(
@@ -1004,6 +1043,31 @@ def camera(
 
     return shoot
 
+# %% ../nbs/03_synthetic.ipynb #2b277bd9
+PARTS = (
+    'background',
+    'bore',
+    'rim',
+    'ring',
+    'teeth',
+    'hub',
+    'head',
+    'thread',
+    'track',
+    'pad',
+    'key',
+    'wire',
+    'bolt',
+    'bar',
+    'pill',
+    'pore',
+    'joint',
+    'print',
+    'highlight',
+    'shadow',
+    'bevel',
+)  # what a label map may name beside categories and kinds of defects; all of it is normal
+
 # %% ../nbs/03_synthetic.ipynb #28f33cfe
 @dataclass
 class Picture:
@@ -1018,18 +1082,38 @@ class Picture:
     kind: str  # 'good' or a key of DEFECTS
     contrast: float  # mean absolute change inside the mask, 0..1; 0 when normal
     distractors: list = field(default_factory=list)
+    labels: np.ndarray | None = None  # (S, S) uint8: the index into names of what each pixel shows
+    names: list = field(default_factory=list)  # nouns; a defect's kind is the last one
 
     @property
     def caption(self):
-        "One English sentence about the picture."
+        "One English sentence about the picture, with the nouns of all that is in it."
         name = self.category.replace('_', ' ')
-        if self.kind == 'good':
-            return f'a photo of a flawless {name}'
-        return f'a photo of a damaged {name} with a {self.kind.replace("_", " ")}'
+        state = 'flawless' if self.kind == 'good' else 'damaged'
+        things = [n for n in self.names if n not in (name, 'background')]
+        if self.kind != 'good' and not things:
+            things = [KINDS[self.kind][0]]
+        listed = ', '.join(things[:-1]) + ' and ' * (len(things) > 1) + ''.join(things[-1:])
+        ground = ' on a background' if 'background' in self.names else ''
+        return f'a photo of a {state} {name}' + f' with {listed}' * bool(things) + ground
 
     @property
     def area(self):
         return float(self.mask.mean())
+
+# %% ../nbs/03_synthetic.ipynb #3b68484f
+def label_map(
+    noun: str,  # of the part or material
+    region,  # (S, S) bool, where it is; elsewhere is the background
+    parts: list,  # pairs of a noun and an (S, S) bool; a later one covers an earlier one
+):  # (S, S) uint8 labels and the list of nouns they point to
+    "Paint nouns over each other; one that no pixel shows in the end is left out."
+    names = list(dict.fromkeys(['background', noun, *(name for name, _ in parts)]))
+    labels = region.astype(np.uint8)
+    for name, where in parts:
+        labels[where] = names.index(name)
+    shown, labels = np.unique(labels, return_inverse=True)
+    return labels.reshape(region.shape).astype(np.uint8), [names[i] for i in shown]
 
 
 def categories_of(
@@ -1044,7 +1128,7 @@ def categories_of(
         ]
     raise DataError(f"split '{split}' does not exist: choose 'auxiliary' or 'held_out'")
 
-
+# %% ../nbs/03_synthetic.ipynb #27559974
 def render(
     rng: np.random.Generator,
     size: int,  # pixels
@@ -1052,20 +1136,23 @@ def render(
     kind: str,  # 'good' or a key of DEFECTS
 ):  # a Picture
     "Draw one picture of a category with one kind of defect."
-    made = CATEGORIES[category](rng, size)
-    image, region = made if isinstance(made, tuple) else (made, np.ones((size, size), bool))
-    clean, distractors = add_distractors(rng, image.astype(np.float32), region)
+    image, region, parts = scene_of(CATEGORIES[category](rng, size))
+    clean, distractors, harmless = add_distractors(rng, image, region)
+    parts = parts + harmless
     if kind == 'good':
         broken, mask, contrast = clean, np.zeros((size, size), bool), 0.0
     else:
         broken, mask, contrast, kind = add_defect(rng, clean, region, kind)
+        parts.append((KINDS[kind][0], mask))
+    labels, names = label_map(category.replace('_', ' '), region, parts)
     shoot = camera(rng, clean)
     twin = shoot(clean)
+    image = shoot(broken) if kind != 'good' else twin
     return Picture(
-        shoot(broken) if kind != 'good' else twin, mask, twin, category, kind, contrast, distractors
+        image, mask, twin, category, kind, contrast, distractors, labels=labels, names=names
     )
 
-
+# %% ../nbs/03_synthetic.ipynb #c15c5cb4
 def picture(
     seed: int,
     index: int,  # position in the endless data set of this seed and split
@@ -1086,6 +1173,8 @@ def picture(
 
 # %% ../nbs/03_synthetic.ipynb #225bb8ad
 TRAIN_OFFSET = 1_000_000  # indices of the normal pictures in train/good start here
+
+
 WRITTEN_OFFSET = 2_200_000  # data sets on disk begin here; a backbone in training draws from 0, so no picture serves both
 
 
@@ -1110,11 +1199,12 @@ def _write_one(job):
         contrast=round(p.contrast, 4),
         area=round(p.area, 6),
         distractors=p.distractors,
+        names=p.names,
         seed=seed,
         index=WRITTEN_OFFSET + index,
     )
 
-
+# %% ../nbs/03_synthetic.ipynb #ead78de6
 def write_dataset(
     out,  # folder to create; must not exist or be empty
     size: int = 128,  # pixels, 64 to 512
