@@ -1003,7 +1003,11 @@ class DiffusionTrainer:
         out, queries = self.forward(noisy, t, context)
         logits = log_ratio(
             read_maps(
-                self.recorder.layers, {k: q[n:] for k, q in queries.items()}, pairs, size=size
+                self.recorder.layers,
+                {k: q[n:] for k, q in queries.items()},
+                pairs,
+                mass='competing_all',
+                size=size,
             )
         )
         terms = dict(mse=self.denoising(out, eps, t), **grounding_loss(logits, masks[n:]))
@@ -1085,7 +1089,7 @@ def export_backbone(
     unet,
     text,
     tokenizer,
-    settings: dict,  # timestep, layers, weights, neutral, normal, abnormal
+    settings: dict,  # timestep, mass, layers, weights, neutral, normal, abnormal
 ):  # the folder
     "Write a backbone as an ordinary diffusers folder in float16."
     out = Path(out)
@@ -1200,5 +1204,8 @@ def pretrain(
     layers = [n for n in QueryRecorder(unet, ['up']).layers]
     parts = [m.cpu() for m in (vae, *trainer.averaged())]
     return export_backbone(
-        out / 'backbone', *parts, tokenizer, dict(timestep=10, layers=layers, neutral=NEUTRAL)
+        out / 'backbone',
+        *parts,
+        tokenizer,
+        dict(timestep=10, mass='competing_all', layers=layers, neutral=NEUTRAL),
     )
