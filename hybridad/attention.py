@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SUPPORTED', 'cross_attention', 'select_layers', 'check_input', 'QueryRecorder', 'prompt_keys', 'token_scores',
-           'log_masses', 'blend', 'read_maps', 'log_ratio', 'group_masses', 'AttentionReader', 'GroupProbe', 'probing',
-           'TokenMaps', 'SelfRecorder', 'sharpen']
+           'counted', 'log_masses', 'blend', 'read_maps', 'log_ratio', 'group_masses', 'AttentionReader', 'GroupProbe',
+           'probing', 'TokenMaps', 'SelfRecorder', 'sharpen']
 
 # %% ../nbs/10_attention.ipynb #de6b3f60
 from contextlib import contextmanager
@@ -13,6 +13,7 @@ from contextlib import contextmanager
 import torch
 import torch.nn.functional as F
 
+from .config import MASSES
 from .errors import BackboneError, ConfigError
 
 # %% ../nbs/10_attention.ipynb #1e67c603
@@ -221,25 +222,58 @@ def token_scores(
     return _products(q, k, layer).unflatten(-2, size)
 
 # %% ../nbs/10_attention.ipynb #e9b4ef13
+def counted(
+    words,  # (..., P, L) bool: contexts and words, which begin at position 1
+    mass: str = 'competing',  # one of config.MASSES
+):  # (..., P, L) bool, or None where every token counts
+    "Tokens whose attention counts: the words, for `competing` also the end token."
+    if mass == 'competing_all':
+        return None
+    if mass != 'competing':
+        return words
+    at = torch.arange(words.shape[-1], device=words.device)
+    return words | (at == words.sum(-1, keepdim=True) + 1)
+
+
+def _check_tokens(scores, mass, content):
+    "Refuse a mask that leaves a prompt without a token, or `own` without the others."
+    if content is None:
+        raise ConfigError(
+            f"mass '{mass}' needs to know which tokens count, and got text features alone: give "
+            "strings, or content=backbone.token_mask(texts), or choose mass 'competing_all'"
+        )
+    asked = tuple(scores.shape[1::4])
+    if content.dtype != torch.bool or tuple(content.shape[-2:]) != asked:
+        raise ConfigError(
+            f'content has shape {tuple(content.shape)} and type {content.dtype}: give a bool for '
+            f'each of {asked[0]} prompts and {asked[1]} tokens'
+        )
+    if torch.compiler.is_compiling():
+        return  # the values are not known while a graph is traced
+    if not content.any(-1).all():
+        raise ConfigError(f"mass '{mass}' needs at least one content token in each prompt")
+    if mass == 'own' and content.all(-1).any():
+        raise ConfigError(
+            "mass 'own' needs content tokens that are a part of each prompt: a whole prompt has "
+            'mass one everywhere and says nothing'
+        )
+
+# %% ../nbs/10_attention.ipynb #a1b7c3d0
 def log_masses(
     scores,  # (B, P, heads, h, w, L) from token_scores
-    mass: str = 'competing',  # 'competing' or 'own'
-    content=None,  # (P, L) bool, for 'own': which tokens count (contexts and words, not SOS, EOS or pads)
+    mass: str = 'competing',  # 'competing' or 'content': one softmax over the tokens of all prompts that count; 'competing_all': over all tokens; 'own': one in each prompt
+    content=None,  # (P, L) bool, or (B, P, L): tokens that count, see `counted`; not needed for 'competing_all'
 ):  # (B, P, heads, h, w) log of the attention mass of each prompt
     "Attention mass of whole prompts, in log space."
-    if mass == 'competing':
+    if mass not in MASSES:
+        raise ConfigError(f"mass '{mass}' does not exist: choose among {', '.join(MASSES)}")
+    if mass == 'competing_all':
         total = scores.logsumexp(-1)
         return total - total.logsumexp(1, keepdim=True)
-    if mass != 'own':
-        raise ConfigError(f"mass '{mass}' does not exist: choose 'competing' or 'own'")
-    if content is None or content.all(-1).any():
-        raise ConfigError(
-            "mass 'own' needs content tokens that are a part of each prompt: a whole prompt has mass one everywhere and says nothing"
-        )
-    if not content.any(-1).all():
-        raise ConfigError("mass 'own' needs at least one content token in each prompt")
-    inside = scores.masked_fill(~content[:, None, None, None], -torch.inf).logsumexp(-1)
-    return inside - scores.logsumexp(-1)
+    _check_tokens(scores, mass, content)
+    inside = scores.masked_fill(~content[..., None, None, None, :], -torch.inf).logsumexp(-1)
+    whole = scores.logsumexp(-1) if mass == 'own' else inside.logsumexp(1, keepdim=True)
+    return inside - whole
 
 # %% ../nbs/10_attention.ipynb #7eb6d156
 def blend(
@@ -263,7 +297,7 @@ def read_maps(
     context,  # (P, L, D) or (B, P, L, D) text features of the prompts, or their keys from prompt_keys
     weights=None,  # as in blend
     mass: str = 'competing',  # as in log_masses
-    content=None,  # as in log_masses
+    content=None,  # as in log_masses; read_maps knows features, not words
     size=None,  # as in blend
 ):  # (B, P, H, W) log masses, float32
     "Weighted mean over layers and heads of the prompts' log masses."

@@ -209,7 +209,10 @@ def forward_cases(
             return plain()
 
     def both(pipeline):
-        return lambda: pipeline.masses(pipeline.queries(latents, prompts), prompts)
+        tokens = pipeline.tokens(words_of(backbone))
+        return lambda: pipeline.masses(
+            pipeline.queries(latents, prompts), prompts, content=tokens
+        )
 
     cases = dict(
         plain=plain,
@@ -233,6 +236,7 @@ def step_cases(
         backbone.encode_text(words_of(backbone)).float(),
     )
     exact, replay = EasonADPipeline(backbone, 'exact'), EasonADPipeline(backbone)
+    tokens = exact.tokens(words_of(backbone))
     with torch.no_grad():
         kept = {n: q.half() for n, q in replay.queries(latents).items()}
 
@@ -241,7 +245,8 @@ def step_cases(
             backbone.encode_embeddings(*learner()) if whole else fixed.clone().requires_grad_()
         )
         found = queries or pipeline.queries(latents, prompts.to(latents.dtype))
-        log_ratio(pipeline.masses(found, prompts)).square().mean().backward()
+        content = learner.counted(pipeline.mass) if whole else tokens
+        log_ratio(pipeline.masses(found, prompts, None, content)).square().mean().backward()
 
     return dict(exact=lambda: step(exact, None), replay=lambda: step(replay, kept))
 
@@ -430,13 +435,14 @@ def gpu_figures(
 
     def score(images):
         with torch.no_grad():
-            return pipeline.masses(pipeline.queries(encode(images)), prompts)
+            return pipeline.masses(pipeline.queries(encode(images)), prompts, content=tokens)
 
     for dtype, layout, compiled, batches in GPU_CASES:
         backbone.to(dtype)
         for m in (backbone.vae, backbone.unet):
             m.to(memory_format=layout)
         pipeline, prompts = EasonADPipeline(backbone), backbone.encode_text(words_of(backbone))
+        tokens = pipeline.tokens(words_of(backbone))
         encoder = (
             torch.compile(backbone.vae.encoder, dynamic=False) if compiled else backbone.vae.encoder
         )
@@ -546,13 +552,15 @@ def scoring_speed(
 ):  # dict: median, low, high images per second
     "Replay scoring with the autoencoder, prompts encoded beforehand."
     pipeline, prompts = EasonADPipeline(backbone), backbone.encode_text(words_of(backbone))
+    tokens = pipeline.tokens(words_of(backbone))
     images = (
         torch.rand(batch, 3, backbone.image_size, backbone.image_size, device=backbone.device) * 2
         - 1
     )
 
     def score():
-        return pipeline.masses(pipeline.queries(backbone.encode_image(images)), prompts)
+        queries = pipeline.queries(backbone.encode_image(images))
+        return pipeline.masses(queries, prompts, content=tokens)
 
     m, low, high = median_interval(
         [batch / s for s in interleaved(dict(score=torch.no_grad()(score)), rounds, sync)['score']]
@@ -563,6 +571,7 @@ def scoring_speed(
 def where_time_goes(backbone, latents, rounds: int = 3, sync=lambda: None):  # {part: seconds}
     "Seconds of the parts of scoring one batch, and of encoding two prompts."
     pipeline, prompts = EasonADPipeline(backbone), backbone.encode_text(words_of(backbone))
+    tokens = pipeline.tokens(words_of(backbone))
     images = (
         torch.rand(
             len(latents),
@@ -578,7 +587,7 @@ def where_time_goes(backbone, latents, rounds: int = 3, sync=lambda: None):  # {
         cases = dict(
             autoencoder=lambda: backbone.encode_image(images),
             unet_until_last_layer=lambda: pipeline.queries(latents),
-            both_prompts=lambda: pipeline.masses(kept, prompts),
+            both_prompts=lambda: pipeline.masses(kept, prompts, content=tokens),
             text_encoder=lambda: backbone.encode_text(words_of(backbone)),
         )
         return {n: round(median(t), 5) for n, t in interleaved(cases, rounds, sync).items()}

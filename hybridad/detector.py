@@ -16,9 +16,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
-from .attention import log_ratio
+from .attention import counted, log_ratio
 from .backbone import load_backbone
-from .config import Config, get_default_config
+from .config import Config, check, get_default_config
 from .data import write_atomic
 from .errors import CheckpointError, ConfigError
 from .pipeline import EasonADPipeline
@@ -72,6 +72,13 @@ ABOUT = dict(
 )  # what every checkpoint says of itself
 
 
+def _mass_of(about):  # str
+    "How a checkpoint takes masses; those of format 1 do not say it and compete with all tokens."
+    if 'mass' in about:
+        return check('mass', about['mass'], str)
+    return 'own' if about['config']['model']['mass'] == 'own' else 'competing_all'
+
+
 def read_checkpoint(
     path,  # a .safetensors file written by save_checkpoint
 ):  # ({name: tensor}, metadata dict)
@@ -95,6 +102,7 @@ def read_checkpoint(
         if not sound or not all(isinstance(n, str) for n in (*about['layers'], *seen)):
             raise ValueError('metadata')
         about |= dict(config=Config.from_dict(about['config']).to_dict(), trained_on=seen)
+        about['mass'] = about['config']['model']['mass'] = _mass_of(about)
     except ConfigError as error:
         raise CheckpointError(
             f'{path} holds settings that this version does not know: {error}'
@@ -141,7 +149,6 @@ READ_OUT = (
     'readout',
     'draws',
     'noise',
-    'mass',
     'map_size',
     'views',
     'scales',
@@ -151,8 +158,9 @@ READ_OUT = (
 )  # what prompts and thresholds are good for
 
 
-def _read_out(config, backbone, timestep, layers):
+def _read_out(config, backbone, timestep, layers, mass):
     return {k: config.model[k] for k in READ_OUT} | dict(
+        mass=mass,
         image_size=config.data.image_size or backbone.image_size,
         timestep=timestep,
         layers=list(layers),
@@ -248,7 +256,11 @@ class HybridAnomalyDetector(nn.Module):
 
     @property
     def content(self):
-        return self.prompts.content  # (2, L) bool, for mass 'own'
+        return self.prompts.content  # (2, L) bool: contexts and words
+
+    @property
+    def counted(self):
+        return counted(self.content, self.pipeline.mass)  # (2, L) bool; None: all tokens count
 
     @property
     def image_size(self):
@@ -287,9 +299,7 @@ class HybridAnomalyDetector(nn.Module):
         return [self.pipeline.queries(latents, text, d) for d in range(self.pipeline.draws)]
 
     def read(self, queries, text):  # (B, 2, S, S) log masses
-        masses = self.pipeline.masses(
-            queries, text, self.layer_weights, self.content if self.pipeline.mass == 'own' else None
-        )
+        masses = self.pipeline.masses(queries, text, self.layer_weights, self.counted)
         return self.normals(masses, queries) if self.normals else masses
 
     def side(self, view):
@@ -364,7 +374,7 @@ class HybridAnomalyDetector(nn.Module):
     ):
         "Write the learnables, with settings and the backbone's fingerprint as metadata."
         about = dict(
-            format=1,
+            format=2,
             config=self.config.to_dict(),
             backbone=self.backbone.name,
             backbone_hash=self.backbone.hash,
@@ -372,6 +382,7 @@ class HybridAnomalyDetector(nn.Module):
             widths=self.backbone.widths,
             timestep=self.pipeline.timestep,
             layers=list(self.pipeline.layers),
+            mass=self.pipeline.mass,
             trainable=self.trainable,
             **extra,
         )
@@ -393,9 +404,19 @@ class HybridAnomalyDetector(nn.Module):
         check_fit(path, about, self.backbone, other_backbone)
         then, now = (
             _read_out(
-                Config.from_dict(about['config']), self.backbone, about['timestep'], about['layers']
+                Config.from_dict(about['config']),
+                self.backbone,
+                about['timestep'],
+                about['layers'],
+                about['mass'],
             ),
-            _read_out(self.config, self.backbone, self.pipeline.timestep, self.pipeline.layers),
+            _read_out(
+                self.config,
+                self.backbone,
+                self.pipeline.timestep,
+                self.pipeline.layers,
+                self.pipeline.mass,
+            ),
         )
         if (differs := [k for k in now if now[k] != then[k]]) and not other_backbone:
             raise CheckpointError(

@@ -21,7 +21,6 @@ from .data import make_loader, sample_name, write_atomic
 from .detector import HybridAnomalyDetector, read_checkpoint
 from .errors import CheckpointError, ConfigError, DataError
 from .metrics import anomaly_metrics, mean_metrics, to_json_value
-from .prompt_learner import content_of
 from .training import KeptInputs, digests, read_kept
 
 # %% ../nbs/61_evaluation.ipynb #6b17937d
@@ -167,7 +166,7 @@ class WordsDetector(HybridAnomalyDetector):
 
     @property
     def content(self):
-        return content_of(self.backbone.tokenize(self.words), self.backbone.tokenizer.eos_token_id)
+        return self.backbone.token_mask(self.words, end=False)
 
     def text(self):
         return self.backbone.encode_text(self.words)

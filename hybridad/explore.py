@@ -23,12 +23,19 @@ from matplotlib.figure import Figure
 from PIL.Image import fromarray
 from tabulate import tabulate
 
-from .attention import cross_attention, log_ratio, read_maps, select_layers, token_scores
+from hybridad.attention import (
+    counted,
+    cross_attention,
+    log_ratio,
+    read_maps,
+    select_layers,
+    token_scores,
+)
 from .data import as_rgb, image_tensor, open_image
 from .detector import pool_logits, smooth
 from .errors import ConfigError, DataError, HybridadError
 from .pipeline import EasonADPipeline, READOUTS
-from .prompt_learner import TEMPLATES, content_of
+from .prompt_learner import TEMPLATES
 from .training import KeptInputs, read_kept
 from hybridad.plots import (
     ABNORMAL,
@@ -92,7 +99,7 @@ class Told:
         content,  # (2, L) bool: contexts and words
         names,  # two functions from a position to its label
     ):
-        self.features, length = features, features.shape[1]
+        self.features, self.content, length = features, content, features.shape[1]
         inside = [torch.nonzero(c)[:, 0].tolist() for c in content]
         self.tokens = [
             [
@@ -114,10 +121,10 @@ class Told:
         for role, text in (('normal', normal), ('abnormal', abnormal)):
             if not text.strip():
                 raise ConfigError(f'the {role} sentence is empty: type at least one word')
-        ids = backbone.tokenize([normal, abnormal])
+        ids, texts = backbone.tokenize([normal, abnormal]), [normal, abnormal]
         return cls(
-            backbone.encode_text([normal, abnormal]),
-            content_of(ids, backbone.tokenizer.eos_token_id),
+            backbone.encode_text(texts),
+            backbone.token_mask(texts, end=False),
             [partial(_word, backbone, row) for row in ids],
         )
 
@@ -174,6 +181,8 @@ def suspicion(
                 look.queries(told.features, readout, timestep),
                 told.features,
                 look.backbone.weights_of(chosen),
+                look.backbone.mass,
+                counted(told.content, look.backbone.mass),
             )
         )[0]
         .cpu()

@@ -15,7 +15,14 @@ import numpy as np
 import torch
 from filelock import FileLock
 
-from .attention import QueryRecorder, SelfRecorder, read_maps, select_layers, sharpen
+from hybridad.attention import (
+    QueryRecorder,
+    SelfRecorder,
+    counted,
+    read_maps,
+    select_layers,
+    sharpen,
+)
 from .backbone import Backbone, in_cache
 from .data import read_json
 from .errors import BackboneError, CheckpointError, ConfigError
@@ -37,7 +44,8 @@ class EasonADPipeline:
         | None = None,  # one, or several that are averaged; None: the backbone's own
         draws: int = 1,  # noise draws that are averaged, at each timestep
         seed: int = 0,  # of the noise
-        mass: str = 'competing',  # how a prompt's mass is taken, see attention.log_masses
+        mass: str
+        | None = None,  # how a prompt's mass is taken, see attention.log_masses; None: the backbone's own
         map_size: int | tuple = 64,  # side of the maps, or (height, width)
         noise: bool = True,  # False: the UNet sees the clean latent, as in D2D
     ):
@@ -53,7 +61,7 @@ class EasonADPipeline:
             self.map_size,
             self.noise,
             self._neutral,
-        ) = backbone, readout, seed, mass, map_size, noise, {}
+        ) = backbone, readout, seed, mass or backbone.mass, map_size, noise, {}
         self.layers = select_layers(backbone.unet, layers) if layers else backbone.layers
         self.weights = backbone.weights_of(self.layers)
         self.timestep = backbone.timestep if timestep is None else timestep
@@ -140,14 +148,37 @@ class EasonADPipeline:
         name = list(found)[-1]
         return sharpen(maps, recorder.layers[name], found[name], steps)
 
+    def tokens(
+        self,
+        texts,  # list of P strings
+    ):  # (P, L) bool, or None where all tokens count
+        "Tokens of each prompt that count under this way of taking the mass."
+        return counted(self.backbone.token_mask(texts, end=False), self.mass)
+
+    def _told(self, prompts, content):
+        "Features and the tokens that count, of strings as of features."
+        if isinstance(prompts, (list, tuple)):
+            content = self.tokens(prompts) if content is None else content
+            prompts = self.backbone.encode_text(prompts)
+        return prompts, content
+
+    def prompt_masses(
+        self,
+        queries,  # as in masses
+        texts,  # list of P strings, such as the names of P things
+    ):  # (B, P, map_size, map_size) log masses; their exponentials sum to one where prompts compete
+        "Maps of several texts that divide the attention among them, from queries at hand."
+        return self.masses(queries, list(texts))
+
     def masses(
         self,
         queries,  # one dictionary from `queries`, or a list with one for each draw
-        prompts,  # (P, L, D) text features
+        prompts,  # list of P strings, (P, L, D) text features, or their keys from prompt_keys
         weights=None,  # (layers,) weights that sum to one; None: the backbone's own
-        content=None,  # (P, L) bool, for mass 'own'
+        content=None,  # (P, L) bool: tokens that count, as `tokens` says them; of strings it is known
     ):  # (B, P, map_size, map_size) log masses
         "Log attention mass of each prompt, averaged over draws, layers and heads."
+        prompts, content = self._told(prompts, content)
         draws = queries if isinstance(queries, list) else [queries]
         size = (self.map_size,) * 2 if isinstance(self.map_size, int) else self.map_size
         weights = self.weights if weights is None else weights
@@ -160,12 +191,10 @@ class EasonADPipeline:
         self,
         images,  # (B, 3, H, W) in [-1, 1]
         prompts,  # list of P strings, or (P, L, D) text features
-        content=None,  # for mass 'own': (P, L) bool
+        content=None,  # as in masses
     ):  # (B, P, map_size, map_size) log masses
         "From pictures and prompts to log attention masses."
-        prompts = (
-            self.backbone.encode_text(prompts) if isinstance(prompts, (list, tuple)) else prompts
-        )
+        prompts, content = self._told(prompts, content)
         latents = self.backbone.encode_image(images)
         return self.masses(
             [self.queries(latents, prompts, d) for d in range(self.draws)], prompts, None, content

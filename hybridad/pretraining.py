@@ -32,7 +32,7 @@ from tqdm.auto import tqdm
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from .attention import QueryRecorder, read_maps
-from .backbone import load_backbone, pick_device
+from .backbone import load_backbone, pick_device, token_mask
 from .corpus import Corpus, as_tensor, corpus_picture, encoding, open_textures, parts_of
 from .data import read_json, write_atomic
 from .errors import CheckpointError, ConfigError, HybridadError

@@ -134,12 +134,49 @@ def test_every_deep_prompt_learns(model):
     prompts = model.encode_embeddings(*learner())
     pipeline = EasonADPipeline(model, 'exact')
     latents = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(1))
+    tokens = learner.counted(pipeline.mass)
     log_ratio(
-        pipeline.masses(pipeline.queries(latents, prompts), prompts)
+        pipeline.masses(pipeline.queries(latents, prompts), prompts, content=tokens)
     ).square().mean().backward()
     assert all(p.grad.abs().sum() > 0 for p in learner.parameters())
     learner.start_from(model, 'object', 'damaged object')
     assert all(p.isfinite().all() for p in learner.parameters())
+
+
+@pytest.mark.parametrize('mass', ('competing', 'content', 'own', 'competing_all'))
+@pytest.mark.parametrize('readout', ('replay', 'exact', 'joint'))
+def test_only_the_tokens_that_count_are_read(model, mass, readout):
+    "Strings and features give the same maps, for any number of prompts; padding and start token change nothing."
+    pipeline, texts = EasonADPipeline(model, readout, mass=mass, map_size=8), [*WORDS, 'a hole!']
+    g = torch.Generator().manual_seed(5)
+    latents, features = torch.randn(1, 4, 16, 16, generator=g), model.encode_text(texts)
+    with torch.no_grad():
+        queries = pipeline.queries(latents, features)
+        maps = pipeline.prompt_masses(queries, texts)
+        told = pipeline.tokens(texts)
+        assert torch.equal(maps, pipeline.masses(queries, features, content=told))
+        assert maps.shape == (1, 3, 8, 8) and maps.isfinite().all()
+        if mass in ('competing', 'competing_all'):
+            assert (
+                EasonADPipeline(model, readout, mass=mass)
+                .prompt_masses(
+                    {n: q[:, :1] if readout == 'exact' else q for n, q in queries.items()},
+                    texts[:1],
+                )
+                .abs()
+                .max()
+                < 1e-5
+            )
+        other = torch.where(model.token_mask(texts)[..., None], features, features.roll(1, 0))
+        moved = (pipeline.masses(queries, other, content=told) - maps).abs().max()
+    assert moved < 1e-6 if mass in ('competing', 'content') else moved > 1e-6
+
+
+def test_the_end_token_is_found_behind_any_padding(model):
+    "SDXL pads its two tokenizers differently, and a padding sign that the text itself holds is a word."
+    mask = model.token_mask(['a hole', 'a hole !', ''])
+    assert mask.sum(1).tolist() == [3, 4, 1] and not mask[:, 0].any()
+    assert model.token_mask(['a hole !'], end=False).sum() == 3
 
 
 def test_reading_changes_nothing(model, inputs):
@@ -204,6 +241,7 @@ def test_early_exit_and_batches_agree_with_the_whole(model):
     prompts, g = model.encode_text(WORDS), torch.Generator().manual_seed(2)
     latents = torch.randn(5, 4, 16, 24, generator=g)  # not square
     pipeline = EasonADPipeline(model)
+    tokens = pipeline.tokens(WORDS)
     with torch.no_grad():
         early = pipeline.queries(latents)
         noisy = model.add_noise(latents, pipeline.timestep)
@@ -216,9 +254,12 @@ def test_early_exit_and_batches_agree_with_the_whole(model):
             )
         for n in early:
             assert torch.equal(early[n], whole[n])
-        maps = pipeline.masses(early, prompts)
+        maps = pipeline.masses(early, prompts, content=tokens)
         alone = torch.cat(
-            [pipeline.masses(pipeline.queries(latents[i : i + 1]), prompts) for i in range(5)]
+            [
+                pipeline.masses(pipeline.queries(latents[i : i + 1]), prompts, content=tokens)
+                for i in range(5)
+            ]
         )
     torch.testing.assert_close(maps, alone, atol=1e-5, rtol=0)
 
@@ -252,7 +293,13 @@ def test_checkpointing_gives_the_same_gradient(model):
         )
         found.append(
             torch.autograd.grad(
-                log_ratio(pipeline.masses(pipeline.queries(latents, prompts), prompts))
+                log_ratio(
+                    pipeline.masses(
+                        pipeline.queries(latents, prompts),
+                        prompts,
+                        content=pipeline.tokens(WORDS),
+                    )
+                )
                 .square()
                 .mean(),
                 prompts,
@@ -472,5 +519,7 @@ def test_stable_diffusion_2_1_at_full_size():
             torch.testing.assert_close(m, torch.ones_like(m), atol=1e-5, rtol=0)
         pipeline = EasonADPipeline(model)
         prompts = model.encode_embeddings(*learner())
-        maps = pipeline.masses(pipeline.queries(latents), prompts)
+        maps = pipeline.masses(
+            pipeline.queries(latents), prompts, content=learner.counted(pipeline.mass)
+        )
     assert maps.shape == (1, 2, 64, 64) and maps.isfinite().all() and maps.std() > 0
