@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['PHOTOS', 'KEPT_OBJECTS', 'SURFACES', 'SURFACE_NAMES', 'KEPT', 'ROUGH_DEFECTS', 'NEW', 'OLD', 'rolled_sheet',
-           'dead_leaves', 'wavelets', 'snapshot', 'quilted', 'tray', 'framed', 'blotch', 'streak', 'chip', 'strewn',
-           'hairline', 'damage', 'rough_camera', 'Invisible', 'rough_picture', 'write_rough', 'line_pictures']
+           'dead_leaves', 'wavelets', 'snapshot', 'quilted', 'tray', 'framed', 'blotch', 'streak', 'strewn', 'hairline',
+           'damage', 'rough_camera', 'Invisible', 'rough_picture', 'write_rough', 'line_pictures']
 
 # %% ../nbs/03a_rough.ipynb #06dc4554
 import io
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 from PIL import Image
@@ -33,6 +33,7 @@ from hybridad.synthetic import (
     Scene,
     add_distractors,
     blend,
+    chip,
     colour,
     grid_of,
     label_map,
@@ -246,71 +247,65 @@ def _toned(rng, image, alpha):
     return blend(image, rng.uniform(0, 0.6) * (image - tone) + tone, alpha), alpha
 
 
-def blotch(rng, image, centre, radius):
-    "A cloudy darker or brighter area with soft edges."
+def blotch(rng, image, centre, radius, region):
+    "A dried puddle with soft or sharp sides: the surface shines through, the outline is stronger."
     size, radius = len(image), 1.5 * max(radius, 3)
     y, x = grid_of(size)
     sy, sx = np.exp(rng.uniform(-0.6, 0.6, 2))
     r = np.hypot((y - centre[0]) * sy, (x - centre[1]) * sx) / radius
-    level = 1 - r + rng.uniform(0.05, 0.3) * noise(rng, size, 1.8, 3 * radius, 3)
-    return _toned(rng, image, np.clip(0.5 + level * radius / rng.uniform(2, 10), 0, 1) * (r < 2.2))
+    level = (1 - r + rng.uniform(0.05, 0.3) * noise(rng, size, 1.8, 3 * radius, 3)) * radius
+    alpha = np.clip(0.5 + level / rng.uniform(1, 5), 0, 1) * (r < 2.2)
+    ring = np.exp(-((np.clip(level, 0, None) / rng.uniform(1.5, 0.25 * radius + 2)) ** 2))
+    pool = rng.uniform(0.25, 0.6)
+    tone = colour(rng, (0, 0.4), 0.8) if rng.random() < 0.7 else colour(rng, (0.75, 1), 0.5)
+    return blend(image, tone, alpha * (pool + (0.95 - pool) * ring)), alpha
 
 
-def streak(rng, image, centre, radius, turn=None):
-    "A long mark with frayed sides, as of rolling or grinding; those of a picture are parallel."
+def streak(rng, image, centre, radius, region, turn=None):
+    "A long straight mark with frayed sides, as of grinding; those of a picture are parallel."
     size = len(image)
-    y, x = grid_of(size)
     turn = rng.uniform(0, np.pi) if turn is None else turn + rng.normal(0, 0.04)
-    u, v = (
-        (x - centre[1]) * np.cos(turn) + (y - centre[0]) * np.sin(turn),
-        (y - centre[0]) * np.cos(turn) - (x - centre[1]) * np.sin(turn),
-    )
-    half, width = min(80, (radius + 2) * rng.uniform(1.5, 7)), rng.uniform(0.6, 1 + 0.35 * radius)
+    y, x = grid_of(size)
+    u = (x - centre[1]) * np.cos(turn) + (y - centre[0]) * np.sin(turn)
+    v = (y - centre[0]) * np.cos(turn) - (x - centre[1]) * np.sin(turn)
+    half = min(80, (radius + 2) * rng.uniform(1.5, 7))
+    width = rng.uniform(0.5, 0.9 + 0.07 * radius)
     rough = rng.uniform(0.1, 0.6) * width * noise(rng, size, 1.2, 40, 4)
     taper = np.clip((half - np.abs(u)) / (0.3 * half), 0, 1) ** 0.5
-    return _toned(
-        rng,
-        image,
-        np.clip((width * taper + rough * taper - np.abs(v)) / rng.uniform(0.6, 1.5) + 0.5, 0, 1)
-        * (np.abs(u) < half),
-    )
+    depth = (width + rough) * taper
+    alpha = np.clip((depth - np.abs(v)) / rng.uniform(0.6, 1.2) + 0.5, 0, 1) * (np.abs(u) < half)
+    burr = np.clip(0.5 - np.abs(v - depth - 0.5), 0, 1) * (np.abs(u) < half)
+    tone = colour(rng, (0.8, 1), 0.2) if rng.random() < 0.75 else colour(rng, (0, 0.25), 0.2)
+    out = blend(image * (1 - 0.5 * burr[..., None]), tone, alpha * rng.uniform(0.6, 1))
+    return out, np.maximum(alpha, burr).astype(np.float32)
 
-
-def chip(rng, image, centre, radius):
-    "A corner or edge broken off the picture's border: what is left is bare."
+# %% ../nbs/03a_rough.ipynb #f52ad6df
+def strewn(rng, image, centre, radius, region):
+    "Many small grains of their own tone, in flocks or everywhere: pits, scale, splashes, dirt."
     size = len(image)
     y, x = grid_of(size)
-    side, along = rng.integers(4), rng.uniform(0, UNIT)
-    cy, cx = ((0, along), (UNIT, along), (along, 0), (along, UNIT))[side]
-    sy, sx = np.exp(rng.uniform(-0.7, 0.7, 2))
-    radius = max(3, 1.6 * radius)
-    d = np.hypot((y - cy) * sy, (x - cx) * sx) + 0.25 * radius * noise(rng, size, 2, 60, 5)
-    a = np.clip((radius - d) / rng.uniform(1, 6) + 0.5, 0, 1)
-    return _toned(rng, image, a)
+    flock, stretch = log_uniform(rng, 8, 90), np.exp(rng.uniform(-1, 1) * (rng.random() < 0.5))
+    spread = flock * np.array([stretch, 1 / stretch])
+    largest = rng.uniform(0.9, 1.3 + 0.12 * radius)
+    out, alpha = image, np.zeros((size, size), np.float32)
+    dark, k = rng.random(), size / UNIT
+    for _ in range(int(rng.integers(8, 20 + flock))):
+        cy, cx = centre + rng.normal(0, 0.6, 2) * spread
+        r = rng.uniform(0.6, largest)
+        top, left = max(0, int((cy - r - 1) * k)), max(0, int((cx - r - 1) * k))
+        box = np.s_[
+            top : max(0, int((cy + r + 1) * k) + 2), left : max(0, int((cx + r + 1) * k) + 2)
+        ]
+        grain = np.clip((r - np.hypot(y[box] - cy, x[box] - cx)) * k + 0.5, 0, 1)
+        tone = colour(rng, (0, 0.3), 0.6) if rng.random() < dark else colour(rng, (0.7, 1), 0.6)
+        if out is image:
+            out = image.copy()
+        out[box] = blend(out[box], tone, grain * rng.uniform(0.5, 1))
+        alpha[box] = np.maximum(alpha[box], grain)
+    return out, alpha
 
-
-def strewn(rng, image, centre, radius):
-    "Where slow noise rises above a level, the tone changes: pits, scale, crazing, stains in flocks, over an area or everywhere."
-    size = len(image)
-    y, x = grid_of(size)
-    coarse = min(64, max(6, 5 * radius))
-    n = noise(rng, size, rng.uniform(0.5, 2), coarse, coarse / rng.uniform(2, 6))
-    if rng.random() < 0.4:
-        n = gaussian_filter1d(
-            n, log_uniform(rng, 0.3, 2) * coarse * size / UNIT, axis=rng.integers(2), mode='wrap'
-        )
-        n /= n.std() + 1e-9  # drawn out by rolling
-    n = n - (np.hypot(y - centre[0], x - centre[1]) / log_uniform(rng, 15, 150)) ** 2
-    return _toned(
-        rng,
-        image,
-        np.clip(
-            (n - np.quantile(n, rng.uniform(0.82, 0.985))) * log_uniform(rng, 1, 8) + 0.5, 0, 1
-        ),
-    )
-
-
-def hairline(rng, image, centre, radius):
+# %% ../nbs/03a_rough.ipynb #1823806d
+def hairline(rng, image, centre, radius, region):
     "A crack as fine as a hair that wanders a long way, its width changing along it."
     size, n, length = len(image), 240, log_uniform(rng, 15, 120)
     turns = rng.choice([0, np.pi / 2, *rng.uniform(0, 2 * np.pi, 2)]) + np.cumsum(
@@ -341,53 +336,44 @@ def hairline(rng, image, centre, radius):
 
 
 ROUGH_DEFECTS = {k: (f, k) for k, f in DEFECTS.items() if k not in HELD_OUT_KINDS}
+
+# %% ../nbs/03a_rough.ipynb #e0aa1e70
 NEW = dict(
     blotch=(blotch, 'stain'),
     strewn=(strewn, 'spots'),
     streak=(streak, 'scratch'),
     hairline=(hairline, 'crack'),
-    chip=(chip, 'missing_part'),
+    chip=(chip, 'chip'),
 )
+
+
 ROUGH_DEFECTS |= NEW
+
+
 OLD = [k for k in ROUGH_DEFECTS if k not in NEW]
 
 # %% ../nbs/03a_rough.ipynb #4327cc6d
 def damage(rng, image, region, kind):
     "Several defects of one kind: image, mask, contrast; None when too little would show, or too much be covered."
-    draw, contrast, turn = (
-        ROUGH_DEFECTS[kind][0],
-        log_uniform(rng, 0.05, 0.5),
-        rng.choice([0, np.pi / 2, rng.uniform(0, np.pi)]),
-    )
-    count, extra = (
-        (1 if rng.random() < 0.5 else int(rng.integers(2, 6))),
-        dict(turn=turn) if kind == 'streak' else {},
-    )
+    contrast, turn = log_uniform(rng, 0.05, 0.5), rng.choice([0, np.pi / 2, rng.uniform(0, np.pi)])
+    count = 1 if rng.random() < 0.5 else int(rng.integers(2, 6))
+    draw = ROUGH_DEFECTS[kind][0]
+    if kind == 'streak':
+        draw = partial(draw, turn=turn)
     out, mask, k = image, np.zeros(region.shape, bool), UNIT / len(image)
     ys, xs = np.nonzero(region)
     for i in rng.integers(0, len(ys), count):
-        changed, alpha = draw(
-            rng,
-            image,
-            np.array([ys[i], xs[i]]) * k + k / 2,
-            log_uniform(rng, 1.5, 24 if count == 1 else 12),
-            **extra,
-        )
-        inside, hit = (
-            np.where(region[..., None], changed, image) - image,
-            (alpha > 0.5) & region & ~mask,
-        )
+        centre = np.array([ys[i], xs[i]]) * k + k / 2
+        radius = log_uniform(rng, 1.5, 24 if count == 1 else 12)
+        changed, alpha = draw(rng, image, centre, radius, region)
+        inside = np.where(region[..., None], changed, image) - image
+        hit = (alpha > 0.5) & region & ~mask
         full = np.abs(inside[hit]).mean() if hit.sum() > 3 else 0
         if full < 0.05:
             continue
-        out, mask = (
-            np.where(
-                (alpha > 0.01)[..., None] & ~mask[..., None],
-                image + inside * min(1.0, contrast / full),
-                out,
-            ),
-            mask | hit,
-        )
+        share = 1.0 if kind == 'bend' else min(1.0, contrast / full)  # half a moved line is two
+        fresh = (alpha > 0.01)[..., None] & ~mask[..., None]
+        out, mask = np.where(fresh, image + inside * share, out), mask | hit
     if mask.sum() < 4 or mask.mean() > 0.45:
         return None
     out = np.clip(out, 0, 1).astype(np.float32)

@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['UNIT', 'HELD_OUT_CATEGORIES', 'HELD_OUT_KINDS', 'CONTRAST', 'RADIUS', 'NORMAL_SHARE', 'FOREIGN', 'MATERIALS',
-           'OBJECTS', 'CATEGORIES', 'KINDS', 'DEFECTS', 'STRONG', 'DISTRACTORS', 'PARTS', 'TRAIN_OFFSET',
+           'OBJECTS', 'CATEGORIES', 'KINDS', 'DEFECTS', 'INSTEAD', 'STRONG', 'DISTRACTORS', 'PARTS', 'TRAIN_OFFSET',
            'WRITTEN_OFFSET', 'grid_of', 'turned', 'noise', 'colour', 'lit', 'blend', 'log_uniform', 'Scene', 'scene_of',
            'carpet', 'grid', 'wood', 'brushed_metal', 'leather', 'marble', 'twill', 'granite', 'perforated', 'concrete',
            'foam', 'plaster', 'knit', 'terrazzo', 'spectral', 'paving', 'mosaic', 'printed_foil', 'inlay', 'photograph',
            'backdrop', 'washer', 'hex_nut', 'capsule', 'bottle_top', 'gear', 'button', 'screw', 'circuit_board',
-           'keypad', 'assembly', 'wiring', 'hole', 'scratch', 'stain', 'crack', 'patch', 'spots', 'dent',
-           'missing_part', 'fold', 'bend', 'smear', 'fibre', 'add_defect', 'add_distractors', 'camera', 'Picture',
-           'label_map', 'categories_of', 'render', 'picture', 'write_dataset']
+           'keypad', 'assembly', 'wiring', 'hole', 'scratch', 'crack', 'stain', 'patch', 'spots', 'dent',
+           'missing_part', 'chip', 'fold', 'bend', 'smear', 'fibre', 'add_defect', 'add_distractors', 'camera',
+           'Picture', 'label_map', 'categories_of', 'render', 'picture', 'write_dataset']
 
 # %% ../nbs/03_synthetic.ipynb #4e086f10
 import colorsys, json, os, shutil
@@ -24,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 from scipy import fft
-from scipy.ndimage import gaussian_filter, map_coordinates
+from scipy.ndimage import distance_transform_edt, gaussian_filter, map_coordinates
 from scipy.spatial import cKDTree
 from skimage import data as skimage_data
 from tqdm.auto import tqdm
@@ -755,183 +755,269 @@ KINDS = {
 }  # each kind of defect and the nouns for it, the usual one first
 
 # %% ../nbs/03_synthetic.ipynb #0348fff5
-def _near(rng, size, centre, radius, ragged):
-    "Alpha of a ragged blob around a centre, and its mask."
+def _blob(rng, size, centre, radius, ragged):
+    "Depth inside a ragged blob, units: positive inside, zero at its outline."
     y, x = grid_of(size)
     sy, sx = np.exp(rng.uniform(-0.4, 0.4, 2))
     rough = noise(rng, size, 1.8, 40, 3) * ragged * radius
     d = np.hypot((y - centre[0]) * sy, (x - centre[1]) * sx) + rough
-    d = np.where(
-        np.hypot(y - centre[0], x - centre[1]) < 2.2 * radius, d, radius + 2
-    )  # no islands far away
-    return np.clip((radius - d) / max(1.0, 0.12 * radius) + 0.5, 0, 1)
+    far = np.hypot(y - centre[0], x - centre[1]) > 2.2 * radius
+    return np.where(far, -9, radius - d)  # no islands far away
 
 
-def _line(rng, size, centre, length, width, wander):
-    "Alpha of a random polyline through a centre."
-    angle, steps, y, x = rng.uniform(0, 2 * np.pi), int(rng.integers(4, 9)), *grid_of(size)
-    turns = angle + np.cumsum(rng.normal(0, wander, steps))
-    path = np.cumsum(np.stack([np.sin(turns), np.cos(turns)], 1), 0) * length / steps
-    path = np.concatenate([[[0, 0]], path])
-    path += centre - path.mean(0)
-    d = np.full((size, size), 1e3, np.float32)
-    for (ay, ax), (by, bx) in zip(path, path[1:]):
-        t = np.clip(
-            ((y - ay) * (by - ay) + (x - ax) * (bx - ax))
-            / ((by - ay) ** 2 + (bx - ax) ** 2 + 1e-9),
-            0,
-            1,
-        )
-        d = np.minimum(d, np.hypot(y - ay - t * (by - ay), x - ax - t * (bx - ax)))
-    return np.clip((width - d) * size / UNIT + 0.5, 0, 1)
+def _frame(size, centre, angle):
+    "Coordinates around a centre, units: along a direction and across it."
+    y, x = grid_of(size)
+    dy, dx = y - centre[0], x - centre[1]
+    return dx * np.cos(angle) + dy * np.sin(angle), dy * np.cos(angle) - dx * np.sin(angle)
 
 
+def _distance(size, path):
+    "Distance of each pixel to a polyline of (N, 2) points, units, and how far along it, 0 to 1."
+    y, x = grid_of(size)
+    best, along = np.full((2, size, size), 1e3, np.float32)
+    for i, ((ay, ax), (by, bx)) in enumerate(zip(path, path[1:])):
+        dot = (y - ay) * (by - ay) + (x - ax) * (bx - ax)
+        t = np.clip(dot / ((by - ay) ** 2 + (bx - ax) ** 2 + 1e-9), 0, 1)
+        d = np.hypot(y - ay - t * (by - ay), x - ax - t * (bx - ax))
+        along = np.where(d < best, (i + t) / (len(path) - 1), along)
+        best = np.minimum(best, d)
+    return best, along
+
+
+def _edge(distance, size):
+    "Alpha of a sharp edge, one pixel wide, from a signed distance in units."
+    return np.clip(distance * size / UNIT + 0.5, 0, 1).astype(np.float32)
+
+# %% ../nbs/03_synthetic.ipynb #b3cfc1d7
 def _warp(image, dy, dx):
     "Move pixels by a displacement given in units."
     size = len(image)
     k = size / UNIT
     y, x = np.mgrid[:size, :size].astype(np.float32)
     at = np.stack([y + dy * k, x + dx * k])
-    return np.stack(
-        [map_coordinates(image[..., c], at, order=1, mode='reflect') for c in range(3)], -1
-    )
+    channels = [map_coordinates(image[..., c], at, order=1, mode='reflect') for c in range(3)]
+    return np.stack(channels, -1)
 
 # %% ../nbs/03_synthetic.ipynb #7a646aa8
-def hole(rng, image, centre, radius):
-    "A dark opening with a hard edge."
-    a = _near(rng, len(image), centre, radius, 0.3)
-    return blend(image, colour(rng, (0, 0.15), 0.3), a), a
+def hole(rng, image, centre, radius, region):
+    "A dark opening, its bevel bright on one side, its wall seen on the other."
+    size, radius = len(image), max(radius, 2.0)
+    depth = _blob(rng, size, centre, radius, 0.08)
+    u, _ = _frame(size, centre, rng.uniform(0, 2 * np.pi))
+    lean = np.clip(u / radius, -1, 1)
+    bevel = np.clip(0.2 * radius, 0.9, 2.5)
+    inner = colour(rng, (0, 0.1), 0.3) + 0.2 * np.clip(-lean, 0, 1)[..., None] ** 2
+    rim = np.clip(image + (0.75 * lean - 0.25 * (lean < 0))[..., None], 0, 1)
+    alpha = _edge(depth, size)
+    return blend(image, blend(rim, inner, _edge(depth - bevel, size)), alpha), alpha
 
 
-def scratch(rng, image, centre, radius):
-    "A thin, almost straight mark, bright or dark."
-    a = _line(rng, len(image), centre, 3 * radius + 6, rng.uniform(0.5, 1.4), 0.15)
-    return blend(
-        image, colour(rng, (0.85, 1), 0.1) if rng.random() < 0.65 else colour(rng, (0, 0.2), 0.2), a
-    ), a
+def scratch(rng, image, centre, radius, region):
+    "One to four parallel straight lines, each bright with a dark burr along it."
+    size, out, alpha = len(image), image, np.zeros(image.shape[:2], np.float32)
+    u, v = _frame(size, centre, rng.uniform(0, np.pi))
+    half, gap, burr = 1.6 * radius + 4, rng.uniform(2.4, 4), rng.choice([-1, 1])
+    count, bright = int(rng.integers(1, 5)), colour(rng, (0.9, 1), 0.06)
+    for i in range(count):
+        width = rng.uniform(0.4, 0.75)
+        across = v - (i - (count - 1) / 2) * gap
+        length = half * rng.uniform(0.6, 1) - np.abs(u - rng.uniform(-0.3, 0.3) * half)
+        core = _edge(np.minimum(width - np.abs(across), length), size)
+        side = _edge(np.minimum(0.45 - np.abs(across + burr * (width + 0.4)), length), size)
+        out = blend(blend(out, 0.35 * image, side), bright, core)
+        alpha = np.maximum(alpha, np.maximum(core, side))
+    return out, alpha
 
 
-def stain(rng, image, centre, radius):
-    "A tint that lets the surface shine through."
-    a = _near(rng, len(image), centre, radius, 0.35)
-    return blend(image, 0.35 * image + 0.65 * colour(rng, (0.05, 0.95), 0.9), a), a
+def _jagged(rng, start, angle, length, steps):
+    "A path of (N, 2) points that turns sharply to one side and the other."
+    turns = angle + rng.choice([-1, 1]) * (-1) ** np.arange(steps) * rng.uniform(0.25, 0.95, steps)
+    ahead = np.stack([np.sin(turns), np.cos(turns)], 1) * rng.uniform(0.6, 1.4, (steps, 1))
+    return start + np.concatenate([[[0, 0]], np.cumsum(ahead, 0)]) * length / steps
+
+# %% ../nbs/03_synthetic.ipynb #f3ab89de
+def crack(rng, image, centre, radius, region):
+    "A dark jagged line that gets thinner and forks."
+    size, length, angle = len(image), 3.2 * radius + 9, rng.uniform(0, 2 * np.pi)
+    steps, width = int(np.clip(length / 3.5, 5, 14)), rng.uniform(0.5, 0.9) + 0.02 * radius
+    trunk = _jagged(rng, centre, angle, length, steps)
+    trunk += centre - trunk.mean(0)
+    alpha = np.zeros((size, size), np.float32)
+    forks = rng.choice(np.arange(1, steps - 1), int(rng.integers(2, 4)), replace=False)
+    for i in [None, *forks]:
+        path, wide = trunk, width
+        if i is not None:
+            off = angle + rng.choice([-1, 1]) * rng.uniform(0.6, 1.2)
+            path = _jagged(rng, trunk[i], off, length * rng.uniform(0.25, 0.5), max(2, steps // 3))
+            wide = 0.75 * width
+        d, along = _distance(size, path)
+        alpha = np.maximum(alpha, _edge(wide * (1 - 0.5 * along) - d, size))
+    return blend(image, colour(rng, (0, 0.08), 0.3), alpha), alpha
 
 
-def crack(rng, image, centre, radius):
-    "A jagged dark line with a branch."
-    a = _line(rng, len(image), centre, 3 * radius + 6, rng.uniform(0.5, 1.2), 0.8)
-    a = np.maximum(
-        a, _line(rng, len(image), centre + rng.normal(0, radius / 3, 2), 1.5 * radius + 3, 0.6, 0.8)
-    )
-    return blend(image, colour(rng, (0, 0.15), 0.3), a), a
+def stain(rng, image, centre, radius, region):
+    "A dried drop: a colour that the surface shines through, stronger in a ring at its outline."
+    size, radius = len(image), max(radius, 3.5)
+    depth = _blob(rng, size, centre, radius, 0.16)
+    alpha = _edge(depth, size)
+    dark = image[alpha > 0.5].mean() > 0.35 if (alpha > 0.5).any() else True
+    tone = colour(rng, (0.1, 0.45), 1) if dark else colour(rng, (0.75, 1), 1)
+    ring = np.exp(-((np.clip(depth, 0, None) / np.clip(0.2 * radius, 0.9, 2.2)) ** 2))
+    pool = rng.uniform(0.2, 0.4)
+    return blend(image, tone, alpha * (pool + (0.95 - pool) * ring)), alpha
 
-
-def patch(rng, image, centre, radius):
-    "A piece of another place or another material."
+# %% ../nbs/03_synthetic.ipynb #99b8e2c9
+def patch(rng, image, centre, radius, region):
+    "A straight-edged piece of another place or another material, with the shade of its thickness."
     size = len(image)
-    a = _near(rng, size, centre, radius, 0.1 if rng.random() < 0.5 else 0.35)
-    other = (
-        scene_of(MATERIALS[FOREIGN[rng.integers(len(FOREIGN))]](rng, size)).image
-        if rng.random() < 0.5
-        else np.rot90(
-            np.roll(image, rng.integers(size // 4, size * 3 // 4, 2), (0, 1)), rng.integers(1, 4)
-        )
+    u, v = _frame(size, centre, rng.uniform(0, np.pi))
+    high, wide = max(radius, 3.0) * rng.uniform(0.65, 1, 2) * (1, rng.uniform(1, 1.6))
+    depth = np.minimum(wide - np.abs(u), high - np.abs(v))
+    if rng.random() < 0.6:
+        piece = scene_of(MATERIALS[FOREIGN[rng.integers(len(FOREIGN))]](rng, size)).image
+    else:
+        piece = np.roll(image, rng.integers(size // 4, size * 3 // 4, 2), (0, 1))
+        piece = np.rot90(piece, rng.integers(1, 4))
+    mean = piece.mean((0, 1))
+    piece = np.clip(mean * rng.uniform(0.5, 1.5) + 1.6 * (piece - mean), 0, 1)
+    thick = np.where(np.minimum(wide - u, high - v) < 0.8, 0.25, 0)  # far sides in shade
+    thick = np.where(np.minimum(wide + u, high + v) < 0.8, -0.3, thick)  # near ones in light
+    return blend(image, np.clip(piece - thick[..., None], 0, 1), _edge(depth, size)), _edge(
+        depth, size
     )
-    return blend(image, np.clip(other * rng.uniform(0.6, 1.4), 0, 1), a), a
 
 
-def spots(rng, image, centre, radius):
-    "A cluster of small foreign grains."
+def spots(rng, image, centre, radius, region):
+    "Many small foreign grains, each of its own shade."
     size = len(image)
     y, x = grid_of(size)
-    a = np.zeros((size, size), np.float32)
-    for _ in range(int(rng.integers(4, 14))):
-        q = centre + rng.normal(0, 0.8 * radius, 2)
-        a = np.maximum(
-            a, _inside(np.hypot(y - q[0], x - q[1]), rng.uniform(0.8, 1 + 0.18 * radius))
-        )
-    return blend(image, colour(rng, (0, 1), 1), a), a
+    alpha, out = np.zeros((size, size), np.float32), image
+    for _ in range(int(rng.integers(7, 18))):
+        q = centre + rng.uniform(-1, 1, 2) * max(1.2 * radius, 5)
+        grain = _edge(rng.uniform(0.7, 1.2 + 0.06 * radius) - np.hypot(y - q[0], x - q[1]), size)
+        tone = colour(rng, (0, 0.25), 1) if rng.random() < 0.5 else colour(rng, (0.8, 1), 1)
+        out, alpha = blend(out, tone, grain), np.maximum(alpha, grain)
+    return out, alpha
 
 
-def dent(rng, image, centre, radius):
+def dent(rng, image, centre, radius, region):
     "A pressed-in bowl, seen only by its shading."
-    y, x = grid_of(len(image))
-    t = rng.uniform(0, 2 * np.pi)
-    r = np.hypot(y - centre[0], x - centre[1]) / radius
-    slope = (
-        ((y - centre[0]) * np.sin(t) + (x - centre[1]) * np.cos(t))
-        / radius
-        * np.exp(-2 * r**2)
-        * 2.4
-    )
+    u, v = _frame(len(image), centre, rng.uniform(0, 2 * np.pi))
+    r = np.hypot(u, v) / radius
+    slope = u / radius * np.exp(-2 * r**2) * 2.4
     return np.clip(image + slope[..., None] * 0.6, 0, 1), np.clip((1.05 - r) * radius + 0.5, 0, 1)
 
-
-def missing_part(rng, image, centre, radius):
-    "Relief or print that is not there: the place is bare."
-    a = _near(rng, len(image), centre, radius, 0.2)
-    y, x = grid_of(len(image))
-    ring = np.hypot(y - centre[0], x - centre[1]) < 2.5 * radius
-    bare = np.median(image[ring], 0) if rng.random() < 0.6 else image[0, 0]
-    return blend(image, bare + 0.015 * noise(rng, len(image), 1)[..., None], a), a
-
-
-def fold(rng, image, centre, radius):
-    "A crease: the surface slips along a line and casts a shade."
-    size = len(image)
-    a = _line(rng, size, centre, 3.5 * radius + 6, 1 + 0.15 * radius, 0.1)
-    t = rng.uniform(0, 2 * np.pi)
-    slip = rng.uniform(2, 5)
-    return np.clip(
-        _warp(image, slip * np.sin(t) * a, slip * np.cos(t) * a)
-        * (1 - rng.uniform(-0.45, 0.6) * a[..., None]),
-        0,
-        1,
-    ), a
+# %% ../nbs/03_synthetic.ipynb #db6c9d8a
+def missing_part(rng, image, centre, radius, region):
+    "The empty seat of a part: a bare, even face with a clean round or six-sided outline, and the hole that held it."
+    size, radius = len(image), max(radius, 4.0)
+    u, v = _frame(size, centre, rng.uniform(0, np.pi))
+    d, angle = np.hypot(u, v), np.arctan2(v, u)
+    flat = d * np.cos(angle % (np.pi / 3) - np.pi / 6) / 0.93 if rng.random() < 0.5 else d
+    seat = _edge(radius - flat, size)
+    around = image[(d < 2 * radius) & (d > radius)]
+    bare = np.clip(np.median(around, 0) * rng.choice([rng.uniform(0.5, 0.8), 1.4]), 0.12, 0.95)
+    face = bare + 0.01 * noise(rng, size, 1)[..., None]
+    groove = np.exp(-(((radius - 0.7 - flat) / 0.7) ** 2))
+    bolt = _edge(max(0.26 * radius, 1.1) - d, size)
+    face = blend(blend(face, 0.25 * bare, groove), np.zeros(3, np.float32), 0.9 * bolt)
+    return blend(image, face, seat), seat
 
 
-def bend(rng, image, centre, radius):
+def chip(rng, image, centre, radius, region):
+    "A bite out of the part's edge: what lies behind shows, along a rough broken face."
+    size, radius = len(image), max(radius, 3.0)
+    whole = region.all()  # then the picture's border is the part's edge
+    inner = distance_transform_edt(np.pad(region, 1) if whole else region) * UNIT / size
+    inner = inner[1:-1, 1:-1] if whole else inner
+    ys, xs = np.nonzero((inner > 0) & (inner < 1.5 * UNIT / size + 0.1))
+    k = np.argmin((ys * UNIT / size - centre[0]) ** 2 + (xs * UNIT / size - centre[1]) ** 2)
+    at = np.array([ys[k], xs[k]]) * UNIT / size
+    u, v = _frame(size, at, 0)
+    turns = np.arctan2(v, u)
+    lobes = [rng.normal(0, 0.14) * np.sin(m * turns + rng.uniform(0, 6)) for m in (3, 5, 8)]
+    depth = radius * (1 + sum(lobes)) - np.hypot(u, v)
+    face = np.clip(0.25 * radius, 1, 3)
+    near = ~region & (np.hypot(u, v) < 3 * radius)
+    behind = colour(rng, (0, 0.2), 0.3) if rng.random() < 0.6 else colour(rng, (0.6, 1), 0.3)
+    if not whole:
+        behind = np.median(image[near if near.sum() > 3 else ~region], 0)
+    broken = image * rng.choice([0.5, 1.6]) * (1 + 0.15 * noise(rng, size, 1, 16, 3))[..., None]
+    out = blend(image, np.clip(broken, 0, 1), _edge(depth, size))
+    out = blend(out, behind + 0.01 * noise(rng, size, 1)[..., None], _edge(depth - face, size))
+    return out, _edge(depth, size)
+
+# %% ../nbs/03_synthetic.ipynb #bdd70a1f
+def fold(rng, image, centre, radius, region):
+    "A straight crease: light on one side of the line, shade on the other."
+    size, half, wide = len(image), 2 * radius + 8, 2.2 + 0.13 * radius
+    angle = rng.uniform(0, 2 * np.pi)
+    u, v = _frame(size, centre, angle)
+    ends = np.clip((half - np.abs(u)) / 4, 0, 1)
+    flank = np.clip(1 - np.abs(v) / (1.3 * wide), 0, 1) * ends
+    tilt = np.tanh(v / 0.5) * flank
+    slip = rng.uniform(1, 3) * flank
+    moved = _warp(image, slip * np.cos(angle), -slip * np.sin(angle))
+    alpha = np.clip(np.minimum(wide - np.abs(v), half - np.abs(u)) + 0.5, 0, 1)
+    return np.clip(moved * (1 + 0.5 * tilt[..., None]) + 0.25 * tilt[..., None], 0, 1), alpha
+
+
+def bend(rng, image, centre, radius, region):
     "Structure pulled out of its line."
-    y, x = grid_of(len(image))
-    radius = max(radius, 4.0)
-    r = np.hypot(y - centre[0], x - centre[1]) / radius
-    t = rng.uniform(0, 2 * np.pi)
-    pull = rng.uniform(0.35, 0.7) * radius * np.exp(-2 * r**2)
-    return _warp(image, pull * np.sin(t), pull * np.cos(t)), np.clip((1.0 - r) * radius + 0.5, 0, 1)
+    radius, angle = max(radius, 6.0), rng.uniform(0, 2 * np.pi)
+    u, v = _frame(len(image), centre, angle)
+    r = np.hypot(u, v) / radius
+    pull = rng.uniform(0.5, 0.9) * radius * np.clip(1 - r**2, 0, 1) ** 2
+    moved = _warp(image, pull * np.sin(angle), pull * np.cos(angle))
+    return moved, np.clip((0.9 - r) * radius + 0.5, 0, 1)
 
 
-def smear(rng, image, centre, radius):
-    "Something wiped over the surface: detail lost, tone slightly off."
-    size = len(image)
-    a = _near(rng, size, centre, radius, 0.3)
-    s = size / UNIT
-    soft = gaussian_filter(image, (rng.uniform(1, 6) * s, rng.uniform(1, 6) * s, 0))
-    return blend(image, np.clip(soft * rng.uniform(0.75, 1.3), 0, 1), a), a
+def smear(rng, image, centre, radius, region):
+    "Something wiped over the surface: detail lost, streaks in one direction, soft ends."
+    size, half, wide = len(image), 1.6 * radius + 7, 0.45 * radius + 2.5
+    u, v = _frame(size, centre, rng.uniform(0, np.pi))
+    at = np.stack([v + 64, 0.06 * u + 64]) * size / UNIT
+    streaks = map_coordinates(noise(rng, size, 0.6, 12, 1.5), at, order=1, mode='wrap')
+    ends = np.clip((half * (1 + 0.12 * streaks) - np.abs(u)) / (0.35 * half), 0, 1)
+    alpha = ends * np.clip(wide - np.abs(v) + 0.5, 0, 1)
+    blur = gaussian_filter(image, (3 * size / UNIT, 3 * size / UNIT, 0))
+    tone = colour(rng, (0.2, 0.4), 0.4) if blur.mean() > 0.45 else colour(rng, (0.6, 0.85), 0.4)
+    wiped = blend(blur, tone, np.clip(0.4 + 0.32 * streaks, 0, 0.95))
+    return blend(image, wiped, alpha), alpha
+
+# %% ../nbs/03_synthetic.ipynb #11710dec
+def fibre(rng, image, centre, radius, region):
+    "A loose coloured fibre, smoothly curled, with its shadow beside it."
+    size, steps, length = len(image), 18, 4 * radius + 10
+    turns = rng.uniform(0, 2 * np.pi) + np.cumsum(np.cumsum(rng.normal(0, 0.09, steps)))
+    path = np.cumsum(np.stack([np.sin(turns), np.cos(turns)], 1), 0) * length / steps
+    path += centre - path.mean(0)
+    width = rng.uniform(0.5, 0.9)
+    alpha = _edge(width - _distance(size, path)[0], size)
+    shade = np.clip(1.6 - _distance(size, path + 1.1)[0], 0, 1)
+    out = blend(image * (1 - 0.5 * shade[..., None]), colour(rng, (0.2, 1), 1), alpha)
+    return out, np.maximum(alpha, 0.6 * (shade > 0.5))
 
 
-def fibre(rng, image, centre, radius):
-    "A loose coloured fibre lying on the part."
-    a = _line(rng, len(image), centre, 4 * radius + 8, rng.uniform(0.5, 1.1), 0.45)
-    return blend(image, colour(rng, (0.1, 1), 1), a), a
+_DRAWN = (
+    hole,
+    scratch,
+    stain,
+    crack,
+    patch,
+    spots,
+    dent,
+    missing_part,
+    fold,
+    bend,
+    smear,
+    fibre,
+    chip,
+)
 
 
-DEFECTS = {
-    f.__name__: f
-    for f in (
-        hole,
-        scratch,
-        stain,
-        crack,
-        patch,
-        spots,
-        dent,
-        missing_part,
-        fold,
-        bend,
-        smear,
-        fibre,
-    )
-}
+DEFECTS = {f.__name__: f for f in _DRAWN}
 
 # %% ../nbs/03_synthetic.ipynb #4b0ee01b
 def _damaged(rng, image, region, kind):
@@ -941,7 +1027,7 @@ def _damaged(rng, image, region, kind):
     i = rng.integers(len(ys))
     k = UNIT / len(image)
     centre = np.array([ys[i], xs[i]]) * k + k / 2
-    changed, alpha = DEFECTS[kind](rng, image, centre, radius)
+    changed, alpha = DEFECTS[kind](rng, image, centre, radius, region)
     mask = (alpha > 0.5) & region
     inside = np.where(region[..., None], changed, image) - image
     if mask.sum() < 4:
@@ -949,8 +1035,13 @@ def _damaged(rng, image, region, kind):
     full = np.abs(inside[mask]).mean()
     if full < CONTRAST[0]:
         return None
+    if kind == 'bend':
+        contrast = full  # half of a moved line would be a double line
     out = np.clip(image + inside * min(1.0, contrast / full), 0, 1)
     return out.astype(np.float32), mask, float(np.abs(out - image)[mask].mean())
+
+
+INSTEAD = {'chip': 'missing_part', 'bend': 'fold', 'hole': 'stain'}
 
 
 def add_defect(
@@ -959,12 +1050,13 @@ def add_defect(
     region,  # (S, S) bool: where the defect may lie
     kind: str,  # a key of DEFECTS
 ):  # (S, S, 3) image, (S, S) bool mask, contrast in [0, 1], the kind drawn
-    "Add one visible defect; the draw is repeated until at least the faintest allowed contrast shows. What cannot show on a surface, such as a bend of a plain one, becomes a hole."
-    for _ in range(40):
+    """Add one visible defect; the draw is repeated until at least the faintest allowed contrast
+    shows. What cannot show, such as a bend of a plain surface, becomes another kind."""
+    for _ in range(0 if kind == 'chip' and region.all() else 20):
         found = _damaged(rng, image, region, kind)
         if found is not None:
             return *found, kind
-    return add_defect(rng, image, region, 'hole' if kind != 'hole' else 'stain')
+    return add_defect(rng, image, region, INSTEAD.get(kind, 'hole'))
 
 # %% ../nbs/03_synthetic.ipynb #9181852e
 STRONG = 0.22  # a shade or a glare that changes brightness by more than this has a name

@@ -1,0 +1,171 @@
+"""How well can the kind of a defect be told from its look alone?
+
+Command:  python experiments/kind_ceiling.py [--pictures 9000] [--epochs 14] [--out results/kind_ceiling.json]
+Duration: about 6 minutes on one thread
+Data:     drawn by hybridad.synthetic; fitted on auxiliary categories, tested on held-out categories,
+          the auxiliary kinds in both
+
+A small convolutional network sees a crop around each region, never the mask: 48 px at full size and
+the 96 px around it at half size. Its accuracy is the ceiling for everything that names regions."""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from hybridad.data import write_atomic
+from hybridad.synthetic import HELD_OUT_CATEGORIES, HELD_OUT_KINDS, categories_of, picture
+
+SIDE = 48  # pixels of a crop
+FIT, TEST = 71, 72  # seeds
+
+
+def crop_of(p):  # a Picture -> (6, SIDE, SIDE) uint8
+    "The picture around the middle of the region's box, at full and at half size."
+    ys, xs = np.nonzero(p.mask)
+    cy, cx = (ys.min() + ys.max() + 1) // 2 + SIDE, (xs.min() + xs.max() + 1) // 2 + SIDE
+    wide = np.pad(p.image, ((SIDE, SIDE), (SIDE, SIDE), (0, 0)), 'reflect')
+    wide = wide[cy - SIDE : cy + SIDE, cx - SIDE : cx + SIDE].astype(np.float32)
+    near = wide[SIDE // 2 : -SIDE // 2, SIDE // 2 : -SIDE // 2]
+    far = wide.reshape(SIDE, 2, SIDE, 2, 3).mean((1, 3))
+    return np.concatenate([near, far], -1).transpose(2, 0, 1).astype(np.uint8)
+
+
+def regions(seed, count, split, kinds):
+    "Crops, kind numbers, area shares and contrasts of that many damaged pictures."
+    rows = []
+    for i in range(count):
+        p = picture(seed, i, split=split, kind=kinds[i * 7 % len(kinds)])
+        if p.kind in kinds:
+            rows.append((crop_of(p), kinds.index(p.kind), p.area, p.contrast, p.category))
+    crops, kind, area, contrast, category = zip(*rows)
+    return np.stack(crops), np.array(kind), np.array(area), np.array(contrast), np.array(category)
+
+
+def prepared(crops):  # (N, 6, S, S) uint8 tensor -> float
+    "Each view without its mean, in units of the crop's own spread."
+    x = crops.float() / 255
+    x = x - x.unflatten(1, (2, 3)).mean((3, 4), keepdim=True).expand(-1, -1, -1, *x.shape[2:]).flatten(1, 2)
+    return (x / (x.std((1, 2, 3), keepdim=True) + 0.02)).to(memory_format=torch.channels_last)
+
+
+def network(kinds):
+    "Six convolutions, the mean and the maximum over the crop, one linear layer."
+
+    def layer(a, b, stride):
+        return nn.Sequential(nn.Conv2d(a, b, 3, stride, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU())
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = nn.Sequential(
+                layer(6, 24, 1), layer(24, 48, 2), layer(48, 48, 1), layer(48, 96, 2),
+                layer(96, 96, 1), layer(96, 128, 2), layer(128, 128, 1),
+            )
+            self.head = nn.Sequential(nn.Dropout(0.2), nn.Linear(256, kinds))
+
+        def forward(self, x):
+            x = self.body(x)
+            return self.head(torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1))
+
+    return Net().to(memory_format=torch.channels_last)
+
+
+def turned(crops, rng):
+    "One of eight turns and mirrors, another order of colours, another brightness."
+    if rng.random() < 0.5:
+        crops = crops.flip(3)
+    crops = torch.rot90(crops, int(rng.integers(4)), (2, 3))
+    order = rng.permutation(3)
+    return crops[:, [*order, *(order + 3)]]
+
+
+def fit(net, crops, kind, epochs, batch=64):
+    "AdamW with one cycle of the learning rate."
+    rng = np.random.default_rng(0)
+    opt = torch.optim.AdamW(net.parameters(), 3e-3, weight_decay=0.05)
+    steps = epochs * (len(crops) // batch)
+    plan = torch.optim.lr_scheduler.OneCycleLR(opt, 4e-3, steps)
+    for epoch in range(epochs):
+        order = rng.permutation(len(crops))
+        total = 0.0
+        for i in range(len(crops) // batch):
+            at = order[i * batch : (i + 1) * batch]
+            x = prepared(turned(crops[at], rng))
+            loss = nn.functional.cross_entropy(net(x), kind[at], label_smoothing=0.05)
+            opt.zero_grad()
+            loss.backward()
+            opt.step()
+            plan.step()
+            total += loss.item()
+        print(f'epoch {epoch + 1}: loss {total / (len(crops) // batch):.3f}', flush=True)
+
+
+@torch.no_grad()
+def named(net, crops):
+    "The kind of each crop, over its eight turns and mirrors."
+    net.eval()
+    total = 0
+    for flip in (False, True):
+        for k in range(4):
+            x = torch.rot90(crops.flip(3) if flip else crops, k, (2, 3))
+            total = total + torch.cat([net(prepared(b)).softmax(1) for b in x.split(128)])
+    return total.argmax(1).numpy()
+
+
+def shares(right, value, edges):
+    "Accuracy between the edges, with the number of regions."
+    rows = {}
+    for low, high in zip(edges, edges[1:]):
+        at = (value >= low) & (value < high)
+        if at.any():
+            rows[f'{low:g} to {high:g}'] = dict(n=int(at.sum()), accuracy=round(right[at].mean(), 3))
+    return rows
+
+
+def main():
+    cli = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    cli.add_argument('--pictures', type=int, default=9000)
+    cli.add_argument('--tests', type=int, default=1000)
+    cli.add_argument('--epochs', type=int, default=14)
+    cli.add_argument('--out', default='results/kind_ceiling.json')
+    args = cli.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    start = time.process_time()
+    kinds = [k for k in categories_of('auxiliary')[1] if k not in HELD_OUT_KINDS]
+    crops, kind, *_ = regions(FIT, args.pictures, 'auxiliary', kinds)
+    tests, true, area, contrast, category = regions(TEST, args.tests, 'held_out', kinds)
+    print(f'{len(crops)} and {len(tests)} regions after {time.process_time() - start:.0f} s', flush=True)
+    net = network(len(kinds))
+    fit(net, torch.from_numpy(crops), torch.from_numpy(kind), args.epochs)
+    said = named(net, torch.from_numpy(tests))
+    fitted = named(net, torch.from_numpy(crops[:1000]))
+    right = said == true
+    table = {k: {kinds[j]: int(((true == i) & (said == j)).sum()) for j in range(len(kinds)) if ((true == i) & (said == j)).any()} for i, k in enumerate(kinds)}
+    result = dict(
+        accuracy=round(float(right.mean()), 3),
+        chance=round(1 / len(kinds), 3),
+        accuracy_on_fitted=round(float((fitted == kind[:1000]).mean()), 3),
+        mean_over_kinds=round(float(np.mean([right[true == i].mean() for i in range(len(kinds))])), 3),
+        regions=dict(fitted=len(crops), tested=len(tests)),
+        by_kind={k: round(float(right[true == i].mean()), 3) for i, k in enumerate(kinds)},
+        by_category={c: round(float(right[category == c].mean()), 3) for c in HELD_OUT_CATEGORIES},
+        by_area_percent=shares(right, 100 * area, [0, 0.1, 0.25, 0.5, 1, 2, 5, 100]),
+        by_contrast=shares(right, contrast, [0, 0.1, 0.15, 0.2, 0.3, 0.45, 1]),
+        confusion=table,
+        cpu_seconds=round(time.process_time() - start),
+        command='python experiments/kind_ceiling.py',
+    )
+    write_atomic(Path(args.out), (json.dumps(result, indent=1) + '\n').encode())
+    print(json.dumps({k: v for k, v in result.items() if k != 'confusion'}))
+    for k, row in table.items():
+        print(f'{k:13}', row)
+
+
+if __name__ == '__main__':
+    main()
