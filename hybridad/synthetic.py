@@ -1018,6 +1018,8 @@ class Picture:
     kind: str  # 'good' or a key of DEFECTS
     contrast: float  # mean absolute change inside the mask, 0..1; 0 when normal
     distractors: list = field(default_factory=list)
+    labels: np.ndarray | None = None  # (S, S) uint8 indices into names
+    names: list = field(default_factory=list)  # nouns, the ground first
 
     @property
     def caption(self):
