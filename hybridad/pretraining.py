@@ -51,7 +51,7 @@ from hybridad.grounding import (
 )
 from .layouts import in_use
 from .rough import SURFACES
-from .solids import HELD_OUT_SOLIDS, SOLIDS
+from .solids import FAMILIES, HELD_OUT_SOLIDS
 from .synthetic import CATEGORIES, PARTS
 
 # %% ../nbs/62b_pretraining.ipynb #3dce0526
@@ -147,7 +147,7 @@ def nouns_of(
     textures: str = '',  # folder of texture photographs
 ) -> list:  # sorted
     "Nouns that the corpus can show, kinds of defects apart."
-    drawn = [*CATEGORIES, *SURFACES, *SOLIDS, *PARTS]
+    drawn = [*CATEGORIES, *SURFACES, *FAMILIES, *PARTS]
     nouns = {n.replace('_', ' ') for n in drawn if n not in HELD_OUT_SOLIDS}
     if textures:
         nouns |= set(open_textures(textures).nouns)
