@@ -4,14 +4,16 @@
 
 # %% auto #0
 __all__ = ['NORMAL_WORDS', 'ABNORMAL_WORDS', 'STATES', 'GENERIC', 'GROUND', 'COLOURS', 'STRANGE', 'NEUTRAL', 'SYNONYMS',
-           'HELD_OUT_WORDS', 'WEIGHTS', 'PLANS', 'OPENINGS', 'words_of', 'named_by', 'target_shares', 'grounding_loss',
-           'nonsense', 'absent_word', 'Asked', 'two_sides', 'kind_by_kind', 'divided', 'same_noun', 'draw_prompts',
-           'named_table', 'phrase', 'caption', 'label_cells', 'merges_of', 'known_words', 'make_tokenizer']
+           'HELD_OUT_WORDS', 'WEIGHTS', 'PLANS', 'OPENINGS', 'words_of', 'Contents', 'named_by', 'target_shares',
+           'grounding_loss', 'nonsense', 'absent_word', 'Asked', 'two_sides', 'kind_by_kind', 'divided', 'same_noun',
+           'draw_prompts', 'named_table', 'phrase', 'caption', 'label_cells', 'merges_of', 'known_words',
+           'make_tokenizer']
 
 # %% ../nbs/62_grounding.ipynb #c98fd346
 import json
 from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -57,19 +59,30 @@ def words_of(
         return tuple(KINDS[noun])
     return SYNONYMS.get(noun, (noun,))
 
-# %% ../nbs/62_grounding.ipynb #f600e75b
+# %% ../nbs/62_grounding.ipynb #b60c150f
+class Contents(NamedTuple):
+    "Names of what a picture, or a crop of it, shows."
+
+    names: list  # nouns of its labels; a defect by the key of KINDS
+    ground: bool = False  # names[0] is what lies behind the part
+    thing: str = ''  # noun of the whole part, where that is none of the names
+
+    @property
+    def design(self) -> list:
+        "For each name, whether it is a part of the design."
+        return [n not in KINDS and not (self.ground and i == 0) for i, n in enumerate(self.names)]
+
+
 def named_by(
     word: str,
-    names: list,  # nouns of a picture's labels
-    ground: bool = False,  # True: names[0] is what lies behind the part
+    shown: Contents,
 ) -> list:  # for each name, whether the word names it
     "Labels of a picture that a word stands for."
-    design = [n not in KINDS and not (ground and i == 0) for i, n in enumerate(names)]
-    if word in GENERIC:
-        return design
+    if word in GENERIC or (word == shown.thing and word not in shown.names):
+        return shown.design
     if word in GROUND:
-        return [ground and i == 0 for i in range(len(names))]
-    return [word in words_of(n) for n in names]
+        return [shown.ground and i == 0 for i in range(len(shown.names))]
+    return [word in words_of(n) for n in shown.names]
 
 # %% ../nbs/62_grounding.ipynb #b78c191e
 def target_shares(
@@ -158,29 +171,27 @@ class Asked:
     def __init__(
         self,
         rng: np.random.Generator,
-        names: list,  # nouns of the picture's labels that are in view
-        ground: bool,  # names[0] is what lies behind
+        shown: Contents,  # of what is in view
         nouns: list,  # nouns that the backbone is to know
-        *,
         count: int = 4,  # prompts
     ):
-        self.rng, self.names, self.ground, self.nouns = rng, names, ground, nouns
+        self.rng, self.shown, self.names, self.nouns = rng, shown, shown.names, nouns
         self.prompts = [[] for _ in range(count)]
 
     def taken(self, word: str) -> bool:
         "Whether a word names something here or is used already."
         used = any(word in p for p in self.prompts)
-        return used or any(named_by(word, self.names, self.ground))
+        return used or any(named_by(word, self.shown))
 
     def say(self, prompt: int, name: str):
         "Add a word for one of the names: the noun, a synonym, or a generic word."
-        first = name == self.names[0]
-        if self.ground and first and self.rng.random() < 0.6:
+        behind, u = self.shown.ground and name == self.names[0], self.rng.random()
+        if behind and u < 0.6:
             word = _one(self.rng, GROUND)
-        elif name in KINDS or (self.ground and first) or self.rng.random() < 0.6:
+        elif name in KINDS or behind or u < 0.55:
             word = _one(self.rng, words_of(name))
         else:
-            word = _one(self.rng, GENERIC)
+            word = self.shown.thing if self.shown.thing and u < 0.7 else _one(self.rng, GENERIC)
         if word not in self.prompts[prompt]:
             self.prompts[prompt].append(word)
 
@@ -242,33 +253,28 @@ PLANS = {two_sides: 0.35, kind_by_kind: 0.3, divided: 0.22, same_noun: 0.13}
 # %% ../nbs/62_grounding.ipynb #e8a245b8
 def draw_prompts(
     rng: np.random.Generator,
-    names: list,  # nouns of the labels in view
-    ground: bool,  # names[0] is what lies behind
+    shown: Contents,  # of what is in view
     nouns: list,  # nouns that the backbone is to know
-    *,
     count: int = 4,  # prompts
 ) -> list:  # for each prompt, its words
     "Words of prompts that divide a picture, after one of the PLANS."
-    asked = Asked(rng, names, ground, nouns, count=count)
+    asked = Asked(rng, shown, nouns, count)
     plan = list(PLANS)[rng.choice(len(PLANS), p=list(PLANS.values()))]
-    (kind_by_kind if all(n in KINDS for n in names) else plan)(asked)
+    (kind_by_kind if all(n in KINDS for n in shown.names) else plan)(asked)
     return asked.prompts
 
 
 def named_table(
     prompts: list,  # for each prompt, its words
-    names: list,
-    ground: bool,
+    shown: Contents,
 ) -> np.ndarray:  # (P, names) bool
     "Labels that each prompt names by any of its words; an adjective names nothing."
-    return np.array(
-        [np.any([named_by(_noun(w, names, ground), names, ground) for w in p], 0) for p in prompts]
-    )
+    return np.array([np.any([named_by(_noun(w, shown), shown) for w in p], 0) for p in prompts])
 
 
-def _noun(word, names, ground):
+def _noun(word, shown):
     "The words of a phrase that name something: all of them, or all but its adjective."
-    if ' ' in word and not any(named_by(word, names, ground)):
+    if ' ' in word and not any(named_by(word, shown)):
         return word.split(' ', 1)[1]
     return word
 
@@ -290,22 +296,22 @@ def phrase(
 
 def caption(
     rng: np.random.Generator,
-    names: list,  # nouns of all labels
-    ground: bool,
+    shown: Contents,
 ) -> str:
     "What a picture shows, in one of many wordings; one in ten is empty."
     if rng.random() < 0.1:
         return ''
-    design = [n for n in names[1 if ground and len(names) > 1 else 0 :] if n not in KINDS]
-    kinds = [n for n in names if n in KINDS]
-    thing = design[0] if design and rng.random() < 0.8 else _one(rng, GENERIC)
+    design = [n for n, mine in zip(shown.names, shown.design) if mine]
+    kinds = [n for n in shown.names if n in KINDS]
+    nouns = [n for n in (shown.thing, *design) if n] or [shown.names[0]]
+    thing = nouns[0] if rng.random() < 0.8 else _one(rng, GENERIC)
     text = f'a photo of a {_one(rng, ABNORMAL_WORDS if kinds else NORMAL_WORDS)} {thing}'
     if kinds and rng.random() < 0.7:
         text += ' with a ' + _one(rng, words_of(kinds[0]))
-    if len(design) > 1 and rng.random() < 0.3:
-        text += ' and a ' + _one(rng, words_of(_one(rng, design[1:])))
-    if ground and names[0] not in GROUND and rng.random() < 0.5:
-        text += ' on ' + names[0]
+    if len(nouns) > 1 and rng.random() < 0.3:
+        text += ' and a ' + _one(rng, words_of(_one(rng, nouns[1:])))
+    if shown.ground and shown.names[0] not in GROUND and rng.random() < 0.5:
+        text += ' on ' + shown.names[0]
     return text
 
 # %% ../nbs/62_grounding.ipynb #cc4aec90

@@ -586,7 +586,7 @@ def drawn_object(
     free = rng.random() < 0.75
     names = SILHOUETTES if free else PANELS
     name = names[rng.integers(len(names))]
-    face, region = OBJECTS[name](rng, size)
+    face, region, *_ = OBJECTS[name](rng, size)
     if free:
         return face, depth_of(region) - 0.3, name  # less the rim that shows the drawn backdrop
     u, v = _frame(rng, size, 8)

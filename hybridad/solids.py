@@ -28,6 +28,7 @@ from hybridad.synthetic import (
     colour,
     log_uniform,
     noise,
+    scene_of,
 )
 
 # %% ../nbs/03b_solids.ipynb #e5603c7f
@@ -1143,7 +1144,7 @@ def _ground(rng, eye, ray, size):
             flat = flat / flat.mean() * rng.uniform(*((0.04, 0.2), (0.8, 0.97))[tone == 'light'])
         return _linear(np.clip(flat, 0, 1)).reshape(-1, 3), 'background'
     noun = names[rng.integers(len(names))]
-    texture = MATERIALS[noun](rng, size)
+    texture = scene_of(MATERIALS[noun](rng, size)).image
     soft, mean = log_uniform(rng, 0.2, 1), texture.mean((0, 1))
     texture = np.clip(mean + soft * (texture - mean), 0, 1)
     at = eye[:2] - ray[:, :2] * (eye[2] / ray[:, 2:])
