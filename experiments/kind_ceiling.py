@@ -28,7 +28,7 @@ def crop_of(p):  # a Picture -> (6, SIDE, SIDE) uint8
     "The picture around the middle of the region's box, at full and at half size."
     ys, xs = np.nonzero(p.mask)
     cy, cx = (ys.min() + ys.max() + 1) // 2 + SIDE, (xs.min() + xs.max() + 1) // 2 + SIDE
-    wide = np.pad(p.image, ((SIDE, SIDE), (SIDE, SIDE), (0, 0)), 'reflect')
+    wide = np.pad(p.image, ((SIDE, SIDE), (SIDE, SIDE), (0, 0)), 'edge')
     wide = wide[cy - SIDE : cy + SIDE, cx - SIDE : cx + SIDE].astype(np.float32)
     near = wide[SIDE // 2 : -SIDE // 2, SIDE // 2 : -SIDE // 2]
     far = wide.reshape(SIDE, 2, SIDE, 2, 3).mean((1, 3))
@@ -37,9 +37,10 @@ def crop_of(p):  # a Picture -> (6, SIDE, SIDE) uint8
 
 def regions(seed, count, split, kinds):
     "Crops, kind numbers, area shares and contrasts of that many damaged pictures."
-    rows = []
+    rows, columns = [], len(categories_of(split)[0])
     for i in range(count):
-        p = picture(seed, i, split=split, kind=kinds[i * 7 % len(kinds)])
+        turn, column = divmod(i, columns)
+        p = picture(seed, i, split=split, kind=kinds[(turn + column) % len(kinds)])
         if p.kind in kinds:
             rows.append((crop_of(p), kinds.index(p.kind), p.area, p.contrast, p.category))
     crops, kind, area, contrast, category = zip(*rows)
@@ -49,7 +50,9 @@ def regions(seed, count, split, kinds):
 def prepared(crops):  # (N, 6, S, S) uint8 tensor -> float
     "Each view without its mean, in units of the crop's own spread."
     x = crops.float() / 255
-    x = x - x.unflatten(1, (2, 3)).mean((3, 4), keepdim=True).expand(-1, -1, -1, *x.shape[2:]).flatten(1, 2)
+    x = x - x.unflatten(1, (2, 3)).mean((3, 4), keepdim=True).expand(
+        -1, -1, -1, *x.shape[2:]
+    ).flatten(1, 2)
     return (x / (x.std((1, 2, 3), keepdim=True) + 0.02)).to(memory_format=torch.channels_last)
 
 
@@ -57,14 +60,21 @@ def network(kinds):
     "Six convolutions, the mean and the maximum over the crop, one linear layer."
 
     def layer(a, b, stride):
-        return nn.Sequential(nn.Conv2d(a, b, 3, stride, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU())
+        return nn.Sequential(
+            nn.Conv2d(a, b, 3, stride, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU()
+        )
 
     class Net(nn.Module):
         def __init__(self):
             super().__init__()
             self.body = nn.Sequential(
-                layer(6, 24, 1), layer(24, 48, 2), layer(48, 48, 1), layer(48, 96, 2),
-                layer(96, 96, 1), layer(96, 128, 2), layer(128, 128, 1),
+                layer(6, 24, 1),
+                layer(24, 48, 2),
+                layer(48, 48, 1),
+                layer(48, 96, 2),
+                layer(96, 96, 1),
+                layer(96, 128, 2),
+                layer(128, 128, 1),
             )
             self.head = nn.Sequential(nn.Dropout(0.2), nn.Linear(256, kinds))
 
@@ -96,7 +106,9 @@ def fit(net, crops, kind, epochs, batch=64):
         for i in range(len(crops) // batch):
             at = order[i * batch : (i + 1) * batch]
             x = prepared(turned(crops[at], rng))
-            loss = nn.functional.cross_entropy(net(x), kind[at], label_smoothing=0.05)
+            with torch.autocast('cpu', torch.bfloat16):
+                said = net(x)
+            loss = nn.functional.cross_entropy(said.float(), kind[at], label_smoothing=0.05)
             opt.zero_grad()
             loss.backward()
             opt.step()
@@ -109,7 +121,7 @@ def fit(net, crops, kind, epochs, batch=64):
 def named(net, crops):
     "The kind of each crop, over its eight turns and mirrors."
     net.eval()
-    total = 0
+    total = 0.0
     for flip in (False, True):
         for k in range(4):
             x = torch.rot90(crops.flip(3) if flip else crops, k, (2, 3))
@@ -123,12 +135,16 @@ def shares(right, value, edges):
     for low, high in zip(edges, edges[1:]):
         at = (value >= low) & (value < high)
         if at.any():
-            rows[f'{low:g} to {high:g}'] = dict(n=int(at.sum()), accuracy=round(right[at].mean(), 3))
+            rows[f'{low:g} to {high:g}'] = dict(
+                n=int(at.sum()), accuracy=round(right[at].mean(), 3)
+            )
     return rows
 
 
 def main():
-    cli = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    cli = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     cli.add_argument('--pictures', type=int, default=9000)
     cli.add_argument('--tests', type=int, default=1000)
     cli.add_argument('--epochs', type=int, default=14)
@@ -140,18 +156,30 @@ def main():
     kinds = [k for k in categories_of('auxiliary')[1] if k not in HELD_OUT_KINDS]
     crops, kind, *_ = regions(FIT, args.pictures, 'auxiliary', kinds)
     tests, true, area, contrast, category = regions(TEST, args.tests, 'held_out', kinds)
-    print(f'{len(crops)} and {len(tests)} regions after {time.process_time() - start:.0f} s', flush=True)
+    print(
+        f'{len(crops)} and {len(tests)} regions after {time.process_time() - start:.0f} s',
+        flush=True,
+    )
     net = network(len(kinds))
     fit(net, torch.from_numpy(crops), torch.from_numpy(kind), args.epochs)
     said = named(net, torch.from_numpy(tests))
     fitted = named(net, torch.from_numpy(crops[:1000]))
     right = said == true
-    table = {k: {kinds[j]: int(((true == i) & (said == j)).sum()) for j in range(len(kinds)) if ((true == i) & (said == j)).any()} for i, k in enumerate(kinds)}
+    table = {
+        k: {
+            kinds[j]: int(((true == i) & (said == j)).sum())
+            for j in range(len(kinds))
+            if ((true == i) & (said == j)).any()
+        }
+        for i, k in enumerate(kinds)
+    }
     result = dict(
         accuracy=round(float(right.mean()), 3),
         chance=round(1 / len(kinds), 3),
         accuracy_on_fitted=round(float((fitted == kind[:1000]).mean()), 3),
-        mean_over_kinds=round(float(np.mean([right[true == i].mean() for i in range(len(kinds))])), 3),
+        mean_over_kinds=round(
+            float(np.mean([right[true == i].mean() for i in range(len(kinds))])), 3
+        ),
         regions=dict(fitted=len(crops), tested=len(tests)),
         by_kind={k: round(float(right[true == i].mean()), 3) for i, k in enumerate(kinds)},
         by_category={c: round(float(right[category == c].mean()), 3) for c in HELD_OUT_CATEGORIES},

@@ -308,9 +308,9 @@ def strewn(rng, image, centre, radius, region):
 def hairline(rng, image, centre, radius, region):
     "A crack as fine as a hair that wanders a long way, its width changing along it."
     size, n, length = len(image), 240, log_uniform(rng, 15, 120)
-    turns = rng.choice([0, np.pi / 2, *rng.uniform(0, 2 * np.pi, 2)]) + np.cumsum(
-        rng.normal(0, log_uniform(rng, 0.01, 0.16), n)
-    )
+    turns = rng.choice([0, np.pi / 2, *rng.uniform(0, 2 * np.pi, 2)])
+    turns = turns + np.cumsum(rng.normal(0, log_uniform(rng, 0.01, 0.08), n))
+    turns = turns + np.repeat(rng.normal(0, 0.4, n // 6), 6)  # jagged from grain to grain
     path = np.cumsum(np.stack([np.sin(turns), np.cos(turns)], 1), 0) * length / n
     path += centre - path.mean(0)
     width = (

@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['UNIT', 'HELD_OUT_CATEGORIES', 'HELD_OUT_KINDS', 'CONTRAST', 'RADIUS', 'NORMAL_SHARE', 'FOREIGN', 'MATERIALS',
-           'OBJECTS', 'CATEGORIES', 'KINDS', 'DEFECTS', 'INSTEAD', 'STRONG', 'DISTRACTORS', 'PARTS', 'TRAIN_OFFSET',
-           'WRITTEN_OFFSET', 'grid_of', 'turned', 'noise', 'colour', 'lit', 'blend', 'log_uniform', 'Scene', 'scene_of',
-           'carpet', 'grid', 'wood', 'brushed_metal', 'leather', 'marble', 'twill', 'granite', 'perforated', 'concrete',
-           'foam', 'plaster', 'knit', 'terrazzo', 'spectral', 'paving', 'mosaic', 'printed_foil', 'inlay', 'photograph',
-           'backdrop', 'washer', 'hex_nut', 'capsule', 'bottle_top', 'gear', 'button', 'screw', 'circuit_board',
-           'keypad', 'assembly', 'wiring', 'hole', 'scratch', 'crack', 'stain', 'patch', 'spots', 'dent',
-           'missing_part', 'chip', 'fold', 'bend', 'smear', 'fibre', 'add_defect', 'add_distractors', 'camera',
-           'Picture', 'label_map', 'categories_of', 'render', 'picture', 'write_dataset']
+           'OBJECTS', 'CATEGORIES', 'EDGED', 'KINDS', 'DEFECTS', 'INSTEAD', 'STRONG', 'DISTRACTORS', 'PARTS',
+           'UNCOUNTED', 'TRAIN_OFFSET', 'WRITTEN_OFFSET', 'grid_of', 'turned', 'noise', 'colour', 'lit', 'blend',
+           'log_uniform', 'Scene', 'scene_of', 'carpet', 'grid', 'wood', 'brushed_metal', 'leather', 'marble', 'twill',
+           'granite', 'perforated', 'concrete', 'foam', 'plaster', 'knit', 'terrazzo', 'spectral', 'paving', 'mosaic',
+           'printed_foil', 'inlay', 'photograph', 'backdrop', 'washer', 'hex_nut', 'capsule', 'bottle_top', 'gear',
+           'button', 'screw', 'circuit_board', 'keypad', 'assembly', 'wiring', 'hole', 'scratch', 'crack', 'stain',
+           'patch', 'spots', 'dent', 'missing_part', 'chip', 'fold', 'bend', 'smear', 'fibre', 'add_defect',
+           'add_distractors', 'camera', 'Picture', 'label_map', 'categories_of', 'render', 'picture', 'write_dataset']
 
 # %% ../nbs/03_synthetic.ipynb #4e086f10
 import colorsys, json, os, shutil
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from scipy import fft
 from scipy.ndimage import distance_transform_edt, gaussian_filter, map_coordinates
 from scipy.spatial import cKDTree
@@ -488,7 +488,7 @@ def _centred(rng, size, wander=6):
 
 
 def _place(rng, size, alpha, face, *parts):
-    "Lay a rendered face on a backdrop; alpha (size, size) is its outline, parts are nouns with their maps."
+    "Lay a rendered face on a backdrop; alpha is its outline, parts are nouns with their maps."
     image = np.clip(blend(backdrop(rng, size), np.clip(face, 0, 1), alpha), 0, 1)
     return image, alpha > 0.5, [*parts]
 
@@ -732,6 +732,7 @@ OBJECTS = {
 
 # %% ../nbs/03_synthetic.ipynb #f96588bb
 CATEGORIES = MATERIALS | OBJECTS
+EDGED = ('washer', 'hex_nut', 'capsule', 'bottle_top', 'gear', 'button', 'screw')  # can be chipped
 
 # %% ../nbs/03_synthetic.ipynb #3cb320b5
 KINDS = {
@@ -817,15 +818,16 @@ def scratch(rng, image, centre, radius, region):
     "One to four parallel straight lines, each bright with a dark burr along it."
     size, out, alpha = len(image), image, np.zeros(image.shape[:2], np.float32)
     u, v = _frame(size, centre, rng.uniform(0, np.pi))
-    half, gap, burr = 1.6 * radius + 4, rng.uniform(2.4, 4), rng.choice([-1, 1])
+    half, gap, burr = 1.4 * radius + 4, rng.uniform(2.4, 4), rng.choice([-1, 1])
     count, bright = int(rng.integers(1, 5)), colour(rng, (0.9, 1), 0.06)
+    strength = rng.uniform(0.5, 1)
     for i in range(count):
         width = rng.uniform(0.4, 0.75)
         across = v - (i - (count - 1) / 2) * gap
         length = half * rng.uniform(0.6, 1) - np.abs(u - rng.uniform(-0.3, 0.3) * half)
         core = _edge(np.minimum(width - np.abs(across), length), size)
         side = _edge(np.minimum(0.45 - np.abs(across + burr * (width + 0.4)), length), size)
-        out = blend(blend(out, 0.35 * image, side), bright, core)
+        out = blend(blend(out, 0.35 * image, side), bright, strength * core)
         alpha = np.maximum(alpha, np.maximum(core, side))
     return out, alpha
 
@@ -858,7 +860,7 @@ def crack(rng, image, centre, radius, region):
 
 def stain(rng, image, centre, radius, region):
     "A dried drop: a colour that the surface shines through, stronger in a ring at its outline."
-    size, radius = len(image), max(radius, 3.5)
+    size, radius = len(image), max(radius, 3.0)
     depth = _blob(rng, size, centre, radius, 0.16)
     alpha = _edge(depth, size)
     dark = image[alpha > 0.5].mean() > 0.35 if (alpha > 0.5).any() else True
@@ -910,8 +912,8 @@ def dent(rng, image, centre, radius, region):
 
 # %% ../nbs/03_synthetic.ipynb #db6c9d8a
 def missing_part(rng, image, centre, radius, region):
-    "The empty seat of a part: a bare, even face with a clean round or six-sided outline, and the hole that held it."
-    size, radius = len(image), max(radius, 4.0)
+    "The empty seat of a part: an even face with a clean outline, and the hole that held it."
+    size, radius = len(image), max(0.9 * radius, 3.5)
     u, v = _frame(size, centre, rng.uniform(0, np.pi))
     d, angle = np.hypot(u, v), np.arctan2(v, u)
     flat = d * np.cos(angle % (np.pi / 3) - np.pi / 6) / 0.93 if rng.random() < 0.5 else d
@@ -951,7 +953,7 @@ def chip(rng, image, centre, radius, region):
 # %% ../nbs/03_synthetic.ipynb #bdd70a1f
 def fold(rng, image, centre, radius, region):
     "A straight crease: light on one side of the line, shade on the other."
-    size, half, wide = len(image), 2 * radius + 8, 2.2 + 0.13 * radius
+    size, half, wide = len(image), 1.5 * radius + 6, 1.9 + 0.09 * radius
     angle = rng.uniform(0, 2 * np.pi)
     u, v = _frame(size, centre, angle)
     ends = np.clip((half - np.abs(u)) / 4, 0, 1)
@@ -960,7 +962,7 @@ def fold(rng, image, centre, radius, region):
     slip = rng.uniform(1, 3) * flank
     moved = _warp(image, slip * np.cos(angle), -slip * np.sin(angle))
     alpha = np.clip(np.minimum(wide - np.abs(v), half - np.abs(u)) + 0.5, 0, 1)
-    return np.clip(moved * (1 + 0.5 * tilt[..., None]) + 0.25 * tilt[..., None], 0, 1), alpha
+    return np.clip(moved * (1 + 0.36 * tilt[..., None]) + 0.14 * tilt[..., None], 0, 1), alpha
 
 
 def bend(rng, image, centre, radius, region):
@@ -975,7 +977,7 @@ def bend(rng, image, centre, radius, region):
 
 def smear(rng, image, centre, radius, region):
     "Something wiped over the surface: detail lost, streaks in one direction, soft ends."
-    size, half, wide = len(image), 1.6 * radius + 7, 0.45 * radius + 2.5
+    size, half, wide = len(image), 1.3 * radius + 6, 0.35 * radius + 2
     u, v = _frame(size, centre, rng.uniform(0, np.pi))
     at = np.stack([v + 64, 0.06 * u + 64]) * size / UNIT
     streaks = map_coordinates(noise(rng, size, 0.6, 12, 1.5), at, order=1, mode='wrap')
@@ -1041,7 +1043,7 @@ def _damaged(rng, image, region, kind):
     return out.astype(np.float32), mask, float(np.abs(out - image)[mask].mean())
 
 
-INSTEAD = {'chip': 'missing_part', 'bend': 'fold', 'hole': 'stain'}
+INSTEAD = {'chip': 'missing_part', 'bend': 'smear', 'hole': 'stain'}
 
 
 def add_defect(
@@ -1062,19 +1064,40 @@ def add_defect(
 STRONG = 0.22  # a shade or a glare that changes brightness by more than this has a name
 
 
-def _label(rng, image, region):
-    "A printed mark: a few regular bars."
-    size = len(image)
-    y, x = grid_of(size)
-    t = rng.choice([0, np.pi / 2]) + rng.normal(0, 0.05)
-    cy, cx = rng.uniform(24, 104, 2)
-    u, v = (x - cx) * np.cos(t) + (y - cy) * np.sin(t), (y - cy) * np.cos(t) - (x - cx) * np.sin(t)
+def _text(rng, size):
+    "Alpha of a few letters at a random place, the right way up or turned by quarters."
+    letters = ''.join(rng.choice(list('ABCDEFHKLMNPRSTUXZ0123456789'), int(rng.integers(2, 7))))
+    font = ImageFont.load_default(rng.uniform(7, 24) * size / UNIT)
+    canvas = Image.new('L', (size, size))
+    middle = tuple(rng.uniform(0.2, 0.8, 2) * size)
+    ImageDraw.Draw(canvas).text(middle, letters, fill=255, font=font, anchor='mm')
+    return np.rot90(np.asarray(canvas, np.float32) / 255, rng.integers(4))
+
+
+def _bars(rng, size):
+    "A few regular bars, nearly upright or level."
+    t, (cy, cx) = rng.choice([0, np.pi / 2]) + rng.normal(0, 0.05), rng.uniform(24, 104, 2)
+    u, v = _frame(size, (cy, cx), t)
     w, h, p = rng.uniform(8, 20), rng.uniform(3, 8), rng.uniform(2.5, 6)
-    bars = (np.abs(u) < w) & (np.abs(v) < h) & ((u / p % 1) < 0.55) & region
-    out = blend(image, colour(rng, (0, 1), 0.8), bars * rng.uniform(0.3, 0.9))
+    return ((np.abs(u) < w) & (np.abs(v) < h) & ((u / p % 1) < 0.55)).astype(np.float32)
+
+
+def _print(rng, image, region):
+    "Printed bars or letters."
+    ink = (_bars if rng.random() < 0.5 else _text)(rng, len(image)) * region
+    out = blend(image, colour(rng, (0, 1), 0.8), ink * rng.uniform(0.3, 0.9))
     return out, ('print', np.abs(out - image).mean(-1) > 0.03)
 
 
+def _engraving(rng, image, region):
+    "Letters pressed into the surface: each stroke has a light and a dark side."
+    size, t = len(image), rng.uniform(0, 2 * np.pi)
+    dy, dx = np.gradient(gaussian_filter(_text(rng, size), 0.5 * size / UNIT))
+    tilt = (dy * np.sin(t) + dx * np.cos(t)) * region * size / UNIT
+    shade = rng.uniform(0.15, 0.45) * tilt / (np.abs(tilt).max() + 1e-6)
+    return image + shade[..., None], ('engraving', np.abs(shade) > 0.05)
+
+# %% ../nbs/03_synthetic.ipynb #7be737a8
 def _shadow(rng, image, region):
     "A soft shade edge across the picture."
     u, _ = turned(rng, len(image))
@@ -1095,7 +1118,7 @@ def _glare(rng, image, region):
     return image + light[..., None], ('highlight', light > STRONG)
 
 
-DISTRACTORS = {'label': _label, 'shadow': _shadow, 'glare': _glare}
+DISTRACTORS = {'print': _print, 'engraving': _engraving, 'shadow': _shadow, 'glare': _glare}
 
 # %% ../nbs/03_synthetic.ipynb #0290b418
 def add_distractors(
@@ -1104,7 +1127,7 @@ def add_distractors(
     region,  # (S, S) bool
 ):  # the image in [0, 1], the names of what was added, and their nouns with (S, S) bool maps
     "Harmless things that a detector must not report."
-    names, parts = [n for n in DISTRACTORS if rng.random() < 0.3], []
+    names, parts = [n for n in DISTRACTORS if rng.random() < 0.4], []
     for n in names:
         image, part = DISTRACTORS[n](rng, image, region)
         parts.append(part)
@@ -1155,10 +1178,12 @@ PARTS = (
     'pore',
     'joint',
     'print',
+    'engraving',
     'highlight',
     'shadow',
     'bevel',
 )  # what a label map may name beside categories and kinds of defects; all of it is normal
+UNCOUNTED = ('teeth', 'print', 'rust', 'wood', 'carpet', 'foam', 'granite', 'concrete', 'plaster')
 
 # %% ../nbs/03_synthetic.ipynb #28f33cfe
 @dataclass
@@ -1185,6 +1210,7 @@ class Picture:
         things = [n for n in self.names if n not in (name, 'background')]
         if self.kind != 'good' and not things:
             things = [KINDS[self.kind][0]]
+        things = [n if n.endswith('s') or n in UNCOUNTED else f'a {n}' for n in things]
         listed = ', '.join(things[:-1]) + ' and ' * (len(things) > 1) + ''.join(things[-1:])
         ground = ' on a background' if 'background' in self.names else ''
         return f'a photo of a {state} {name}' + f' with {listed}' * bool(things) + ground
@@ -1250,8 +1276,7 @@ def picture(
     index: int,  # position in the endless data set of this seed and split
     size: int = 128,  # pixels, 64 to 512
     split: str = 'auxiliary',  # 'auxiliary' or 'held_out'
-    kind: str
-    | None = None,  # force 'good' or one kind of defect; None: kinds take turns, six of the ten in each auxiliary category
+    kind: str | None = None,  # force 'good' or one kind of defect; None: kinds take turns
 ):  # a Picture
     "The index-th picture; categories take turns, four in ten are normal, kinds take turns in the rest."
     if not 64 <= size <= 512:
@@ -1259,7 +1284,10 @@ def picture(
     categories, kinds = categories_of(split)
     turn, column = divmod(index, len(categories))
     normal = turn * NORMAL_SHARE % 1 < NORMAL_SHARE - 1e-9
-    kind = kind or ('good' if normal else kinds[(turn * 7 + column) % len(kinds)])
+    if categories[column] not in EDGED:
+        kinds = [k for k in kinds if k != 'chip']
+    damaged = int(turn * (1 - NORMAL_SHARE))  # damaged pictures of this category before this one
+    kind = kind or ('good' if normal else kinds[(damaged * 7 + column) % len(kinds)])
     rng = np.random.default_rng([seed, index, 0 if split == 'auxiliary' else 1])
     return render(rng, size, categories[column], kind)
 
