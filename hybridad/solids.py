@@ -9,13 +9,11 @@ __all__ = ['METALS', 'HARD', 'MOULDED', 'ANY', 'FAMILIES', 'HELD_OUT_SOLIDS', 'S
            'switch', 'brush', 'toy', 'Finish', 'finish', 'Light', 'Scene', 'Damage', 'Surface', 'Frame', 'kinds_of',
            'families_of', 'solid_picture']
 
-# %% ../nbs/03b_solids.ipynb #3d1ff309
+# %% ../nbs/03b_solids.ipynb #1a1060c7
 from dataclasses import dataclass, field, replace
 from functools import partial, reduce
-
 import numpy as np
-from scipy.ndimage import binary_closing, convolve1d, gaussian_filter, map_coordinates
-
+from scipy.ndimage import binary_closing, convolve1d, label, map_coordinates
 from .errors import DataError
 from .rough import rough_camera
 from hybridad.synthetic import (
@@ -31,7 +29,7 @@ from hybridad.synthetic import (
     scene_of,
 )
 
-# %% ../nbs/03b_solids.ipynb #e5603c7f
+# %% ../nbs/03b_solids.ipynb #a194023c
 def march(
     distance,  # function of three arrays x, y, z (N,) that returns a (N,) signed distance
     start,  # three (N,) arrays: where the rays begin
@@ -62,7 +60,7 @@ def march(
     found[hit] += distance(*(o[hit] + t * d[hit] for o, d in zip(start, along)))
     return found
 
-# %% ../nbs/03b_solids.ipynb #d8097c3d
+# %% ../nbs/03b_solids.ipynb #c940cb03
 def _norm(*parts):
     return np.sqrt(sum(p * p for p in parts))
 
@@ -102,7 +100,7 @@ def _egg(x, y, z, a, b, c):
     "Ellipsoid, approximately."
     return (_norm(x / a, y / b, z / c) - 1) * min(a, b, c)
 
-
+# %% ../nbs/03b_solids.ipynb #109b065d
 def _soft(a, b, k):
     "Smooth minimum of two distances over a width k."
     h = np.maximum(k - np.abs(a - b), 0) / k
@@ -127,7 +125,7 @@ def _thread(x, y, z, radius, depth, pitch):
     turn = x / pitch - np.arctan2(z, y) / (2 * np.pi)
     return _norm(y, z) - radius - depth * (np.abs((turn % 1) - 0.5) * 4 - 1)
 
-# %% ../nbs/03b_solids.ipynb #181f73b8
+# %% ../nbs/03b_solids.ipynb #cc996049
 @dataclass
 class Solid:
     "One design: what it is made of, in its own coordinates."
@@ -150,7 +148,7 @@ METALS, HARD = ('metal', 'brushed metal'), ('metal', 'brushed metal', 'painted m
 MOULDED = ('plastic', 'painted metal', 'rubber')
 ANY = (*HARD, 'plastic', 'ceramic', 'wood', 'rubber')
 
-# %% ../nbs/03b_solids.ipynb #47cdde48
+# %% ../nbs/03b_solids.ipynb #2a27b0d9
 def _drive(rng, radius):
     "The recess in a screw's head, as a function of the distance below its face, y and z."
     style, w = rng.integers(4), radius * rng.uniform(0.1, 0.16)
@@ -169,8 +167,8 @@ def _drive(rng, radius):
 
     return slot
 
-
-def screw(rng):
+# %% ../nbs/03b_solids.ipynb #f5ee486d
+def screw(rng: np.random.Generator) -> Solid:
     "A screw: head with a recess, threaded shaft, tip."
     r, h = rng.uniform(0.13, 0.22), rng.uniform(0.2, 0.34)
     pitch, depth = r * rng.uniform(0.4, 0.8), r * rng.uniform(0.12, 0.22)
@@ -195,12 +193,13 @@ def screw(rng):
         [('screw head', 0, head), ('thread', 0, shaft)],
         [HARD],
         [('slot', lambda x, y, z: (x > -0.97) & (recess(x + 1, y, z) < 0.012) & (x < -0.6), None)],
+        loose=[(0, (-1, 0, 0), (0.25, 1, 1))],
         poses=('lying', 'lying', 'upright', 'any'),
         step=0.75,
     )
 
-# %% ../nbs/03b_solids.ipynb #ca850608
-def bolt(rng):
+# %% ../nbs/03b_solids.ipynb #a686e50a
+def bolt(rng: np.random.Generator) -> Solid:
     "A hexagon bolt: head, bare shank, thread, chamfered end."
     r, high = rng.uniform(0.16, 0.26), rng.uniform(0.2, 0.3)
     h, bare = r * rng.uniform(1.5, 1.85), rng.uniform(0, 0.7)
@@ -223,12 +222,13 @@ def bolt(rng):
         [('bolt head', 0, head), ('thread', 0, shaft)],
         [HARD],
         [('bolt', lambda x, y, z: (x > -1 + high) & (x < -1 + high + bare), None)],
+        [(0, (-1, 0, 0), (0.35, 1, 1))],
         poses=('lying', 'lying', 'upright', 'any'),
         step=0.75,
     )
 
-
-def hex_nut(rng):
+# %% ../nbs/03b_solids.ipynb #480bae30
+def hex_nut(rng: np.random.Generator) -> Solid:
     "A nut: six sides, chamfer, threaded bore."
     thick, bore = rng.uniform(0.25, 0.55), rng.uniform(0.42, 0.62)
     n, cap = int(rng.choice([6, 6, 6, 4])), rng.random() < 0.25
@@ -252,8 +252,8 @@ def hex_nut(rng):
         bends=False,
     )
 
-
-def washer(rng):
+# %% ../nbs/03b_solids.ipynb #a04b1de6
+def washer(rng: np.random.Generator) -> Solid:
     "A washer: flat, toothed or split."
     bore, thick, style = rng.uniform(0.4, 0.65), rng.uniform(0.05, 0.12), rng.integers(3)
     n = int(rng.integers(8, 16))
@@ -274,8 +274,8 @@ def washer(rng):
         poses=('upright', 'upright', 'any'),
     )
 
-# %% ../nbs/03b_solids.ipynb #674213b5
-def bearing(rng):
+# %% ../nbs/03b_solids.ipynb #ae8b31e1
+def bearing(rng: np.random.Generator) -> Solid:
     "A ball bearing: two rings, balls, a cage between them."
     bore, thick, n = rng.uniform(0.32, 0.45), rng.uniform(0.18, 0.32), int(rng.integers(7, 13))
     mid = (bore + 1) / 2
@@ -310,8 +310,8 @@ def bearing(rng):
         bends=False,
     )
 
-
-def spring(rng):
+# %% ../nbs/03b_solids.ipynb #85550f75
+def spring(rng: np.random.Generator) -> Solid:
     "A helical spring."
     wide, turns = rng.uniform(0.28, 0.5), int(rng.integers(4, 9))
     pitch = 1.7 / turns
@@ -335,8 +335,8 @@ def spring(rng):
         step=0.6,
     )
 
-
-def gear(rng):
+# %% ../nbs/03b_solids.ipynb #7619c4d6
+def gear(rng: np.random.Generator) -> Solid:
     "A gear wheel: teeth, hub, bore with a keyway, holes in its web."
     n, thick, bore = int(rng.integers(10, 28)), rng.uniform(0.1, 0.35), rng.uniform(0.12, 0.28)
     depth = min(0.16, 2.2 / n)
@@ -375,7 +375,7 @@ def gear(rng):
         bends=False,
     )
 
-# %% ../nbs/03b_solids.ipynb #9efffa95
+# %% ../nbs/03b_solids.ipynb #0b785b35
 def _print(rng, centre, size):
     "Printed bars or a ring on a face seen along x, as a function of y and z."
     style, pitch = rng.integers(3), size * rng.uniform(0.25, 0.5)
@@ -395,8 +395,8 @@ def _print(rng, centre, size):
 
     return where
 
-
-def bottle_cap(rng):
+# %% ../nbs/03b_solids.ipynb #d5eaa559
+def bottle_cap(rng: np.random.Generator) -> Solid:
     "A screw cap with ribs, or a crown cap with a wavy rim; print on its top."
     crown, thick = rng.random() < 0.35, rng.uniform(0.25, 0.6)
     n, rib = int(rng.integers(24, 50)), rng.uniform(0.015, 0.035)
@@ -426,8 +426,8 @@ def bottle_cap(rng):
         step=0.75,
     )
 
-
-def connector(rng):
+# %% ../nbs/03b_solids.ipynb #f880ce01
+def connector(rng: np.random.Generator) -> Solid:
     "A connector: a housing with a row or two of pins in it."
     n, rows = int(rng.integers(3, 9)), int(rng.choice([1, 2]))
     pitch = 1.6 / n
@@ -464,8 +464,8 @@ def connector(rng):
         bends=False,
     )
 
-
-def capsule(rng):
+# %% ../nbs/03b_solids.ipynb #0607a79b
+def capsule(rng: np.random.Generator) -> Solid:
     "A two-part capsule."
     r, seam, length = rng.uniform(0.28, 0.42), rng.uniform(-0.25, 0.25), 0.97
     mark = _print(rng, (0.35, 0), rng.uniform(0.12, 0.22))
@@ -486,11 +486,12 @@ def capsule(rng):
             ('seam', lambda x, y, z: np.abs(x - seam) < 0.018, 2),
             ('print', lambda x, y, z: printed & (z > 0) & mark(x, y), 2),
         ],
+        [(1, (0, 0, 0), 2.0)],
         poses=('lying', 'lying', 'any'),
     )
 
-
-def tablet(rng):
+# %% ../nbs/03b_solids.ipynb #029841ce
+def tablet(rng: np.random.Generator) -> Solid:
     "A pressed tablet, round or long, with a score or an engraved mark."
     long, thick, dome = rng.choice([1, 1, rng.uniform(0.5, 0.7)]), 0.2, rng.uniform(0.1, 0.3)
     mark, style = _print(rng, (0, 0), rng.uniform(0.25, 0.4)), rng.integers(3)
@@ -524,8 +525,8 @@ def tablet(rng):
         bends=False,
     )
 
-# %% ../nbs/03b_solids.ipynb #8ec2f746
-def casting(rng):
+# %% ../nbs/03b_solids.ipynb #a98a5e33
+def casting(rng: np.random.Generator) -> Solid:
     "A cast bracket: plate, bosses with bores, ribs, all joints rounded."
     n, thick, soft = int(rng.integers(2, 5)), rng.uniform(0.1, 0.18), rng.uniform(0.05, 0.14)
     spots = [(0.7 * np.cos(t), 0.55 * np.sin(t)) for t in 2 * np.pi * (np.arange(n) / n) + 0.6]
@@ -557,8 +558,8 @@ def casting(rng):
         bends=False,
     )
 
-
-def cable(rng):
+# %% ../nbs/03b_solids.ipynb #18f97a06
+def cable(rng: np.random.Generator) -> Solid:
     "A cable: twisted wires that come out of a jacket, laid in a curve."
     n, wire, curl = int(rng.integers(2, 6)), rng.uniform(0.05, 0.08), rng.uniform(3, 8)
     start, sway, bow = rng.uniform(-0.5, 0.6), rng.uniform(0, 0.25), rng.uniform(1.5, 3)
@@ -598,8 +599,8 @@ def cable(rng):
         step=0.65,
     )
 
-
-def tube(rng):
+# %% ../nbs/03b_solids.ipynb #99833aa9
+def tube(rng: np.random.Generator) -> Solid:
     "A pipe, straight or an elbow, with a flange or a collar."
     r, elbow, flange = rng.uniform(0.16, 0.3), rng.random() < 0.5, rng.random() < 0.6
     wall, wide = r * rng.uniform(0.15, 0.35), r * rng.uniform(1.3, 1.8)
@@ -630,10 +631,10 @@ def tube(rng):
         step=0.75,
     )
 
-# %% ../nbs/03b_solids.ipynb #fc8d1df7
-def circuit_board(rng):
-    "A board with chips, cans, connectors and solder pads."
-    wide, parts = rng.uniform(0.55, 0.9), []
+# %% ../nbs/03b_solids.ipynb #4411e313
+def _laid_out(rng, wide):
+    "Up to eight components that do not touch: place, half sides, half height, round or not."
+    parts = []
     for _ in range(60):
         a, b = rng.uniform(0.06, 0.26), rng.uniform(0.05, 0.2)
         y, z = rng.uniform(-0.95 + a, 0.95 - a), rng.uniform(-wide + b, wide - b)
@@ -641,15 +642,22 @@ def circuit_board(rng):
             parts.append((y, z, a, b, rng.uniform(0.03, 0.16), rng.random() < 0.3))
         if len(parts) == 8:
             break
-    step = rng.uniform(0.08, 0.14)
+    return parts
+
+
+def _component(x, y, z, p):
+    if p[5]:
+        return _rod(x + p[4], y - p[0], z - p[1], min(p[2:4]), p[4], 0.02)
+    return _box(x + p[4], y - p[0], z - p[1], p[4], p[2], p[3], 0.01)
+
+# %% ../nbs/03b_solids.ipynb #6699a32b
+def circuit_board(rng: np.random.Generator) -> Solid:
+    "A board with chips, cans, connectors and solder pads."
+    wide, step = rng.uniform(0.55, 0.9), rng.uniform(0.08, 0.14)
+    parts = _laid_out(rng, wide)
 
     def board(x, y, z):
         return _box(x, y, z, 0.03, 1, wide, 0.01)
-
-    def part(x, y, z, p):
-        if p[5]:
-            return _rod(x + p[4], y - p[0], z - p[1], min(p[2:4]), p[4], 0.02)
-        return _box(x + p[4], y - p[0], z - p[1], p[4], p[2], p[3], 0.01)
 
     def tracks(x, y, z):
         lane = (z / step % 1 < 0.3) & (np.sin(9 * y + 5 * np.floor(z / step)) > -0.2)
@@ -660,27 +668,20 @@ def circuit_board(rng):
         return (np.abs(x) < 0.035) & (_norm(a, b) < 0.25) & (np.sin(3 * y + 4 * z + wide * 9) > 0.3)
 
     pieces = [('board', 0, board)]
-    pieces += [('component', 2 + k % 3, partial(part, p=p)) for k, p in enumerate(parts)]
-    around = [(k + 1, (-p[4], p[0], p[1]), 2.0) for k, p in enumerate(parts)]
+    pieces += [('component', 2 + k % 3, partial(_component, p=p)) for k, p in enumerate(parts)]
+    plain, shiny = ('plastic',), ('metal',)
     return Solid(
         (0.33, 1.0, wide),
         pieces,
-        [
-            ('plastic',),
-            ('painted metal',),
-            ('plastic',),
-            ('metal', 'plastic'),
-            ('ceramic',),
-            ('metal',),
-        ],
+        [plain, ('painted metal',), plain, ('metal', 'plastic'), ('ceramic',), shiny],
         [('track', tracks, 1), ('pad', pads, 5)],
-        around,
+        [(k + 1, (-p[4], p[0], p[1]), 2.0) for k, p in enumerate(parts)],
         poses=('upright', 'upright', 'upright', 'any'),
         bends=False,
     )
 
-
-def ampoule(rng):
+# %% ../nbs/03b_solids.ipynb #15fe6076
+def ampoule(rng: np.random.Generator) -> Solid:
     "A bottle or ampoule: body, shoulder, neck, cap, label."
     r, neck, high = rng.uniform(0.28, 0.42), rng.uniform(0.1, 0.2), rng.uniform(-0.1, 0.3)
     cap, soft = rng.uniform(0.1, 0.18), rng.uniform(0.1, 0.3)
@@ -713,8 +714,8 @@ def ampoule(rng):
         bends=False,
     )
 
-
-def hook(rng):
+# %% ../nbs/03b_solids.ipynb #0c6e2378
+def hook(rng: np.random.Generator) -> Solid:
     "A hook: shank, bow and eye, of round wire."
     wide, wire, eye = rng.uniform(0.25, 0.38), rng.uniform(0.06, 0.12), rng.uniform(0.14, 0.22)
     opening = rng.uniform(-0.2, 0.3)
@@ -738,8 +739,8 @@ def hook(rng):
         poses=('lying', 'flat', 'flat', 'any'),
     )
 
-
-def chain(rng):
+# %% ../nbs/03b_solids.ipynb #c6f0c69f
+def chain(rng: np.random.Generator) -> Solid:
     "A row of links, every second one turned."
     n, wire = int(rng.integers(3, 7)), rng.uniform(0.035, 0.06)
     pitch = 2 / (n + 0.35)
@@ -756,41 +757,44 @@ def chain(rng):
         return _norm(_norm(np.maximum(np.abs(x) - straight, 0), tilt[0]) - wide, tilt[1]) - wire
 
     return Solid(
-        (1.0, wide + wire, wide + wire),
+        ((n - 1) / 2 * pitch + straight + wide + wire, wide + wire, wide + wire),
         [('link', 0, partial(link, odd=0)), ('link', 0, partial(link, odd=1))],
         [HARD + ('plastic',)],
         loose=[(k % 2, ((k - (n - 1) / 2) * pitch, 0, 0), (0.9 * pitch, 1, 1)) for k in (0, n - 1)],
         poses=('lying', 'lying', 'any'),
     )
 
-# %% ../nbs/03b_solids.ipynb #897811b1
-def switch(rng):
-    "A rocker, a push button or a lever in a housing, with contacts below."
-    style, wide = rng.integers(3), rng.uniform(0.5, 0.8)
-    tilt, r = rng.choice([-1, 1]) * rng.uniform(0.15, 0.3), rng.uniform(0.28, 0.42)
-    mark = _print(rng, (0.45, 0), 0.16)
-
-    def housing(x, y, z):
-        d = np.minimum(
-            _box(x + 0.1, y, z, 0.06, 0.95, wide, 0.03),
-            _box(x - 0.2, y, z, 0.3, 0.8, wide - 0.1, 0.03),
-        )
-        return (
-            np.maximum(d, -_box(x + 0.2, y, z, 0.2, 0.72, wide - 0.16, 0.02)) if style == 0 else d
-        )
+# %% ../nbs/03b_solids.ipynb #ad403db3
+def _pressed(rng, wide):
+    "The part of a switch that is pressed: a rocker, a round button or a lever."
+    style, r = rng.integers(3), rng.uniform(0.28, 0.42)
+    tilt = rng.choice([-1, 1]) * rng.uniform(0.15, 0.3)
 
     def button(x, y, z):
         if style == 0:
             c, s = np.cos(tilt), np.sin(tilt)
-            return _box(
-                c * (x + 0.1) + s * y, c * y - s * (x + 0.1), z, 0.14, 0.66, wide - 0.2, 0.03
-            )
+            u, v = c * (x + 0.1) + s * y, c * y - s * (x + 0.1)
+            return _box(u, v, z, 0.14, 0.66, wide - 0.2, 0.03)
         if style == 1:
-            return np.minimum(
-                _rod(x + 0.25, y, z, r, 0.16, 0.05), _rod(x + 0.16, y, z, r + 0.1, 0.05, 0.02)
-            )
+            collar = _rod(x + 0.16, y, z, r + 0.1, 0.05, 0.02)
+            return np.minimum(_rod(x + 0.25, y, z, r, 0.16, 0.05), collar)
         lever = _stick(x, y, z, (-0.1, 0, 0), (-0.6, 1.4 * tilt, 0), 0.1)
         return np.minimum(lever, _rod(x + 0.2, y, z, 0.24, 0.08, 0.02))
+
+    return style, button
+
+# %% ../nbs/03b_solids.ipynb #a6e00e6d
+def switch(rng: np.random.Generator) -> Solid:
+    "A rocker, a push button or a lever in a housing, with contacts below."
+    wide, mark = rng.uniform(0.5, 0.8), _print(rng, (0.45, 0), 0.16)
+    style, button = _pressed(rng, wide)
+
+    def housing(x, y, z):
+        rim = _box(x + 0.1, y, z, 0.06, 0.95, wide, 0.03)
+        d = np.minimum(rim, _box(x - 0.2, y, z, 0.3, 0.8, wide - 0.1, 0.03))
+        return (
+            np.maximum(d, -_box(x + 0.2, y, z, 0.2, 0.72, wide - 0.16, 0.02)) if style == 0 else d
+        )
 
     def contacts(x, y, z):
         return _box(x - 0.6, _repeat(y, 0.5, 3), z, 0.2, 0.08, 0.03, 0.01)
@@ -808,8 +812,8 @@ def switch(rng):
         bends=False,
     )
 
-
-def brush(rng):
+# %% ../nbs/03b_solids.ipynb #46e0c964
+def brush(rng: np.random.Generator) -> Solid:
     "A brush head: tufts of bristles in a block with a neck."
     rows, n, high = int(rng.integers(3, 5)), int(rng.integers(7, 12)), rng.uniform(0.25, 0.4)
     pitch, wide = 1.3 / n, rng.uniform(0.24, 0.34)
@@ -840,8 +844,8 @@ def brush(rng):
         bends=False,
     )
 
-
-def toy(rng):
+# %% ../nbs/03b_solids.ipynb #03cd56a5
+def toy(rng: np.random.Generator) -> Solid:
     "A small figure of rounded bodies, with eyes, limbs and sometimes feelers."
     head, fat = rng.uniform(0.3, 0.42), rng.uniform(0.3, 0.42)
     arm, leg, eye = rng.uniform(0.08, 0.14), rng.uniform(0.1, 0.16), rng.uniform(0.07, 0.12)
@@ -849,11 +853,8 @@ def toy(rng):
     top, k = -0.95 + head + (0.25 if horns else 0), rng.uniform(0.05, 0.15)
 
     def body(x, y, z):
-        d = _soft(
-            _egg(x - top, y, z, head, head, 0.9 * head),
-            _egg(x - 0.3, y, z, 0.45, fat, 0.8 * fat),
-            k,
-        )
+        trunk = _egg(x - 0.3, y, z, 0.45, fat, 0.8 * fat)
+        d = _soft(_egg(x - top, y, z, head, head, 0.9 * head), trunk, k)
         d = _soft(
             d, _stick(x, np.abs(y), z, (0.15, fat - 0.05, 0), (0.3 - lift, 0.72, 0.1), arm), k
         )
@@ -872,18 +873,18 @@ def toy(rng):
     def belly(x, y, z):
         return (_norm(x - 0.32, y) < 0.6 * fat) & (z > 0)
 
+    loose = [(1, (top - 0.05, s * wide, 0.85 * head), 1.5 * eye) for s in (-1, 1)]
     return Solid(
         (1.02, 0.88, max(head, fat) + 0.06),
         [('toy', 0, body), ('eye', 1, eyes)],
         [('plastic', 'painted metal', 'rubber', 'wood'), ('plastic',), ('plastic',), MOULDED],
         [('eye', pupil, 2), ('label', belly, 3)],
-        [(1, (top - 0.05, s * wide, 0.85 * head), 1.5 * eye) for s in (-1, 1)]
-        + [(0, (0.2, s * 0.8, 0.05), 0.3) for s in (-1, 1)],
+        loose + [(0, (0.2, s * 0.8, 0.05), 0.3) for s in (-1, 1)],
         poses=('flat', 'flat', 'any', 'upright'),
         step=0.75,
     )
 
-# %% ../nbs/03b_solids.ipynb #e1a83e2e
+# %% ../nbs/03b_solids.ipynb #a492a482
 FAMILIES = {
     f.__name__: f
     for f in (
@@ -912,7 +913,7 @@ FAMILIES = {
 }
 HELD_OUT_SOLIDS = ('washer', 'circuit_board', 'bearing', 'connector')
 
-# %% ../nbs/03b_solids.ipynb #846fde56
+# %% ../nbs/03b_solids.ipynb #289786a9
 @dataclass
 class Finish:
     "How a surface looks."
@@ -937,17 +938,17 @@ STEELS = (
     (0.4, 0.4, 0.42),
 )
 
-
+# %% ../nbs/03b_solids.ipynb #7de32921
 def finish(
     rng: np.random.Generator,
     noun: str,  # metal, brushed metal, cast metal, copper, painted metal, plastic, ...
-):  # a Finish
+) -> Finish:
     "Draw a finish of a kind."
     steel = _linear(np.array(STEELS[rng.integers(len(STEELS))]) * rng.uniform(0.8, 1.1))
     tint = _linear(colour(rng, (0.08, 0.95), rng.choice([0.15, 0.9])))
     made = {
         'metal': (steel, 1, rng.uniform(0.12, 0.4), 'peel', rng.uniform(0, 0.06)),
-        'brushed metal': (steel, 1, rng.uniform(0.3, 0.5), 'brushed', rng.uniform(0.1, 0.35)),
+        'brushed metal': (steel, 1, rng.uniform(0.3, 0.5), 'brushed', rng.uniform(0.05, 0.2)),
         'cast metal': (0.7 * steel, 0.8, rng.uniform(0.45, 0.7), 'cast', rng.uniform(0.15, 0.4)),
         'copper': (_linear([0.9, 0.55, 0.35]), 1, rng.uniform(0.2, 0.4), 'peel', 0.03),
         'painted metal': (tint, 0, rng.uniform(0.15, 0.5), 'peel', rng.uniform(0, 0.08)),
@@ -966,7 +967,7 @@ def finish(
     }
     return Finish(noun, *made[noun])
 
-# %% ../nbs/03b_solids.ipynb #50cea780
+# %% ../nbs/03b_solids.ipynb #9686ec79
 def _grain(tile, look, points):
     "Brightness factor (N,) and bump (N, 3) of a finish's grain at local points (N, 3)."
     n = len(tile)
@@ -988,7 +989,7 @@ def _grain(tile, look, points):
         bump[:, k] = 0.45 * look.strength * at(fine * u, fine * v)
     return 1 + 0.25 * look.strength * at(fine * (x + 0.6 * z), fine * (y + 0.5 * z)), bump
 
-# %% ../nbs/03b_solids.ipynb #f9560bf2
+# %% ../nbs/03b_solids.ipynb #0dd717fc
 @dataclass
 class Light:
     "Lamps and sky."
@@ -1014,7 +1015,7 @@ def _direction(rng, low, high):
     up, turn = np.deg2rad(rng.uniform(low, high)), rng.uniform(0, 2 * np.pi)
     return np.array([np.cos(up) * np.cos(turn), np.cos(up) * np.sin(turn), np.sin(up)], np.float32)
 
-
+# %% ../nbs/03b_solids.ipynb #cd8b002f
 def _light(rng, floor):
     "Draw the light of a scene; the floor's own colour comes back from below."
     sky = np.array([1, 1, 1]) + rng.uniform(-0.12, 0.12) * np.array([1, 0, -1])
@@ -1046,7 +1047,7 @@ def _mirrored(light, ray, rough):
         out = out + (bright * (0.3 + 0.7 * spread) * seen * seen * (3 - 2 * seen))[:, None]
     return out
 
-# %% ../nbs/03b_solids.ipynb #61a48512
+# %% ../nbs/03b_solids.ipynb #64c2eaaa
 @dataclass
 class Scene:
     "Everything that is seen but the damage."
@@ -1077,7 +1078,7 @@ def _about(axis, angle):
     out[a, a], out[a, b], out[b, a], out[b, b] = c, -s, s, c
     return out
 
-
+# %% ../nbs/03b_solids.ipynb #998a3354
 def _rotation(rng, pose):
     "Rotation matrix of a pose with a random turn about the vertical."
     yaw = _about(2, rng.uniform(0, 2 * np.pi))
@@ -1102,7 +1103,7 @@ def _lowest(solid, turn):
     way = _walk(solid, None, start, along, 0.02)
     return r - np.minimum(way.reshape(len(turn), -1).min(1), r)
 
-# %% ../nbs/03b_solids.ipynb #d0d2b679
+# %% ../nbs/03b_solids.ipynb #ca5b5b4b
 def _spread(rng, count):
     "Centres (P, 2) and half width of each part's place: in rows, or strewn without touching."
     if count == 1:
@@ -1122,7 +1123,7 @@ def _spread(rng, count):
     return np.array(spots), half
 
 
-def _view(rng, size):
+def _view(rng, size, height):
     "Camera position (3,) and unit directions (S*S, 3) of its pixels; one unit is half a picture."
     tilt = np.deg2rad(rng.choice([rng.uniform(0, 12), rng.uniform(12, 60)]))
     back, far = np.array([0, -np.sin(tilt), np.cos(tilt)]), log_uniform(rng, 5, 20)
@@ -1131,9 +1132,9 @@ def _view(rng, size):
     v, u = np.meshgrid(-axis, axis, indexing='ij')
     ray = u.reshape(-1, 1) * side + v.reshape(-1, 1) * up - far * back
     ray /= np.linalg.norm(ray, axis=1, keepdims=True)
-    return (far * back + np.array([0, 0, 0.15])).astype(np.float32), ray.astype(np.float32)
+    return (far * back + np.array([0, 0, height])).astype(np.float32), ray.astype(np.float32)
 
-
+# %% ../nbs/03b_solids.ipynb #1a336c9a
 def _ground(rng, eye, ray, size):
     "Linear colour (S*S, 3) of the ground as the camera sees it, and its noun."
     names = [m for m in MATERIALS if m not in HELD_OUT_CATEGORIES]
@@ -1153,7 +1154,7 @@ def _ground(rng, eye, ray, size):
     texture = [map_coordinates(texture[..., k], at, order=1, mode='grid-wrap') for k in range(3)]
     return _linear(np.stack(texture, -1)), noun.replace('_', ' ')
 
-# %% ../nbs/03b_solids.ipynb #a127b4d9
+# %% ../nbs/03b_solids.ipynb #5a784fdf
 def _scene(rng, family, size):
     "Draw a design, its finishes, places, light and camera."
     solid = FAMILIES[family](rng)
@@ -1167,13 +1168,13 @@ def _scene(rng, family, size):
         turn[:] = turn[0]
     height = scale * _lowest(solid, turn) + (rng.uniform(0, 0.6) if rng.random() < 0.15 else 0)
     place = np.concatenate([spots, height[:, None]], 1).astype(np.float32)
-    eye, ray = _view(rng, size)
+    eye, ray = _view(rng, size, place[:, 2].mean())
     ground, noun = _ground(rng, eye, ray, size)
     tile = noise(rng, 128, 0.4, 24)
     light = _light(rng, ground.mean(0))
     return Scene(solid, looks, turn, place, scale, eye, ray, light, ground, noun, tile, size)
 
-# %% ../nbs/03b_solids.ipynb #f9186605
+# %% ../nbs/03b_solids.ipynb #c8d4b655
 @dataclass
 class Damage:
     "One defect of one part, in that part's own coordinates."
@@ -1212,7 +1213,7 @@ def _pieces(solid, damage, x, y, z):
 def _nearest(solid, damage, x, y, z):
     return reduce(np.minimum, _pieces(solid, damage, x, y, z))
 
-
+# %% ../nbs/03b_solids.ipynb #cb42d03f
 def _walk(solid, damage, start, along, pixel):
     "Way (N,) of rays (N, 3) in a part's own units to its surface; inf where they miss."
     grown = 0.35 * solid.radius if damage and (damage.add or damage.warp) else 0.02
@@ -1226,7 +1227,7 @@ def _walk(solid, damage, start, along, pixel):
     distance = partial(_nearest, solid, damage)
     return march(distance, start.T, along.T, *ends, step=step, close=close, count=48)
 
-# %% ../nbs/03b_solids.ipynb #0866e55d
+# %% ../nbs/03b_solids.ipynb #51e85ed9
 def _turned(scene, part, vectors):
     "World vectors, (N, 3) or (1, 3), in the axes of their parts (N,)."
     return np.einsum('nij,ni->nj', scene.turn[part], np.broadcast_to(vectors, (len(part), 3)))
@@ -1265,7 +1266,7 @@ def _distance(scene, damage, parts, p):
         d[hurt] = _nearest(scene.solid, damage, *p[hurt].T)
     return d
 
-# %% ../nbs/03b_solids.ipynb #b0211547
+# %% ../nbs/03b_solids.ipynb #b0b5b456
 def _lit(scene, damage, points, own=None, count=10):
     "How much of the main lamp (N,) world points see past the parts, or past their own part."
     light, n, r = scene.light, len(points), scene.solid.radius
@@ -1301,7 +1302,7 @@ def _floor(scene, damage, pixels):
     )
     return scene.ground[pixels] * light, sun
 
-# %% ../nbs/03b_solids.ipynb #4f03a4ec
+# %% ../nbs/03b_solids.ipynb #726ff185
 @dataclass
 class Surface:
     "What is known of the points where rays met parts."
@@ -1320,7 +1321,7 @@ def _nouns(scene):
 
 CORNERS = np.array([[1, -1, -1], [-1, -1, 1], [-1, 1, -1], [1, 1, 1]], np.float32)
 
-
+# %% ../nbs/03b_solids.ipynb #8826d8b1
 def _surface(scene, damage, parts, p):
     "Normals, finishes and names at surface points p (N, 3) of one or several parts."
     solid, e = scene.solid, max(0.006, 0.5 * scene.pixel)
@@ -1346,7 +1347,7 @@ def _surface(scene, damage, parts, p):
     world = np.einsum('nij,nj->ni', scene.turn[parts], normal)
     return Surface(np.stack(where, 1), world.astype(np.float32), slot, noun, sky)
 
-# %% ../nbs/03b_solids.ipynb #2b61eded
+# %% ../nbs/03b_solids.ipynb #8ac59848
 def _looks(scene, damage, parts, surface):
     "Albedo (N, 3), metal (N,), roughness (N,) and bumped normals (N, 3) of surface points."
     n = len(parts)
@@ -1369,7 +1370,7 @@ def _looks(scene, damage, parts, surface):
     normal /= np.linalg.norm(normal, axis=1, keepdims=True)
     return np.clip(albedo, 0.003, 1), metal, rough, normal
 
-
+# %% ../nbs/03b_solids.ipynb #6ac811d0
 def _shine(scene, damage, pixels, parts, way, surface):
     "Light (N, 3) that surface points send to the camera, and the share (N,) that is mirrored."
     albedo, metal, rough, normal = _looks(scene, damage, parts, surface)
@@ -1392,7 +1393,7 @@ def _shine(scene, damage, pixels, parts, way, surface):
     mirrored = (base + (1 - base) * edge) * sheen
     return albedo * (1 - metal)[:, None] * matt + mirrored, mirrored.mean(1)
 
-# %% ../nbs/03b_solids.ipynb #5cc50e29
+# %% ../nbs/03b_solids.ipynb #7cf81f2a
 @dataclass
 class Frame:
     "A rendered scene."
@@ -1416,7 +1417,7 @@ def _front(size, pixels, parts, ways):
     part[~np.isfinite(way)] = -1
     return part, way
 
-
+# %% ../nbs/03b_solids.ipynb #1e624cd8
 def _develop(scene, damage, frame, pixels):
     "Light the given pixels of a frame anew."
     on = pixels[frame.part[pixels] >= 0]
@@ -1446,7 +1447,7 @@ def _render(scene):
     frame = Frame(hits, part, way, *empty, np.full(n, -1), *np.zeros((2, n), np.float32))
     return _develop(scene, None, frame, np.arange(n))
 
-
+# %% ../nbs/03b_solids.ipynb #21a56428
 def _again(scene, damage, old):
     "The frame of a scene with damage; walks only the rays that can differ."
     pixels, parts, ways = old.hits
@@ -1474,7 +1475,7 @@ def _again(scene, damage, old):
             todo |= frame.part < 0
     return _develop(scene, damage, frame, np.nonzero(todo)[0])
 
-# %% ../nbs/03b_solids.ipynb #4de6faa2
+# %% ../nbs/03b_solids.ipynb #36db8539
 SOLID_KINDS = (
     'hole',
     'scratch',
@@ -1502,7 +1503,7 @@ def _rough(rng, size):
 
     return waviness
 
-
+# %% ../nbs/03b_solids.ipynb #7700e828
 def _fresh(rng, look, kind):
     "The finish of a surface laid bare."
     tone = (
@@ -1516,7 +1517,7 @@ def _fresh(rng, look, kind):
         'fresh', np.clip(tone, 0, 1), 0.6 * look.metal, rng.uniform(0.6, 0.9), 'cast', 0.3
     )
 
-
+# %% ../nbs/03b_solids.ipynb #08e5581c
 def _carved(rng, kind, part, c, n, r, look):
     "A hole, a chip or a dent at point c with normal n."
     wavy = _rough(rng, 1.2 * r)
@@ -1533,8 +1534,11 @@ def _carved(rng, kind, part, c, n, r, look):
         return Damage(kind, part, c, 1.5 * r + deep, carve, look=dark)
     if kind == 'dent':
         at, wide = c + n * r, 1.35 * r
-        carve = lambda x, y, z: _norm(x - at[0], y - at[1], z - at[2]) - wide  # noqa: E731
-        return Damage(kind, part, c, 2 * r, carve, look=look)
+
+        def bowl(x, y, z):
+            return _norm(x - at[0], y - at[1], z - at[2]) - wide
+
+        return Damage(kind, part, c, 2 * r, bowl, look=look)
     at, fresh = c + 0.1 * r * n, _fresh(rng, look, kind)
 
     def bite(x, y, z):
@@ -1542,7 +1546,7 @@ def _carved(rng, kind, part, c, n, r, look):
 
     return Damage(kind, part, c, 1.6 * r, bite, look=fresh)
 
-# %% ../nbs/03b_solids.ipynb #f004dc70
+# %% ../nbs/03b_solids.ipynb #8be949ff
 def _broken(rng, solid, part, look):
     "One end is gone, behind a rough break."
     axis, r = int(np.argmax(solid.half)), solid.radius
@@ -1574,7 +1578,7 @@ def _bent(rng, solid, part):
 
     return Damage('bend', part, np.zeros(3), 1.3 * solid.radius, warp=warp)
 
-
+# %% ../nbs/03b_solids.ipynb #34c09415
 def _gone(rng, solid, part):
     "A piece that can go missing is missing."
     piece, centre, reach = solid.loose[rng.integers(len(solid.loose))]
@@ -1605,7 +1609,7 @@ def _burr(rng, part, c, n, r, look):
 
     return Damage('burr', part, c, 2.2 * r, add=add, look=look)
 
-
+# %% ../nbs/03b_solids.ipynb #9821413c
 def _extra(rng, part, c, n, r):
     "A foreign piece on the part: a ball, a block, a ring or a stick."
     shape, at = rng.integers(4), c + 0.5 * r * n
@@ -1624,7 +1628,7 @@ def _extra(rng, part, c, n, r):
 
     return Damage('extra_part', part, c, 2.6 * r, add=add, look=look)
 
-# %% ../nbs/03b_solids.ipynb #71f5a12e
+# %% ../nbs/03b_solids.ipynb #ad315360
 def _tangent(rng, c, n):
     "Function from (N, 3) points to coordinates along and across a random tangent, and height."
     turn, (u, v) = rng.uniform(0, 2 * np.pi), _frame(n)
@@ -1653,7 +1657,7 @@ def _line(rng, flat, length, width, jag):
 
     return cover
 
-
+# %% ../nbs/03b_solids.ipynb #6b4b3b08
 def _patch(rng, flat, r, level, wave):
     "Cover of a blot with wavy edges; with level 0 whole, else in flakes."
     wavy, fine = _rough(rng, wave), _rough(rng, 0.3 * wave)
@@ -1681,46 +1685,61 @@ def _grains(rng, flat, r, pixel):
 
     return cover
 
-# %% ../nbs/03b_solids.ipynb #c2dab734
+# %% ../nbs/03b_solids.ipynb #ec8c95a6
 def _opposite(rng, look, saturation):
     "A colour as far in brightness from a finish as can be."
     bright = float(look.albedo.mean()) ** 0.45
     return _linear(colour(rng, (0.02, 0.2) if bright > 0.45 else (0.8, 1), saturation))
 
 
+def _fine_line(rng, kind, flats, r, look, pixel):
+    "Cover and finish of a straight scratch or of a jagged crack with a branch."
+    if kind == 'scratch':
+        width = rng.uniform(0.5, 1) * pixel
+        cover = _line(rng, flats[0], rng.uniform(1.2, 2.5) * r + 5 * pixel, width, 0)
+        pale = rng.random() < 0.8 and look.albedo.mean() < 0.5
+        tone = _linear(colour(rng, *((0.85, 1) if pale else (0.15, 0.35), 0.1)))
+        return cover, Finish('scratch', tone, 0.0, 0.5)
+    long = rng.uniform(1, 2) * r + 5 * pixel
+    lines = [
+        _line(rng, flats[0], long, rng.uniform(0.5, 1) * pixel, 0.8),
+        _line(rng, flats[1], 0.8 * r + 3 * pixel, 0.5 * pixel, 0.8),
+    ]
+
+    def forked(p):
+        return np.maximum(lines[0](p), lines[1](p))
+
+    return forked, Finish('crack', np.full(3, 0.004, np.float32), 0.0, 0.9)
+
+# %% ../nbs/03b_solids.ipynb #c984dffc
+def _blot(rng, kind, flat, r, look, pixel):
+    "Cover and finish of a stain, of rust or of grains."
+    if kind == 'stain':
+        tone = 0.3 * look.albedo + 0.7 * _linear(colour(rng, (0.05, 0.9), 0.9))
+        whole, share = _patch(rng, flat, r, 0, 1.5 * r), rng.uniform(0.6, 0.9)
+
+        def thin(p):
+            return share * whole(p)
+
+        return thin, Finish('stain', tone, 0.5 * look.metal, look.rough + 0.15)
+    if kind == 'rust':
+        tone = _linear(colour(rng, (0.3, 0.6), 0.3, (0.02, 0.09)) * [1.1, 0.75, 0.5])
+        flakes = _patch(rng, flat, 1.3 * r, 0.5, 0.8 * r)
+        return flakes, Finish('rust', tone, 0.0, 0.95, 'cast', 0.6)
+    grains = _grains(rng, flat, r, pixel)
+    return grains, Finish('spots', _opposite(rng, look, 0.9), 0.0, 0.7)
+
+
 def _marked(rng, kind, part, c, n, r, look, pixel):
     "Damage that changes the finish only."
-    flat, paint_look = _tangent(rng, c, n), None
-    if kind == 'scratch':
-        cover = _line(
-            rng, flat, rng.uniform(1.2, 2.5) * r + 5 * pixel, rng.uniform(0.5, 1) * pixel, 0
-        )
-        pale = rng.random() < 0.7 and look.albedo.mean() < 0.5
-        tone = _linear(colour(rng, (0.85, 1), 0.1)) if pale else _opposite(rng, look, 0.1)
-        paint_look = Finish('scratch', tone, 0.0, 0.5)
-    elif kind == 'crack':
-        one = _line(rng, flat, rng.uniform(1, 2) * r + 5 * pixel, rng.uniform(0.5, 1) * pixel, 0.8)
-        fork = _tangent(rng, c, n)
-        two = _line(rng, fork, 0.8 * r + 3 * pixel, 0.5 * pixel, 0.8)
-        cover = lambda p: np.maximum(one(p), two(p))  # noqa: E731
-        paint_look = Finish('crack', np.full(3, 0.004, np.float32), 0.0, 0.9)
-    elif kind == 'stain':
-        blot = _patch(rng, flat, r, 0, 1.5 * r)
-        tone = 0.3 * look.albedo + 0.7 * _linear(colour(rng, (0.05, 0.9), 0.9))
-        share = rng.uniform(0.6, 0.9)
-        cover = lambda p: share * blot(p)  # noqa: E731
-        paint_look = Finish('stain', tone, 0.5 * look.metal, look.rough + 0.15)
-    elif kind == 'rust':
-        cover = _patch(rng, flat, 1.3 * r, 0.5, 0.8 * r)
-        tone = _linear(colour(rng, (0.3, 0.6), 0.3, (0.02, 0.09)) * [1.1, 0.75, 0.5])
-        paint_look = Finish('rust', tone, 0.0, 0.95, 'cast', 0.6)
+    flats = [_tangent(rng, c, n) for _ in range(2)]
+    if kind in ('scratch', 'crack'):
+        cover, mark = _fine_line(rng, kind, flats, r, look, pixel)
     else:
-        cover = _grains(rng, flat, r, pixel)
-        paint_look = Finish('spots', _opposite(rng, look, 0.9), 0.0, 0.7)
-    reach = 4 * r + 9 * pixel
-    return Damage(kind, part, c, reach, paint=cover, look=paint_look)
+        cover, mark = _blot(rng, kind, flats[0], r, look, pixel)
+    return Damage(kind, part, c, 4 * r + 9 * pixel, paint=cover, look=mark)
 
-# %% ../nbs/03b_solids.ipynb #9f4f6926
+# %% ../nbs/03b_solids.ipynb #591523b7
 def _edges(scene, frame):
     "Pixels (S*S,) of parts that lie at an edge: their normals turn, or the part ends."
     size = scene.size
@@ -1759,7 +1778,7 @@ def _hurt(rng, scene, frame, kind):
         return _extra(rng, part, c, n, r)
     return _marked(rng, kind, part, c, n, r, look, max(scene.pixel, 0.8 * units))
 
-
+# %% ../nbs/03b_solids.ipynb #a8fc4c5d
 def _slot_of(scene, noun):
     pieces, marks = scene.solid.pieces, scene.solid.marks
     if noun < len(pieces):
@@ -1767,7 +1786,7 @@ def _slot_of(scene, noun):
     slot = marks[noun - len(pieces)][2]
     return pieces[0][1] if slot is None else slot
 
-# %% ../nbs/03b_solids.ipynb #d60b0da9
+# %% ../nbs/03b_solids.ipynb #3694080e
 def _tone(frame, gain):
     "Display colours (S*S, 3) of linear light under a soft shoulder."
     x = np.clip(frame.light * gain, 0, None)
@@ -1785,7 +1804,6 @@ def _smoothed(scene, frame, image):
     edge = np.zeros((size, size), bool)
     for axis in (0, 1):
         step = np.diff(key, axis=axis) != 0
-        at = [np.s_[:, :], np.s_[:, :]]
         lo = tuple(np.s_[:-1] if k == axis else np.s_[:] for k in (0, 1))
         hi = tuple(np.s_[1:] if k == axis else np.s_[:] for k in (0, 1))
         edge[lo] |= step
@@ -1799,36 +1817,38 @@ def _changed(scene, before, after, good, bad):
     difference = np.abs(bad - good).mean(-1)
     parts = ((before.part >= 0) | (after.part >= 0)).reshape(size, size)
     mask = (difference > 0.05) & parts
-    mask = binary_closing(np.pad(mask, 2), np.ones((3, 3)))[2:-2, 2:-2] & parts
+    mask = binary_closing(np.pad(mask, 9), np.ones((3, 3)), -(-size // 128))[9:-9, 9:-9] & parts
+    islands, _ = label(mask, np.ones((3, 3)))
+    mask &= (np.bincount(islands.ravel()) >= 4 * (size / 128) ** 2)[islands]
     return mask, float(difference[mask].mean()) if mask.any() else 0.0
 
-# %% ../nbs/03b_solids.ipynb #60a1bb9e
+# %% ../nbs/03b_solids.ipynb #520dfd92
 def _labels(scene, frame, image, mask, kind):
     "Label map (S, S) uint8 and its nouns, the ground first, the damage last."
     size = scene.size
     names = [scene.noun, 'shadow', *_nouns(scene), 'highlight', kind.replace('_', ' ')]
-    label = np.where(frame.noun < 0, np.where(frame.sun < 0.45, 1, 0), frame.noun + 2)
+    at = np.where(frame.noun < 0, np.where(frame.sun < 0.45, 1, 0), frame.noun + 2)
     bright = image.reshape(-1, 3).mean(-1) > 0.86
     share = frame.mirrored > 0.5 * frame.light.mean(-1)
-    label[(frame.noun >= 0) & bright & share] = len(names) - 2
-    label[mask.ravel()] = len(names) - 1
-    used = [0] + [k for k in range(1, len(names)) if (label == k).any()]
+    at[(frame.noun >= 0) & bright & share] = len(names) - 2
+    at[mask.ravel()] = len(names) - 1
+    used = [0] + [k for k in range(1, len(names)) if (at == k).any()]
     nouns = list(dict.fromkeys(names[k] for k in used))
     table = np.zeros(len(names), np.uint8)
     for k in used:
         table[k] = nouns.index(names[k])
-    return table[label].reshape(size, size), nouns
+    return table[at].reshape(size, size), nouns
 
 
 def kinds_of(
-    solid: Solid,
-    split: str = 'auxiliary',  # the same for both
-):  # list of kinds
-    "Kinds of damage that a design can have."
+    family: str,  # a key of FAMILIES
+) -> list:  # of SOLID_KINDS
+    "Kinds of damage that a family can have."
+    solid = FAMILIES[family](np.random.default_rng(0))
     out = [k for k in SOLID_KINDS if k != 'missing_part' or solid.loose]
     return [k for k in out if k != 'bend' or solid.bends]
 
-# %% ../nbs/03b_solids.ipynb #39c46902
+# %% ../nbs/03b_solids.ipynb #72dd80fd
 def families_of(
     split: str,  # 'auxiliary' or 'held_out'
 ):  # names of families
@@ -1842,9 +1862,9 @@ def _exposure(rng, frame):
     "Gain that leaves the brightest tenth of the picture, or of its parts, just below white."
     level = frame.light.mean(-1)
     bright = max(np.quantile(level, 0.9), np.quantile(level[frame.part >= 0], 0.8))
-    return log_uniform(rng, 0.5, 1.5) / bright
+    return log_uniform(rng, 0.75, 2) / bright
 
-
+# %% ../nbs/03b_solids.ipynb #b49fa72d
 def _picture(rng, size, family, kind):
     "One try of a picture; None where the damage does not show."
     scene = _scene(rng, family, size)
@@ -1869,7 +1889,7 @@ def _picture(rng, size, family, kind):
     shot = shoot(image) if kind != 'good' else twin
     return Picture(shot, mask, twin, family, kind, contrast, [], labels, names)
 
-
+# %% ../nbs/03b_solids.ipynb #5ee88b92
 def solid_picture(
     seed: int,
     index: int,  # position in the endless data set of this seed and split
@@ -1880,16 +1900,21 @@ def solid_picture(
     "The index-th picture of solid parts; families take turns, four in ten are normal."
     if not 64 <= size <= 512:
         raise DataError(f'size {size} is out of range: choose 64 to 512 pixels')
+    if kind not in (None, 'good', 'dent', *SOLID_KINDS):
+        known = ', '.join(('good', 'dent', *SOLID_KINDS))
+        raise DataError(f"solid parts have no kind '{kind}': choose one of {known}")
     families = families_of(split)
     turn, column = divmod(index, len(families))
     family = families[column]
     for attempt in range(40):
         rng = np.random.default_rng([seed, index, 3, split == 'held_out', attempt])
-        kinds = kinds_of(FAMILIES[family](rng))
+        kinds = kinds_of(family)
         normal = (turn + column) * NORMAL_SHARE % 1 < NORMAL_SHARE - 1e-9
         drawn = kind or (
             'good' if normal else kinds[(turn * 7 + column + attempt // 4) % len(kinds)]
         )
+        if drawn in ('missing_part', 'bend') and drawn not in kinds:
+            drawn = 'broken'
         if made := _picture(rng, size, family, drawn):
             return made
     raise DataError(f'no {drawn} shows on picture {index} of seed {seed}: take another index')
