@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['SURFACE_TABLE', 'THING_TABLE', 'THING_GROUPS', 'THINGS', 'NOUNS', 'LEFT_OUT', 'DEFECT_WORDS', 'KEEP', 'SMALLEST',
-           'MOST_PIXELS', 'MEMORY', 'SILHOUETTES', 'PANELS', 'LEAST_CHANGE', 'LEAST_SHARE', 'SCENES', 'KINDS',
-           'noun_of', 'noun_of_name', 'Textures', 'shared_textures', 'crop', 'relit', 'shape', 'depth_of', 'laid',
-           'drawn_object', 'Scene', 'surface', 'clutter', 'joint', 'part_on_ground', 'pieces', 'sticker',
-           'shine_and_shade', 'shows', 'photo_picture']
+           'MOST_PIXELS', 'MEMORY', 'SILHOUETTES', 'PANELS', 'STRONG', 'LEAST_TONE', 'LEAST_SHARE', 'LEAST_RATIO',
+           'SCENES', 'KINDS', 'noun_of', 'noun_of_name', 'Textures', 'shared_textures', 'crop', 'relit', 'shape',
+           'depth_of', 'laid', 'drawn_object', 'View', 'surface', 'clutter', 'joint', 'part_on_ground', 'pieces',
+           'exposed', 'sticker', 'shine_and_shade', 'shows', 'photo_picture']
 
 # %% ../nbs/03c_photos.ipynb #a6be1b1e
 import os
@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from scipy.ndimage import distance_transform_edt, gaussian_filter, shift
+from scipy.ndimage import distance_transform_edt, gaussian_filter, label, mean, shift
 
 from .data import _FORMATS, DAMAGED, as_rgb, open_image
 from .errors import ConfigError, DataError
@@ -60,7 +60,6 @@ glass
 granite
 grass: turf, lawn
 gravel: pebble
-ground: dirt, earth, soil, mud
 ice
 leaves: leaf, foliage, pine needle
 metal: rust, steel, iron, aluminium, copper, brass, chainmail, diamond plate
@@ -76,6 +75,7 @@ rock: stone, boulder
 rubber
 sand
 snow
+soil: ground, dirt, earth, mud
 solar panel
 tatami
 terrazzo
@@ -105,12 +105,12 @@ kiwi
 leek
 lemon
 lime
+mandarin: satsuma, orange
 mango
 melon: cantaloupe
 mushroom
 nectarine
 onion
-orange: satsuma, mandarin
 papaya
 passion fruit
 peach
@@ -251,6 +251,17 @@ def _check(
         )
 
 
+def _trimmed(
+    photo: Image.Image,  # mode RGB
+) -> Image.Image:
+    "The photograph without white margins, as previews and scans have them; a white one stays whole."
+    dim = np.asarray(photo).min(-1) < 245
+    ys, xs = (np.flatnonzero(dim.mean(axis) > 0.03) for axis in (1, 0))
+    if len(ys) < photo.height / 2 or len(xs) < photo.width / 2:
+        return photo
+    return photo.crop((xs[0], ys[0], xs[-1] + 1, ys[-1] + 1))
+
+
 def _decoded(
     path: Path,  # of a photograph
 ) -> np.ndarray:  # (H, W, 3) uint8, short side at most KEEP, long side at most twice the short one
@@ -264,6 +275,7 @@ def _decoded(
         open_image(path)  # finds the words
         raise
     photo = photo if photo.mode == 'RGB' else photo.convert('L').convert('RGB')
+    photo = _trimmed(photo)
     short = min(photo.size)
     box = [(s - min(s, 2 * short)) // 2 for s in photo.size]
     photo = photo.crop((*box, *(s - b for s, b in zip(photo.size, box))))
@@ -474,7 +486,7 @@ def crop(
     "A random square of a photograph under a slightly different light."
     high, wide = photo.shape[:2]
     short = min(high, wide)
-    side = int(short * rng.uniform(min(1, max(closest, 0.5 * min(size, 256) / short)), 1))
+    side = int(short * rng.uniform(min(1, max(closest, 0.7 * min(size, 256) / short)), 1))
     free = rng.uniform(0.3, 0.7, 2) if middle else rng.random(2)
     y, x = (free * (high - side + 1, wide - side + 1)).astype(int)
     cut = Image.fromarray(np.ascontiguousarray(photo[y : y + side, x : x + side]))
@@ -581,27 +593,30 @@ def laid(
 def drawn_object(
     rng: np.random.Generator,
     size: int,  # pixels
-) -> tuple[np.ndarray, np.ndarray, str]:  # (S, S, 3) face, (S, S) depth in units, its category
+) -> tuple[np.ndarray, np.ndarray, str, list]:  # face, depth in units, category, named parts of it
     "An object of `synthetic` cut out of its picture; one that fills it becomes a panel."
     free = rng.random() < 0.75
     names = SILHOUETTES if free else PANELS
     name = names[rng.integers(len(names))]
-    face, region, *_ = OBJECTS[name](rng, size)
+    face, region, *more = OBJECTS[name](rng, size)
+    parts = [part for found in more for part in found]  # pairs of a noun and an (S, S) bool
     if free:
-        return face, depth_of(region) - 0.3, name  # less the rim that shows the drawn backdrop
+        return face, depth_of(region) - 0.3, name, parts  # less the rim with the drawn backdrop
     u, v = _frame(rng, size, 8)
-    return face, _box(u, v, rng.uniform(36, 58), rng.uniform(28, 50), rng.uniform(0, 5)), name
+    depth = _box(u, v, rng.uniform(36, 58), rng.uniform(28, 50), rng.uniform(0, 5))
+    return face, depth, name, [(noun, where & (depth > 0)) for noun, where in parts]
 
-# %% ../nbs/03c_photos.ipynb #89a2bd66
+# %% ../nbs/03c_photos.ipynb #83fb30c0
 @dataclass
-class Scene:
-    "A clean view, before the camera."
+class View:
+    "A clean scene before the camera, with a name for every pixel."
 
     image: np.ndarray  # (S, S, 3) float32 in [0, 1]
     category: str  # the noun of what is looked at
     labels: np.ndarray  # (S, S) uint8, indices into names
     names: list  # of nouns
     region: np.ndarray  # (S, S) bool, where a defect may lie
+    outlined: bool = True  # the region's outline is that of a part, so it can be chipped
     extras: list = field(default_factory=list)  # harmless things, and nouns of unnamed grounds
 
     def put(
@@ -619,14 +634,14 @@ def _whole(image, noun):
     "A scene that is one thing everywhere."
     size = len(image)
     region = np.ones((size, size), bool)
-    return Scene(image, noun, np.zeros((size, size), np.uint8), [noun], region)
+    return View(image, noun, np.zeros((size, size), np.uint8), [noun], region)
 
 
 def surface(
     rng: np.random.Generator,
     textures: Textures,
     size: int,  # pixels
-) -> Scene:
+) -> View:
     "A material that fills the picture."
     photo, noun = textures.draw(rng)
     return _whole(crop(rng, photo, size), noun)
@@ -636,12 +651,14 @@ def clutter(
     rng: np.random.Generator,
     textures: Textures,
     size: int,  # pixels
-) -> Scene:
+) -> View:
     "A photograph of things; a defect lies on what stands in its middle."
     photo, noun = textures.draw(rng, thing=True)
     scene = _whole(crop(rng, photo, size, closest=0.5, middle=True), noun)
     y, x = grid_of(size)
-    scene.region = np.hypot(y - UNIT / 2, x - UNIT / 2) < 36
+    reach = 36 + 8 * noise(rng, size, 2, 128, 12)
+    scene.region = np.hypot(y - UNIT / 2, x - UNIT / 2) < reach
+    scene.outlined = False
     return scene
 
 
@@ -649,7 +666,7 @@ def joint(
     rng: np.random.Generator,
     textures: Textures,
     size: int,  # pixels
-) -> Scene:
+) -> View:
     "Two materials that meet at a straight or wavy joint, flush, with a gap, or one on the other."
     first, second = (textures.draw(rng) for _ in range(2))
     scene = _whole(crop(rng, first[0], size), first[1])
@@ -659,12 +676,14 @@ def joint(
     face = crop(rng, second[0], size)
     if rng.random() < 0.5:
         scene.image, region = laid(rng, scene.image, face, depth)
-    else:
-        gap = rng.uniform(0, 2.5) * (rng.random() < 0.5)
-        scene.image = blend(scene.image, face, np.clip(depth * size / UNIT + 0.5, 0, 1))
-        line = np.clip((gap - np.abs(depth)) * size / UNIT + 0.5, 0, 1) * (gap > 0)
-        scene.image, region = blend(scene.image, colour(rng, (0, 0.5), 0.2), line), depth > 0
-    scene.put(second[1], region)
+        scene.put(second[1], region)
+        return scene
+    scene.image = blend(scene.image, face, np.clip(depth * size / UNIT + 0.5, 0, 1))
+    scene.put(second[1], depth > 0)
+    if rng.random() < 0.5:
+        line = np.clip((rng.uniform(0.5, 2.5) - np.abs(depth)) * size / UNIT + 0.5, 0, 1)
+        scene.image = blend(scene.image, colour(rng, (0, 0.5), 0.2), line)
+        scene.put('joint', line > 0.5)
     return scene
 
 # %% ../nbs/03c_photos.ipynb #cd4c86a4
@@ -686,16 +705,17 @@ def part_on_ground(
     rng: np.random.Generator,
     textures: Textures,
     size: int,  # pixels
-) -> Scene:
+) -> View:
     "A drawn object before a photograph, sometimes made of a photographed material."
     scene = _behind(rng, textures, size)
-    face, depth, scene.category = drawn_object(rng, size)
+    face, depth, scene.category, parts = drawn_object(rng, size)
     if rng.random() < 0.4:
         material = crop(rng, textures.draw(rng)[0], size, closest=0.3)
         tone = face.mean(-1, keepdims=True)
         face = material * np.clip(tone / (np.median(tone[depth > 0]) + 0.05), 0, 1.6)
     scene.image, scene.region = laid(rng, scene.image, face, depth)
-    scene.put(scene.category.replace('_', ' '), scene.region)
+    for noun, where in [(scene.category.replace('_', ' '), scene.region), *parts]:
+        scene.put(noun, where)
     return scene
 
 
@@ -703,7 +723,7 @@ def pieces(
     rng: np.random.Generator,
     textures: Textures,
     size: int,  # pixels
-) -> Scene:
+) -> View:
     "One to three plain shapes cut from photographed materials, before a photograph."
     scene = _behind(rng, textures, size)
     count = int(rng.choice([1, 2, 3], p=[0.6, 0.25, 0.15]))
@@ -717,48 +737,94 @@ def pieces(
     scene.category = noun
     return scene
 
-# %% ../nbs/03c_photos.ipynb #a6a31284
+# %% ../nbs/03c_photos.ipynb #3171b3fe
+def exposed(
+    rng: np.random.Generator,
+    scene: View,
+) -> None:
+    "Brighten a dark scene, and darken a bright one a little, as the exposure of a camera does."
+    level = scene.image.mean()
+    wanted = np.clip(level, rng.uniform(0.28, 0.5), rng.uniform(0.6, 0.9))
+    gamma = np.log(wanted) / np.log(np.clip(level, 0.02, 0.98))
+    scene.image = np.clip(scene.image, 0, 1) ** np.clip(gamma, 0.4, 2)
+
+# %% ../nbs/03c_photos.ipynb #58f62e90
+STRONG = 0.15  # change of brightness from which light and shade have a name
+
+
+def _ink(rng, u, v, long, high):
+    "Print on a label: a bar code, lines of words, or a frame with a sign."
+    kind, step = rng.integers(3), rng.uniform(1.6, 3.2)
+    inner = (np.abs(u) < 0.85 * long) & (np.abs(v) < 0.8 * high)
+    column, row = (np.floor(c / step).astype(int) % 64 for c in (u, v))
+    if kind == 0:
+        return inner & (rng.random(64) < 0.5)[column]
+    if kind == 1:
+        return inner & (row % 2 == 0) & (rng.random((64, 64)) < 0.7)[row, column]
+    frame = inner & ~((np.abs(u) < 0.85 * long - 0.8) & (np.abs(v) < 0.8 * high - 0.8))
+    return frame | (np.abs(np.hypot(u, v) - 0.4 * high) < 0.7)
+
+
 def sticker(
     rng: np.random.Generator,
-    scene: Scene,
-    textures: Textures,
+    scene: View,
 ) -> None:
     "Stick a small printed label on a scene."
     size = len(scene.image)
     long = rng.uniform(8, 22)
+    high = long * rng.uniform(0.4, 0.8)
     u, v = _frame(rng, size, 40)
-    depth = _box(u, v, long, long * rng.uniform(0.4, 1), rng.uniform(0, 3))
-    face = crop(rng, textures.draw(rng, thing=True)[0], size)
+    depth = _box(u, v, long, high, rng.uniform(0, 3))
     where = (depth > 0) & (scene.region if scene.region.any() else True)
     if where.mean() < 0.01:
         return
+    tones = colour(rng, (0.75, 1), 0.25), colour(rng, (0, 0.35), 0.9)
+    face = blend(tones[0] + np.zeros_like(scene.image), tones[1], 0.9 * _ink(rng, u, v, long, high))
     alpha = np.clip(depth * size / UNIT + 0.5, 0, 1) * where
-    scene.image = blend(scene.image, face * rng.uniform(0.7, 1.2), alpha)
+    scene.image = blend(scene.image, face, alpha)
     scene.put('label', where)
     scene.extras.append('label')
+
+# %% ../nbs/03c_photos.ipynb #b077a580
+def _named(scene, noun, where):
+    "Name a light or shade that is an island; what lies under a wider one keeps its own name."
+    if where.mean() < 0.25:
+        scene.put(noun, where)
+    scene.extras.append(noun)
 
 
 def shine_and_shade(
     rng: np.random.Generator,
-    scene: Scene,
+    scene: View,
 ) -> None:
     "Let a soft or hard shadow edge, or a highlight, fall on a scene."
     size = len(scene.image)
     if rng.random() < 0.2:
         u, _ = turned(rng, size)
         edge = (u - np.median(u) - rng.uniform(-45, 45)) / np.exp(rng.uniform(-0.5, 2.5))
-        scene.image = scene.image * (1 - rng.uniform(0.1, 0.5) / (1 + np.exp(-edge)))[..., None]
-        scene.extras.append('shadow')
+        shade = rng.uniform(0.1, 0.5) / (1 + np.exp(-edge))
+        scene.image = scene.image * (1 - shade[..., None])
+        _named(scene, 'shadow', shade > STRONG)
     if rng.random() < 0.2:
         y, x = grid_of(size)
         (cy, cx), (wide, high) = rng.uniform(0, UNIT, 2), np.exp(rng.uniform(0.7, 3.2, 2))
-        spot = np.exp(-(((y - cy) / high) ** 2) - ((x - cx) / wide) ** 2)
-        scene.image = scene.image + rng.uniform(0.1, 0.6) * spot[..., None]
-        scene.extras.append('highlight')
+        light = rng.uniform(0.1, 0.6) * np.exp(-(((y - cy) / high) ** 2) - ((x - cx) / wide) ** 2)
+        scene.image = scene.image + light[..., None]
+        _named(scene, 'highlight', light > STRONG)
 
-# %% ../nbs/03c_photos.ipynb #0e458994
-LEAST_CHANGE = 9  # mean levels of 255 inside the mask, after the camera
-LEAST_SHARE = 0.55  # of the local contrast around the mask
+# %% ../nbs/03c_photos.ipynb #57baaa94
+LEAST_TONE = 12  # levels of 255: change of the mean colour inside a defect, after the camera
+LEAST_SHARE = 1.2  # the same as a share of the local contrast around it
+LEAST_RATIO = 1.8  # of the fine structure inside a defect, with and without it
+
+
+def _fine(
+    image: np.ndarray,  # (S, S, 3) uint8
+) -> tuple[np.ndarray, np.ndarray]:  # (S, S) grey less its surroundings, and their local contrast
+    "Fine structure of a picture."
+    grey, sigma = image.mean(-1, dtype=np.float32), 6 * len(image) / UNIT
+    fine = grey - gaussian_filter(grey, sigma)
+    return fine, np.sqrt(gaussian_filter(fine**2, sigma))
 
 
 def shows(
@@ -767,22 +833,30 @@ def shows(
     mask: np.ndarray,  # (S, S) bool
 ) -> bool:
     "Tell whether a defect can be seen against the texture around it."
-    change = np.abs(image[mask].astype(np.float32) - twin[mask]).mean()
-    grey, sigma = twin.mean(-1), 4 * len(twin) / UNIT
-    spread = np.sqrt(gaussian_filter((grey - gaussian_filter(grey, sigma)) ** 2, sigma))
-    return bool(change >= max(LEAST_CHANGE, LEAST_SHARE * spread[mask].mean()))
+    places, count = label(mask)
+    each = np.arange(1, count + 1)
+    area = np.bincount(places.ravel())[1:]
+    change = image.astype(np.float32) - twin
+    tone = sum(np.abs(mean(change[..., c], places, each)) for c in range(3)) / 3
+    (before, spread), (after, _) = _fine(twin), _fine(image)
+    units = mask.sum() * (UNIT / len(mask)) ** 2
+    needed = max(LEAST_TONE, LEAST_SHARE * spread[mask].mean()) * (1 + 6 / np.sqrt(units))
+    differs = (tone * area).sum() / area.sum() / needed
+    ratio = (after[mask].std() + 2) / (before[mask].std() + 2)
+    structured = units > 60 and max(ratio, 1 / ratio) >= LEAST_RATIO
+    return bool(differs >= 1 or structured and differs >= 0.5)
 
 
 def _hurt(rng, scene, shoot, kinds):
-    "A defect of one of the kinds that shows: its kind, image, mask and contrast; None after a dozen tries."
+    "A defect of one of the kinds that shows: its kind, image, mask and contrast; None if none does."
     twin = shoot(scene.image)
-    for i in range(12):
+    for i in range(12 if kinds else 0):
         kind = kinds[i // 3 % len(kinds)]
         found = damage(rng, scene.image, scene.region, kind)
         if found is None:
             continue
-        broken, mask, contrast = found
-        for more in (1, 2):  # a faint one may be drawn twice as strong
+        broken, mask, _ = found
+        for more in (1, 1.5, 2):  # a faint one may be drawn stronger
             strong = np.clip(scene.image + more * (broken - scene.image), 0, 1)
             if shows(image := shoot(strong), twin, mask):
                 return kind, image, mask, float(np.abs(strong - scene.image)[mask].mean())
@@ -798,7 +872,8 @@ def _scene(rng, textures, size):
     make = list(SCENES)[rng.choice(len(SCENES), p=list(SCENES.values()))]
     scene = make(rng, textures, size)
     if make is not clutter and rng.random() < 0.15:
-        sticker(rng, scene, textures)
+        sticker(rng, scene)
+    exposed(rng, scene)
     shine_and_shade(rng, scene)
     scene.image = np.clip(scene.image, 0, 1).astype(np.float32)
     return scene
@@ -806,11 +881,13 @@ def _scene(rng, textures, size):
 
 def _shot(rng, size, textures, kinds):
     "One scene, damaged by one of the kinds or good when there are none, and shot; None when nothing shows."
-    scene = _scene(rng, textures, size)
+    scene, good = _scene(rng, textures, size), not kinds
+    if not scene.outlined:
+        kinds = [k for k in kinds if k != 'chip']
     shoot = rough_camera(rng, scene.image)
     twin, kind, contrast = shoot(scene.image), 'good', 0.0
     image, mask = twin, np.zeros((size, size), bool)
-    if kinds:
+    if not good:
         found = _hurt(rng, scene, shoot, kinds) if scene.region.mean() > 0.01 else None
         if found is None:
             return None
@@ -821,8 +898,8 @@ def _shot(rng, size, textures, kinds):
     labels = np.zeros((size, size), np.uint8)
     for new, old in enumerate(seen, 1):
         labels[scene.labels == old] = new
-    if kinds:
-        names.append(kind)
+    if not good:
+        names.append(kind.replace('_', ' '))
         labels[mask] = len(names) - 1
     extras = list(dict.fromkeys(scene.extras))
     return Picture(image, mask, twin, scene.category, kind, contrast, extras, labels, names)
