@@ -378,8 +378,9 @@ def crop_cells(
     "A square of the latent, around something drawn or a defect in most cases."
     free = len(labels) - side
     y, x = rng.integers(0, free + 1, 2)
-    if rng.random() < 0.8 and labels.max() > 0:
-        spots = np.argwhere(labels == rng.choice(np.unique(labels)[1:]))
+    there = np.unique(labels)
+    if rng.random() < 0.8 and len(there) > 1:
+        spots = np.argwhere(labels == rng.choice(there[1:]))
         spot = spots[rng.integers(len(spots))] - rng.integers(1, side - 1, 2)
         y, x = np.clip(spot, 0, free)
     return z[:, y : y + side, x : x + side], labels[y : y + side, x : x + side]
