@@ -1482,7 +1482,7 @@ def _looks(scene, damage, parts, surface):
         metal += (damage.look.metal - metal) * cover
         rough += (damage.look.rough - rough) * cover
     normal = surface.normal + np.einsum('nij,nj->ni', scene.turn[parts], bump)
-    normal /= np.linalg.norm(normal, axis=1, keepdims=True)
+    normal /= np.linalg.norm(normal, axis=1, keepdims=True) + 1e-9
     return np.clip(albedo, 0.003, 1), metal, rough, normal
 
 # %% ../nbs/03b_solids.ipynb #6ac811d0
@@ -1897,22 +1897,26 @@ def _tone(frame, gain):
     return np.clip(1 - np.exp(-x), 0, 1) ** (1 / 2.2)
 
 
+def _busy(scene, frame):
+    "Pixels (S, S) next to another part, piece or direction, where one ray says too little."
+    size, out = scene.size, np.zeros((scene.size, scene.size), bool)
+    key = (frame.part * 64 + frame.noun).reshape(size, size)
+    normal = frame.normal.reshape(size, size, 3)
+    for axis in (0, 1):
+        step = np.diff(key, axis=axis) != 0
+        step |= np.abs(np.diff(normal, axis=axis)).sum(-1) > 0.6
+        out |= np.insert(step, 0, False, axis) | np.insert(step, size - 1, False, axis)
+    return out
+
+
 def _smoothed(scene, frame, image):
-    "Soften the steps at outlines as a lens does, and all of it a little."
-    size = scene.size
-    image = image.reshape(size, size, 3)
+    "Soften the steps at edges as a lens does, and all of it a little."
+    image = image.reshape(scene.size, scene.size, 3)
     soft = image
     for axis in (0, 1):
         soft = convolve1d(soft, [0.25, 0.5, 0.25], axis=axis, mode='nearest')
-    key = (frame.part * 64 + frame.noun).reshape(size, size)
-    edge = np.zeros((size, size), bool)
-    for axis in (0, 1):
-        step = np.diff(key, axis=axis) != 0
-        lo = tuple(np.s_[:-1] if k == axis else np.s_[:] for k in (0, 1))
-        hi = tuple(np.s_[1:] if k == axis else np.s_[:] for k in (0, 1))
-        edge[lo] |= step
-        edge[hi] |= step
-    return (image + (soft - image) * np.where(edge, 1, 0.25)[..., None]).astype(np.float32)
+    share = np.where(_busy(scene, frame), 0.9, 0.25)[..., None]
+    return (image + share * (soft - image)).astype(np.float32)
 
 
 def _changed(scene, before, after, good, bad):
