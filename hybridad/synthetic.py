@@ -1018,8 +1018,8 @@ class Picture:
     kind: str  # 'good' or a key of DEFECTS
     contrast: float  # mean absolute change inside the mask, 0..1; 0 when normal
     distractors: list = field(default_factory=list)
-    labels: np.ndarray | None = None  # (S, S) uint8, indices into names
-    names: list = field(default_factory=list)  # nouns of the labels; the defect's kind is last
+    labels: np.ndarray | None = None  # (S, S) uint8: the index into names of what each pixel shows
+    names: list = field(default_factory=list)  # nouns; a defect's kind is the last one
 
     @property
     def caption(self):
