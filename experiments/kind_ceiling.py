@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from hybridad.data import write_atomic
-from hybridad.synthetic import HELD_OUT_CATEGORIES, HELD_OUT_KINDS, categories_of, picture
+from hybridad.synthetic import EDGED, HELD_OUT_CATEGORIES, HELD_OUT_KINDS, categories_of, picture
 
 SIDE = 48  # pixels of a crop
 FIT, TEST = 71, 72  # seeds
@@ -35,16 +35,25 @@ def crop_of(p):  # a Picture -> (6, SIDE, SIDE) uint8
     return np.concatenate([near, far], -1).transpose(2, 0, 1).astype(np.uint8)
 
 
-def regions(seed, count, split, kinds):
-    "Crops, kind numbers, area shares and contrasts of that many damaged pictures."
-    rows, columns = [], len(categories_of(split)[0])
+def drawn(seed, count, split, kinds):  # yields Pictures
+    "Damaged pictures: kinds take turns, chips only where there is an edge, there twice as often."
+    categories = categories_of(split)[0]
     for i in range(count):
-        turn, column = divmod(i, columns)
-        p = picture(seed, i, split=split, kind=kinds[(turn + column) % len(kinds)])
+        turn, column = divmod(i, len(categories))
+        edged = categories[column] in EDGED
+        mine = [*kinds, 'chip'] if edged else [k for k in kinds if k != 'chip']
+        p = picture(seed, i, split=split, kind=mine[(turn + column) % len(mine)])
         if p.kind in kinds:
-            rows.append((crop_of(p), kinds.index(p.kind), p.area, p.contrast, p.category))
-    crops, kind, area, contrast, category = zip(*rows)
-    return np.stack(crops), np.array(kind), np.array(area), np.array(contrast), np.array(category)
+            yield p
+
+
+def regions(seed, count, split, kinds):
+    "Crops, kind numbers, area shares, contrasts and categories of that many damaged pictures."
+    rows = [
+        (crop_of(p), kinds.index(p.kind), p.area, p.contrast, p.category)
+        for p in drawn(seed, count, split, kinds)
+    ]
+    return tuple(map(np.array, zip(*rows)))
 
 
 def prepared(crops):  # (N, 6, S, S) uint8 tensor -> float
