@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['UNIT', 'HELD_OUT_CATEGORIES', 'HELD_OUT_KINDS', 'CONTRAST', 'RADIUS', 'NORMAL_SHARE', 'FOREIGN', 'MATERIALS',
            'OBJECTS', 'CATEGORIES', 'EDGED', 'KINDS', 'DEFECTS', 'INSTEAD', 'STRONG', 'DISTRACTORS', 'PARTS',
-           'UNCOUNTED', 'TRAIN_OFFSET', 'WRITTEN_OFFSET', 'grid_of', 'turned', 'noise', 'colour', 'lit', 'blend',
-           'log_uniform', 'Scene', 'scene_of', 'carpet', 'grid', 'wood', 'brushed_metal', 'leather', 'marble', 'twill',
-           'granite', 'perforated', 'concrete', 'foam', 'plaster', 'knit', 'terrazzo', 'spectral', 'paving', 'mosaic',
-           'printed_foil', 'inlay', 'photograph', 'backdrop', 'washer', 'hex_nut', 'capsule', 'bottle_top', 'gear',
-           'button', 'screw', 'circuit_board', 'keypad', 'assembly', 'wiring', 'hole', 'scratch', 'crack', 'stain',
-           'patch', 'spots', 'dent', 'missing_part', 'chip', 'fold', 'bend', 'smear', 'fibre', 'add_defect',
-           'add_distractors', 'camera', 'Picture', 'label_map', 'categories_of', 'render', 'picture', 'write_dataset']
+           'UNCOUNTED', 'LIGHT', 'TRAIN_OFFSET', 'WRITTEN_OFFSET', 'grid_of', 'turned', 'noise', 'colour', 'lit',
+           'blend', 'log_uniform', 'Scene', 'scene_of', 'carpet', 'grid', 'wood', 'brushed_metal', 'leather', 'marble',
+           'twill', 'granite', 'perforated', 'concrete', 'foam', 'plaster', 'knit', 'terrazzo', 'spectral', 'paving',
+           'mosaic', 'printed_foil', 'inlay', 'photograph', 'backdrop', 'washer', 'hex_nut', 'capsule', 'bottle_top',
+           'gear', 'button', 'screw', 'circuit_board', 'keypad', 'assembly', 'wiring', 'hole', 'scratch', 'crack',
+           'stain', 'patch', 'spots', 'dent', 'missing_part', 'chip', 'fold', 'bend', 'smear', 'fibre', 'add_defect',
+           'add_distractors', 'camera', 'Picture', 'ordered', 'label_map', 'categories_of', 'render', 'picture',
+           'write_dataset']
 
 # %% ../nbs/03_synthetic.ipynb #4e086f10
 import colorsys, json, os, shutil
@@ -1065,7 +1066,7 @@ def add_defect(
     return add_defect(rng, image, region, INSTEAD.get(kind, 'hole'))
 
 # %% ../nbs/03_synthetic.ipynb #9181852e
-STRONG = 0.22  # a shade or a glare that changes brightness by more than this has a name
+STRONG = 0.25  # a shade or a glare that changes brightness by more than this has a name
 
 
 def _text(rng, size):
@@ -1191,6 +1192,10 @@ PARTS = (
     'bevel',
 )  # what a label map may name beside categories and kinds of defects; all of it is normal
 UNCOUNTED = ('teeth', 'print', 'rust', 'wood', 'carpet', 'foam', 'granite', 'concrete', 'plaster')
+LIGHT = (
+    'highlight',
+    'shadow',
+)  # where an object lies on a ground, these are named on the ground alone
 
 # %% ../nbs/03_synthetic.ipynb #28f33cfe
 @dataclass
@@ -1227,6 +1232,17 @@ class Picture:
         return float(self.mask.mean())
 
 # %% ../nbs/03_synthetic.ipynb #3b68484f
+def ordered(
+    parts: list,  # what the design holds: pairs of a noun and an (S, S) bool
+    harmless: list,  # what add_distractors returned, likewise
+    region,  # (S, S) bool, where the part or the material is
+):  # the pairs in the order in which they are painted
+    "Light and shade first, on the ground only where there is one: what they fall on keeps its noun."
+    bare = region if region.all() else ~region
+    light = [(noun, where & bare) for noun, where in harmless if noun in LIGHT]
+    return light + parts + [(noun, where) for noun, where in harmless if noun not in LIGHT]
+
+
 def label_map(
     noun: str,  # of the part or material
     region,  # (S, S) bool, where it is; elsewhere is the background
@@ -1263,7 +1279,7 @@ def render(
     "Draw one picture of a category with one kind of defect."
     image, region, parts = scene_of(CATEGORIES[category](rng, size))
     clean, distractors, harmless = add_distractors(rng, image, region)
-    parts = parts + harmless
+    parts = ordered(parts, harmless, region)
     if kind == 'good':
         broken, mask, contrast = clean, np.zeros((size, size), bool), 0.0
     else:
