@@ -40,6 +40,7 @@ from hybridad.synthetic import (
     lit,
     log_uniform,
     noise,
+    ordered,
     scene_of,
     turned,
     write_dataset,
@@ -475,13 +476,14 @@ def rough_picture(
 def _rough(rng, size, category, kind):
     "One scene, lit and shot."
     image, region, parts = _scene(rng, size, category)
+    alone = region  # before the surface itself becomes a part with edges
     if region.all() and rng.random() < 0.5:
         image, region, edges = framed(rng, image, region)
         parts = parts + edges
     clean, distractors = np.clip(image, 0, 1), []
     if rng.random() < 0.4:
         clean, distractors, harmless = add_distractors(rng, image, region)
-        parts = parts + harmless
+        parts = ordered(parts, harmless, alone)
     kinds = [*NEW] if rng.random() < 0.65 else OLD
     if kind is None:
         kind = 'good' if rng.random() < NORMAL_SHARE else kinds[rng.integers(len(kinds))]

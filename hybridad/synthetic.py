@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['UNIT', 'HELD_OUT_CATEGORIES', 'HELD_OUT_KINDS', 'CONTRAST', 'RADIUS', 'NORMAL_SHARE', 'FOREIGN', 'MATERIALS',
            'OBJECTS', 'CATEGORIES', 'EDGED', 'KINDS', 'DEFECTS', 'INSTEAD', 'STRONG', 'DISTRACTORS', 'PARTS',
-           'UNCOUNTED', 'TRAIN_OFFSET', 'WRITTEN_OFFSET', 'grid_of', 'turned', 'noise', 'colour', 'lit', 'blend',
-           'log_uniform', 'Scene', 'scene_of', 'carpet', 'grid', 'wood', 'brushed_metal', 'leather', 'marble', 'twill',
-           'granite', 'perforated', 'concrete', 'foam', 'plaster', 'knit', 'terrazzo', 'spectral', 'paving', 'mosaic',
-           'printed_foil', 'inlay', 'photograph', 'backdrop', 'washer', 'hex_nut', 'capsule', 'bottle_top', 'gear',
-           'button', 'screw', 'circuit_board', 'keypad', 'assembly', 'wiring', 'hole', 'scratch', 'crack', 'stain',
-           'patch', 'spots', 'dent', 'missing_part', 'chip', 'fold', 'bend', 'smear', 'fibre', 'add_defect',
-           'add_distractors', 'camera', 'Picture', 'label_map', 'categories_of', 'render', 'picture', 'write_dataset']
+           'UNCOUNTED', 'LIGHT', 'TRAIN_OFFSET', 'WRITTEN_OFFSET', 'grid_of', 'turned', 'noise', 'colour', 'lit',
+           'blend', 'log_uniform', 'Scene', 'scene_of', 'carpet', 'grid', 'wood', 'brushed_metal', 'leather', 'marble',
+           'twill', 'granite', 'perforated', 'concrete', 'foam', 'plaster', 'knit', 'terrazzo', 'spectral', 'paving',
+           'mosaic', 'printed_foil', 'inlay', 'photograph', 'backdrop', 'washer', 'hex_nut', 'capsule', 'bottle_top',
+           'gear', 'button', 'screw', 'circuit_board', 'keypad', 'assembly', 'wiring', 'hole', 'scratch', 'crack',
+           'stain', 'patch', 'spots', 'dent', 'missing_part', 'chip', 'fold', 'bend', 'smear', 'fibre', 'add_defect',
+           'add_distractors', 'camera', 'Picture', 'ordered', 'label_map', 'categories_of', 'render', 'picture',
+           'write_dataset']
 
 # %% ../nbs/03_synthetic.ipynb #4e086f10
 import colorsys, json, os, shutil
@@ -820,7 +821,7 @@ def scratch(rng, image, centre, radius, region):
     u, v = _frame(size, centre, rng.uniform(0, np.pi))
     half, gap, burr = 1.4 * radius + 4, rng.uniform(2.4, 4), rng.choice([-1, 1])
     count, bright = int(rng.integers(1, 5)), colour(rng, (0.9, 1), 0.06)
-    strength = rng.uniform(0.5, 1)
+    strength = rng.uniform(0.35, 0.9)
     for i in range(count):
         width = rng.uniform(0.4, 0.75)
         across = v - (i - (count - 1) / 2) * gap
@@ -855,7 +856,7 @@ def crack(rng, image, centre, radius, region):
             wide = 0.75 * width
         d, along = _distance(size, path)
         alpha = np.maximum(alpha, _edge(wide * (1 - 0.5 * along) - d, size))
-    return blend(image, colour(rng, (0, 0.08), 0.3), alpha), alpha
+    return blend(image, colour(rng, (0, 0.08), 0.3), rng.uniform(0.45, 1) * alpha), alpha
 
 
 def stain(rng, image, centre, radius, region):
@@ -874,7 +875,7 @@ def patch(rng, image, centre, radius, region):
     "A straight-edged piece of another place or another material, with the shade of its thickness."
     size = len(image)
     u, v = _frame(size, centre, rng.uniform(0, np.pi))
-    high, wide = max(radius, 3.0) * rng.uniform(0.65, 1, 2) * (1, rng.uniform(1, 1.6))
+    high, wide = max(radius, 3.5) * rng.uniform(0.5, 0.8) * np.array([1, rng.uniform(1.2, 2)])
     depth = np.minimum(wide - np.abs(u), high - np.abs(v))
     if rng.random() < 0.6:
         piece = scene_of(MATERIALS[FOREIGN[rng.integers(len(FOREIGN))]](rng, size)).image
@@ -882,12 +883,11 @@ def patch(rng, image, centre, radius, region):
         piece = np.roll(image, rng.integers(size // 4, size * 3 // 4, 2), (0, 1))
         piece = np.rot90(piece, rng.integers(1, 4))
     mean = piece.mean((0, 1))
-    piece = np.clip(mean * rng.uniform(0.5, 1.5) + 1.6 * (piece - mean), 0, 1)
-    thick = np.where(np.minimum(wide - u, high - v) < 0.8, 0.25, 0)  # far sides in shade
-    thick = np.where(np.minimum(wide + u, high + v) < 0.8, -0.3, thick)  # near ones in light
-    return blend(image, np.clip(piece - thick[..., None], 0, 1), _edge(depth, size)), _edge(
-        depth, size
-    )
+    piece = np.clip(mean * rng.uniform(0.7, 1.3) + 1.6 * (piece - mean), 0, 1)
+    side = np.where(np.minimum(wide - u, high - v) < 1.1, -0.4, 0)  # far sides in shade
+    side = np.where(np.minimum(wide + u, high + v) < 1.1, 0.5, side)  # near ones in light
+    alpha = _edge(depth, size)
+    return blend(image, np.clip(piece + side[..., None], 0, 1), alpha), alpha
 
 
 def spots(rng, image, centre, radius, region):
@@ -913,7 +913,7 @@ def dent(rng, image, centre, radius, region):
 # %% ../nbs/03_synthetic.ipynb #db6c9d8a
 def missing_part(rng, image, centre, radius, region):
     "The empty seat of a part: an even face with a clean outline, and the hole that held it."
-    size, radius = len(image), max(0.9 * radius, 3.5)
+    size, radius = len(image), max(0.8 * radius, 3.5)
     u, v = _frame(size, centre, rng.uniform(0, np.pi))
     d, angle = np.hypot(u, v), np.arctan2(v, u)
     flat = d * np.cos(angle % (np.pi / 3) - np.pi / 6) / 0.93 if rng.random() < 0.5 else d
@@ -938,7 +938,7 @@ def chip(rng, image, centre, radius, region):
     at = np.array([ys[k], xs[k]]) * UNIT / size
     u, v = _frame(size, at, 0)
     turns = np.arctan2(v, u)
-    lobes = [rng.normal(0, 0.14) * np.sin(m * turns + rng.uniform(0, 6)) for m in (3, 5, 8)]
+    lobes = [rng.normal(0, 0.1) * np.sin(m * turns + rng.uniform(0, 6)) for m in (3, 5, 8)]
     depth = radius * (1 + sum(lobes)) - np.hypot(u, v)
     face = np.clip(0.25 * radius, 1, 3)
     near = ~region & (np.hypot(u, v) < 3 * radius)
@@ -966,18 +966,19 @@ def fold(rng, image, centre, radius, region):
 
 
 def bend(rng, image, centre, radius, region):
-    "Structure pulled out of its line."
-    radius, angle = max(radius, 6.0), rng.uniform(0, 2 * np.pi)
-    u, v = _frame(len(image), centre, angle)
+    "Structure twisted out of its line, most in the middle."
+    radius, turn = max(radius, 7.0), rng.choice([-1, 1]) * rng.uniform(1.3, 2.3)
+    u, v = _frame(len(image), centre, 0)
     r = np.hypot(u, v) / radius
-    pull = rng.uniform(0.5, 0.9) * radius * np.clip(1 - r**2, 0, 1) ** 2
-    moved = _warp(image, pull * np.sin(angle), pull * np.cos(angle))
-    return moved, np.clip((0.9 - r) * radius + 0.5, 0, 1)
+    angle = turn * np.clip(1 - r**2, 0, 1) ** 1.5
+    dx = u * np.cos(angle) - v * np.sin(angle) - u
+    dy = u * np.sin(angle) + v * np.cos(angle) - v
+    return _warp(image, dy, dx), np.clip((0.9 - r) * radius + 0.5, 0, 1)
 
 
 def smear(rng, image, centre, radius, region):
     "Something wiped over the surface: detail lost, streaks in one direction, soft ends."
-    size, half, wide = len(image), 1.3 * radius + 6, 0.35 * radius + 2
+    size, half, wide = len(image), 1.2 * radius + 6, 0.3 * radius + 2
     u, v = _frame(size, centre, rng.uniform(0, np.pi))
     at = np.stack([v + 64, 0.06 * u + 64]) * size / UNIT
     streaks = map_coordinates(noise(rng, size, 0.6, 12, 1.5), at, order=1, mode='wrap')
@@ -1026,8 +1027,12 @@ def _damaged(rng, image, region, kind):
     "One draw of a defect: image, mask, contrast; None when too little of it would show."
     contrast, radius = log_uniform(rng, *CONTRAST), log_uniform(rng, *RADIUS)
     ys, xs = np.nonzero(region)
-    i = rng.integers(len(ys))
-    k = UNIT / len(image)
+    i, k = rng.integers(len(ys)), UNIT / len(image)
+    if kind == 'bend':  # where there is most to bend, of some places
+        tone = image.mean(-1)
+        detail = np.abs(tone - gaussian_filter(tone, 4 / k))
+        some = rng.integers(0, len(ys), 12)
+        i = some[np.argmax(gaussian_filter(detail, 3 / k)[ys[some], xs[some]])]
     centre = np.array([ys[i], xs[i]]) * k + k / 2
     changed, alpha = DEFECTS[kind](rng, image, centre, radius, region)
     mask = (alpha > 0.5) & region
@@ -1045,7 +1050,7 @@ def _damaged(rng, image, region, kind):
 
 INSTEAD = {'chip': 'missing_part', 'bend': 'smear', 'hole': 'stain'}
 
-
+# %% ../nbs/03_synthetic.ipynb #76c860c8
 def add_defect(
     rng: np.random.Generator,
     image,  # (S, S, 3) float in [0, 1]
@@ -1061,7 +1066,7 @@ def add_defect(
     return add_defect(rng, image, region, INSTEAD.get(kind, 'hole'))
 
 # %% ../nbs/03_synthetic.ipynb #9181852e
-STRONG = 0.22  # a shade or a glare that changes brightness by more than this has a name
+STRONG = 0.25  # a shade or a glare that changes brightness by more than this has a name
 
 
 def _text(rng, size):
@@ -1083,9 +1088,12 @@ def _bars(rng, size):
 
 
 def _print(rng, image, region):
-    "Printed bars or letters."
-    ink = (_bars if rng.random() < 0.5 else _text)(rng, len(image)) * region
-    out = blend(image, colour(rng, (0, 1), 0.8), ink * rng.uniform(0.3, 0.9))
+    "One to three marks of one ink: bars or letters."
+    marks = [
+        (_bars if rng.random() < 0.5 else _text)(rng, len(image)) for _ in range(rng.integers(1, 4))
+    ]
+    ink = np.max(marks, 0) * region
+    out = blend(image, colour(rng, (0, 1), 0.8), ink * rng.uniform(0.4, 1))
     return out, ('print', np.abs(out - image).mean(-1) > 0.03)
 
 
@@ -1094,7 +1102,7 @@ def _engraving(rng, image, region):
     size, t = len(image), rng.uniform(0, 2 * np.pi)
     dy, dx = np.gradient(gaussian_filter(_text(rng, size), 0.5 * size / UNIT))
     tilt = (dy * np.sin(t) + dx * np.cos(t)) * region * size / UNIT
-    shade = rng.uniform(0.15, 0.45) * tilt / (np.abs(tilt).max() + 1e-6)
+    shade = rng.uniform(0.2, 0.55) * tilt / (np.abs(tilt).max() + 1e-6)
     return image + shade[..., None], ('engraving', np.abs(shade) > 0.05)
 
 # %% ../nbs/03_synthetic.ipynb #7be737a8
@@ -1184,6 +1192,10 @@ PARTS = (
     'bevel',
 )  # what a label map may name beside categories and kinds of defects; all of it is normal
 UNCOUNTED = ('teeth', 'print', 'rust', 'wood', 'carpet', 'foam', 'granite', 'concrete', 'plaster')
+LIGHT = (
+    'highlight',
+    'shadow',
+)  # where an object lies on a ground, these are named on the ground alone
 
 # %% ../nbs/03_synthetic.ipynb #28f33cfe
 @dataclass
@@ -1220,6 +1232,17 @@ class Picture:
         return float(self.mask.mean())
 
 # %% ../nbs/03_synthetic.ipynb #3b68484f
+def ordered(
+    parts: list,  # what the design holds: pairs of a noun and an (S, S) bool
+    harmless: list,  # what add_distractors returned, likewise
+    region,  # (S, S) bool, where the part or the material is
+):  # the pairs in the order in which they are painted
+    "Light and shade first, on the ground only where there is one: what they fall on keeps its noun."
+    bare = region if region.all() else ~region
+    light = [(noun, where & bare) for noun, where in harmless if noun in LIGHT]
+    return light + parts + [(noun, where) for noun, where in harmless if noun not in LIGHT]
+
+
 def label_map(
     noun: str,  # of the part or material
     region,  # (S, S) bool, where it is; elsewhere is the background
@@ -1256,7 +1279,7 @@ def render(
     "Draw one picture of a category with one kind of defect."
     image, region, parts = scene_of(CATEGORIES[category](rng, size))
     clean, distractors, harmless = add_distractors(rng, image, region)
-    parts = parts + harmless
+    parts = ordered(parts, harmless, region)
     if kind == 'good':
         broken, mask, contrast = clean, np.zeros((size, size), bool), 0.0
     else:
