@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['HEADLINE', 'Truth', 'Results', 'summarise', 'local_contrast', 'contrast_floor', 'WordsDetector', 'LinearProbe',
-           'evaluate', 'heading', 'table', 'below_baseline', 'write_json', 'refuse_seen']
+           'evaluate', 'heading', 'decimals', 'table', 'below_baseline', 'write_json', 'refuse_seen']
 
 # %% ../nbs/61_evaluation.ipynb #91b0d726
 import json, math, warnings
@@ -337,22 +337,28 @@ def heading(metric: str) -> str:
     return words.replace('ap', 'AP')
 
 
+def decimals(
+    v,  # a figure, or None
+    empty: str = '-',  # where there is none
+) -> str:
+    "A figure with three decimals."
+    return empty if v is None or not math.isfinite(v) else f'{v:.3f}'
+
+
 def table(
     results: dict,  # from summarise, optionally with floors, ceilings, against: {name: {"mean": {}}}
     style: str = 'simple',  # any tabulate format, as 'github' or 'latex'
     columns=HEADLINE,  # which figures
 ):  # str
     "One row a category, the mean, then baselines, upper bounds and other methods."
-    number = lambda v: '-' if v is None or not math.isfinite(v) else f'{v:.3f}'
-    show = lambda row: [number(row.get(k)) for k in columns]
-    rows = [[name, *show(r)] for name, r in results['categories'].items()]
-    rows += [['mean', *show(results['mean'])]]
+    rows = [*results['categories'].items(), ('mean', results['mean'])]
     for key, kind in _KINDS.items():
         rows += [
-            [f'{kind}: {name.replace("_", " ")}', *show(r.get('mean', r))]
+            (f'{kind}: {name.replace("_", " ")}', r.get('mean', r))
             for name, r in (results.get(key) or {}).items()
             if r
         ]
+    rows = [[name, *(decimals(r.get(k)) for k in columns)] for name, r in rows]
     corner = f'at {results["eval_size"]} px' if results.get('eval_size') else ''
     align = ('left',) + ('right',) * len(columns)
     heads = [corner, *map(heading, columns)]
@@ -366,11 +372,11 @@ def below_baseline(
     "One sentence on the figures in which local contrast is better."
     floor = (results.get('floors') or {}).get('local_contrast') or {}
     floor, mean = floor.get('mean', floor), results['mean']
-    known = lambda v: v is not None and math.isfinite(v)
+    pairs = {k: (mean.get(k), floor.get(k)) for k in columns}
     worse = [
-        f'{heading(k)} ({mean[k]:.3f} against {floor[k]:.3f})'
-        for k in columns
-        if known(mean.get(k)) and known(floor.get(k)) and mean[k] < floor[k]
+        f'{heading(k)} ({ours:.3f} against {theirs:.3f})'
+        for k, (ours, theirs) in pairs.items()
+        if None not in (ours, theirs) and ours < theirs  # never true of nan
     ]
     if not worse:
         return ''
