@@ -1213,6 +1213,38 @@ def _ablation_sets(a):  # samples to learn on, samples to test on
     learn, test = sets
     return learnable(learn), [s for s in test if s.split == 'test']
 
+# %% ../nbs/90_cli.ipynb #dfd10013
+def _chosen(a, variants):  # list of Variant
+    "The variants that were asked for, or what is wrong with the request."
+    unknown = set(a.only or ()) - {v.name for v in variants}
+    if not a.out:
+        raise ConfigError('give --out, a folder for cache, table and figure')
+    if unknown:
+        raise ConfigError(f'there is no variant {sorted(unknown)[0]!r}: --list prints the names')
+    if (a.out / 'config.json').exists():
+        raise ConfigError(f'{a.out} holds the run of another command: choose another --out')
+    if a.resume and not (a.out / 'provenance.json').exists():
+        raise ConfigError(f'{a.out} holds no ablation to continue: leave out --resume to begin one')
+    return [v for v in variants if not a.only or v.name in a.only or v.name == 'default']
+
+
+def _ablation_files(a, out, table):
+    "Table and figure; each row names the command that repeats it."
+    from hybridad.data import write_atomic
+    from hybridad.plots import ablation_chart, as_png
+
+    name = 'selected' if a.only else 'ablation'  # a part never replaces the whole
+    given = {k: getattr(a, k) for k, usual in _ABLATION.items() if getattr(a, k) != usual}
+    asked = ''.join(f' --{k} {v}' for k, v in given.items()) + ' --small' * a.small
+    table['command'] = [f"hybridad_ablation --out {out}{asked} --only '{v}'" for v in table.variant]
+    write_atomic(out / f'{name}.csv', table.round(4).to_csv(index=False).encode())
+    write_atomic(out / f'{name}.png', as_png(ablation_chart(table)))
+    return name
+
+# %% ../nbs/90_cli.ipynb #dfd10014
+_SHOWN = 'group', 'variant', 'pixel_auroc', 'pixel_auroc_95', 'aupro', 'image_auroc', 'gain'
+_SHOWN = *_SHOWN, 'gain_95', 'seconds'
+
 
 @_command
 @_arguments(_ablation)
@@ -1229,62 +1261,27 @@ def hybridad_ablation(a):
     if a.seeds < 1:
         raise ConfigError(f'--seeds {a.seeds} is out of range: choose at least 1')
     precision = a.precision or 'float32'
+    settings = LEARN | ONE_VIEW | dict(epochs=a.epochs, batch_size=32)
     config = get_default_config(
-        epochs=a.epochs, batch_size=32, **LEARN | ONE_VIEW, device=a.device, precision=precision
-    )  # or every row would cost several times as much
+        **settings, device=a.device, precision=precision
+    )  # in one view, or every row would cost several times as much
     backbone = load_backbone(a.backbone or 'mini', a.device, getattr(torch, precision))
     variants = standard_variants(backbone)
     if a.list:
         print('\n'.join(f'{v.group}: {v.name}' for v in variants))
         return
-    if not a.out:
-        raise ConfigError('give --out, a folder for cache, table and figure')
-    unknown = set(a.only or ()) - {v.name for v in variants}
-    if unknown:
-        raise ConfigError(f'there is no variant {sorted(unknown)[0]!r}: --list prints the names')
-    chosen = [v for v in variants if not a.only or v.name in a.only or v.name == 'default']
-    if (a.out / 'config.json').exists():
-        raise ConfigError(f'{a.out} holds the run of another command: choose another --out')
-    if a.resume and not (a.out / 'provenance.json').exists():
-        raise ConfigError(f'{a.out} holds no ablation to continue: leave out --resume to begin one')
-    out, begun = _writable(a.out), time.perf_counter()
+    chosen, out, begun = _chosen(a, variants), _writable(a.out), time.perf_counter()
     learn, test = _ablation_sets(a)
-    write_json(
-        out / 'provenance.json', provenance(HybridAnomalyDetector(config, backbone), learn + test)
-    )
-    table = ablate(chosen, Bench(config, learn, test, backbone), out, 1 if a.small else a.seeds)
-    from hybridad.data import write_atomic
-    from hybridad.plots import ablation_chart, as_png
-
-    name = 'selected' if a.only else 'ablation'  # a part never replaces the whole
-    asked = (
-        ''.join(
-            f' --{k} {getattr(a, k)}' for k, usual in _ABLATION.items() if getattr(a, k) != usual
-        )
-        + ' --small' * a.small
-    )
-    table['command'] = [f"hybridad_ablation --out {out}{asked} --only '{v}'" for v in table.variant]
-    write_atomic(out / f'{name}.csv', table.round(4).to_csv(index=False).encode())
-    write_atomic(out / f'{name}.png', as_png(ablation_chart(table)))
+    about = provenance(HybridAnomalyDetector(config, backbone), learn + test)
+    write_json(out / 'provenance.json', about)
+    bench = Bench(config, learn, test, backbone)
+    table = ablate(chosen, bench, out, 1 if a.small else a.seeds)
+    name = _ablation_files(a, out, table)
+    print(table[list(_SHOWN)].round(3).to_string(index=False))
     print(
-        table[
-            [
-                'group',
-                'variant',
-                'pixel_auroc',
-                'pixel_auroc_95',
-                'aupro',
-                'image_auroc',
-                'gain',
-                'gain_95',
-                'seconds',
-            ]
-        ]
-        .round(3)
-        .to_string(index=False)
-    )
-    print(
-        f'\n{len(learn)} images to learn on, {len(test)} to test on, {time.perf_counter() - begun:.0f} s: {out}\none row again, as its command in {name}.csv says: {table.command.iloc[-1]}'
+        f'\n{len(learn)} images to learn on, {len(test)} to test on, evaluated at '
+        f'{bench.truth.size} px, {time.perf_counter() - begun:.0f} s: {out}\n'
+        f'one row again, as its command in {name}.csv says: {table.command.iloc[-1]}'
     )
 
 # %% ../nbs/90_cli.ipynb #2d6935e5

@@ -505,7 +505,7 @@ def read_map(
             f'{path} is {im.width}x{im.height} px but its image has {image_hw[1]}x{image_hw[0]} px: '
             'write maps at the size of the image'
         )
-    return finite(np.asarray(im), f'The map {path}')
+    return finite(np.array(im), f'The map {path}')
 
 
 def read_maps(
