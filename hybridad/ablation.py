@@ -63,79 +63,75 @@ class EvenLayers(HybridAnomalyDetector):
 
 WORDS = ['a photo of a flawless object ,', 'a photo of a damaged object ,']
 
+# %% ../nbs/63_ablation.ipynb #c09b8426
+def _rows(group, **named):
+    "Variants of a group; names are keys with spaces in place of underscores."
+    return [Variant(name.replace('_', ' '), group, settings) for name, settings in named.items()]
 
+
+def _layer_rows(backbone):
+    "Single blocks, all of them, and all counting the same."
+    blocks = 'down', 'mid', 'up_blocks.0', 'up_blocks.1', 'up_blocks.2', 'up_blocks.3'
+    names = attention.cross_attention(backbone.unet)
+    there = [p for p in ('up', *blocks) if any(n.startswith(p) for n in names)]
+    rows = _rows('layers', **{f'only {p}': dict(layers=[p]) for p in blocks if p in there})
+    whole = [p for p in ('down', 'mid', 'up') if p in there]
+    even = dict(learn_layer_weights=False)
+    return [
+        *rows,
+        *_rows('layers', all_layers=dict(layers=whole)),
+        Variant('equal layer weights', 'layers', even, detector=EvenLayers),
+    ]
+
+
+def _looking_rows(backbone):
+    "Read-outs, timesteps and views."
+    steps = {f't = {t}': dict(timestep=t) for t in (1, 10, 30, 100, 300) if t != backbone.timestep}
+    return [
+        *_rows(
+            'read-out',
+            exact=dict(readout='exact'),
+            joint=dict(readout='joint'),
+            own_mass=dict(mass='own'),
+        ),
+        *_rows('timestep', **steps, no_noise=dict(noise=False), four_noise_draws=dict(draws=4)),
+        *_rows(
+            'views',
+            two_views=dict(views=2),
+            four_views=dict(views=4),
+            twice_the_size=dict(image_size=2 * backbone.image_size),
+            two_scales=dict(views=2, scales=[1.0, 2.0]),
+        ),
+    ]
+
+# %% ../nbs/63_ablation.ipynb #c09b8427
 def standard_variants(
     backbone,  # Backbone: its layers and depth decide which rows make sense
 ):  # list of Variant, the first one is what the others are compared with
     "The questions a reviewer would ask of this design."
-
-    def rows(group, **named):
-        return [
-            Variant(name.replace('_', ' '), group, settings) for name, settings in named.items()
-        ]
-
-    def there(*parts):
-        return [
-            p
-            for p in parts
-            if any(n.startswith(p) for n in attention.cross_attention(backbone.unet))
-        ]
-
     out = [Variant('default', 'default')]
     out += [Variant('words, nothing learned', 'prompts', dict(epochs=0), detector=WordsDetector)]
-    out += rows(
+    out += _rows(
         'prompts',
         start_words_nothing_learned=dict(epochs=0),
         contexts_only=dict(depth=1),
         started_from_noise=dict(ctx_init=None),
         **{f'{k} contexts': dict(n_ctx=k) for k in (4, 8)},
     )
-    out += rows(
-        'prompts', **{f'depth {d}': dict(depth=d) for d in range(2, min(backbone.depth, 9))}
-    )
-    out += rows(
-        'read-out',
-        exact=dict(readout='exact'),
-        joint=dict(readout='joint'),
-        own_mass=dict(mass='own'),
-    )
-    out += rows(
-        'timestep',
-        **{f't = {t}': dict(timestep=t) for t in (1, 10, 30, 100, 300) if t != backbone.timestep},
-        no_noise=dict(noise=False),
-        four_noise_draws=dict(draws=4),
-    )
-    out += rows(
-        'views',
-        two_views=dict(views=2),
-        four_views=dict(views=4),
-        twice_the_size=dict(image_size=2 * backbone.image_size),
-        two_scales=dict(views=2, scales=[1.0, 2.0]),
-    )
-    out += rows(
-        'layers',
-        **{
-            f'only {p}': dict(layers=[p])
-            for p in there(
-                'down', 'mid', 'up_blocks.0', 'up_blocks.1', 'up_blocks.2', 'up_blocks.3'
-            )
-        },
-        all_layers=dict(layers=there('down', 'mid', 'up')),
-    )
-    out += [
-        Variant(
-            'equal layer weights', 'layers', dict(learn_layer_weights=False), detector=EvenLayers
+    depths = range(2, min(backbone.depth, 9))
+    out += _rows('prompts', **{f'depth {d}': dict(depth=d) for d in depths})
+    out += _looking_rows(backbone) + _layer_rows(backbone)
+    without = {f'without {term}': dict(loss_weights={term: 0.0}) for term in LOSS_WEIGHTS}
+    return (
+        out
+        + _rows('loss', **without)
+        + _rows(
+            'score',
+            maximum=dict(score='max'),
+            mean_ratio=dict(score='mean_ratio'),
+            top_5_percent=dict(top_fraction=0.05),
+            smoothing_1=dict(smoothing=1.0),
         )
-    ]
-    out += rows(
-        'loss', **{f'without {term}': dict(loss_weights={term: 0.0}) for term in LOSS_WEIGHTS}
-    )
-    return out + rows(
-        'score',
-        maximum=dict(score='max'),
-        mean_ratio=dict(score='mean_ratio'),
-        top_5_percent=dict(top_fraction=0.05),
-        smoothing_1=dict(smoothing=1.0),
     )
 
 # %% ../nbs/63_ablation.ipynb #3917d120
@@ -231,6 +227,8 @@ def interval(
 ):  # mean, half-width
     "Mean and half-width of the confidence interval (Student's t); NaN where one run says nothing about spread."
     x = np.asarray(values, float)
+    if not len(x) or np.isinf(x).any():
+        raise ConfigError(f'an interval needs one or several figures, none infinite: got {values}')
     if len(x) < 2:
         return float(x.mean()), math.nan
     return float(x.mean()), float(
@@ -348,6 +346,7 @@ def run_variant(
         name=variant.name,
         group=variant.group,
         seed=seed,
+        eval_size=bench.truth.size,
         seconds=round(earlier + time.perf_counter() - begun, 2),
         **{k: results['mean'].get(k) for k in HEADLINE},
     )
@@ -390,6 +389,7 @@ def summary(rows: list):  # DataFrame
     for name in names:
         mine = [r for r in rows if r['name'] == name]
         row = dict(group=mine[0]['group'], variant=name, seeds=len(mine))
+        row['eval_size'] = mine[0].get('eval_size')
         for k in HEADLINE:
             row[k], row[f'{k}_95'] = interval([r[k] for r in mine])
         row['gain'], row['gain_95'] = interval(

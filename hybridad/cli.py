@@ -466,6 +466,11 @@ def _test(parser):
         action='store_true',
         help='accept a checkpoint learned on other frozen weights',
     )
+    _test_reports(parser)
+
+
+def _test_reports(parser):
+    "What a test run also finds, compares and leaves."
     parser.add_argument(
         '--calibrate',
         metavar='RULE',
@@ -491,10 +496,22 @@ def _test(parser):
         metavar='RUN',
         help='earlier runs on the same data, shown beside this one',
     )
+    parser.add_argument(
+        '--against',
+        action='append',
+        default=[],
+        metavar='NAME=DIR',
+        help='float maps of another method, DIR/CATEGORY/test/DEFECT/NAME.tiff, scored beside this one; may be repeated',
+    )
+    parser.add_argument(
+        '--no_baseline',
+        action='store_true',
+        help='leave out the local-contrast baseline, which costs a few milliseconds an image',
+    )
     parser.add_argument('--resume', action='store_true', help='continue the evaluation in --out')
     parser.add_argument('--out', type=Path, help='folder of the run; default: runs/test-DATE-TIME')
 
-
+# %% ../nbs/90_cli.ipynb #44a3b9c4
 def _rate(text):  # None for the best F1
     "The rule of --calibrate."
     if text in (None, 'f1max'):
@@ -536,7 +553,7 @@ def _test_folder(a, processes):
         )
     return a.out
 
-
+# %% ../nbs/90_cli.ipynb #44a3b9c5
 def normals_of(
     folder,  # as given by --normals
     categories,  # names
@@ -569,7 +586,7 @@ def normals_of(
         )
     return found
 
-
+# %% ../nbs/90_cli.ipynb #44a3b9c6
 def _as_before(folder, asked, first):
     "Note what a run was asked for, or refuse to continue another one in its folder."
     from hybridad.data import read_json, write_atomic
@@ -634,35 +651,26 @@ def _scored(
         thresholds,
     )
 
+# %% ../nbs/90_cli.ipynb #44a3b9c7
+def _others(pairs):  # {name: Path}
+    "Names and folders of --against."
+    found = {}
+    for pair in pairs:
+        name, _, folder = pair.partition('=')
+        if not (name and folder) or name in found:
+            raise ConfigError(
+                f'--against {pair}: say NAME=DIR, the folder of float maps, each name once'
+            )
+        if not Path(folder).is_dir():
+            raise ConfigError(
+                f'--against {pair}: {folder} is no folder, give the one with the maps'
+            )
+        found[name] = Path(folder)
+    return found
 
-@_command
-@_arguments(_test)
-def hybridad_test(a):
-    "Score a folder with a checkpoint."
-    from hybridad.data import read_dataset
-    from hybridad.training import forecast, processes, provenance
 
-    (rank, world, wait), rate = processes(), _rate(a.calibrate)
-    out, asked = _test_folder(a, world), _asked(a)
-    wait()  # until all have found it free
-    if a.resume and not _begun(out):
-        return None if rank else _complete(out, a)
-    samples = [s for s in read_dataset(a.data_path, a.dataset, a.categories) if s.split == 'test']
-    if not samples:
-        raise ConfigError(f'{a.data_path} has no test part: give a data set with test images')
-    from hybridad.detector import HybridAnomalyDetector
-    from hybridad.evaluation import (
-        Truth,
-        WordsDetector,
-        contrast_floor,
-        refuse_seen,
-        summarise,
-        write_json,
-    )
-    from hybridad.reports import calibration, comparable, compare, read_results, store_thresholds
-    from hybridad.scoring import SHIPPED
-
-    earlier, shipped = {str(p): read_results(p) for p in a.compare}, a.checkpoint_path is None
+def _sensible(a):
+    "Refuse flags of a test that do not go together, before anything is read."
     if a.intervals < 0:
         raise ConfigError(
             f'--intervals {a.intervals} is out of range: give a number of draws such as 1000'
@@ -671,163 +679,221 @@ def hybridad_test(a):
         raise ConfigError('--shots needs --normals, the folder to take them from')
     if a.calibrate and a.normals:
         raise ConfigError(
-            '--calibrate finds zero-shot thresholds, and normal pictures set their own: leave one of the two out'
+            '--calibrate finds zero-shot thresholds, and normal pictures set their own: '
+            'leave one of the two out'
         )
-    if shipped and a.calibrate:
+    if a.checkpoint_path is None and a.calibrate:
         raise ConfigError(
             '--calibrate writes thresholds into a checkpoint: give one as --checkpoint_path'
         )
-    if shipped and a.backbone not in (None, 'mini'):
+    if a.checkpoint_path is None and a.backbone not in (None, 'mini'):
         raise ConfigError(
-            f'the prompts that come with the package belong to the embedded backbone: give --checkpoint_path with prompts for {a.backbone}'
+            'the prompts that come with the package belong to the embedded backbone: '
+            f'give --checkpoint_path with prompts for {a.backbone}'
         )
+
+
+def _tested(a, rate):  # list of Sample
+    "The images to test on; a rule of --calibrate must be able to find something on them."
+    from hybridad.data import read_dataset
+
+    samples = [s for s in read_dataset(a.data_path, a.dataset, a.categories) if s.split == 'test']
+    if not samples:
+        raise ConfigError(f'{a.data_path} has no test part: give a data set with test images')
+    normal, bad = any(not s.label for s in samples), any(s.label for s in samples)
+    marked = any(s.label and s.mask for s in samples)
+    if a.calibrate and not (marked or normal and (bad or rate is not None)):
+        raise ConfigError(
+            f'--calibrate {a.calibrate} can find no threshold on {a.data_path}, which has only '
+            f'{"normal" if normal else "defective"} images'
+            f'{"" if normal else " and no masks"}: give a set with both; nothing was stored'
+        )
+    return samples
+
+# %% ../nbs/90_cli.ipynb #44a3b9c8
+def _as_asked(a):  # detector, what its checkpoint says
+    "The detector of a test, with the settings of its checkpoint and those of the flags."
+    from hybridad.detector import HybridAnomalyDetector
+    from hybridad.scoring import SHIPPED
+
     a.checkpoint_path = a.checkpoint_path or SHIPPED
     detector, about = HybridAnomalyDetector.from_checkpoint(
         a.checkpoint_path, a.backbone, a.device, a.other_backbone, a.precision
     )
-    changed = [
-        k
-        for k, was in (
-            ('image_size', detector.image_size),
-            ('smoothing', detector.config.model.smoothing),
-        )
-        if getattr(a, k) not in (None, was)
-    ] + ['backbone'] * (about['backbone_hash'] != detector.backbone.hash)
+    was = dict(image_size=detector.image_size, smoothing=detector.config.model.smoothing)
+    changed = [k for k, v in was.items() if getattr(a, k) not in (None, v)]
+    changed += ['backbone'] * (about['backbone_hash'] != detector.backbone.hash)
     if changed and a.calibrate:
         raise ConfigError(
-            f'--calibrate stores thresholds for the way the checkpoint reads: leave --{changed[0]} out'
+            '--calibrate stores thresholds for the way the checkpoint reads: '
+            f'leave --{changed[0]} out'
         )
     if changed:
-        about = about | dict(
-            thresholds=dict(
-                reason=f'the thresholds of {a.checkpoint_path} hold for another {" and ".join(changed)}'
-            )
-        )
+        what = ' and '.join(changed)
+        reason = f'the thresholds of {a.checkpoint_path} hold for another {what}'
+        about = about | dict(thresholds=dict(reason=reason))
     for section, key in (('data', 'image_size'), ('data', 'eval_size'), ('model', 'smoothing')):
         if getattr(a, key) is not None:
             detector.config[section][key] = getattr(a, key)
     detector.config.data.num_workers = a.num_workers
-    if earlier:
-        comparable(
-            {
-                str(out): dict(
-                    categories={s.category for s in samples},
-                    eval_size=detector.config.data.eval_size,
-                )
-            }
-            | earlier
-        )
-    seen, begun = refuse_seen(a.checkpoint_path, samples, a.allow_seen), time.perf_counter()
-    if rank == 0 and not a.resume and (long := forecast(detector, len(samples), detector.looks)):
-        print(long)
-    found, spent, own = _scored(
-        a,
-        detector,
-        WordsDetector(detector.config, detector.backbone),
-        samples,
-        detector.config.data.eval_size,
-        out,
-    )
-    if rank:
-        return  # one process tells
-    truth = Truth(samples, detector.config.data.eval_size, a.num_workers)
-    (maps, scores), floors = (
-        found['learned'],
-        {n: summarise(truth, *found[n]) for n in ('words', 'zero_shot') if n in found},
-    )
-    results, thresholds = (
-        summarise(truth, maps, scores),
-        {k: {c: t.get(k) for c, t in own.items()} for k in ('image', 'pixel')}
-        | dict(rule='above every normal picture, or above 64 of more')
-        if own
-        else about.get('thresholds') or {},
-    )
-    results |= dict(
-        normals=dict(folder=str(a.normals), shots=a.shots, categories=list(own)) if own else None,
-        floors=dict(local_contrast=contrast_floor(truth), **floors, random_backbone=None),
-        reasons={
-            'random_backbone': 'needs prompts of its own, learned on the auxiliary set: see hybridad_demo'
+    return detector, about
+
+
+def _figures(a, truth, found, own):  # Results, with baselines
+    "What all methods reach on the same pixels; `own` are thresholds from normal pictures."
+    from hybridad.evaluation import contrast_floor, summarise
+
+    beside = {n: summarise(truth, *found[n]) for n in ('words', 'zero_shot') if n in found}
+    contrast = None if a.no_baseline else contrast_floor(truth)
+    reasons = {
+        'random_backbone': 'needs prompts of its own, learned on the auxiliary set: see hybridad_demo'
+    }
+    if a.no_baseline:
+        reasons['local_contrast'] = 'left out by --no_baseline'
+    normals = dict(folder=str(a.normals), shots=a.shots, categories=list(own)) if own else None
+    return summarise(truth, *found['learned']) | dict(
+        normals=normals,
+        floors=dict(local_contrast=contrast, **beside, random_backbone=None),
+        against={
+            name: summarise(truth, *found[f'against {name}']) | dict(folder=str(folder))
+            for name, folder in _others(a.against).items()
         },
-        seen_in_training=seen,
-        seconds=round(time.perf_counter() - begun, 2),
+        reasons=reasons,
         metrics=a.metrics,
     )
-    if a.intervals:
-        results['intervals'] = _intervals(truth, maps, scores, a.intervals)
+
+# %% ../nbs/90_cli.ipynb #44a3b9c9
+def _ready(a, samples, detector, out):  # runs to compare with, {name: (maps, scores)}, images seen
+    "All that can be refused before anything is scored."
+    from hybridad.evaluation import refuse_seen
+    from hybridad.reports import comparable, read_maps, read_results
+
+    size, earlier = detector.config.data.eval_size, {str(p): read_results(p) for p in a.compare}
+    if earlier:
+        categories = {s.category for s in samples}
+        mine = dict(categories=categories, eval_size=size, masks='nearest')
+        comparable({str(out): mine} | earlier)
+    seen = refuse_seen(a.checkpoint_path, samples, a.allow_seen)
+    others = {
+        f'against {name}': read_maps(folder, samples, size)
+        for name, folder in _others(a.against).items()
+    }
+    return earlier, others, seen
+
+
+def _thresholds(a, about, own, truth, found, rate):  # dict, a sentence or ''
+    "What decides in this run; with --calibrate also stored, and what cannot be found stays."
+    from hybridad.reports import calibration, store_thresholds, with_stored
+
     if a.calibrate:
-        store_thresholds(a.checkpoint_path, thresholds := calibration(truth, maps, scores, rate))
-    detector.config.data.update(
-        dict(data_path=str(a.data_path), layout=a.dataset, categories=a.categories)
-    )
-    about = dict(
-        detector.config.to_dict(),
-        checkpoint=str(a.checkpoint_path),
-        thresholds=thresholds,
-        backbone_hash=detector.backbone.hash,
-        asked=asked,
-    )
+        fresh = calibration(truth, *found['learned'], rate)
+        thresholds, note = with_stored(fresh, about.get('thresholds'))
+        store_thresholds(a.checkpoint_path, fresh)
+        return thresholds, note
+    if own:
+        cuts = {k: {c: t.get(k) for c, t in own.items()} for k in ('image', 'pixel')}
+        return cuts | dict(rule='above every normal picture, or above 64 of more'), ''
+    return about.get('thresholds') or {}, ''
+
+# %% ../nbs/90_cli.ipynb #44a3b9ca
+@_command
+@_arguments(_test)
+def hybridad_test(a):
+    "Score a folder with a checkpoint."
+    from hybridad.training import forecast, processes, provenance
+
+    (rank, world, wait), rate = processes(), _rate(a.calibrate)
+    out, asked = _test_folder(a, world), _asked(a)
+    wait()  # until all have found it free
+    if a.resume and not _begun(out):
+        return None if rank else _complete(out, a)
+    _sensible(a)
+    samples = _tested(a, rate)
+    from hybridad.evaluation import Truth, WordsDetector, write_json
+    from hybridad.reports import compare
+
+    detector, about = _as_asked(a)
+    (earlier, others, seen), begun = _ready(a, samples, detector, out), time.perf_counter()
+    if rank == 0 and not a.resume and (long := forecast(detector, len(samples), detector.looks)):
+        print(long)
+    size, words = detector.config.data.eval_size, WordsDetector(detector.config, detector.backbone)
+    found, spent, own = _scored(a, detector, words, samples, size, out)
+    if rank:
+        return  # one process tells
+    truth, found = Truth(samples, size, a.num_workers), found | others
+    results = _figures(a, truth, found, own)
+    results |= dict(seen_in_training=seen, seconds=round(time.perf_counter() - begun, 2))
+    if a.intervals:
+        results['intervals'] = _intervals(truth, *found['learned'], a.intervals)
+    thresholds, note = _thresholds(a, about, own, truth, found, rate)
+    place = dict(data_path=str(a.data_path), layout=a.dataset, categories=a.categories)
+    detector.config.data.update(place)
+    about = dict(checkpoint=str(a.checkpoint_path), thresholds=thresholds, asked=asked)
+    about = detector.config.to_dict() | about | dict(backbone_hash=detector.backbone.hash)
     write_json(out / 'provenance.json', provenance(detector, samples))
-    _write_test(out, a, about, truth, found, results, thresholds, spent)
-    print(
-        f'\n{len(samples)} images, evaluated at {truth.size} px, in {results["seconds"]:.0f} s: {out}'
-    )
+    _write_test(out, a, about, truth, found, results, spent)
+    if note:
+        print(f'\n{note}')
+    print(f'\n{len(samples)} images, evaluated at {size} px, in {results["seconds"]:.0f} s: {out}')
     if earlier:
         print(f'\n{compare({str(out): results} | earlier)}')
 
-
-def _write_test(out, a, about, truth, found, results, thresholds, spent):
+# %% ../nbs/90_cli.ipynb #44a3b9cb
+def _write_test(out, a, about, truth, found, results, spent):
     "Everything a test run leaves, the parts removed last."
     import shutil
     from hybridad.data import write_atomic
-    from hybridad.evaluation import table, write_json
+    from hybridad.evaluation import write_json
     from hybridad.plots import as_png, map_grid
     from hybridad.reports import image_rows, write_csv, write_maps, write_tables
 
     (maps, scores), (words_maps, _) = found['learned'], found['words']
     write_json(out / 'config.json', about)
-    rows = image_rows(truth, maps, scores, thresholds, spent)
+    rows = image_rows(truth, maps, scores, about['thresholds'], spent)
     write_csv(out / 'images.csv', rows)
-    with open(out / 'log.jsonl', 'w', encoding='utf-8') as f:
-        for r in rows:
-            f.write(
-                json.dumps(
-                    dict(
-                        image=r['path'],
-                        category=r['category'],
-                        defect=r['defect'],
-                        label=r['label'],
-                        score=round(r['score'], 6),
-                    )
-                )
-                + '\n'
-            )
+    _write_log(out, rows)
     if a.maps:
         write_maps(out / 'MAPS', truth.samples, maps)
-    write_atomic(
-        out / 'examples.png',
-        as_png(
-            map_grid(
-                examples(truth, {'words': words_maps, 'learned': maps}, scores, 6),
-                ['image', 'mask', 'words', 'learned'],
-                across=True,
-                label='log-ratio of attention, abnormal to normal',
-            )
-        ),
+    shown = examples(truth, {'words': words_maps, 'learned': maps}, scores, 6)
+    columns, label = (
+        ['image', 'mask', 'words', 'learned'],
+        'log-ratio of attention, abnormal to normal',
     )
+    picture = as_png(map_grid(shown, columns, across=True, label=label))
+    write_atomic(out / 'examples.png', picture)
     write_tables(out, results, _columns(a.metrics))
     (out / 'parts' / 'run.json').unlink()  # from here on the run is complete
     shutil.rmtree(out / 'parts')
-    print(table(results, columns=_columns(a.metrics)))
-    for k, (low, high) in results.get('intervals', {}).items():
+    _say(a, results)
+    print(_decided(rows, about['thresholds']))
+
+
+def _write_log(out, rows):
+    "A line of JSON an image."
+    with open(out / 'log.jsonl', 'w', encoding='utf-8') as f:
+        for r in rows:
+            line = {k: r[k] for k in ('category', 'defect', 'label')}
+            f.write(json.dumps(dict(image=r['path'], **line, score=round(r['score'], 6))) + '\n')
+
+
+def _say(a, results):
+    "The table, where a blur does better, and intervals."
+    from hybridad.evaluation import below_baseline, table
+
+    columns = _columns(a.metrics)
+    print(table(results, columns=columns))
+    if results.get('against'):
+        print('\nagainst: image scores are the highest pixel of each map')
+    if worse := below_baseline(results, columns):
+        print(f'\n{worse}')
+    for k, (low, high) in (results.get('intervals') or {}).items():
         print(f'{k}: pooled, 95 % of {a.intervals} draws in {low:.3f} to {high:.3f}')
-    print(_decided(rows, thresholds))
 
-
+# %% ../nbs/90_cli.ipynb #44a3b9cc
 def _complete(out, a):
     "Tell what a finished run found, once more."
     import shutil
     from hybridad.data import read_json
-    from hybridad.evaluation import table
     from hybridad.reports import read_results
 
     done, results = read_json(out / 'config.json'), read_results(out)
@@ -837,7 +903,8 @@ def _complete(out, a):
             f'{out} holds a finished evaluation with another {", ".join(other)}: choose another --out'
         )
     shutil.rmtree(out / 'parts', ignore_errors=True)
-    print(f'{table(results, columns=_columns(a.metrics))}\n\nnothing is left to do: {out}')
+    _say(a, results)
+    print(f'\nnothing is left to do: {out}')
 
 
 def _decided(rows, thresholds):
@@ -868,7 +935,7 @@ def _decided(rows, thresholds):
         else ''
     )
 
-
+# %% ../nbs/90_cli.ipynb #44a3b9cd
 def _intervals(truth, maps, scores, draws):
     from hybridad.streaming import bootstrap_intervals
 
@@ -1146,6 +1213,38 @@ def _ablation_sets(a):  # samples to learn on, samples to test on
     learn, test = sets
     return learnable(learn), [s for s in test if s.split == 'test']
 
+# %% ../nbs/90_cli.ipynb #dfd10013
+def _chosen(a, variants):  # list of Variant
+    "The variants that were asked for, or what is wrong with the request."
+    unknown = set(a.only or ()) - {v.name for v in variants}
+    if not a.out:
+        raise ConfigError('give --out, a folder for cache, table and figure')
+    if unknown:
+        raise ConfigError(f'there is no variant {sorted(unknown)[0]!r}: --list prints the names')
+    if (a.out / 'config.json').exists():
+        raise ConfigError(f'{a.out} holds the run of another command: choose another --out')
+    if a.resume and not (a.out / 'provenance.json').exists():
+        raise ConfigError(f'{a.out} holds no ablation to continue: leave out --resume to begin one')
+    return [v for v in variants if not a.only or v.name in a.only or v.name == 'default']
+
+
+def _ablation_files(a, out, table):
+    "Table and figure; each row names the command that repeats it."
+    from hybridad.data import write_atomic
+    from hybridad.plots import ablation_chart, as_png
+
+    name = 'selected' if a.only else 'ablation'  # a part never replaces the whole
+    given = {k: getattr(a, k) for k, usual in _ABLATION.items() if getattr(a, k) != usual}
+    asked = ''.join(f' --{k} {v}' for k, v in given.items()) + ' --small' * a.small
+    table['command'] = [f"hybridad_ablation --out {out}{asked} --only '{v}'" for v in table.variant]
+    write_atomic(out / f'{name}.csv', table.round(4).to_csv(index=False).encode())
+    write_atomic(out / f'{name}.png', as_png(ablation_chart(table)))
+    return name
+
+# %% ../nbs/90_cli.ipynb #dfd10014
+_SHOWN = 'group', 'variant', 'pixel_auroc', 'pixel_auroc_95', 'aupro', 'image_auroc', 'gain'
+_SHOWN = *_SHOWN, 'gain_95', 'seconds'
+
 
 @_command
 @_arguments(_ablation)
@@ -1162,62 +1261,27 @@ def hybridad_ablation(a):
     if a.seeds < 1:
         raise ConfigError(f'--seeds {a.seeds} is out of range: choose at least 1')
     precision = a.precision or 'float32'
+    settings = LEARN | ONE_VIEW | dict(epochs=a.epochs, batch_size=32)
     config = get_default_config(
-        epochs=a.epochs, batch_size=32, **LEARN | ONE_VIEW, device=a.device, precision=precision
-    )  # or every row would cost several times as much
+        **settings, device=a.device, precision=precision
+    )  # in one view, or every row would cost several times as much
     backbone = load_backbone(a.backbone or 'mini', a.device, getattr(torch, precision))
     variants = standard_variants(backbone)
     if a.list:
         print('\n'.join(f'{v.group}: {v.name}' for v in variants))
         return
-    if not a.out:
-        raise ConfigError('give --out, a folder for cache, table and figure')
-    unknown = set(a.only or ()) - {v.name for v in variants}
-    if unknown:
-        raise ConfigError(f'there is no variant {sorted(unknown)[0]!r}: --list prints the names')
-    chosen = [v for v in variants if not a.only or v.name in a.only or v.name == 'default']
-    if (a.out / 'config.json').exists():
-        raise ConfigError(f'{a.out} holds the run of another command: choose another --out')
-    if a.resume and not (a.out / 'provenance.json').exists():
-        raise ConfigError(f'{a.out} holds no ablation to continue: leave out --resume to begin one')
-    out, begun = _writable(a.out), time.perf_counter()
+    chosen, out, begun = _chosen(a, variants), _writable(a.out), time.perf_counter()
     learn, test = _ablation_sets(a)
-    write_json(
-        out / 'provenance.json', provenance(HybridAnomalyDetector(config, backbone), learn + test)
-    )
-    table = ablate(chosen, Bench(config, learn, test, backbone), out, 1 if a.small else a.seeds)
-    from hybridad.data import write_atomic
-    from hybridad.plots import ablation_chart, as_png
-
-    name = 'selected' if a.only else 'ablation'  # a part never replaces the whole
-    asked = (
-        ''.join(
-            f' --{k} {getattr(a, k)}' for k, usual in _ABLATION.items() if getattr(a, k) != usual
-        )
-        + ' --small' * a.small
-    )
-    table['command'] = [f"hybridad_ablation --out {out}{asked} --only '{v}'" for v in table.variant]
-    write_atomic(out / f'{name}.csv', table.round(4).to_csv(index=False).encode())
-    write_atomic(out / f'{name}.png', as_png(ablation_chart(table)))
+    about = provenance(HybridAnomalyDetector(config, backbone), learn + test)
+    write_json(out / 'provenance.json', about)
+    bench = Bench(config, learn, test, backbone)
+    table = ablate(chosen, bench, out, 1 if a.small else a.seeds)
+    name = _ablation_files(a, out, table)
+    print(table[list(_SHOWN)].round(3).to_string(index=False))
     print(
-        table[
-            [
-                'group',
-                'variant',
-                'pixel_auroc',
-                'pixel_auroc_95',
-                'aupro',
-                'image_auroc',
-                'gain',
-                'gain_95',
-                'seconds',
-            ]
-        ]
-        .round(3)
-        .to_string(index=False)
-    )
-    print(
-        f'\n{len(learn)} images to learn on, {len(test)} to test on, {time.perf_counter() - begun:.0f} s: {out}\none row again, as its command in {name}.csv says: {table.command.iloc[-1]}'
+        f'\n{len(learn)} images to learn on, {len(test)} to test on, evaluated at '
+        f'{bench.truth.size} px, {time.perf_counter() - begun:.0f} s: {out}\n'
+        f'one row again, as its command in {name}.csv says: {table.command.iloc[-1]}'
     )
 
 # %% ../nbs/90_cli.ipynb #2d6935e5

@@ -42,7 +42,7 @@ def inspect_sample(
                     f'{s.image} has no mask and counts for image scores only: draw one to have it count for pixels'
                 )
             return found
-        marked = load_mask(s.mask, 8, im.size[::-1], s.image).any()
+        marked = load_mask(s.mask, 8, im.size[::-1], image=s.image).any()
         if marked != bool(s.label):
             found['problems'].append(
                 f'{s.image} counts as {("normal", "defective")[s.label]} but {s.mask} marks {"a defect" if marked else "nothing"}: correct one of them'

@@ -27,7 +27,7 @@ from skimage.transform import resize
 
 from .data import write_atomic
 from .errors import HybridadError
-from .metrics import image_metrics, pixel_metrics, pro_curve
+from .metrics import finite, image_metrics, pixel_metrics, pro_curve, same_length
 
 # %% ../nbs/70_plots.ipynb #71a31e46
 PALETTE = sns.color_palette('colorblind').as_hex()  # safe for the common colour vision deficiencies
@@ -80,12 +80,7 @@ def _map(
         x = x[0]
     if x.ndim != 2:
         raise HybridadError(f'The map {name!r} has shape {x.shape}; pass one map (h,w).')
-    bad = x.size - int(np.isfinite(x).sum())
-    if bad:
-        raise HybridadError(
-            f'The map {name!r} holds {bad} NaN or infinite values; find where the detector made them.'
-        )
-    return x.astype(float)
+    return finite(x, f'The map {name!r}').astype(float)
 
 
 def _mask(
@@ -512,8 +507,9 @@ def score_histogram(
     ax=None,  # axes to draw into
 ) -> Figure:
     "Scores of normal and anomalous images on common bins, with errors counted at the threshold."
-    scores, labels = _array(scores).astype(float).ravel(), _array(labels).ravel()
-    auroc = image_metrics(scores, labels)['auroc']
+    scores, labels = _array(scores).ravel(), _array(labels).ravel()
+    auroc, scores = image_metrics(scores, labels)['auroc'], scores.astype(float)
+    threshold = None if threshold is None else float(finite(threshold, 'threshold'))
     ax = _own_axes(ax, (6.2, 2.3))
     edges = np.histogram_bin_edges(scores, bins=min(30, max(8, len(scores) // 4)))
     for value, name, colour in ((0, 'normal', NORMAL), (1, 'anomalous', ABNORMAL)):
@@ -580,7 +576,10 @@ def curves(
 ) -> Figure:
     "Pixel ROC, PRO and precision-recall curves with their areas in the legends."
     methods = maps if isinstance(maps, dict) else {'': maps}
-    masks = [_array(m) > 0 for m in masks]
+    masks = [_array(m) for m in masks]
+    masks = [(finite(m, 'masks') if m.dtype.kind == 'f' else m) > 0 for m in masks]
+    for method, given in methods.items():
+        same_length(names, **{f'maps{f" of {method}" if method else ""}': given, 'masks': masks})
     fig, axes = _grid(fig, 1, 3, (2.4, 2.3), extra=(0, 0.2), blank=False)
     for colour, (method, given) in zip(cycle(PALETTE), methods.items()):
         lines = _curve_lines([_array(m) for m in given], masks, limit, names)
@@ -723,8 +722,16 @@ def _table_rows(
             raise HybridadError(
                 f'The table has no column {column!r}; its columns are {", ".join(known)}.'
             )
-    number = lambda v: np.nan if v is None else float(v)
-    return {c: np.array([number(row.get(c)) for row in table.values()]) for c in wanted}
+    found = {
+        c: np.array([np.nan if row.get(c) is None else float(row[c]) for row in table.values()])
+        for c in wanted
+    }
+    for column, values in found.items():
+        if np.isinf(values).any():
+            raise HybridadError(
+                f'The column {column!r} holds an infinite value; undefined figures are None or nan.'
+            )
+    return found
 
 
 def bar_with_floors(
@@ -859,7 +866,8 @@ def ablation_chart(
     )
     for tick, r in zip(ax.get_yticklabels(), rows):
         tick.set_color(PALETTE[groups.index(r['group']) % len(PALETTE)])
-    ax.set(xlabel=label or value.replace('_', ' '), ylim=(len(rows) - 0.5, -0.5))
+    size = f' at {rows[0]["eval_size"]} px' if rows[0].get('eval_size') else ''
+    ax.set(xlabel=label or value.replace('_', ' ') + size, ylim=(len(rows) - 0.5, -0.5))
     ax.grid(axis='x', lw=0.4, alpha=0.5)
     return ax.figure
 

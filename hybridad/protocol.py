@@ -20,6 +20,8 @@ from hybridad.evaluation import (
     Truth,
     WordsDetector,
     contrast_floor,
+    decimals,
+    heading,
     summarise,
     write_json,
 )
@@ -33,120 +35,173 @@ SOURCES = dict(
     S3='README of Crane, table1.png, arXiv 2504.11055',
     S5='github.com/AlirezaSalehy/Tipsomaly, imgs/results-table.png, arXiv 2602.03594',
     S6='README of github.com/7HHHHH/VisualAD, arXiv 2603.07952',
+    S9='FB-CLIP, CVPR 2026, arXiv 2603.19608',
+    S10='README of github.com/gaobb/UniADet, arXiv 2601.05552',
+    S11='SGNet, CVPR 2026',
+    S12='github.com/MaticFuc/AnomalyVFM, results/*/industrial/*/result.csv, arXiv 2601.20524',
+    S13='MRAD, ICLR 2026, arXiv 2602.00522',
+    S14='README of github.com/cqylunlun/CoPS, arXiv 2508.03447',
     S18='README of github.com/giddyyupp/DIVAD, arXiv 2601.08022',
 )
+PUBLISHED_FIGURES = 'image_auroc', 'image_ap', 'pixel_auroc', 'pixel_ap', 'aupro_anomalyclip'
 
-PUBLISHED_FIGURES = 'image_auroc', 'image_ap', 'pixel_auroc', 'aupro_anomalyclip'
-_N = None
-PUBLISHED_ROWS = [  # method, source, {set: figures in percent, None = not printed}
-    (
-        'CLIP, two prompts',
-        'S1',
-        dict(
-            mvtec=(74.1, 87.6, 38.4, 11.3),
-            visa=(66.4, 71.5, 46.6, 14.8),
-            btad=(34.5, 52.5, 30.6, 4.4),
-            mpdd=(54.3, 65.4, 62.1, 33.0),
-        ),
-    ),
-    (
-        'WinCLIP',
-        'S1',
-        dict(
-            mvtec=(91.8, 96.5, 85.1, 64.6),
-            visa=(78.1, 81.2, 79.6, 56.8),
-            btad=(68.2, 70.9, 72.7, 27.3),
-            mpdd=(63.6, 69.9, 76.4, 48.9),
-        ),
-    ),
-    (
-        'APRIL-GAN',
-        'S1',
-        dict(
-            mvtec=(86.1, 93.5, 87.6, 44.0),
-            visa=(78.0, 81.4, 94.2, 86.8),
-            btad=(73.6, 68.6, 60.8, 25.0),
-            mpdd=(73.0, 80.2, 94.1, 83.2),
-        ),
-    ),
-    (
-        'AnomalyCLIP',
-        'S1',
-        dict(
-            mvtec=(91.5, 96.2, 91.1, 81.4),
-            visa=(82.1, 85.4, 95.5, 87.0),
-            btad=(88.3, 87.3, 94.2, 74.8),
-            mpdd=(77.0, 82.0, 96.5, 88.7),
-        ),
-    ),
-    (
-        'AdaCLIP',
-        'S3',
-        dict(
-            mvtec=(89.2, 95.7, 88.7, 37.8),
-            visa=(85.8, 79.0, 95.5, 72.9),
-            btad=(88.6, 93.8, 92.1, 20.3),
-            mpdd=(76.0, 80.2, 96.1, 62.8),
-        ),
-    ),
-    (
-        'Crane+',
-        'S3',
-        dict(
-            mvtec=(93.9, 97.6, 91.2, 88.1),
-            visa=(83.6, 86.7, 95.3, 90.6),
-            btad=(96.3, 97.0, 96.7, 86.8),
-            mpdd=(81.0, 84.1, 97.6, 93.2),
-        ),
-    ),
-    (
-        'Tipsomaly',
-        'S5',
-        dict(
-            mvtec=(93.4, 96.1, 90.9, 84.0),
-            visa=(87.7, 90.9, 95.9, 88.2),
-            btad=(95.0, 95.5, 96.7, 84.7),
-            mpdd=(74.7, 76.8, 95.9, 86.5),
-        ),
-    ),
-    (
-        'VisualAD, CLIP',
-        'S6',
-        dict(
-            mvtec=(92.2, 96.7, 90.8, 87.5),
-            visa=(84.7, 87.6, 95.8, 91.0),
-            btad=(94.9, 97.0, 91.1, 80.4),
-        ),
-    ),
-    (
-        'DIVAD, diffusion, no training',
-        'S18',
-        dict(
-            mvtec=(75.9, _N, 88.0, 72.5),
-            visa=(69.7, _N, 93.4, 78.2),
-            btad=(79.8, _N, 68.4, 29.1),
-            mpdd=(63.4, _N, 94.9, 82.0),
-        ),
-    ),
-]
+# method | sources | side of the input in px | compared at px | parameters frozen and learned, M | ms
+_METHODS = """
+CLIP, two prompts              | S1     | -   | -   | -     -     | -
+WinCLIP                        | S1     | -   | -   | -     -     | -
+APRIL-GAN                      | S1     | -   | -   | -     -     | -
+AnomalyCLIP                    | S1 S10 | 518 | 518 | 427.9 5.6   | 70.7
+AdaCLIP                        | S3 S10 | 518 | -   | 428.8 11    | 107.4
+Crane+                         | S3     | -   | -   | -     -     | -
+Tipsomaly                      | S5     | -   | -   | -     -     | -
+VisualAD, CLIP                 | S6     | -   | -   | -     -     | -
+VisualAD, DINOv2               | S6     | -   | -   | -     -     | -
+DIVAD, diffusion, no training  | S18    | -   | -   | -     -     | -
+AnomalyVFM, RADIO              | S12    | 768 | 96  | -     -     | -
+AnomalyVFM, SigLIP2            | S12    | 768 | 96  | -     -     | -
+AnomalyVFM, DINOv3             | S12    | 768 | 96  | -     -     | -
+UniADet, CLIP                  | S10    | 518 | -   | 342.9 0.015 | 15.7
+UniADet, DINOv2                | S10    | 518 | -   | 303.2 0.02  | 41.9
+UniADet, DINOv3                | S10    | -   | -   | -     -     | -
+AdaptCLIP                      | S10    | 518 | -   | 427.9 0.6   | 57.5
+CoPS                           | S14    | -   | -   | -     -     | -
+FB-CLIP                        | S9     | -   | -   | -     -     | -
+MRAD-CLIP                      | S13    | -   | -   | -     -     | -
+SGNet                          | S11    | -   | -   | -     -     | -
+"""
+
+# %% ../nbs/61b_protocol.ipynb #8c33be21
+# method | image AUROC, image AP, pixel AUROC, pixel AP, AUPRO on the set
+_MVTEC = """
+CLIP, two prompts              | 74.1 87.6 38.4 -    11.3
+WinCLIP                        | 91.8 96.5 85.1 -    64.6
+APRIL-GAN                      | 86.1 93.5 87.6 -    44.0
+AnomalyCLIP                    | 91.5 96.2 91.1 34.5 81.4
+AdaCLIP                        | 89.2 95.7 88.7 -    37.8
+Crane+                         | 93.9 97.6 91.2 -    88.1
+Tipsomaly                      | 93.4 96.1 90.9 -    84.0
+VisualAD, CLIP                 | 92.2 96.7 90.8 -    87.5
+VisualAD, DINOv2               | 90.1 94.8 91.3 -    88.6
+DIVAD, diffusion, no training  | 75.9 -    88.0 31.2 72.5
+AnomalyVFM, RADIO              | 96.4 98.0 92.0 49.9 87.6
+AnomalyVFM, SigLIP2            | 95.8 97.7 93.2 51.2 86.4
+AnomalyVFM, DINOv3             | 93.5 97.0 91.7 50.2 85.2
+UniADet, CLIP                  | 92.4 -    -    42.8 -
+UniADet, DINOv2                | 93.5 -    -    50.9 -
+UniADet, DINOv3                | 94.0 -    -    52.7 -
+AdaptCLIP                      | 93.5 -    -    38.3 -
+CoPS                           | 95.0 97.8 93.4 41.9 -
+FB-CLIP                        | 92.4 96.6 91.9 -    85.7
+MRAD-CLIP                      | 94.0 97.4 93.0 -    86.8
+SGNet                          | 93.5 -    92.8 -    -
+"""
+
+# %% ../nbs/61b_protocol.ipynb #8c33be22
+_VISA = """
+CLIP, two prompts              | 66.4 71.5 46.6 -    14.8
+WinCLIP                        | 78.1 81.2 79.6 -    56.8
+APRIL-GAN                      | 78.0 81.4 94.2 -    86.8
+AnomalyCLIP                    | 82.1 85.4 95.5 21.3 87.0
+AdaCLIP                        | 85.8 79.0 95.5 -    72.9
+Crane+                         | 83.6 86.7 95.3 -    90.6
+Tipsomaly                      | 87.7 90.9 95.9 -    88.2
+VisualAD, CLIP                 | 84.7 87.6 95.8 -    91.0
+VisualAD, DINOv2               | 83.1 86.8 95.3 -    88.2
+DIVAD, diffusion, no training  | 69.7 -    93.4 19.5 78.2
+AnomalyVFM, RADIO              | 92.9 94.9 95.8 26.7 90.5
+AnomalyVFM, SigLIP2            | 89.8 92.9 94.4 23.4 84.0
+AnomalyVFM, DINOv3             | 89.4 91.7 94.7 26.3 85.5
+UniADet, CLIP                  | 88.0 -    -    28.0 -
+UniADet, DINOv2                | 91.3 -    -    32.7 -
+UniADet, DINOv3                | 91.9 -    -    32.5 -
+AdaptCLIP                      | 84.8 -    -    26.1 -
+CoPS                           | 85.4 88.0 95.7 23.4 -
+FB-CLIP                        | 89.5 90.7 96.3 -    91.4
+SGNet                          | 85.9 -    95.9 -    -
+"""
+
+# %% ../nbs/61b_protocol.ipynb #8c33be23
+_BTAD = """
+CLIP, two prompts              | 34.5 52.5 30.6 -    4.4
+WinCLIP                        | 68.2 70.9 72.7 -    27.3
+APRIL-GAN                      | 73.6 68.6 60.8 -    25.0
+AnomalyCLIP                    | 88.3 87.3 94.2 -    74.8
+AdaCLIP                        | 88.6 93.8 92.1 -    20.3
+Crane+                         | 96.3 97.0 96.7 -    86.8
+Tipsomaly                      | 95.0 95.5 96.7 -    84.7
+VisualAD, CLIP                 | 94.9 97.0 91.1 -    80.4
+VisualAD, DINOv2               | 88.2 89.7 93.4 -    76.7
+DIVAD, diffusion, no training  | 79.8 -    68.4 13.1 29.1
+AnomalyVFM, RADIO              | 93.6 96.1 89.5 34.1 62.2
+AnomalyVFM, SigLIP2            | 93.3 95.1 92.1 39.7 75.0
+AnomalyVFM, DINOv3             | 95.4 94.9 89.8 39.9 67.2
+CoPS                           | 93.6 94.9 94.6 42.6 -
+SGNet                          | -    -    97.2 -    -
+"""
+_MPDD = """
+CLIP, two prompts              | 54.3 65.4 62.1 -    33.0
+WinCLIP                        | 63.6 69.9 76.4 -    48.9
+APRIL-GAN                      | 73.0 80.2 94.1 -    83.2
+AnomalyCLIP                    | 77.0 82.0 96.5 -    88.7
+AdaCLIP                        | 76.0 80.2 96.1 -    62.8
+Crane+                         | 81.0 84.1 97.6 -    93.2
+Tipsomaly                      | 74.7 76.8 95.9 -    86.5
+DIVAD, diffusion, no training  | 63.4 -    94.9 22.9 82.0
+AnomalyVFM, RADIO              | 85.7 90.2 96.8 35.7 90.2
+AnomalyVFM, SigLIP2            | 84.9 86.7 94.8 30.3 82.3
+AnomalyVFM, DINOv3             | 78.1 84.1 96.7 26.1 88.3
+CoPS                           | 78.6 81.1 97.5 30.9 -
+FB-CLIP                        | -    -    96.9 -    91.1
+SGNet                          | 80.8 -    97.5 -    -
+"""
+
+# %% ../nbs/61b_protocol.ipynb #8c33be24
+def _numbers(text):  # '91.5 -' -> (91.5, None)
+    return tuple(None if w == '-' else float(w) for w in text.split())
+
+
+def _lines(text):
+    return [[part.strip() for part in line.split('|')] for line in text.strip().splitlines()]
+
+
+_SETS = {
+    name: {method: _numbers(figures) for method, figures in _lines(text)}
+    for name, text in dict(mvtec=_MVTEC, visa=_VISA, btad=_BTAD, mpdd=_MPDD).items()
+}
+PUBLISHED_ROWS = {  # method -> sources, settings, costs, {set: figures in percent, None = not printed}
+    method: dict(
+        sources=sources.split(),
+        input_px=_numbers(input_px)[0],
+        eval_size=_numbers(eval_size)[0],
+        frozen_M=_numbers(parameters)[0],
+        learned_M=_numbers(parameters)[1],
+        ms=_numbers(ms)[0],
+        sets={name: rows[method] for name, rows in _SETS.items() if method in rows},
+    )
+    for method, sources, input_px, eval_size, parameters, ms in _lines(_METHODS)
+}
+
+
+def _shares(percent):  # {figure: value in [0,1]} of those that are printed
+    pairs = zip(PUBLISHED_FIGURES, percent)
+    return {k: round(v / 100, 4) for k, v in pairs if v is not None}
 
 
 def published_rows(
     samples: list,  # of Sample, what was scored
-) -> tuple:  # [(method, source, {figure: value in [0,1]})], and why there are none
+) -> tuple:  # [{method, source, figures in [0,1], eval_size, ...}], and why there are none
     "The published rows of a set, if the images are exactly that set."
     name, differs = published_set(samples)
     if name is None:
         return [], 'nothing is published on these categories'
     if differs:
         return [], differs
-    share = lambda figures: {
-        k: round(v / 100, 4) for k, v in zip(PUBLISHED_FIGURES, figures) if v is not None
-    }
     return [
-        (method, SOURCES[source], share(sets[name]))
-        for method, source, sets in PUBLISHED_ROWS
-        if name in sets
+        dict(method=method, source='; '.join(SOURCES[s] for s in row['sources']))
+        | {k: row[k] for k in ('input_px', 'eval_size', 'frozen_M', 'learned_M', 'ms')}
+        | dict(figures=_shares(row['sets'][name]))
+        for method, row in PUBLISHED_ROWS.items()
+        if name in row['sets']
     ], ''
 
 # %% ../nbs/61b_protocol.ipynb #b49d3918
@@ -187,23 +242,18 @@ def _scored(name, detectors, samples, truth, out, progress):
 
 
 def _floors(truth, out, progress):
-    "The local-contrast floor of one set, measured once."
+    "The local-contrast baseline of one set, measured once."
     path = out / 'local_contrast.json'
     if not path.exists():
         write_json(path, contrast_floor(truth, progress))
     return read_json(path)
 
 # %% ../nbs/61b_protocol.ipynb #972e5618
-def protocol(
-    train: list,  # of Sample to learn on: the test part of the auxiliary set
-    tests: dict,  # name -> list of Sample to score
-    out,  # folder of the run; a stopped run in it is continued
-    config,  # Config; its seed is replaced
-    seeds: tuple = (0,),  # one run each
-    progress: bool = True,
-) -> dict:  # {set: {seeds: [results' means], mean, std, floors, published, why_not, images}}
-    "The cross-dataset protocol: prompts learned on one set, figures on others, over seeds."
-    out = Path(out)
+_COLUMNS = (*HEADLINE, 'aupro_anomalyclip')
+
+
+def _seeded(config, tests, seeds):  # a Config for each seed
+    "One configuration a seed, or what is wrong with the request, before anything is learned."
     if not tests:
         raise ConfigError('there is no test set: name at least one with --test')
     if 'train' in tests:
@@ -214,133 +264,155 @@ def protocol(
         raise ConfigError(f'seeds {list(seeds)} must be one or several numbers, each of them once')
     configs = [copy.deepcopy(config) for _ in seeds]
     for one, seed in zip(configs, seeds):
-        one.model.seed = seed  # complains of a wrong one before anything is learned
+        one.model.seed = seed  # complains of a wrong one
+    return configs
+
+
+def _apart(train, tests):
+    "Refuse an image that is learned on and scored."
     known = set(digests(train))
-    if both := next(
-        (s.image for v in tests.values() for s, d in zip(v, digests(v)) if d in known), None
-    ):
-        raise ConfigError(
-            f'{both} is learned on, too: its score would say nothing of new images, leave it out of one of the two'
-        )
-    backbone = HybridAnomalyDetector(config).backbone
+    for samples in tests.values():
+        for s, d in zip(samples, digests(samples)):
+            if d in known:
+                raise ConfigError(
+                    f'{s.image} is learned on, too: its score would say nothing of new images, '
+                    'leave it out of one of the two'
+                )
+
+
+def _noted(out, config, backbone, seeds, sets):  # what was asked, as plain values
+    "Write down what a run is asked for, or refuse to continue another one."
     asked = dict(
         config=lasting(config.to_dict()),
         backbone_hash=backbone.hash,
         read_as=backbone.settings,
         seeds=list(seeds),
-        images=dict(train=len(train), **{k: len(v) for k, v in tests.items()}),
-        data=dict(train=fingerprint(train), **{k: fingerprint(v) for k, v in tests.items()}),
+        images={k: len(v) for k, v in sets.items()},
+        data={k: fingerprint(v) for k, v in sets.items()},
+        masks='nearest',
     )
-    if (out / 'asked.json').exists() and read_json(out / 'asked.json') != json.loads(
-        json.dumps(asked)
-    ):
+    note = out / 'asked.json'
+    if note.exists() and read_json(note) != json.loads(json.dumps(asked)):
         raise ConfigError(
-            f'{out} was begun with other sets or settings, see {out}/asked.json: continue with those, or choose another --out'
+            f'{out} was begun with other sets or settings, see {note}: continue with those, '
+            'or choose another --out'
         )
-    write_json(out / 'asked.json', asked)
-    told = {name: dict(seeds=[], images=len(samples)) for name, samples in tests.items()}
-    truths = {
-        name: Truth(samples, config.data.eval_size, config.data.num_workers, progress)
-        for name, samples in tests.items()
-    }
-    for number, (seed, one) in enumerate(zip(seeds, configs)):
-        folder = out / f'seed{seed}'
-        detector = _learned(train, one, backbone, folder / 'learned', progress)
-        blank = (
-            None
-            if number
-            else _learned(
-                train, one, backbone.reinitialised(seed), folder / 'random_backbone', progress
-            )
-        )
-        for name, samples in tests.items():
-            scored = dict(learned=detector) | (
-                {} if number else dict(words=WordsDetector(one, detector.backbone))
-            )
-            results = _scored(name, scored, samples, truths[name], folder, progress)
-            told[name]['seeds'].append({k: results['learned']['mean'].get(k) for k in _COLUMNS})
-            if not number:
-                random = _scored(
-                    name,
-                    dict(random_backbone=blank),
-                    samples,
-                    truths[name],
-                    folder / 'random',
-                    progress,
-                )['random_backbone']
-                told[name]['floors'] = dict(
-                    words=results['words']['mean'],
-                    local_contrast=_floors(truths[name], folder / name, progress)['mean'],
-                    random_backbone=random['mean'],
-                )
-    for name, samples in tests.items():
-        told[name] |= _summary(told[name], samples)
-    write_json(out / 'protocol.json', dict(asked=asked, sets=told))
-    return told
+    write_json(note, asked)
+    return asked
+
+# %% ../nbs/61b_protocol.ipynb #972e5619
+def _baselines(name, samples, truth, folder, *, words, blank, progress):
+    "What costs nothing, measured with the first seed: words, local contrast, random weights."
+    random = _scored(
+        name, dict(random_backbone=blank), samples, truth, folder / 'random', progress
+    )['random_backbone']
+    return dict(
+        words=words['mean'],
+        local_contrast=_floors(truth, folder / name, progress)['mean'],
+        random_backbone=random['mean'],
+    )
 
 
-_COLUMNS = (*HEADLINE, 'aupro_anomalyclip')
+def _costs(detector, truth):  # dict as in `published_rows`
+    "At what size is read and compared, and how many parameters are frozen and learned."
+    frozen = sum(p.numel() for part in detector.backbone.modules for p in part.parameters())
+    return dict(
+        input_px=detector.image_size,
+        eval_size=truth.size,
+        frozen_M=round(frozen / 1e6, 2),
+        learned_M=round(sum(detector.trainable.values()) / 1e6, 4),
+    )
 
 
 def _summary(told, samples):
     "Mean and standard deviation over seeds, and what was published."
     values = lambda k: np.array([math.nan if s[k] is None else s[k] for s in told['seeds']], float)
+    several = len(told['seeds']) > 1
     rows, why = published_rows(samples)
     return dict(
         mean={k: float(values(k).mean()) for k in _COLUMNS},
-        std={
-            k: float(values(k).std(ddof=1)) if len(told['seeds']) > 1 else math.nan
-            for k in _COLUMNS
-        },
-        published=[dict(method=m, source=s, figures=f) for m, s, f in rows],
+        std={k: float(values(k).std(ddof=1)) if several else math.nan for k in _COLUMNS},
+        published=rows,
         why_not=why,
     )
+
+# %% ../nbs/61b_protocol.ipynb #972e561a
+def protocol(
+    train: list,  # of Sample to learn on: the test part of the auxiliary set
+    tests: dict,  # name -> list of Sample to score
+    out,  # folder of the run; a stopped run in it is continued
+    config,  # Config; its seed is replaced
+    seeds: tuple = (0,),  # one run each
+    progress: bool = True,
+) -> dict:  # {set: {seeds: [results' means], mean, std, floors, published, why_not, images}}
+    "The cross-dataset protocol: prompts learned on one set, figures on others, over seeds."
+    out, configs = Path(out), _seeded(config, tests, seeds)
+    _apart(train, tests)
+    backbone = HybridAnomalyDetector(config).backbone
+    asked = _noted(out, config, backbone, seeds, dict(train=train) | tests)
+    told = {name: dict(seeds=[], images=len(samples)) for name, samples in tests.items()}
+    d = config.data
+    truths = {n: Truth(s, d.eval_size, d.num_workers, progress) for n, s in tests.items()}
+    for first, seed, one in zip([True, *[False] * len(seeds)], seeds, configs):
+        folder = out / f'seed{seed}'
+        detectors = dict(learned=_learned(train, one, backbone, folder / 'learned', progress))
+        if first:
+            detectors['words'] = WordsDetector(one, detectors['learned'].backbone)
+            blank = backbone.reinitialised(seed)
+            blank = _learned(train, one, blank, folder / 'random_backbone', progress)
+        for name, samples in tests.items():
+            results = _scored(name, detectors, samples, truths[name], folder, progress)
+            mine, row = results['learned'], told[name]
+            row['seeds'].append({k: mine['mean'].get(k) for k in _COLUMNS})
+            if first:
+                row |= _costs(detectors['learned'], truths[name])
+                row['ms'] = round(1000 * mine['seconds_an_image'], 1)
+                how = dict(words=results['words'], blank=blank, progress=progress)
+                row['floors'] = _baselines(name, samples, truths[name], folder, **how)
+    for name, samples in tests.items():
+        told[name] |= _summary(told[name], samples)
+    write_json(out / 'protocol.json', dict(asked=asked, sets=told))
+    return told
+
+# %% ../nbs/61b_protocol.ipynb #972e561c
+_COSTS = ('input px', 'input_px'), ('compared at px', 'eval_size'), ('learned M', 'learned_M')
+_COSTS = (*_COSTS, ('total M', 'total_M'), ('ms', 'ms'))
+
+
+def _cells(figures, spread, costs):  # list of str
+    "One row: figures, perhaps with their spread, then costs; what is not known stays empty."
+    told = []
+    for k in _COLUMNS:
+        around = decimals(spread.get(k), '')
+        told.append(decimals(figures.get(k), '') + (f' ± {around}' if around else ''))
+    if costs.get('learned_M') is not None:
+        costs = costs | dict(total_M=round(costs['frozen_M'] + costs['learned_M'], 3))
+    return told + ['' if costs.get(k) is None else f'{costs[k]:g}' for _, k in _COSTS]
+
+
+def _set_table(name, t, style):
+    "The table of one set, and the sources below it."
+    seeds = f'{len(t["seeds"])} seed{"s"[: len(t["seeds"]) > 1]}'
+    rows = [[f'hybridad, {seeds}', *_cells(t['mean'], t['std'], t)]]
+    same = dict(eval_size=t.get('eval_size'))
+    rows += [
+        [f'baseline: {n.replace("_", " ")}', *_cells(f, {}, same)] for n, f in t['floors'].items()
+    ]
+    rows += [
+        [f'published: {p["method"]} [{i}]', *_cells(p['figures'], {}, p)]
+        for i, p in enumerate(t['published'], 1)
+    ]
+    names = [heading(k).replace('AUPRO anomalyclip', 'AUPRO, 200 steps') for k in _COLUMNS]
+    head = [f'{name}, {t["images"]} images', *names, *(c for c, _ in _COSTS)]
+    align = ('left',) + ('right',) * (len(head) - 1)
+    text = tabulate(rows, head, tablefmt=style, disable_numparse=True, colalign=align)
+    below = [f'[{i}] {p["source"]}' for i, p in enumerate(t['published'], 1)]
+    return [text, *(below or [f'no published rows: {t["why_not"]}'])]
 
 
 def protocol_table(
     told: dict,  # from `protocol`
     style: str = 'simple',  # any tabulate format
 ) -> str:
-    "For each set: ours over seeds, floors, then published rows with their sources."
-    text = []
-    for name, t in told.items():
-        number = lambda v, spread=None: (
-            '-'
-            if v is None or not math.isfinite(v)
-            else f'{v:.3f}'
-            + (f' ± {spread:.3f}' if spread is not None and math.isfinite(spread) else '')
-        )
-        rows = [
-            [
-                f'hybridad, {len(t["seeds"])} seed{"s"[: len(t["seeds"]) > 1]}',
-                *(number(t['mean'][k], t['std'][k]) for k in _COLUMNS),
-            ]
-        ]
-        rows += [
-            [f'floor: {n.replace("_", " ")}', *(number(f.get(k)) for k in _COLUMNS)]
-            for n, f in t['floors'].items()
-        ]
-        rows += [
-            [f'published: {p["method"]} [{i}]', *(number(p['figures'].get(k)) for k in _COLUMNS)]
-            for i, p in enumerate(t['published'], 1)
-        ]
-        head = [
-            f'{name}, {t["images"]} images',
-            *(
-                k.replace('_', ' ').replace('aupro anomalyclip', 'AUPRO, 200 steps')
-                for k in _COLUMNS
-            ),
-        ]
-        text.append(
-            tabulate(
-                rows,
-                head,
-                tablefmt=style,
-                disable_numparse=True,
-                colalign=('left',) + ('right',) * len(_COLUMNS),
-            )
-        )
-        text += [f'[{i}] {p["source"]}' for i, p in enumerate(t['published'], 1)] or [
-            f'no published rows: {t["why_not"]}'
-        ]
-    return '\n\n'.join(text)
+    "For each set: ours over seeds, baselines, then published rows with their sources."
+    return '\n\n'.join(line for name, t in told.items() for line in _set_table(name, t, style))

@@ -13,10 +13,14 @@ import numpy as np
 from .errors import HybridadError
 from hybridad.metrics import (
     PIXEL_METRICS,
+    checked_limit,
     checked_map,
+    checked_scores,
     figures,
+    finite,
     legacy_reason,
     region_weights,
+    same_length,
     stretched_area,
     undefined,
 )
@@ -83,6 +87,12 @@ def error_bounds(
     )
 
 # %% ../nbs/41_streaming.ipynb #c041ad5d
+def _narrow(score, mask, name):
+    "A checked map in single precision, in which 1e39 is no number any more."
+    with np.errstate(over='ignore'):
+        return finite(score.astype(np.float32, copy=False), f'The anomaly map of {name}'), mask
+
+
 class PixelStream:
     "Pixel metrics of any number of maps in constant memory; the counts of several processes add up."
 
@@ -90,9 +100,7 @@ class PixelStream:
         self,
         limit: float = 0.3,  # highest false-positive rate that AUPRO integrates, in (0,1]
     ):
-        if not 0 < limit <= 1:
-            raise HybridadError(f'limit={limit} must lie in (0, 1]; 0.3 is the usual value.')
-        self.limit, self.low, self.high = limit, np.inf, -np.inf
+        self.limit, self.low, self.high = checked_limit(limit), np.inf, -np.inf
         self.good, self.defect, self.weight = (
             np.zeros(1 << _BITS, t) for t in (np.int64, np.int64, np.float64)
         )
@@ -104,7 +112,7 @@ class PixelStream:
         name: str = 'a map',  # how errors call the image
     ):
         "Count one map."
-        score, mask = checked_map(np.asarray(score, np.float32), mask, name)
+        score, mask = _narrow(*checked_map(score, mask, name), name)
         bins = keys(score)
         np.add.at(self.good, bins[~mask], 1)
         if mask.any():
@@ -154,13 +162,12 @@ class PixelStream:
 # %% ../nbs/41_streaming.ipynb #c35da917
 def _image_counts(scores, labels):
     "Counts of each image over the distinct scores, highest first, as sparse as they are: (bin, good, defect)."
-    values, bins = np.unique(-np.asarray(scores, np.float64), return_inverse=True)
-    return bins, len(values), np.asarray(labels) == 0, np.asarray(labels) == 1
+    values, bins = np.unique(-scores.astype(np.float64), return_inverse=True)
+    return bins, len(values), ~labels, labels
 
 
 def _pixel_counts(maps, masks, bins):
     "Counts of each image over bins that hold equal shares of the defect and of the normal pixels: three (N,B) arrays."
-    maps, masks = [np.asarray(m, np.float32) for m in maps], [np.asarray(m) > 0 for m in masks]
     some = lambda pick: np.quantile(
         np.concatenate([m[k][:: max(1, m[k].size // 2000)] for m, k in zip(maps, pick) if k.any()]),
         np.linspace(0, 1, bins // 2),
@@ -173,7 +180,34 @@ def _pixel_counts(maps, masks, bins):
             out[row, i] = np.bincount(at[chosen], votes, len(edges) + 1)
     return out
 
+# %% ../nbs/41_streaming.ipynb #b007s7rb
+def _interval_inputs(scores, labels, maps, masks):
+    "The inputs of `bootstrap_intervals` as arrays, or an error that names the argument."
+    scores, labels = checked_scores(scores, labels)
+    if (maps is None) != (masks is None):
+        raise HybridadError('maps and masks belong together: pass both, or neither.')
+    if maps is None:
+        return scores, labels, None, None
+    same_length(maps=maps, masks=masks, scores=scores)
+    pairs = [
+        _narrow(*checked_map(m, k, f'image {i}'), f'image {i}')
+        for i, (m, k) in enumerate(zip(maps, masks))
+    ]
+    return scores, labels, [m for m, _ in pairs], [k for _, k in pairs]
 
+
+def _redrawn(drawn, at, width, normal, bad, pixels, limit):
+    "Image figures, then pixel figures, of images that count `drawn` times each."
+    good, defect = (np.bincount(at, drawn * w, width) for w in (normal, bad))
+    row = figures(cuts_of_counts(good, defect, defect), good.sum(), defect.sum(), limit)
+    found = [row[k] for k in ('auroc', 'ap', 'f1max')]
+    if pixels is None:
+        return found
+    counts = [drawn @ p for p in pixels]
+    row = figures(cuts_of_counts(*counts), counts[0].sum(), counts[1].sum(), limit)
+    return found + [row[k] for k in ('auroc', 'ap', 'f1max', 'aupro')]
+
+# %% ../nbs/41_streaming.ipynb #b007s7ra
 def bootstrap_intervals(
     scores,  # (N,) image scores
     labels,  # (N,) 0 normal, 1 anomalous
@@ -190,31 +224,20 @@ def bootstrap_intervals(
         raise HybridadError(f'n={n} is out of range: draw at least once, 1000 is usual.')
     if not 0 < level < 1:
         raise HybridadError(f'level={level} must lie in (0, 1): 0.95 is the usual value.')
-    labels, rng = np.asarray(labels), np.random.default_rng(seed)
-    names = ['image_auroc', 'image_ap', 'image_f1max'] + (
-        ['pixel_auroc', 'pixel_ap', 'pixel_f1max', 'aupro'] if maps is not None else []
-    )
-    groups = [g for g in (np.flatnonzero(labels == l) for l in (0, 1))]
+    checked_limit(limit)
+    scores, labels, maps, masks = _interval_inputs(scores, labels, maps, masks)
+    names = ['image_auroc', 'image_ap', 'image_f1max']
+    names += [] if maps is None else ['pixel_auroc', 'pixel_ap', 'pixel_f1max', 'aupro']
+    groups = [np.flatnonzero(labels == l) for l in (False, True)]
     if not all(map(len, groups)):
         return dict.fromkeys(names, (nan, nan))
-    at, width, normal, bad = _image_counts(scores, labels)
-    both = maps is not None and len(np.unique(np.asarray(masks) > 0)) == 2
+    both = maps is not None and any(m.any() for m in masks) and not all(m.all() for m in masks)
     pixels, rows = _pixel_counts(maps, masks, bins) if both else None, []
+    rng, counts = np.random.default_rng(seed), _image_counts(scores, labels)
     for _ in range(n):
-        drawn = np.bincount(
-            np.concatenate([rng.choice(g, len(g)) for g in groups]), minlength=len(labels)
-        )
-        good, defect = (np.bincount(at, drawn * w, width) for w in (normal, bad))
-        row = figures(cuts_of_counts(good, defect, defect), good.sum(), defect.sum(), limit)
-        rows.append([row[k] for k in ('auroc', 'ap', 'f1max')])
-        if pixels is not None:
-            row = figures(
-                cuts_of_counts(*(drawn @ p for p in pixels)),
-                (drawn @ pixels[0]).sum(),
-                (drawn @ pixels[1]).sum(),
-                limit,
-            )
-            rows[-1] += [row[k] for k in ('auroc', 'ap', 'f1max', 'aupro')]
+        chosen = np.concatenate([rng.choice(g, len(g)) for g in groups])
+        drawn = np.bincount(chosen, minlength=len(labels))
+        rows.append(_redrawn(drawn, *counts, pixels, limit))
     low, high = np.quantile(rows, ((1 - level) / 2, (1 + level) / 2), axis=0)
     return dict.fromkeys(names, (nan, nan)) | {
         k: (float(a), float(b)) for k, a, b in zip(names, low, high)
@@ -228,8 +251,9 @@ def aupimo(
     high: float = 1e-4,
 ) -> np.ndarray:  # (N,) in [0,1], nan for normal images
     "Area under the per-image overlap curve (Bertoldo et al. 2024, arXiv 2401.01984), exact."
-    masks = [np.asarray(m) > 0 for m in masks]
-    normal = [np.asarray(s, np.float64).ravel() for s, m in zip(maps, masks) if not m.any()]
+    same_length(maps=maps, masks=masks)
+    pairs = [checked_map(s, m, f'image {i}') for i, (s, m) in enumerate(zip(maps, masks))]
+    normal = [s.astype(np.float64).ravel() for s, m in pairs if not m.any()]
     size = sum(map(len, normal))
     if not 0 < low < high <= 1:
         raise HybridadError(f'low={low} and high={high} must satisfy 0 < low < high <= 1.')
@@ -244,6 +268,4 @@ def aupimo(
         0,
         1,
     ).mean()
-    return np.array(
-        [seen(np.asarray(s, np.float64)[m]) if m.any() else nan for s, m in zip(maps, masks)]
-    )
+    return np.array([seen(s[m].astype(np.float64)) if m.any() else nan for s, m in pairs])

@@ -47,10 +47,10 @@ SHARED = (
 PLATE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (30, 40, 3), dtype=np.uint8))
 
 
-def refused(f, *args, names=None, says=''):
+def refused(f, *args, names=None, says='', **more):
     "The sentence with which a call is refused: one line, with the name of the file and a remedy after the cause."
     with pytest.raises(DataError) as error:
-        f(*args)
+        f(*args, **more)
     text = str(error.value)
     assert '\n' not in text and says in text and (names is None or str(names) in text), text
     assert any(mark in text for mark in (',', ':')) and len(text.split()) > 5, f'no remedy: {text}'
@@ -206,7 +206,7 @@ def test_camera_orientation_is_noted_and_explains_a_turned_mask(tmp_path):
         tmp_path / 'x.png',
         8,
         (30, 40),
-        tmp_path / 'x.jpg',
+        image=tmp_path / 'x.jpg',
         names='x.png',
         says='orientation tag: save it upright',
     )
@@ -222,7 +222,7 @@ def test_a_tiff_that_pillow_turns_is_refused_with_a_mask(tmp_path):
         tmp_path / 'x.png',
         8,
         (30, 40),
-        tmp_path / 'x.tif',
+        image=tmp_path / 'x.tif',
         names='x.tif',
         says='save both upright',
     )

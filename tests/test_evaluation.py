@@ -15,11 +15,21 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from hybridad import cli
 from hybridad.config import get_default_config
 from hybridad.data import read_dataset
-from hybridad.detector import HybridAnomalyDetector
+from hybridad.detector import HybridAnomalyDetector, read_checkpoint
 from hybridad.errors import HybridadError
+from hybridad.evaluation import Truth, summarise
 from hybridad.layouts import dummy_tree
-from hybridad.metrics import image_metrics, pixel_metrics
-from hybridad.streaming import PixelStream
+from hybridad.metrics import (
+    anomaly_metrics,
+    f1_threshold,
+    image_metrics,
+    pixel_metrics,
+    pro_curve,
+    rate_threshold,
+)
+from hybridad.plots import curves, score_histogram, shared_range
+from hybridad.reports import calibration, found_regions, image_rows, store_thresholds, write_maps
+from hybridad.streaming import PixelStream, aupimo, bootstrap_intervals
 
 SHARED = (
     Path(__file__).resolve().parents[1] / os.environ.get('HYBRIDAD_SHARED', '../shared')
@@ -49,7 +59,7 @@ def test_golden_pixels(golden):
     found = pixel_metrics(maps, masks)
     for ours, theirs in dict(auroc='pixel_auroc', ap='pixel_ap', f1max='pixel_f1max').items():
         assert abs(found[ours] - want[theirs]) <= 1e-6
-    assert abs(found['aupro_anomalyclip'] - want['aupro_cflow200']) <= 1e-4
+    assert abs(found['aupro_anomalyclip'] - want['aupro_cflow200']) <= 1e-12
 
 
 @pytest.mark.parametrize('limit', [0.05, 0.3, 1.0])
@@ -106,6 +116,62 @@ def test_one_bad_pixel_names_its_image(bad):
         pixel_metrics(maps, maps > 1, names=['a', 'cable/test/bent/007.png', 'c'])
     with pytest.raises(HybridadError, match='cable/test/bent/007.png'):
         image_metrics([0, bad, 1], [0, 1, 1], ['a', 'cable/test/bent/007.png', 'c'])
+
+
+def streamed(maps, masks):
+    stream = PixelStream()
+    for m, k in zip(maps, masks):
+        stream.add(m, k)
+
+
+MAPS = dict(
+    pixel_metrics=pixel_metrics,
+    pro_curve=pro_curve,
+    stream=streamed,
+    aupimo=lambda m, k: aupimo(m, k, 1e-2, 1e-1),
+    intervals=lambda m, k: bootstrap_intervals([0, 0, 1, 1], [0, 0, 1, 1], m, k, n=2),
+    both=lambda m, k: anomaly_metrics(m, k, [0, 0, 1, 1], [0, 0, 1, 1]),
+    pixel_threshold=lambda m, k: f1_threshold(m, k),
+    curves=curves,
+    regions=lambda m, k: found_regions(m[3], 0.5),
+    colours=lambda m, k: shared_range(list(m)),
+)
+SCORES = dict(
+    image_metrics=image_metrics,
+    f1_threshold=f1_threshold,
+    rate_threshold=lambda s, l: rate_threshold(s, l, 0.1),
+    intervals=lambda s, l: bootstrap_intervals(s, l, n=2),
+    histogram=score_histogram,
+)
+
+
+@pytest.mark.parametrize('bad', [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize('door', MAPS)
+def test_every_door_refuses_a_map_that_is_no_number(door, bad):
+    maps = np.random.default_rng(0).random((4, 16, 16)).astype(np.float32)
+    masks = np.zeros(maps.shape, bool)
+    masks[2:, 4:8, 4:8] = True
+    MAPS[door](maps, masks)
+    maps[3, 5, 5] = bad
+    with pytest.raises(HybridadError, match='holds 1 NaN or infinite value'):
+        MAPS[door](maps, masks)
+
+
+@pytest.mark.parametrize(
+    'scores, labels, said',
+    [
+        ([0.1, np.nan, 0.3, 0.4], [0, 0, 1, 1], 'scores holds 1 NaN or infinite value'),
+        ([0.1, 0.2, np.inf, 0.4], [0, 0, 1, 1], 'first at image 2'),
+        ([0.1, 0.2, 0.3, 0.4], [0, 0, 255, 255], 'labels must be 0 .normal. or 1'),
+        ([0.1, 0.2, 0.3, 0.4], [0, 0, 1], '4 scores and 3 labels'),
+        ([], [], 'at least one'),
+    ],
+)
+@pytest.mark.parametrize('door', SCORES)
+def test_every_door_refuses_scores_and_labels_that_mean_nothing(door, scores, labels, said):
+    SCORES[door]([0.1, 0.2, 0.3, 0.4], [0, 0, 1, 1])
+    with pytest.raises(HybridadError, match=said):
+        SCORES[door](scores, labels)
 
 
 def test_one_class_is_undefined_and_says_why():
@@ -216,6 +282,137 @@ def test_run_leaves_everything_and_is_the_same_after_an_interruption(place, monk
         [float(r['score']) for r in rows],
         atol=1e-4,
     )
+
+
+def marked(folder, size=512, count=10, radius=(6, 30)):
+    "A set of one category with discs on a soft ground, and their masks."
+    rng, at = np.random.default_rng(4), np.mgrid[:size, :size]
+    for i in range(count):
+        mask = np.zeros((size, size), bool)
+        for y, x in rng.integers(40, size - 40, (6, 2)) if i else ():
+            mask |= (at[0] - y) ** 2 + (at[1] - x) ** 2 < rng.uniform(*radius) ** 2
+        picture = rng.normal(150, 6, (size, size, 3)) - 70 * mask[..., None]
+        for kind, x in (('test', picture), ('ground_truth', mask * 255)):
+            if i or kind == 'test':
+                file = folder / 'part' / kind / ('dot' if i else 'good') / f'{i}.png'
+                file.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(x.astype(np.uint8)).save(file)
+    return folder
+
+
+def test_pixel_figures_do_not_depend_on_the_size_they_are_compared_at(place):
+    if not (place / 'large').exists():
+        marked(place / 'large')
+    figures = {}
+    for size in (128, 512):
+        asked = '--eval_size', size, '--no_baseline'
+        assert scored(place, f'at{size}', *asked, data='large') == 0
+        figures[size] = json.loads((place / f'at{size}' / 'metrics.json').read_text())
+        assert f'at {size} px' in (place / f'at{size}' / 'table.md').read_text()
+        assert figures[size]['eval_size'] == size and figures[size]['masks'] == 'nearest'
+    ap = {size: f['mean']['pixel_ap'] for size, f in figures.items()}
+    assert ap[512] > 0.02 and abs(ap[128] / ap[512] - 1) <= 0.05
+
+
+def test_masks_that_vanish_are_named_and_their_images_stay_defective(place):
+    samples = read_dataset(marked(place / 'specks', count=3, radius=(1.1, 1.2)))
+    with pytest.warns(UserWarning, match='2 of 2 masks mark nothing at 8 px, such as .*png'):
+        truth = Truth(samples, 8, progress=False)
+    assert truth.vanished == [str(s.mask) for s in samples if s.label]
+    found = summarise(truth, np.zeros((3, 8, 8)), truth.labels)
+    assert found['mean']['image_auroc'] == 1 and found['vanished'] == truth.vanished
+
+
+def test_the_baseline_stands_beside_the_figures(place, capsys):
+    assert scored(place, 'beside') == 0
+    said, figures = capsys.readouterr().out, json.loads((place / 'beside/metrics.json').read_text())
+    mean, floor = figures['mean'], figures['floors']['local_contrast']['mean']
+    assert f'{floor["aupro"]:.3f}' in next(x for x in said.splitlines() if 'baseline: local' in x)
+    below = any(mean[k] is not None and mean[k] < floor[k] for k in ('image_auroc', 'aupro'))
+    assert ('below the local-contrast baseline in' in said) == below
+    assert scored(place, 'alone', '--no_baseline') == 0
+    figures = json.loads((place / 'alone/metrics.json').read_text())
+    assert figures['floors']['local_contrast'] is None and 'local' not in capsys.readouterr().out
+    assert '--no_baseline' in figures['reasons']['local_contrast']
+
+
+def test_maps_of_another_method_are_scored_beside_ours(place, capsys):
+    if not (place / 'large').exists():
+        marked(place / 'large')
+    asked = '--eval_size', 128, '--no_baseline'
+    assert scored(place, 'ours', '--maps', *asked, data='large') == 0
+    theirs = place / 'theirs'
+    shutil.copytree(place / 'ours' / 'MAPS', theirs)
+    asked = *asked, '--against', f'theirs={theirs}'
+    assert scored(place, 'beside_theirs', *asked, data='large') == 0
+    figures = json.loads((place / 'beside_theirs' / 'metrics.json').read_text())
+    for k in ('pixel_auroc', 'pixel_ap', 'aupro'):
+        assert abs(figures['against']['theirs']['mean'][k] - figures['mean'][k]) < 0.003
+    assert 'against: theirs' in capsys.readouterr().out
+    assert 'against: theirs' in (place / 'beside_theirs' / 'table.md').read_text()
+    one = next(theirs.rglob('*.tiff'))
+    nan = np.full((512, 512), np.nan, np.float32)
+    for x, said in (
+        (nan, 'NaN'),
+        (nan[:7], '512x7 px'),
+        (np.zeros((512, 512), np.uint8), 'float'),
+        (None, 'not exist'),
+    ):
+        one.unlink() if x is None else Image.fromarray(x).save(one)
+        assert scored(place, 'refused', *asked, data='large') == 2
+        told = capsys.readouterr().err.splitlines()[-1]
+        assert told.startswith('hybridad_test: ') and str(one) in told and said in told
+        assert not (place / 'refused').exists()
+    for pair in ('theirs', f'={theirs}', f'theirs={place}/nowhere'):
+        assert scored(place, 'refused', '--against', pair, data='large') == 2
+        assert f'--against {pair}' in capsys.readouterr().err
+
+
+def test_older_figures_are_not_compared_with_those_of_other_masks(place, capsys):
+    assert scored(place, 'recent') == 0
+    (place / 'older').mkdir()
+    figures = json.loads((place / 'recent' / 'metrics.json').read_text())
+    del figures['masks']
+    (place / 'older' / 'metrics.json').write_text(json.dumps(figures))
+    assert scored(place, 'never', '--compare', place / 'older') == 2
+    assert 'every touched cell' in capsys.readouterr().err and not (place / 'never').exists()
+
+
+def test_what_cannot_be_found_replaces_no_threshold(place, capsys):
+    shutil.copy(place / 'new.safetensors', place / 'kept.safetensors')
+    ours = dict(image=1.5, pixel=2.5, rule='by hand')
+    store_thresholds(place / 'kept.safetensors', ours)
+    for part in ('good', 'crack'):
+        shutil.copytree(place / 'set', place / part)
+        for folder in (place / part).glob('*/test/*'):
+            if (folder.name == 'good') != (part == 'good'):
+                shutil.rmtree(folder)
+    for folder in (place / 'good').glob('*/ground_truth'):
+        shutil.rmtree(folder)
+    asked = '--calibrate', 'f1max'
+    assert scored(place, 'c1', *asked, checkpoint='kept.safetensors', data='good') == 2
+    assert 'only normal images' in capsys.readouterr().err and not (place / 'c1').exists()
+    held = read_checkpoint(place / 'kept.safetensors')[1]['thresholds']
+    assert held == ours
+    assert scored(place, 'c2', *asked, checkpoint='kept.safetensors', data='crack') == 0
+    held = read_checkpoint(place / 'kept.safetensors')[1]['thresholds']
+    assert held['image'] == 1.5 and held['pixel'] not in (None, 2.5) and 'by hand' in held['rule']
+    assert 'the stored one, 1.5, stays' in capsys.readouterr().out
+    samples = [s for s in read_dataset(place / 'set') if s.split == 'test' and not s.label]
+    truth = Truth(samples, 16, progress=False)
+    maps, scores = np.random.default_rng(0).random((len(samples), 16, 16)), np.arange(len(samples))
+    with pytest.raises(HybridadError, match='stays'):
+        store_thresholds(place / 'kept.safetensors', calibration(truth, maps, scores))
+    maps[1, 2, 3] = np.nan
+    for refuse in (
+        lambda: calibration(truth, maps, scores, 0.1),
+        lambda: summarise(truth, maps, scores),
+        lambda: write_maps(place / 'nan', samples, maps),
+        lambda: image_rows(truth, maps, scores, dict(pixel=0.5)),
+    ):
+        with pytest.raises(HybridadError, match='NaN'):
+            refuse()
+    assert read_checkpoint(place / 'kept.safetensors')[1]['thresholds'] == held
 
 
 def test_thresholds_are_stored_and_turned_into_decisions(place, capsys):

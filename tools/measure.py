@@ -1,6 +1,8 @@
 """Measure what the results guide shows, each part into results/: python tools/measure.py demo seeds readouts real normals auxiliary resolution explorers onnx ablation
 
-Every file carries the command, versions, processor and date. real and normals score with what demo learned, real with what seeds learned, too; the others stand alone. Run them with nothing else on the machine."""
+Every file carries the command, versions, processor, date, and at how many px masks and maps were compared.
+With no part named, everything is measured: that is what to do after new weights or new metrics. real and normals
+score with what demo learned, real with what seeds learned, too; the others stand alone. Run them alone on a machine."""
 
 import json
 import os
@@ -30,11 +32,14 @@ from hybridad.training import KeptInputs, fit, keep_parts, read_log
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, RUNS = ROOT / 'results', ROOT / 'runs' / 'measure'
 SHARED = Path(os.environ.get('HYBRIDAD_SHARED', ROOT.parent / 'shared'))
+SIZE = 128  # px at which masks and maps are compared, see hybridad.evaluation
+SHOWN = 'magnetic_tile', 'hazelnut_toy'  # whose pictures may be shown, see DATA.md
 
 
-def about(command):  # dict
-    "What a figure needs to be repeated."
-    return dict(
+def about(command, size=SIZE):  # dict
+    "What a figure needs to be repeated; size None for what compares no pixels."
+    compared = {} if size is None else dict(eval_size=size, masks='nearest')
+    return compared | dict(
         command=command,
         date=time.strftime('%Y-%m-%d'),
         cpu=f'{cpu_name()}, {torch.get_num_threads()} threads',
@@ -87,7 +92,7 @@ def measure_seeds():
     rows = []
     config = get_default_config(epochs=8, batch_size=32, **LEARN)
     first = HybridAnomalyDetector(config)
-    truth, kept = Truth(test), KeptInputs(first, test)
+    truth, kept = Truth(test, SIZE), KeptInputs(first, test)
     words = short(evaluate(WordsDetector(config, first.backbone), test, truth, kept)[0])
     for seed in range(3):
         config = get_default_config(epochs=8, batch_size=32, seed=seed, **LEARN)
@@ -164,7 +169,7 @@ def measure_real():
     blank.load_checkpoint(RUNS / 'demo' / 'random_backbone' / 'best.safetensors')
     for name in ('magnetic_tile', 'hazelnut_toy', 'steel_strip'):
         samples = [s for s in read_dataset(SHARED / 'data' / name) if s.split == 'test']
-        truth, kept = Truth(samples, 128), KeptInputs(detector, samples)
+        truth, kept = Truth(samples, SIZE), KeptInputs(detector, samples)
         results, maps, scores = evaluate(detector, samples, truth, kept)
         words, words_maps, _ = evaluate(
             WordsDetector(detector.config, detector.backbone), samples, truth, kept
@@ -180,7 +185,7 @@ def measure_real():
             random_backbone=short(random, 'defect_mean'),
         )
         print(name, json.dumps(found[name], indent=1, default=str))
-        if name == 'magnetic_tile':
+        if name == SHOWN[0]:
             save_figure(
                 map_grid(
                     worst(truth, maps, scores),
@@ -192,7 +197,7 @@ def measure_real():
                 RESULTS / 'worst_magnetic_tile.png',
                 max_kb=59,
             )
-        if name != 'steel_strip':
+        if name in SHOWN:
             save_figure(
                 map_grid(
                     examples(truth, {'words': words_maps, 'learned': maps}, scores, 5),
@@ -205,7 +210,7 @@ def measure_real():
             )
     write_json(
         RESULTS / 'real.json',
-        dict(sets=found, eval_size=128, **about('python tools/measure.py real')),
+        dict(sets=found, **about('python tools/measure.py real')),
     )
 
 
@@ -218,7 +223,7 @@ def measure_normals():
             [s for s in every if s.split == 'test'],
             [s.image for s in every if s.split == 'train' and s.label == 0],
         )
-        truth, rows = Truth(samples, 128), {}
+        truth, rows = Truth(samples, SIZE), {}
         for k in (0, 1, 2, 4, 8, len(good)):
             figures = []
             for draw in range(3 if k == 8 else 1):
@@ -257,7 +262,7 @@ def measure_normals():
         found[name] = rows
     write_json(
         RESULTS / 'normals.json',
-        dict(sets=found, eval_size=128, **about('python tools/measure.py normals')),
+        dict(sets=found, **about('python tools/measure.py normals')),
     )
 
 
@@ -266,7 +271,7 @@ def measure_resolution():
     backbone, found = load_backbone('mini', 'cpu'), {}
     for name in ('magnetic_tile', 'steel_strip'):
         samples = [s for s in read_dataset(SHARED / 'data' / name) if s.split == 'test']
-        truth = Truth(samples, 128)
+        truth = Truth(samples, SIZE)
         for scales in ([1.0], [1.5], [2.0], [3.0], [1.0, 2.0]):
             results, *_ = evaluate(
                 WordsDetector(get_default_config(views=len(scales), scales=scales), backbone),
@@ -282,7 +287,6 @@ def measure_resolution():
         dict(
             sets=found,
             size=backbone.image_size,
-            eval_size=128,
             **about('python tools/measure.py resolution'),
         ),
     )
@@ -296,7 +300,7 @@ def measure_auxiliary():
     tests, learn = {}, {'synthetic': synthetic, 'steel strips': steel, 'both': synthetic + steel}
     for name in ('magnetic_tile', 'hazelnut_toy'):
         samples = [s for s in read_dataset(SHARED / 'data' / name) if s.split == 'test']
-        tests[name] = samples, Truth(samples, 128), KeptInputs(first, samples)
+        tests[name] = samples, Truth(samples, SIZE), KeptInputs(first, samples)
     for seed in range(3):
         config = get_default_config(epochs=8, batch_size=32, seed=seed, **LEARN | ONE_VIEW)
         kept = {
@@ -316,7 +320,6 @@ def measure_auxiliary():
         dict(
             pictures={k: len(v) for k, v in learn.items()},
             sets=rows,
-            eval_size=128,
             **about('python tools/measure.py auxiliary'),
         ),
     )
@@ -375,7 +378,7 @@ def measure_explorers():
     _, test = sets()
     test = test[::10]
     detector, _ = HybridAnomalyDetector.from_checkpoint(MINI / 'prompts.safetensors', 'mini', 'cpu')
-    truth = Truth(test, 128)
+    truth = Truth(test, SIZE)
     results, maps, scores = evaluate(detector, test, truth)
     pictures = {
         f'{i}': torch.from_numpy(picture(5, i, split='held_out').image).permute(2, 0, 1) / 127.5 - 1
@@ -429,7 +432,7 @@ def measure_explorers():
     print(rows['attention: click'])
     write_json(
         RESULTS / 'explorers.json',
-        dict(bar_ms=250, explorers=rows, **about('python tools/measure.py explorers')),
+        dict(bar_ms=250, explorers=rows, **about('python tools/measure.py explorers', None)),
     )
 
 
@@ -444,7 +447,7 @@ def measure_onnx():
     out.mkdir(parents=True)
     found = export_onnx(detector, out / 'detector.onnx', dict(thresholds=stored.get('thresholds')))
     print(found)
-    write_json(RESULTS / 'onnx.json', found | about('python tools/measure.py onnx'))
+    write_json(RESULTS / 'onnx.json', found | about('python tools/measure.py onnx', None))
 
 
 if __name__ == '__main__':
