@@ -14,7 +14,7 @@ from tabulate import tabulate
 
 from .data import fingerprint, read_json, write_atomic
 from .detector import HybridAnomalyDetector
-from .errors import ConfigError
+from .errors import ConfigError, table_cell
 from hybridad.evaluation import (
     HEADLINE,
     Truth,
@@ -325,7 +325,7 @@ def protocol_table(
             for i, p in enumerate(t['published'], 1)
         ]
         head = [
-            f'{name}, {t["images"]} images',
+            table_cell(f'{name}, {t["images"]} images', style),
             *(
                 k.replace('_', ' ').replace('aupro anomalyclip', 'AUPRO, 200 steps')
                 for k in _COLUMNS

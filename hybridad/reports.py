@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 
 from .data import read_arrays, read_json, write_atomic
 from .detector import read_checkpoint
-from .errors import ConfigError, DataError
+from .errors import ConfigError, DataError, csv_cell, table_cell
 from .evaluation import HEADLINE, Results, Truth, table, write_json
 from .metrics import f1_threshold, rate_threshold, to_json_value
 from .training import KeptInputs, digests, processes, read_kept
@@ -298,7 +298,7 @@ def write_csv(
         if v is None or isinstance(v, float) and not math.isfinite(v)
         else json.dumps(v)
         if isinstance(v, (list, dict))
-        else v
+        else csv_cell(v)
     )
     out = csv.DictWriter(text := io.StringIO(newline=''), rows[0])
     out.writeheader()
@@ -394,7 +394,7 @@ def compare(
             else f'{r[k]:.3f}'
             + (f' ({r[k] - first[k]:+.3f})' if r is not first and math.isfinite(first[k]) else '')
         )
-        rows.append([n, *map(cell, columns)])
+        rows.append([table_cell(n, style), *map(cell, columns)])
     return tabulate(
         rows,
         [f'mean of {len(shared)}', *(k.replace('_', ' ') for k in columns)],
