@@ -44,8 +44,9 @@ def samples(tmp_path_factory):
     "Sixteen pictures with masks, in MVTec layout."
     root = tmp_path_factory.mktemp('data') / 'thing'
     for i in range(16):
-        p = picture(5, i, 64)
-        kind = 'good' if not p.mask.any() else 'scratch'
+        kind = 'scratch' if i % 3 == 1 else 'good'
+        p = picture(5, i, 64, kind=kind)
+        assert p.mask.any() == (kind == 'scratch')
         for part, pixels in ((f'test/{kind}', p.image), (f'ground_truth/{kind}', p.mask * 255)):
             if part == 'ground_truth/good':
                 continue
