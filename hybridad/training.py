@@ -102,7 +102,7 @@ def known_appearance(
     limit = float(np.quantile(away, 0.99))
     return known | dict(centres=centres.round(3).tolist(), limit=round(limit, 4), images=len(rows))
 
-
+# %% ../nbs/60_training.ipynb #c6c3600f
 def unlike_known(
     rows,  # (N, 12) from `appearance`
     known: dict,  # from `known_appearance`, perhaps out of a checkpoint
@@ -110,8 +110,12 @@ def unlike_known(
 ):  # (N,) distance to the nearest typical picture; above 1 is farther than 99 in 100 of the set
     "How unlike pictures are to those of a set."
     try:
-        centres = np.array(known['centres'], float)
-        away = cdist(_whitened(rows, known), centres).min(1) / float(known['limit'])
+        mean, white, centres = (np.array(known[k], float) for k in ('mean', 'white', 'centres'))
+        d, limit = rows.shape[1], float(known['limit'])
+        sound = (mean.shape, white.shape, centres.shape[1:]) == ((d,), (d, d), (d,))
+        if not (sound and 0 < limit < math.inf):
+            raise ValueError('shape or range')
+        away = cdist((rows - mean) @ white, centres).min(1) / limit
     except (LookupError, TypeError, ValueError, OverflowError):
         away = np.array([math.nan])
     if not np.isfinite(away).all():

@@ -15,16 +15,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
+from PIL import Image
+from safetensors.torch import save
 
 from hybridad import cli
 from hybridad.datasets import download
+from hybridad.detector import read_checkpoint
 from hybridad.errors import csv_cell, from_csv_cell, printable
 from hybridad.evaluation import HEADLINE, table
 from hybridad.layouts import dummy_tree, read_dataset
 from hybridad.reports import compare, write_csv
+from hybridad.scoring import SHIPPED
+from hybridad.synthetic import picture
+from hybridad.training import appearance, known_appearance
 
 ROOT = Path(__file__).resolve().parents[1]
 FORK = mp.get_context('fork')
@@ -229,6 +236,40 @@ def test_what_an_older_version_left_is_removed(slow, tmp_path):
     Slow.pause = 0.0
     download('plates', tmp_path, *slow, progress=False)
     assert not old.exists() and new.exists()  # the second may belong to a running process
+
+
+# ---------------------------------------------------------------- photographs of another world
+
+
+def written(folder, images):
+    "Save (N, H, W, 3) uint8 images."
+    folder.mkdir()
+    for i, image in enumerate(images):
+        Image.fromarray(image).save(folder / f'{i:02d}.png')
+    return folder
+
+
+def test_photographs_unlike_those_learned_on_are_told(tmp_path, capsys):
+    seen = lambda seed, n, split: np.stack([picture(seed, i, 64, split).image for i in range(n)])
+    tensor = lambda images: torch.from_numpy(images).movedim(-1, 1) / 127.5 - 1
+    known = known_appearance(appearance(tensor(seen(0, 100, 'auxiliary'))))
+    tensors, about = read_checkpoint(SHIPPED)
+    told = tmp_path / 'told.safetensors'
+    told.write_bytes(save(tensors, {'hybridad': json.dumps(about | dict(appearance=known))}))
+    noise = np.random.default_rng(0).integers(0, 256, (6, 64, 64, 3), dtype=np.uint8)
+    folders = dict(
+        fine=written(tmp_path / 'fine', seen(3, 6, 'held_out')),
+        noise=written(tmp_path / 'noise', noise),
+    )
+    odd = {}
+    for name, folder in folders.items():
+        out = tmp_path / f'out-{name}'
+        args = ['--checkpoint_path', told, '--out', out, '--quiet', '--pictures', 'none']
+        assert cli.hybridad_score([*map(str, [folder, *args]), '--device', 'cpu']) == 0
+        odd[name] = capsys.readouterr().out
+    assert 'warning' not in odd['fine'] and 'warning: 6 of 6 photographs' in odd['noise']
+    assert '--normals' in odd['noise'] and 'larger backbone' in odd['noise']
+    assert 'to score: 6 photographs in 1 folder (6 .png)' in odd['fine']
 
 
 # ---------------------------------------------------------------- what is installed
