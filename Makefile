@@ -31,8 +31,6 @@ proof: $(READY)     # hours: kills, 36,000 hostile files, bad inputs, 20,000 pic
 	$(BIN)/python proof/processes.py
 	$(BIN)/python proof/scale.py
 	HYBRIDAD_SLOW=1 $(BIN)/pytest tests/test_reader.py -k one_piece
-	$(BIN)/pip install --no-deps --target .venv/older 'transformers<5' 'huggingface_hub<1' 'tokenizers<0.23' diffusers==0.36.0
-	$(BIN)/python proof/transformers4.py .venv/older
 	$(BIN)/pip install --no-deps attention-map-diffusers==1.0.0
 	rm -rf results/bench && OMP_NUM_THREADS=2 $(BIN)/hybridad_bench --out results/bench
 	$(BIN)/python tools/measure.py explorers onnx ablation

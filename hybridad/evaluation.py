@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from .data import make_loader, sample_name, write_atomic
 from .detector import HybridAnomalyDetector, read_checkpoint
-from .errors import CheckpointError, ConfigError, DataError
+from .errors import CheckpointError, ConfigError, DataError, table_cell
 from .metrics import anomaly_metrics, mean_metrics, to_json_value
 from .training import KeptInputs, digests, read_kept
 
@@ -227,12 +227,15 @@ def table(
     show = lambda row: [
         '-' if row.get(k) is None or not math.isfinite(row[k]) else f'{row[k]:.3f}' for k in columns
     ]
-    rows = [[name, *show(r)] for name, r in results['categories'].items()] + [
+    rows = [[table_cell(name, style), *show(r)] for name, r in results['categories'].items()] + [
         ['mean', *show(results['mean'])]
     ]
     for kind in ('floors', 'ceilings'):
         rows += [
-            [f'{kind[:-1]}: {name.replace("_", " ")}', *show(r.get('mean', r))]
+            [
+                table_cell(f'{kind[:-1]}: {name.replace("_", " ")}', style),
+                *show(r.get('mean', r)),
+            ]
             for name, r in results.get(kind, {}).items()
             if r
         ]

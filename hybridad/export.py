@@ -21,7 +21,7 @@ from torch import nn
 from .attention import QueryRecorder
 from .data import read_json, write_atomic
 from .detector import HybridAnomalyDetector, read_checkpoint, over_views, smooth
-from .errors import CheckpointError, ConfigError, HybridadError
+from .errors import CheckpointError, ConfigError, HybridadError, printable, table_cell
 from .evaluation import table
 from .prompt_learner import TEMPLATES
 from .synthetic import picture
@@ -414,6 +414,12 @@ def card(
 ):  # str: a README.md with front matter
     "The model card."
     t, cut = about['config']['training'], about.get('thresholds') or {}
+    name, weights = (printable(about[k]).replace('`', "'") for k in ('backbone', 'backbone_hash'))
+    usual = (
+        'on the validation part: the image score that one flawless image in ten exceeds, the pixel'
+        ' value with the highest F1'
+    )
+    rule = table_cell(cut.get('rule', usual), 'github')
     return f"""---
 library_name: hybridad
 license: apache-2.0
@@ -421,7 +427,7 @@ tags: [anomaly-detection, prompt-learning, diffusion]
 ---
 # Learned prompts for visual anomaly detection
 
-{about['trainable']['prompts']:,} values: a normal and an abnormal prompt, read through the cross-attention of the frozen backbone `{about['backbone']}` (fingerprint `{about['backbone_hash']}`), which is not in this repository and keeps its own licence.
+{about['trainable']['prompts']:,} values: a normal and an abnormal prompt, read through the cross-attention of the frozen backbone `{name}` (fingerprint `{weights}`), which is not in this repository and keeps its own licence.
 
 ## Data
 
@@ -438,7 +444,7 @@ from hybridad.export import LearnedPrompts
 detector = LearnedPrompts.from_pretrained('owner/name').detector()
 ```
 
-Thresholds ({cut.get('rule', 'on the validation part: the image score that one flawless image in ten exceeds, the pixel value with the highest F1')}): image {cut.get('image')}, pixel {cut.get('pixel')}.
+Thresholds ({rule}): image {cut.get('image')}, pixel {cut.get('pixel')}.
 
 ## Limits
 

@@ -6,12 +6,17 @@ python proof/bad_inputs.py [--out results/bad_inputs.md]
 import argparse
 import contextlib
 import io
+import hashlib
 import json
+import multiprocessing as mp
 import os
 import shutil
 import struct
 import tempfile
+import threading
+import time
 import zlib
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +28,8 @@ from hybridad import cli
 from hybridad.backbone import MINI
 from hybridad.config import get_default_config
 from hybridad.detector import HybridAnomalyDetector, read_checkpoint
+from hybridad.errors import table_cell
+from hybridad.runs import run_lock
 from hybridad.synthetic import categories_of, picture
 
 
@@ -106,7 +113,18 @@ def data_sets(work):
     case('a loose image', lambda r: Image.new('RGB', (9, 9)).save(r / 'test' / 'loose.png'))
     case('defects below train', lambda r: (r / 'train' / 'crack').mkdir(parents=True))
     case('no image at all', lambda r: [p.unlink() for p in r.rglob('*.png')])
+    case('no defective image', lambda r: [p.unlink() for p in r.rglob('crack/*.png')])
+    for what, name in {
+        'a broken image whose name holds an escape sequence': '\x1b]0;TITLE\x07\x1b[31mred.png',
+        'a broken image whose name breaks lines and tables': 'a|b\nc.png',
+        'a broken image whose name reads backwards': 'gnp.\u202eexe.png',
+        'a broken image whose name is a formula': '=1+1.png',
+    }.items():
+        case(what, lambda r, name=name: (r / 'test' / 'good' / name).write_bytes(b'x'))
     return bad
+
+
+APPEARANCE = dict(mean=[0.0] * 12, white=np.eye(12).tolist(), centres=[[0.0] * 12], limit=1.0)
 
 
 def checkpoints(work, good):
@@ -144,6 +162,9 @@ def checkpoints(work, good):
     case(
         'values that are not finite', tensors=tensors | {'image_offset': torch.tensor(float('nan'))}
     )
+    case('damaged numbers on how pictures look', appearance=dict(limit='x'))
+    case('numbers of another shape on how pictures look', appearance=dict(APPEARANCE, mean=[0]))
+    case('a backbone whose name steers the terminal', backbone='\x1b[2Jgone\n')
     case('tensors of another shape', tensors=tensors | {'layer_logits': torch.zeros(99)})
     case('a tensor missing', tensors={k: v for k, v in tensors.items() if k != 'image_offset'})
     return bad
@@ -289,10 +310,99 @@ def cases(work):
         'an output folder in use': ['--out', full],
     }.items():
         yield 'hybridad_bench', what, more
+    yield from downloads(work)
+    yield from runs(work, good, photos, data)
     yield 'hybridad_data', 'an unknown split', ['synth', '--split', 'secret']
     yield 'hybridad_data', 'a size of 4', ['synth', '--size', 4]
     yield 'hybridad_backbone', 'an unknown setting', ['--set', 'depth=3']
     yield 'hybridad_backbone', 'a number that is text', ['--set', 'steps=many']
+
+
+class Answers(BaseHTTPRequestHandler):
+    "An archive that is none, half of it under /cut, and nothing under another address."
+
+    body = b'no archive' * 1000
+
+    def do_GET(self):
+        if self.path not in ('/whole', '/cut'):
+            return self.send_error(404)
+        self.send_response(200)
+        self.send_header('Content-Length', str(len(self.body)))
+        self.end_headers()
+        self.wfile.write(self.body[: len(self.body) // (2 if self.path == '/cut' else 1)])
+
+    def log_message(self, *_):
+        pass
+
+
+def downloads(work):
+    "Addresses, hashes and archives that are no good."
+    server = HTTPServer(('127.0.0.1', 0), Answers)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    here, sets = f'http://127.0.0.1:{server.server_port}', work / 'sets'
+    (sets / 'there').mkdir(parents=True)
+    right, wrong = hashlib.sha256(Answers.body).hexdigest(), '0' * 64
+    for what, name, url, sha256 in (
+        ('an address without a file', 'mine', f'{here}/gone', right),
+        ('a connection that ends early', 'mine', f'{here}/cut', right),
+        ('a file with another hash', 'mine', f'{here}/whole', wrong),
+        ('a file that is no archive', 'mine', f'{here}/whole', right),
+        ('a server that is not there', 'mine', 'http://127.0.0.1:1/x', right),
+        ('an address of a local file', 'mine', 'file:///etc/hostname', right),
+        ('a hash that is none', 'mine', f'{here}/whole', 'abc'),
+        ('a name that leads out', '../mine', f'{here}/whole', right),
+        ('a set that is there already', 'there', f'{here}/whole', right),
+    ):
+        told = ['download', name, sets, '--url', url, '--sha256', sha256]
+        yield 'hybridad_data', f'download: {what}', told
+    yield 'hybridad_data', 'download: a set without a lasting address', ['download', 'mpdd', sets]
+    server.shutdown()
+
+
+def hold(folder, ready):
+    with run_lock(folder):
+        ready.set()
+        time.sleep(3600)
+
+
+def runs(work, good, photos, data):
+    "Runs that another process is in, or that cannot be continued with what is asked."
+    busy, ready = work / 'busy', mp.get_context('fork').Event()
+    child = mp.get_context('fork').Process(target=hold, args=(busy, ready), daemon=True)
+    child.start()
+    ready.wait(60)
+    for name, args in dict(
+        train=['--data_path', data],
+        test=['--data_path', data],
+        score=[photos],
+        ablation=[],
+        protocol=['--train', 'thing', '--test', 'other', '--roots', work / 'data', f'other={data}'],
+        backbone=[],
+        bench=['--quick'],
+        demo=['--small'],
+    ).items():
+        yield (
+            f'hybridad_{name}',
+            'an output folder another process writes to',
+            [*args, '--out', busy],
+        )
+    child.kill()
+    child.join()
+    begun, score = work / 'begun', [photos, '--checkpoint_path', good, '--quiet']
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        assert cli.hybridad_score(list(map(str, [*score, '--out', begun]))) == 0
+    again = [*score, '--resume', '--out', begun]
+    yield 'hybridad_score', 'another batch size to continue with', [*again, '--batch_size', 3]
+    yield 'hybridad_score', 'other prompts to continue with', [photos, '--resume', '--out', begun]
+    part = begun / 'parts' / 'part-000000.csv'
+    header = part.read_bytes().splitlines()[0]
+    for what, content in {
+        'a part without its rows': header,
+        'a part that is text': b'hello',
+        'a part of another encoding': b'\xff\xfe',
+    }.items():
+        part.write_bytes(content + b'\n')
+        yield 'hybridad_score', f'{what}, to continue with', again
 
 
 NEEDS_OUT = tuple(
@@ -304,7 +414,10 @@ def attempt(name, args, out):
     "Exit code and what is printed, of one command."
     args = [str(a) for a in args] + (
         ['--out', str(out)]
-        if name in NEEDS_OUT and '--out' not in args and args[-1] != '--resume'
+        if name in NEEDS_OUT
+        and '--out' not in args
+        and args[-1] != '--resume'
+        and args[:1] != ['download']
         else []
     )
     said = io.StringIO()
@@ -344,7 +457,7 @@ def main():
         before = listing(work)
         code, said = attempt(name, args, work / 'new' / str(i))
         left = listing(work) ^ before
-        shown = said.replace(str(work), 'DIR').replace(str(MINI), 'MINI').replace('|', '\\|')
+        shown = table_cell(said.replace(str(work), 'DIR').replace(str(MINI), 'MINI'), 'github')
         rows.append(f'| `{name}` | {what} | {code} | {shown} |')
         if code != 2 or not said or left:
             wrong.append(rows[-1] + (f' left or changed {sorted(left)[0][0]}' if left else ''))

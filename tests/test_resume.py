@@ -10,6 +10,7 @@ import multiprocessing as mp
 import os
 import random
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -22,11 +23,11 @@ from diffusers import DDIMScheduler
 from PIL import Image
 from safetensors.torch import load_file
 
-from hybridad import cli, pipeline, training
+from hybridad import cli, pipeline, scoring, training
 from hybridad.config import get_default_config
 from hybridad.data import read_mvtec
 from hybridad.detector import HybridAnomalyDetector
-from hybridad.errors import HybridadError
+from hybridad.errors import ConfigError, DataError, HybridadError
 from hybridad.evaluation import LinearProbe, WordsDetector
 from hybridad.pipeline import EasonADPipeline
 from hybridad.scoring import Scorer, read_scores, score_folder
@@ -43,8 +44,9 @@ def samples(tmp_path_factory):
     "Sixteen pictures with masks, in MVTec layout."
     root = tmp_path_factory.mktemp('data') / 'thing'
     for i in range(16):
-        p = picture(5, i, 64)
-        kind = 'good' if not p.mask.any() else 'scratch'
+        kind = 'scratch' if i % 3 == 1 else 'good'
+        p = picture(5, i, 64, kind=kind)
+        assert p.mask.any() == (kind == 'scratch')
         for part, pixels in ((f'test/{kind}', p.image), (f'ground_truth/{kind}', p.mask * 255)):
             if part == 'ground_truth/good':
                 continue
@@ -339,3 +341,141 @@ def test_scoring_survives_kills_without_gaps_or_repeats(loaded, samples, tmp_pat
     assert kills >= 2 and len(names) == len(set(names)) == 16
     assert (cut / 'scores.csv').read_bytes() == (tmp_path / 'straight' / 'scores.csv').read_bytes()
     assert not list(tmp_path.rglob('*.partial')), 'a half-written file was left'
+
+
+@pytest.fixture
+def photos(tmp_path):
+    "Ten small photographs, and what replaces some of them."
+    for i in range(10):
+        image = Image.fromarray(picture(7, i, 64).image)
+        (tmp_path / 'photos').mkdir(exist_ok=True)
+        image.save(tmp_path / 'photos' / f'{i}.bmp')  # all of one size
+    return tmp_path / 'photos'
+
+
+def scored(loaded, photos, out, **how):
+    "Score with hand-written words in parts of two; the names of what was looked at, and notes."
+    looked, notes = [], []
+    scorer = Scorer(WordsDetector(CONFIG, loaded[0]), 0.0, 0.0)
+    how = dict(part=2, progress=False, pictures='anomalous', batch_size=2) | how
+    tell = lambda f: looked.append(os.path.basename(f.image))
+    score_folder(
+        photos, out, scorer, (out / 'scoring.json').exists(), tell=tell, note=notes.append, **how
+    )
+    return looked, notes
+
+
+def overlays(out):
+    return {p.relative_to(out): p.read_bytes() for p in (out / 'pictures').rglob('*.jpg')}
+
+
+def test_photographs_replaced_under_their_names_are_scored_again(loaded, photos, tmp_path):
+    out = tmp_path / 'out'
+    scored(loaded, photos, out)
+    assert scored(loaded, photos, out) == ([], [])
+    before = (photos / '0.bmp').stat()
+    Image.fromarray(picture(8, 50, 64).image).save(photos / '0.bmp')
+    os.utime(photos / '0.bmp', ns=(before.st_atime_ns, before.st_mtime_ns))  # same size, same time
+    Image.fromarray(picture(8, 51, 64).image).save(photos / '7.bmp')
+    for i in (2, 3, 4):
+        os.utime(photos / f'{i}.bmp', (1, 1))  # copied over a network: the same contents
+    looked, notes = scored(loaded, photos, out)
+    assert looked == ['0.bmp', '1.bmp', '6.bmp', '7.bmp']
+    assert len(notes) == 1 and '2 photographs were replaced' in notes[0] and '0.bmp' in notes[0]
+    scored(loaded, photos, tmp_path / 'fresh')
+    for name in ('scores.csv', 'scoring.json'):
+        kept, fresh = ((d / name).read_text() for d in (out, tmp_path / 'fresh'))
+        assert name == 'scoring.json' or kept == fresh
+    assert overlays(out) == overlays(tmp_path / 'fresh')
+
+
+def test_parts_without_a_digest_are_not_trusted(loaded, photos, tmp_path):
+    out = tmp_path / 'out'
+    scored(loaded, photos, out)
+    part = out / 'parts' / 'part-000001.csv'
+    rows = [line.rsplit(',', 1)[0] for line in part.read_text().splitlines()]
+    part.write_text('\n'.join(rows) + '\n')
+    assert scored(loaded, photos, out)[0] == ['2.bmp', '3.bmp']
+
+
+@pytest.mark.parametrize('what', ['a part', 'the folder', 'the plan'])
+def test_what_vanishes_during_a_scoring_is_an_error(loaded, photos, tmp_path, monkeypatch, what):
+    out, write = tmp_path / 'out', scoring.write_atomic
+
+    def vanishing(path, content):
+        write(path, content)
+        if path.name == 'part-000003.csv':
+            if what == 'a part':
+                (out / 'parts' / 'part-000000.csv').unlink()
+            elif what == 'the folder':
+                shutil.rmtree(out)
+            else:
+                (out / 'scoring.json').unlink()
+
+    monkeypatch.setattr(scoring, 'write_atomic', vanishing)
+    told = 'part-000000.csv vanished' if what == 'a part' else 'was moved or removed'
+    with pytest.raises(DataError, match=told):
+        scored(loaded, photos, out)
+    assert not (out / 'scores.csv').exists()
+    assert out.exists() == (what != 'the folder'), 'a folder that is gone is not made again'
+    monkeypatch.undo()
+    if what == 'a part':
+        assert scored(loaded, photos, out)[0] == ['0.bmp', '1.bmp']
+
+
+def test_a_lone_process_whose_parts_vanish_does_not_end_with_code_0(
+    photos, tmp_path, monkeypatch, capsys
+):
+    write = scoring.write_atomic
+
+    def vanishing(path, content):
+        write(path, content)
+        if path.suffix == '.csv':
+            path.unlink()
+
+    monkeypatch.setattr(scoring, 'write_atomic', vanishing)
+    args = [photos, '--out', tmp_path / 'out', '--device', 'cpu', '--quiet', '--pictures', 'none']
+    assert cli.hybridad_score(list(map(str, args))) == 2
+    assert 'vanished' in capsys.readouterr().err
+
+
+def test_resume_compares_what_the_bits_depend_on(loaded, photos, tmp_path):
+    out = tmp_path / 'out'
+    scored(loaded, photos, out)
+    (out / 'parts' / 'part-000001.csv').unlink()
+    with pytest.raises(ConfigError, match='another batch_size'):
+        scored(loaded, photos, out, batch_size=1)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads + 1)
+        with pytest.raises(ConfigError, match=f'OMP_NUM_THREADS={threads}'):
+            scored(loaded, photos, out)
+    finally:
+        torch.set_num_threads(threads)
+    assert scored(loaded, photos, out, num_workers=1)[0] == ['2.bmp', '3.bmp']
+
+
+def test_two_runs_never_write_into_one_folder(loaded, straight, tmp_path):
+    out, (ours, theirs) = tmp_path / 'run', FORK.Pipe()
+    killed(train, (loaded, out), state_of(out), random.Random(0))  # leaves a lock, and a run
+
+    def attempt(end):
+        try:
+            train(loaded, out)
+            end.send('')
+        except ConfigError as error:
+            end.send(str(error))
+
+    jobs = [FORK.Process(target=attempt, args=(theirs,)) for _ in range(3)]
+    for j in jobs:
+        j.start()
+    told = [ours.recv() for _ in jobs]
+    for j in jobs:
+        j.join()
+    refused = [t for t in told if t]
+    assert refused and all('in use by process' in t for t in refused)
+    assert any(str(j.pid) in t for j in jobs for t in refused)
+    same(outcome(out), straight)
+    epochs = [r['epoch'] for r in read_log(out / 'log.jsonl')]
+    assert epochs == sorted(set(epochs))
+    assert not list(tmp_path.glob('.*.lock'))
