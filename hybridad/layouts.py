@@ -27,6 +27,7 @@ class Sample:
     category: str  # the kind of object, such as 'hazelnut'
     defect: str  # the kind of defect, 'good' for none
     split: str  # 'train', 'validation' or 'test'
+    bits: int | None = None  # of the set's 16-bit grey files; None: not such a file, or not known
 
 # %% ../nbs/01a_layouts.ipynb #5d32635a
 @dataclass(frozen=True)
