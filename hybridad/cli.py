@@ -12,7 +12,7 @@ import argparse, json, os, sys, time
 from dataclasses import fields
 from pathlib import Path
 
-from .errors import ConfigError, HybridadError
+from .errors import ConfigError, DataError, HybridadError
 
 # %% ../nbs/90_cli.ipynb #3b23c533
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
@@ -35,6 +35,30 @@ _MARKS = (
 )  # of runs that can be continued
 
 
+def _reading(a):
+    "How this command reads files, as its flags say."
+    from hybridad.images import reading_as
+
+    return reading_as(**{k: getattr(a, k, None) for k in ('max_pixels', 'bits', 'masks')})
+
+
+def _reading_arguments(parser):
+    parser.add_argument(
+        '--max_pixels',
+        type=int,
+        help='largest image; larger ones are read at a fraction where the format allows, '
+        'else refused; default: 89478485',
+    )
+    parser.add_argument(
+        '--bits',
+        type=int,
+        help='of the camera, for 16-bit grey files; default: by the largest value of the set',
+    )
+    parser.add_argument(
+        '--masks', help='bright or dark: how masks draw defects; default: as they tell themselves'
+    )
+
+
 def _command(main):
     "Turn a function of parsed arguments into a console script."
 
@@ -45,7 +69,8 @@ def _command(main):
         main.arguments(parser)
         a = parser.parse_args(argv)
         try:
-            return main(a) or 0
+            with _reading(a):
+                return main(a) or 0
         except HybridadError as error:
             print(f'{main.__name__}: {error}', file=sys.stderr)
             return 2
@@ -129,6 +154,7 @@ _RESUME = 'say --resume to continue the run in it, or '
 
 
 def _backbone_arguments(parser):
+    _reading_arguments(parser)
     parser.add_argument('--backbone', help="'mini', a local diffusers folder, or a Hub id")
     parser.add_argument('--device', default='auto', help='auto, cpu, cuda or mps')
     parser.add_argument(
@@ -170,6 +196,7 @@ def _data(parser):
         help='layout: auto or a name such as mvtec, visa, btad, mpdd, folder, table, meta',
     )
     look.add_argument('--workers', type=int, default=4, help='threads that decode')
+    _reading_arguments(look)
     get = act('download', 'fetch a published data set, verify its hash and unpack it')
     get.add_argument(
         'name',
@@ -224,6 +251,13 @@ def learnable(
         chosen += [s for s in samples if s.split == 'train']
     if limit and len(chosen) > limit:
         chosen = [chosen[i * len(chosen) // limit] for i in range(limit)]
+    if not any(s.label for s in chosen):
+        raise DataError(
+            f'none of the {len(chosen)} images to learn from is defective, such as '
+            f'{chosen[0].image}: add pictures with defects, in a folder of their own beside good'
+            if chosen
+            else 'there is no image to learn from: check data_path and categories'
+        )
     return chosen
 
 
