@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['image_tensor', 'load_image', 'shrink_mask', 'mask_files', 'read_mask', 'load_mask', 'masks_of', 'AnomalyDataset',
            'collate', 'stable_number', 'make_loader', 'sample_digest', 'sample_name', 'fingerprint', 'read_json',
-           'read_arrays', 'split_validation', 'DAMAGED', 'as_rgb', 'image_size', 'open_image', 'reading', 'Sample',
-           'read_dataset', 'read_folder', 'read_mvtec', 'write_atomic', 'write_meta']
+           'read_arrays', 'split_validation', 'DAMAGED', 'as_rgb', 'full_size', 'image_size', 'open_image', 'reading',
+           'Sample', 'read_dataset', 'read_folder', 'read_mvtec', 'write_atomic', 'write_meta']
 
 # %% ../nbs/02_data.ipynb #62b234c9
 import hashlib, json, unicodedata, warnings, zipfile, zlib
@@ -37,8 +37,8 @@ from hybridad.layouts import (
 )
 from .masks import edge_share, marked_pixels, set_marks
 
-_all_ = ['DAMAGED', 'as_rgb', 'image_size', 'open_image', 'reading', 'Sample', 'read_dataset']
-_all_ += ['read_folder', 'read_mvtec', 'write_atomic', 'write_meta']
+_all_ = ['DAMAGED', 'as_rgb', 'full_size', 'image_size', 'open_image', 'reading', 'Sample']
+_all_ += ['read_dataset', 'read_folder', 'read_mvtec', 'write_atomic', 'write_meta']
 
 # %% ../nbs/02_data.ipynb #52f15509
 def image_tensor(

@@ -32,8 +32,8 @@ def _odd(s, im, rgb):
     "Sentences about an image that is read, though not as it may look."
     if tag := im.info.get('turned'):
         yield f'{s.image} is turned by its orientation tag {tag}, as viewers do: save it upright to be sure'
-    if getattr(im, 'n_frames', 1) > 1 and im.format == 'GIF':
-        yield f'{s.image} holds {im.n_frames} pictures and only the first is read: save that one alone'
+    if (frames := im.info.get('frames', 1)) > 1:
+        yield f'{s.image} holds {frames} pictures and only the first is read: save that one alone'
     if full_size(im) != im.size:
         yield f'{s.image} is so large that it is read at {im.width} x {im.height} px: cut out what matters'
     low, high = zip(*rgb.getextrema())

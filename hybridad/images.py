@@ -334,8 +334,10 @@ _REASONS = (
 
 def _one_picture(im, path):
     "Refuse a file of several pictures; those of an MPO are previews, and a GIF shows its first."
-    frames = 1 if im.format in ('MPO', 'GIF') else getattr(im, 'n_frames', 1)
-    if frames != 1:
+    frames = 1 if im.format == 'MPO' else getattr(im, 'n_frames', 1)
+    if im.format == 'GIF':
+        im.info['frames'] = frames
+    elif frames != 1:
         raise DataError(
             f'cannot read {path}: it holds {frames} pictures, save the one to look at by itself'
         )
@@ -455,13 +457,14 @@ def _eight_bits(im, path, bits):
     table = (np.arange(full + 1, dtype=np.int64) * 510 + full) // (2 * full)
     return Image.fromarray(table.astype(np.uint8)[pixels])
 
-
+# %% ../nbs/01_images.ipynb #d77b6ed5
 def as_rgb(
     im: Image.Image,  # a decoded image of any mode
     path,  # its file, for the message
     bits: int | None = None,  # of 16-bit grey; None: as its folder or `reading` says
 ) -> Image.Image:  # mode RGB
     "The image in 8 bits: 16-bit rescaled, transparency laid on white, palette and grey expanded."
+    size = full_size(im)
     if im.mode.startswith('I;16'):
         im = _eight_bits(im, path, bits)
     if im.mode in ('I', 'F'):
@@ -478,8 +481,16 @@ def as_rgb(
         im = im.convert('RGBA')
         im = Image.alpha_composite(Image.new('RGBA', im.size, 'white'), im)
     try:
-        return im.convert('RGB')
+        rgb = im.convert('RGB')
     except ValueError:
         raise DataError(
             f'cannot use {path}: no conversion from {im.mode} to RGB, save it as RGB'
         ) from None
+    return _labelled(rgb, size)
+
+
+def _labelled(im, size):
+    "An image that knows the size of its file's picture, if that is another."
+    if size != im.size:
+        im.info['full_size'] = size
+    return im

@@ -20,7 +20,7 @@ from scipy import ndimage
 from tabulate import tabulate
 from tqdm.auto import tqdm
 
-from .data import read_arrays, read_json, write_atomic
+from .data import image_size, read_arrays, read_json, write_atomic
 from .detector import read_checkpoint
 from .errors import ConfigError, DataError
 from .evaluation import HEADLINE, Results, Truth, table, write_json
@@ -269,8 +269,7 @@ def image_rows(
     odd, rows = unlike(truth.images, thresholds.get('reference')), []
     for i, s in enumerate(truth.samples):
         cut = cut_of('image', s)
-        with Image.open(s.image) as im:
-            size = im.size
+        size = image_size(s.image)
         decision = '' if cut is None else ('normal', 'anomalous')[int(scores[i] >= cut)]
         rows.append(
             dict(
@@ -412,8 +411,7 @@ def write_maps(
     "Raw maps as float tiff in the layout and at the size of the official MVTec submission."
     written = set()
     for s, m in zip(samples, maps):
-        with Image.open(s.image) as im:
-            width, height = im.size
+        width, height = image_size(s.image)
         path = Path(folder) / s.category / 'test' / s.defect / f'{s.image.stem}.tiff'
         if path in written:
             raise DataError(
