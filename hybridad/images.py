@@ -222,8 +222,11 @@ def _reduced_tiff(file, path, size, factor):
             if part > 3 * reading()['max_pixels']:
                 raise _too_large(path, size, 'and it is not stored in small strips or tiles')
             pixels = _averaged(page, file, factor)
-    except (ValueError, RuntimeError, KeyError, tifffile.TiffFileError):
-        raise _too_large(path, size, 'and its compression cannot be read in parts') from None
+    except DataError:
+        raise
+    except Exception as err:  # tifffile raises whatever a damaged file leads it to
+        why = f'and it cannot be read in parts ({type(err).__name__})'
+        raise _too_large(path, size, why) from None
     if page.samplesperpixel == 1:
         return Image.fromarray(pixels[..., 0])
     return Image.fromarray((pixels >> 8 * (page.dtype == np.uint16)).astype(np.uint8)[..., :3])

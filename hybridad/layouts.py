@@ -814,6 +814,7 @@ def data_root(
         raise DataError(f'there is no folder {path}: check data_path')
     if not path.is_dir():
         if path.suffix.lower() in ('.csv', '.parquet') or path.name == 'meta.json':
+            regular(path)
             return path
         raise DataError(
             f'{path} is a file: give the folder of the images, and unpack an archive first'

@@ -77,6 +77,9 @@ def _ground(codes, colours, counts):
         return black
     if common == white or white in colours and edge_share(codes == white) >= _MOST:
         return white
+    framing = int(codes[0, 0])
+    if edge_share(codes == framing) == 1:
+        return framing
     return common if 2 * counts.max() > codes.size and edge >= _MOST else None
 
 
