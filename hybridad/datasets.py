@@ -6,7 +6,7 @@
 __all__ = ['SOURCES', 'inspect_sample', 'check_dataset', 'report', 'Source', 'fetch', 'extract', 'download']
 
 # %% ../nbs/04_datasets.ipynb #9b5346a8
-import hashlib, json, lzma, os, re, shutil, stat, tarfile, tempfile, time, warnings, zipfile, zlib
+import hashlib, json, lzma, os, re, shutil, stat, tarfile, tempfile, time, zipfile, zlib
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 from tabulate import tabulate
 from tqdm.auto import tqdm
-from .data import as_rgb, full_size, masks_of, open_image, read_mask, sample_digest
+from .data import as_rgb, full_size, open_image, read_mask, sample_digest
 from .errors import DataError
 from hybridad.layouts import (
     Sample,
@@ -43,7 +43,6 @@ def _odd(s, im, rgb):
 
 def inspect_sample(
     s: Sample,
-    marks: str = 'auto',  # as for `masks.marked_pixels`
 ) -> (
     dict
 ):  # size (width, height) and mode, problems and notes as sentences, digest of the image's bytes
@@ -60,7 +59,7 @@ def inspect_sample(
                 )
             return found
         tag = im.info.get('turned', 1)
-        marked = read_mask(s.mask, full_size(im)[::-1], image=s.image, tag=tag, marks=marks).any()
+        marked = read_mask(s.mask, full_size(im)[::-1], image=s.image, tag=tag, marks=s.marks).any()
         if marked != bool(s.label):
             found['problems'].append(
                 f'{s.image} counts as {("normal", "defective")[s.label]} but {s.mask} marks {"a defect" if marked else "nothing"}: correct one of them'
@@ -111,18 +110,10 @@ def _sizes(found):
     )
 
 # %% ../nbs/04_datasets.ipynb #a4c6e8f0
-def _set_marks(samples):
-    "({category: how masks are drawn}, problems, notes) of a whole set."
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter('always')
-        try:
-            return masks_of(samples), [], [str(w.message) for w in said]
-        except DataError as err:
-            return {}, [str(err)], []
-
-
 def _set_notes(samples, root):
     "Sentences about a set as a whole."
+    for name in sorted({s.category for s in samples if s.marks == 'dark'}):
+        yield f'the masks of {name} are black on white, and black is read as the defect'
     for bits in sorted({s.bits for s in samples if s.bits and s.bits < 16}):
         count = sum(s.bits == bits for s in samples)
         yield (
@@ -150,17 +141,15 @@ def check_dataset(
         raise DataError(f'workers {workers} is out of range: choose at least 1')
     root = data_root(root)
     samples = read_dataset(root, layout)
-    marks, problems, notes = _set_marks(samples)
-    look = lambda s: inspect_sample(s, marks.get(s.category, 'auto'))
     with ThreadPoolExecutor(workers) as pool:
-        done = pool.map(look, samples)
+        done = pool.map(inspect_sample, samples)
         bar = tqdm(done, total=len(samples), desc='decode', disable=not progress, leave=False)
         found = list(bar)
     return dict(
         summary=reading_summary(samples, root),
         rows=_rows(samples, found),
-        problems=[*problems, *(p for f in found for p in f['problems']), *_repeats(samples, found)],
-        notes=[*notes, *(n for f in found for n in f['notes']), *_set_notes(samples, root)],
+        problems=[*(p for f in found for p in f['problems']), *_repeats(samples, found)],
+        notes=[*(n for f in found for n in f['notes']), *_set_notes(samples, root)],
     )
 
 # %% ../nbs/04_datasets.ipynb #b5d7f9a1

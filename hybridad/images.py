@@ -369,6 +369,8 @@ def open_image(
             turn = turn or _tag(im, path)
             im.info |= told
         return _upright(_sixteen(im), turn)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        reason = 'a part of it claims to be larger than any picture, copy it again or remove it'
     except Image.UnidentifiedImageError:
         names = ' or '.join(filter(None, (', '.join(formats[:-1]), formats[-1])))
         reason = f'it is no {names} image, convert or remove it'

@@ -6,18 +6,19 @@
 __all__ = ['TREES', 'PUBLISHED', 'LAYOUTS', 'Sample', 'Tree', 'dummy_picture', 'dummy_visa', 'dummy_tree', 'is_text', 'nfc',
            'listing', 'images_in', 'image_folders', 'pair_masks', 'mask_folder', 'layout_of', 'category_folders',
            'table_rows', 'read_table', 'read_visa', 'read_meta', 'write_atomic', 'in_use', 'write_meta',
-           'published_set', 'data_root', 'found_layout', 'read_dataset', 'read_mvtec', 'read_folder', 'left_alone',
-           'reading_summary', 'SUFFIXES', 'is_image']
+           'published_set', 'data_root', 'found_layout', 'mask_files', 'read_dataset', 'read_mvtec', 'read_folder',
+           'left_alone', 'reading_summary', 'SUFFIXES', 'is_image']
 
 # %% ../nbs/01a_layouts.ipynb #2f283606
 import csv, json, os, unicodedata, warnings
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 import numpy as np
 from PIL import Image
 from .errors import DataError
-from .images import SUFFIXES, is_deep, is_image, regular, set_bits
+from .images import SUFFIXES, is_deep, is_image, open_image, reading, regular, set_bits
+from .masks import edge_share, marked_pixels, set_marks
 
 _all_ = ['SUFFIXES', 'is_image']
 
@@ -32,7 +33,12 @@ class Sample:
     category: str  # the kind of object, such as 'hazelnut'
     defect: str  # the kind of defect, 'good' for none
     split: str  # 'train', 'validation' or 'test'
-    bits: int | None = None  # of the set's 16-bit grey files; None: not such a file, or not known
+    bits: int | None = field(
+        default=None, compare=False
+    )  # of the set's 16-bit grey files, else None
+    marks: str = field(
+        default='auto', compare=False
+    )  # how the set draws masks, see `marked_pixels`
 
 # %% ../nbs/01a_layouts.ipynb #5d32635a
 @dataclass(frozen=True)
@@ -865,6 +871,55 @@ def _with_bits(samples):
     return [replace(s, bits=bits[s.category]) if s.image in deep else s for s in samples]
 
 
+def mask_files(
+    path: Path,  # a mask, or a folder of masks that count together
+) -> list:  # of mask files
+    "The files that make up one mask."
+    if not path.is_dir():
+        return [path]
+    return images_in(path, path) or [path / '000.png']  # the name that is missing, for the message
+
+
+def _looks(samples, most):
+    "(share marked, share of the edges marked) of some masks, read as if white marked."
+    for s in samples[:: -(-len(samples) // most)]:
+        try:
+            file = mask_files(s.mask)[0]
+            marked = marked_pixels(open_image(file, grey=True), file, 'bright')
+        except DataError:
+            continue  # said by whoever reads it
+        yield marked.mean(), edge_share(marked)
+
+
+def _drawn_in(category, group):
+    "How the masks of one category draw defects, as for `marked_pixels`."
+    looks = list(_looks(group, 5))
+    if any(share > 0.5 for share, _ in looks):
+        looks = list(_looks(group, 64))  # unusual, so look closer
+    if marks := set_marks(looks):
+        return marks
+    raise DataError(
+        f'{sum(share > 0.5 for share, _ in looks)} of {len(looks)} masks of {category}, such as '
+        f'{group[0].mask}, mark more than half of the picture: if white is what is sound, '
+        f'say --masks dark, and if the defects are so large, --masks bright'
+    )
+
+
+def _with_marks(samples):
+    "The samples with how their category draws masks; one that cannot be told is a DataError."
+    groups, told = {}, reading()['masks']
+    for s in samples:
+        if s.label and s.mask is not None:
+            groups.setdefault(s.category, []).append(s)
+    if told != 'auto':
+        return [replace(s, marks=told) for s in samples]
+    marks = {name: _drawn_in(name, group) for name, group in groups.items()}
+    for name in (n for n, m in marks.items() if m == 'dark'):
+        text = f'the masks of {name} are black on white: black is read as the defect'
+        warnings.warn(text, stacklevel=3)
+    return [replace(s, marks=marks.get(s.category, 'auto')) for s in samples]
+
+# %% ../nbs/01a_layouts.ipynb #9b1c3d5e
 def read_dataset(
     root,  # a data set or one category of it, or a list of images (.csv, .parquet, meta.json)
     layout: str = 'auto',  # 'auto' or a key of LAYOUTS
@@ -882,7 +937,7 @@ def read_dataset(
         if nfc(name) not in names:
             raise DataError(f'there is no category {name!r} in {root}: it holds {", ".join(names)}')
     wanted = set(map(nfc, categories or names))
-    return _with_bits([s for s in samples if s.category in wanted])
+    return _with_marks(_with_bits([s for s in samples if s.category in wanted]))
 
 
 def read_mvtec(
