@@ -8,11 +8,46 @@ __all__ = ['LEARN', 'ONE_VIEW', 'hybridad_data', 'learnable', 'examples', 'hybri
            'told', 'hybridad_score', 'hybridad_export', 'hybridad_bench']
 
 # %% ../nbs/90_cli.ipynb #3b5087c4
-import argparse, json, os, sys, time
+import argparse, json, os, re, sys, time
+from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from dataclasses import fields
+from functools import wraps
 from pathlib import Path
 
-from .errors import ConfigError, HybridadError
+from .errors import ConfigError, DataError, HybridadError, printable
+from .runs import new_run, run_lock
+
+# %% ../nbs/90_cli.ipynb #d127b8f5
+_locks = ExitStack()  # of the run folders of a command, until it ends
+
+
+class _Shown:
+    "A text stream whose text is shown and not obeyed, but for what progress bars need."
+
+    def __init__(self, stream, keep='\n'):
+        self.stream, self.keep = stream, re.compile(f'({keep})')
+
+    def write(self, text):
+        parts = self.keep.split(text)
+        shown = ''.join(p if i % 2 else printable(p) for i, p in enumerate(parts))
+        encoding = getattr(self.stream, 'encoding', None) or 'utf-8'
+        self.stream.write(shown.encode(encoding, 'backslashreplace').decode(encoding))
+        return len(text)
+
+    def __getattr__(self, name):
+        return getattr(self.stream, name)
+
+
+def _guarded(run):
+    "A command that steers no terminal, and lets go of its run folder at the end."
+
+    @wraps(run)
+    def guarded(argv=None):
+        out, err = _Shown(sys.stdout), _Shown(sys.stderr, r'\n|\r|\x1b\[A')
+        with _locks, redirect_stdout(out), redirect_stderr(err):
+            return run(argv)
+
+    return guarded
 
 # %% ../nbs/90_cli.ipynb #3b23c533
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
@@ -35,6 +70,30 @@ _MARKS = (
 )  # of runs that can be continued
 
 
+def _reading(a):
+    "How this command reads files, as its flags say."
+    from hybridad.images import reading_as
+
+    return reading_as(**{k: getattr(a, k, None) for k in ('max_pixels', 'bits', 'masks')})
+
+
+def _reading_arguments(parser):
+    parser.add_argument(
+        '--max_pixels',
+        type=int,
+        help='largest image; larger ones are read at a fraction where the format allows, '
+        'else refused; default: 89478485',
+    )
+    parser.add_argument(
+        '--bits',
+        type=int,
+        help='of the camera, for 16-bit grey files; default: by the largest value of the set',
+    )
+    parser.add_argument(
+        '--masks', help='bright or dark: how masks draw defects; default: as they tell themselves'
+    )
+
+
 def _command(main):
     "Turn a function of parsed arguments into a console script."
 
@@ -45,11 +104,12 @@ def _command(main):
         main.arguments(parser)
         a = parser.parse_args(argv)
         try:
-            return main(a) or 0
+            with _reading(a):
+                return main(a) or 0
         except HybridadError as error:
             print(f'{main.__name__}: {error}', file=sys.stderr)
             return 2
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stop:
             begun = (
                 hasattr(a, 'resume')
                 and a.out
@@ -58,7 +118,7 @@ def _command(main):
             onward = (
                 f'continue with the same command and --resume --out {a.out}'
                 if begun
-                else 'what was complete is kept'
+                else str(stop) or 'what was complete is kept'
             )
             print(f'\n{main.__name__}: stopped; {onward}', file=sys.stderr)
             return 130
@@ -79,7 +139,7 @@ def _command(main):
             return 2
 
     run.__name__, run.__doc__ = main.__name__, main.__doc__
-    return run
+    return _guarded(run)
 
 
 def _arguments(add):
@@ -92,21 +152,17 @@ def _arguments(add):
     return mark
 
 
-def _run_folder(name):
-    return Path('runs') / time.strftime(f'{name}-%Y%m%d-%H%M%S')
-
-
 def _shared(a, name, processes):
     "The run folder that was asked for, or a new one, told at once; processes that work together need one they all know."
     if processes > 1 and not a.out:
         raise ConfigError('several processes need one folder that all of them know: give --out')
     if not a.out:
-        a.out = _run_folder(name)
+        a.out = new_run(name, _locks)
         print(f'folder of this run: {a.out}')
     return a.out
 
 
-def _writable(out):
+def _reachable(out):
     "Refuse a run folder that could not be made, before any work is done."
     out = Path(out)
     parent = next(p for p in (out, *out.absolute().parents) if p.exists())
@@ -115,20 +171,31 @@ def _writable(out):
     return out
 
 
-def _free(out, onward=''):
-    "Refuse a run folder that is in use, too."
+def _writable(out):
+    "Refuse a run folder that another process uses, too; until the command ends it is ours."
+    _locks.enter_context(run_lock(_reachable(out), os.environ.get('RANK', '0') == '0'))
+    return Path(out)
+
+
+def _unused(out, onward=''):
+    "Refuse a run folder that holds something."
     from hybridad.layouts import in_use
 
-    out = _writable(out)
-    if in_use(out):
+    if in_use(_reachable(out)):
         raise ConfigError(f'{out} is not empty: {onward}choose another --out')
-    return out
+    return Path(out)
+
+
+def _free(out, onward=''):
+    "Refuse a run folder that is in use, by a process or by files."
+    return _unused(_writable(out), onward)
 
 
 _RESUME = 'say --resume to continue the run in it, or '
 
 
 def _backbone_arguments(parser):
+    _reading_arguments(parser)
     parser.add_argument('--backbone', help="'mini', a local diffusers folder, or a Hub id")
     parser.add_argument('--device', default='auto', help='auto, cpu, cuda or mps')
     parser.add_argument(
@@ -146,6 +213,17 @@ def _data_arguments(parser):
     )
     parser.add_argument('--categories', nargs='+', help='only these')
     parser.add_argument('--num_workers', type=int, default=0, help='loader processes')
+
+# %% ../nbs/90_cli.ipynb #536ded13
+def _read_set(root, layout='auto', categories=None):  # list of Sample
+    "The samples of a data set; says in one line what was read and what was left alone."
+    from hybridad import layouts
+
+    samples = layouts.read_dataset(root, layout, categories)
+    told = getattr(layouts, 'reading_summary', None)
+    if told and os.environ.get('RANK', '0') == '0':
+        print(told(samples, root))
+    return samples
 
 # %% ../nbs/90_cli.ipynb #a5d3da49
 def _data(parser):
@@ -170,6 +248,7 @@ def _data(parser):
         help='layout: auto or a name such as mvtec, visa, btad, mpdd, folder, table, meta',
     )
     look.add_argument('--workers', type=int, default=4, help='threads that decode')
+    _reading_arguments(look)
     get = act('download', 'fetch a published data set, verify its hash and unpack it')
     get.add_argument(
         'name',
@@ -224,6 +303,13 @@ def learnable(
         chosen += [s for s in samples if s.split == 'train']
     if limit and len(chosen) > limit:
         chosen = [chosen[i * len(chosen) // limit] for i in range(limit)]
+    if not any(s.label for s in chosen):
+        raise DataError(
+            f'none of the {len(chosen)} images to learn from is defective, such as '
+            f'{chosen[0].image}: add pictures with defects, in a folder of their own beside good'
+            if chosen
+            else 'there is no image to learn from: check data_path and categories'
+        )
     return chosen
 
 
@@ -235,6 +321,7 @@ LEARN = dict(
 )  # how the demo learns prompts on the embedded backbone and looks at pictures
 ONE_VIEW = dict(views=1, scales=None)  # for work that repeats many times
 
+# %% ../nbs/90_cli.ipynb #1d118ddd
 _SETTINGS = dict(
     epochs=int,
     batch_size=int,
@@ -274,7 +361,7 @@ def _setting_arguments(parser, without=()):
 def _settings_of(a):
     return {k: getattr(a, k) for k in _SETTINGS if hasattr(a, k)}
 
-
+# %% ../nbs/90_cli.ipynb #371968e6
 def _train(parser):
     _data_arguments(parser)
     _backbone_arguments(parser)
@@ -325,7 +412,7 @@ def _config(a):
         told['precision'] = precision
     return (get_debug_config if a.debug else get_default_config)(**told)
 
-
+# %% ../nbs/90_cli.ipynb #36803bac
 def examples(truth, maps, scores, columns=4):  # list of records for map_grid
     "Defective pictures, strongest first, spread over categories and defect types."
     groups = {}
@@ -338,13 +425,35 @@ def examples(truth, maps, scores, columns=4):  # list of records for map_grid
         dict(
             image=truth.images[i].permute(1, 2, 0).numpy(),
             mask=truth.masks[i],
-            title=f'{truth.samples[i].category}\n{truth.samples[i].defect}',
+            title='\n'.join(
+                printable(getattr(truth.samples[i], k)) for k in ('category', 'defect')
+            ),
             maps={name: m[i] for name, m in maps.items()},
         )
         for i in chosen
     ]
 
+# %% ../nbs/90_cli.ipynb #622c7da0
+def _below(results, baseline):
+    "The sentence for prompts that do worse than a baseline, '' for others: in the mean of figures."
+    from hybridad.evaluation import HEADLINE
 
+    ours, theirs = results['mean'], results['floors'][baseline]['mean']
+    both = [k for k in HEADLINE if all(_finite(r.get(k)) for r in (ours, theirs))]
+    if not both or sum(ours[k] - theirs[k] for k in both) >= 0:
+        return ''
+    lost = [k for k in both if ours[k] < theirs[k]]
+    told = ', '.join(f'{k.replace("_", " ")} {ours[k]:.3f} against {theirs[k]:.3f}' for k in lost)
+    return (
+        f'do not use it: {baseline.replace("_", " ")}, which learns nothing, does better ({told});'
+        ' learn longer, on more or other pictures, or with a larger backbone'
+    )
+
+
+def _finite(value):
+    return value is not None and abs(value) < float('inf')
+
+# %% ../nbs/90_cli.ipynb #e02ba84f
 @_command
 @_arguments(_train)
 def hybridad_train(a):
@@ -352,10 +461,10 @@ def hybridad_train(a):
     config = _config(a)
     if a.resume and not a.out:
         raise ConfigError('--resume needs --out, the folder of the run to continue')
-    from hybridad.data import read_dataset, write_atomic
+    from hybridad.data import write_atomic
 
     samples = learnable(
-        read_dataset(a.data_path, config.data.layout, config.data.categories),
+        _read_set(a.data_path, config.data.layout, config.data.categories),
         40 if a.debug else None,
     )
     from hybridad.detector import HybridAnomalyDetector
@@ -368,9 +477,19 @@ def hybridad_train(a):
         write_json,
     )
     from hybridad.plots import as_png, map_grid, save_figure, training_curves
-    from hybridad.training import check_way, fit, forecast, keep_parts, processes, read_log, usable
+    from hybridad.training import (
+        check_defects,
+        check_way,
+        fit,
+        forecast,
+        keep_parts,
+        processes,
+        read_log,
+        usable,
+    )
 
     check_way(a.accumulate, a.log_with)
+    check_defects(samples)
     out = _shared(a, 'train', processes()[1])
     out = usable(_writable(out), config, True) if a.resume else _free(out, _RESUME)
     if a.query_cache and out.resolve() in (kept := a.query_cache.resolve(), *kept.parents):
@@ -414,6 +533,8 @@ def hybridad_train(a):
             ),
         )
         print(f'validation part, {len(valid)} of {len(samples)} images\n\n{table(results)}\n')
+        if worse := _below(results, 'local_contrast'):
+            print(f'{worse}\n')
     write_json(out / 'metrics.json', results)
     seconds = rows[-1]['seconds'] if rows else 0
     print(f'{detector.trainable["prompts"]:,} prompt values learned in {seconds:.0f} s: {out}')
@@ -551,7 +672,7 @@ def _test_folder(a, processes):
         raise ConfigError(
             f'{a.out or "--resume"} holds no evaluation to continue: give the folder of a stopped one as --out, or leave out --resume'
         )
-    return a.out
+    return _writable(a.out)
 
 # %% ../nbs/90_cli.ipynb #44a3b9c5
 def normals_of(
@@ -695,9 +816,8 @@ def _sensible(a):
 
 def _tested(a, rate):  # list of Sample
     "The images to test on; a rule of --calibrate must be able to find something on them."
-    from hybridad.data import read_dataset
 
-    samples = [s for s in read_dataset(a.data_path, a.dataset, a.categories) if s.split == 'test']
+    samples = [s for s in _read_set(a.data_path, a.dataset, a.categories) if s.split == 'test']
     if not samples:
         raise ConfigError(f'{a.data_path} has no test part: give a data set with test images')
     normal, bad = any(not s.label for s in samples), any(s.label for s in samples)
@@ -987,7 +1107,7 @@ def demo(
     from hybridad.synthetic import write_dataset
     from hybridad.training import KeptInputs, fit, keep_parts
 
-    out, begun = _free(out), time.perf_counter()
+    out, begun = _unused(out), time.perf_counter()
     config = get_default_config(epochs=epochs, batch_size=32, seed=seed, device=device, **LEARN)
     detector = HybridAnomalyDetector(config)
     folders = {
@@ -1071,7 +1191,7 @@ def _demo(parser):
 def hybridad_demo(a):
     "Find defects in categories whose masks were never seen, on the embedded backbone and synthetic data."
     found = demo(
-        a.out,
+        _free(a.out),
         seed=a.seed,
         device=a.device,
         **(dict(auxiliary=4, held_out=8, epochs=3) if a.small else {}),
@@ -1136,7 +1256,6 @@ def hybridad_protocol(a):
         )
     roots = roots_of([a.train, *a.test], a.roots)
     from hybridad.config import get_default_config
-    from hybridad.data import read_dataset
 
     told = _settings_of(a) | {
         k: v for k, v in dict(backbone=a.backbone, precision=a.precision).items() if v
@@ -1146,8 +1265,8 @@ def hybridad_protocol(a):
     )
     out = _writable(_shared(a, 'protocol', 1))
     train, tests = (
-        learnable(read_dataset(roots[a.train])),
-        {n: [s for s in read_dataset(roots[n]) if s.split == 'test'] for n in a.test},
+        learnable(_read_set(roots[a.train])),
+        {n: [s for s in _read_set(roots[n]) if s.split == 'test'] for n in a.test},
     )
     from hybridad.protocol import protocol, protocol_table
     from hybridad.data import write_atomic
@@ -1196,11 +1315,10 @@ def _ablation(parser):
 
 def _ablation_sets(a):  # samples to learn on, samples to test on
     "The folders the user gave, or synthetic ones that are drawn once and found again."
-    from hybridad.data import read_dataset
     from hybridad.synthetic import write_dataset
 
     given, sets = (
-        [p and read_dataset(p) for p in (a.data_path, a.test_path)],
+        [p and _read_set(p) for p in (a.data_path, a.test_path)],
         [],
     )  # complain before anything is drawn
     for samples, split, count in zip(
@@ -1209,7 +1327,7 @@ def _ablation_sets(a):  # samples to learn on, samples to test on
         made = a.out / 'data' / f'{split}-{count}'
         if not samples and not made.exists():
             write_dataset(made, seed=int(split == 'held_out'), split=split, count=count)
-        sets.append(samples or read_dataset(made))
+        sets.append(samples or _read_set(made))
     learn, test = sets
     return learnable(learn), [s for s in test if s.split == 'test']
 
@@ -1392,20 +1510,15 @@ def _score(parser):
     )
     parser.add_argument('--quiet', action='store_true', help='print the summary only')
 
-
+# %% ../nbs/90_cli.ipynb #361ab862
 def told(
     f,  # Finding
     limit: int = 5,  # regions to name
 ):  # str
     "A finding as lines of text."
-    from hybridad.scoring import printable
-
-    shown = lambda name: ''.join(
-        c if c.isprintable() else c.encode('unicode_escape').decode() for c in printable(name)
-    )  # a name must not steer the terminal
     if f.reason:
-        return f'       -  unreadable  {shown(f.reason)}'
-    lines = [f'{f.score:8.3f}  {f.decision:10}  {shown(f.image)}']
+        return f'       -  unreadable  {printable(f.reason)}'
+    lines = [f'{f.score:8.3f}  {f.decision:10}  {printable(f.image)}']
     for r in f.regions[:limit]:
         lines.append(
             '{:22}x {} to {}, y {} to {}: {} px, peak {:.2f}'.format(
@@ -1416,22 +1529,39 @@ def told(
         lines.append(f'{"":22}and {len(f.regions) - limit} weaker regions')
     return '\n'.join(lines)
 
+# %% ../nbs/90_cli.ipynb #af7cf2b5
+def _photographs(names, refused, other):
+    "What was found to score and what was left alone, in one line."
+    kinds = {}
+    for name in names:
+        kinds.setdefault(Path(name).suffix.lower() or 'without ending', []).append(name)
+    read = ', '.join(f'{len(n)} {kind}' for kind, n in sorted(kinds.items()))
+    folders = len({os.path.dirname(os.path.abspath(n)) for n in names})
+    text = f'to score: {len(names)} photographs in {folders} folder{"s" * (folders > 1)} ({read})'
+    if refused:
+        text += f'; refused: {len(refused)} links that lead out'
+    if other:
+        text += '; left alone: ' + ', '.join(f'{n} {kind}' for kind, n in sorted(other.items()))
+    return text
 
+# %% ../nbs/90_cli.ipynb #f93b413d
 @_command
 @_arguments(_score)
 def hybridad_score(a):
     "Say whether something is wrong in photographs, and where. Exit code 0: all were read, 3: some could not be (told by a single process), 2: it stopped, what was complete is kept."
     if a.resume and not a.out:
         raise ConfigError('--resume needs --out, the folder of the run to continue')
-    from hybridad.scoring import apart, find_images, load_scorer, score_folder
+    from hybridad.scoring import Strangers, apart, find_images, load_scorer, score_folder
     from hybridad.training import forecast, processes
     from tqdm.auto import tqdm
 
     rank, world, _ = processes()
     out = _shared(a, 'score', world)
     out = _writable(out) if a.resume else _free(out, _RESUME)
-    names = find_images(a.images)[0]
-    total = len(names)  # complains before the backbone is loaded
+    names, refused, other = find_images(a.images)  # complains before the backbone is loaded
+    total = len(names)
+    if rank == 0:
+        print(_photographs(names, refused, other))
     if a.normals:
         apart(names, a.normals)
     scorer, begun = (
@@ -1458,7 +1588,14 @@ def hybridad_score(a):
         print(
             f'{scorer.source}\nanomalous from {scorer.image:.3f}, regions from {scorer.pixel:.3f}\n'
         )
-    counts, other = score_folder(
+    strangers = Strangers(scorer)
+
+    def tell(finding):
+        strangers(finding)
+        if not a.quiet:
+            tqdm.write(told(finding))
+
+    counts, _ = score_folder(
         a.images,
         out,
         scorer,
@@ -1468,20 +1605,17 @@ def hybridad_score(a):
         a.pictures,
         a.batch_size,
         a.num_workers,
-        tell=None if a.quiet else lambda f: tqdm.write(told(f)),
+        tell=tell,
     )
     if counts.total() < total:
         return  # other processes are still at it: the last one tells
-    if other:
-        print(
-            '\nleft alone, no image by name: '
-            + ', '.join(f'{n} {kind}' for kind, n in sorted(other.items()))
-        )
     print(
         f'\n{counts.total()} images, '
         + ', '.join(f'{counts[k]} {k}' for k in ('anomalous', 'normal', 'unreadable'))
         + f', {time.perf_counter() - begun:.0f} s: {out}'
     )
+    if str(strangers):
+        print(f'\n{strangers}')
     return 3 if counts['unreadable'] and world == 1 else 0
 
 # %% ../nbs/90_cli.ipynb #41067c68
@@ -1530,7 +1664,7 @@ def hybridad_export(a):
     if a.out and a.out.exists():
         raise ConfigError(f'{a.out} exists: choose another --out')
     if a.out:
-        _writable(a.out.parent)
+        _reachable(a.out.parent)
     for folder in folders:
         _free(folder)
     from hybridad.export import LearnedPrompts, export_onnx, export_textual_inversion, push

@@ -17,12 +17,32 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 from tabulate import tabulate
 from tqdm.auto import tqdm
-from .data import as_rgb, load_mask, open_image, orientation, sample_digest
+from .data import as_rgb, full_size, open_image, read_mask, sample_digest
 from .errors import DataError, printable
-from .layouts import Sample, data_root, is_image, published_set, read_dataset
+from hybridad.layouts import (
+    Sample,
+    data_root,
+    left_alone,
+    published_set,
+    read_dataset,
+    reading_summary,
+)
 from .runs import run_lock
 
 # %% ../nbs/04_datasets.ipynb #04230c59
+def _odd(s, im, rgb):
+    "Sentences about an image that is read, though not as it may look."
+    if tag := im.info.get('turned'):
+        yield f'{s.image} is turned by its orientation tag {tag}, as viewers do: save it upright to be sure'
+    if (frames := im.info.get('frames', 1)) > 1:
+        yield f'{s.image} holds {frames} pictures and only the first is read: save that one alone'
+    if full_size(im) != im.size:
+        yield f'{s.image} is so large that it is read at {im.width} x {im.height} px: cut out what matters'
+    low, high = zip(*rgb.getextrema())
+    if im.mode.startswith('I;16') and max(high) - min(low) < 32:
+        yield f'{s.image} uses {max(high) - min(low) + 1} of 256 levels: stretch its contrast when saving'
+
+
 def inspect_sample(
     s: Sample,
 ) -> (
@@ -32,19 +52,16 @@ def inspect_sample(
     found = dict(size=None, mode='', problems=[], notes=[], digest='')
     try:
         im = open_image(s.image)
-        as_rgb(im, s.image)
-        found |= dict(size=im.size, mode=im.mode, digest=sample_digest(s.image))
-        if (turn := orientation(s.image)) != 1 and im.format != 'TIFF':
-            found['notes'].append(
-                f'{s.image} carries the orientation tag {turn}, which is ignored as masks have none: save it upright'
-            )
+        found['notes'] += _odd(s, im, as_rgb(im, s.image, s.bits))
+        found |= dict(size=full_size(im), mode=im.mode, digest=sample_digest(s.image))
         if s.mask is None:
             if s.label:
                 found['notes'].append(
                     f'{s.image} has no mask and counts for image scores only: draw one to have it count for pixels'
                 )
             return found
-        marked = load_mask(s.mask, 8, im.size[::-1], image=s.image).any()
+        tag = im.info.get('turned', 1)
+        marked = read_mask(s.mask, full_size(im)[::-1], image=s.image, tag=tag, marks=s.marks).any()
         if marked != bool(s.label):
             found['problems'].append(
                 f'{s.image} counts as {("normal", "defective")[s.label]} but {s.mask} marks {"a defect" if marked else "nothing"}: correct one of them'
@@ -63,42 +80,12 @@ def _repeats(samples, found):
             yield f'{s.image} is the same picture as {other.image}: keep it in one split and class, or scores will be too good'
 
 
-def _unread(root, samples):
-    "The image files below `root` that no sample uses; links to folders are not followed."
-    used = {
-        f
-        for s in samples
-        for f in (s.image, *(s.mask.iterdir() if s.mask and s.mask.is_dir() else (s.mask,)))
-    }
-    files = (Path(folder) / name for folder, _, names in os.walk(root) for name in names)
-    return [p for p in files if is_image(p) and not p.name.startswith('.') and p not in used]
-
-
-def check_dataset(
-    root,  # a data set
-    layout: str = 'auto',  # as for `read_dataset`
-    workers: int = 4,  # threads that decode
-    progress: bool = True,
-) -> dict:  # rows (one per category, split and defect), problems and notes as sentences
-    "What a data set holds and what is wrong with it, found by decoding every file."
-    if workers < 1:
-        raise DataError(f'workers {workers} is out of range: choose at least 1')
-    root = data_root(root)
-    samples = read_dataset(root, layout)
-    with ThreadPoolExecutor(workers) as pool:
-        found = list(
-            tqdm(
-                pool.map(inspect_sample, samples),
-                total=len(samples),
-                desc='decode',
-                disable=not progress,
-                leave=False,
-            )
-        )
+def _rows(samples, found):
+    "One row for each category, split and defect."
     groups = {}
     for s, f in zip(samples, found):
         groups.setdefault((s.category, s.split, s.defect), []).append((s, f))
-    rows = [
+    return [
         dict(
             category=c,
             split=split,
@@ -110,21 +97,6 @@ def check_dataset(
         )
         for (c, split, d), g in groups.items()
     ]
-    unread = _unread(root, samples) if Path(root).is_dir() else []
-    notes = [n for f in found for n in f['notes']] + (
-        [
-            f'{len(unread)} image files are in no place that the layout reads, such as {unread[0]}: move them, or leave them if they are not meant'
-        ]
-        if unread
-        else []
-    )
-    if differs := published_set(samples)[1]:
-        notes.append(differs)
-    return dict(
-        rows=rows,
-        problems=[p for f in found for p in f['problems']] + list(_repeats(samples, found)),
-        notes=notes,
-    )
 
 
 def _sizes(found):
@@ -139,14 +111,57 @@ def _sizes(found):
         modes=' '.join(sorted(modes)),
     )
 
+# %% ../nbs/04_datasets.ipynb #a4c6e8f0
+def _set_notes(samples, root):
+    "Sentences about a set as a whole."
+    for name in sorted({s.category for s in samples if s.marks == 'dark'}):
+        yield f'the masks of {name} are black on white, and black is read as the defect'
+    for bits in sorted({s.bits for s in samples if s.bits and s.bits < 16}):
+        count = sum(s.bits == bits for s in samples)
+        yield (
+            f'{count} files with 16 bits of grey hold no larger value than {bits} bits do, and are read '
+            f'as {bits} bits: if the camera has more, say how many with --bits'
+        )
+    images, _ = left_alone(samples, root)
+    if images:
+        yield (
+            f'{len(images)} image files are in no place that the layout reads, such as {images[0]}: '
+            f'move them, or leave them if they are not meant'
+        )
+    if differs := published_set(samples)[1]:
+        yield differs
 
+
+def check_dataset(
+    root,  # a data set
+    layout: str = 'auto',  # as for `read_dataset`
+    workers: int = 4,  # threads that decode
+    progress: bool = True,
+) -> dict:  # summary (a line), rows (one per category, split and defect), problems and notes
+    "What a data set holds and what is wrong with it, found by decoding every file."
+    if workers < 1:
+        raise DataError(f'workers {workers} is out of range: choose at least 1')
+    root = data_root(root)
+    samples = read_dataset(root, layout)
+    with ThreadPoolExecutor(workers) as pool:
+        done = pool.map(inspect_sample, samples)
+        bar = tqdm(done, total=len(samples), desc='decode', disable=not progress, leave=False)
+        found = list(bar)
+    return dict(
+        summary=reading_summary(samples, root),
+        rows=_rows(samples, found),
+        problems=[*(p for f in found for p in f['problems']), *_repeats(samples, found)],
+        notes=[*(n for f in found for n in f['notes']), *_set_notes(samples, root)],
+    )
+
+# %% ../nbs/04_datasets.ipynb #b5d7f9a1
 def report(
     found: dict,  # from check_dataset
     most: int = 20,  # sentences of each kind
 ) -> str:
-    "One table of what is there, then what is wrong and what is odd."
+    "One line and one table of what is there, then what is wrong and what is odd."
     shown = lambda row: {k: printable(v) if isinstance(v, str) else v for k, v in row.items()}
-    text = [tabulate(map(shown, found['rows']), 'keys')]
+    text = [found['summary'] + '\n', tabulate(map(shown, found['rows']), 'keys')]
     for kind in ('problems', 'notes'):
         told = found[kind]
         text.append(

@@ -8,7 +8,7 @@ __all__ = ['PALETTE', 'NORMAL', 'ABNORMAL', 'HEAT', 'SIGNED', 'OUTLINE', 'to_pic
            'training_curves', 'bar_with_floors', 'layer_chart', 'ablation_chart', 'as_png', 'save_figure', 'Run']
 
 # %% ../nbs/70_plots.ipynb #7c735466
-import re
+import html, re
 from io import BytesIO
 from itertools import cycle
 from math import ceil, isfinite
@@ -26,7 +26,7 @@ from PIL import Image
 from skimage.transform import resize
 
 from .data import write_atomic
-from .errors import HybridadError
+from .errors import HybridadError, printable
 from .metrics import finite, image_metrics, pixel_metrics, pro_curve, same_length
 
 # %% ../nbs/70_plots.ipynb #71a31e46
@@ -141,7 +141,7 @@ def _record(
     index: int,  # its place, where it has no title
 ) -> dict:  # the same, checked, with picture (H,W,3) instead of image
     "One image with all that is to be drawn of it."
-    title = str(row.get('title', f'image {index}'))
+    title = '\n'.join(map(printable, str(row.get('title', f'image {index}')).split('\n')))
     if row.get('image') is None:
         raise HybridadError(
             f"The record of {title!r} has no 'image'; its keys are {', '.join(row)}."
@@ -1002,7 +1002,7 @@ class Run:
 
     def _repr_html_(self):
         "Curves where something was learned, the table where something was scored."
-        shown = [f'<code>{self.folder.name}</code>']
+        shown = [f'<code>{html.escape(printable(self.folder.name))}</code>']
         if self.log:
             shown.append(
                 f'<img src="data:image/png;base64,{b64encode(as_png(training_curves(self.log, x="epoch"))).decode()}">'

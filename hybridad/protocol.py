@@ -14,7 +14,7 @@ from tabulate import tabulate
 
 from .data import fingerprint, read_json, write_atomic
 from .detector import HybridAnomalyDetector
-from .errors import ConfigError
+from .errors import ConfigError, table_cell
 from hybridad.evaluation import (
     HEADLINE,
     Truth,
@@ -403,7 +403,7 @@ def _set_table(name, t, style):
         for i, p in enumerate(t['published'], 1)
     ]
     names = [heading(k).replace('AUPRO anomalyclip', 'AUPRO, 200 steps') for k in _COLUMNS]
-    head = [f'{name}, {t["images"]} images', *names, *(c for c, _ in _COSTS)]
+    head = [table_cell(f'{name}, {t["images"]} images', style), *names, *(c for c, _ in _COSTS)]
     align = ('left',) + ('right',) * (len(head) - 1)
     text = tabulate(rows, head, tablefmt=style, disable_numparse=True, colalign=align)
     below = [f'[{i}] {p["source"]}' for i, p in enumerate(t['published'], 1)]

@@ -20,9 +20,9 @@ from scipy import ndimage
 from tabulate import tabulate
 from tqdm.auto import tqdm
 
-from .data import open_image, read_arrays, read_json, write_atomic
+from .data import image_size, open_image, read_arrays, read_json, write_atomic
 from .detector import read_checkpoint
-from .errors import ConfigError, DataError
+from .errors import ConfigError, DataError, csv_cell, table_cell
 from hybridad.evaluation import (
     HEADLINE,
     Results,
@@ -305,8 +305,7 @@ def image_rows(
     odd, rows = unlike(truth.images, thresholds.get('reference')), []
     for i, s in enumerate(truth.samples):
         cut = cut_of('image', s)
-        with Image.open(s.image) as im:
-            size = im.size
+        size = image_size(s.image)
         decision = '' if cut is None else ('normal', 'anomalous')[int(scores[i] >= cut)]
         rows.append(
             dict(
@@ -334,7 +333,7 @@ def write_csv(
         if v is None or isinstance(v, float) and not math.isfinite(v)
         else json.dumps(v)
         if isinstance(v, (list, dict))
-        else v
+        else csv_cell(v)
     )
     out = csv.DictWriter(text := io.StringIO(newline=''), rows[0])
     out.writeheader()
@@ -448,7 +447,7 @@ def compare(
             else f'{r[k]:.3f}'
             + (f' ({r[k] - first[k]:+.3f})' if r is not first and math.isfinite(first[k]) else '')
         )
-        rows.append([n, *map(cell, columns)])
+        rows.append([table_cell(n, style), *map(cell, columns)])
     return tabulate(
         rows,
         [f'mean of {len(shared)}, at {sizes.pop()} px', *map(heading, columns)],
@@ -473,8 +472,7 @@ def write_maps(
     same_length(samples=samples, maps=maps)
     for s, m in zip(samples, maps):
         m = finite(m, f'The anomaly map of {s.image}')
-        with Image.open(s.image) as im:
-            width, height = im.size
+        width, height = image_size(s.image)
         path = map_path(folder, s)
         if path in written:
             raise DataError(

@@ -25,7 +25,15 @@ from tqdm.auto import tqdm
 
 from .backbone import MINI
 from .config import check, get_default_config
-from .data import DAMAGED, as_rgb, image_tensor, open_image, sample_digest, write_atomic
+from hybridad.data import (
+    DAMAGED,
+    as_rgb,
+    image_tensor,
+    full_size,
+    open_image,
+    sample_digest,
+    write_atomic,
+)
 from .detector import HybridAnomalyDetector, smooth
 from .errors import CheckpointError, ConfigError, DataError
 from .errors import csv_cell, from_csv_cell, printable
@@ -135,7 +143,8 @@ class Photos(Dataset):
             im = upright(path)
         except DataError as error:
             return dict(path=path, reason=str(error))
-        item = dict(path=path, image=image_tensor(im, self.size), width=im.width, height=im.height)
+        width, height = full_size(im)
+        item = dict(path=path, image=image_tensor(im, self.size), width=width, height=height)
         if self.sight:
             small = (im.convert('L') if im.mode == 'F' else im).convert('RGB')
             small.thumbnail((self.sight,) * 2)

@@ -112,6 +112,43 @@ def data_sets(work):
     )
     case('a loose image', lambda r: Image.new('RGB', (9, 9)).save(r / 'test' / 'loose.png'))
     case('defects below train', lambda r: (r / 'train' / 'crack').mkdir(parents=True))
+    case('a named pipe called like an image', lambda r: os.mkfifo(r / 'test' / 'good' / 'x.png'))
+    case(
+        'a Git LFS pointer',
+        lambda r: first(r, 'test').write_text('version https://git-lfs.github.com/spec/v1\n'),
+    )
+    case('an image of 1 x 80000000 px', lambda r: first(r, 'test').write_bytes(png(1, 80_000_000)))
+    case(
+        'a mask that is a photograph',
+        lambda r: shutil.copy(first(r, 'test/good'), first(r, 'ground_truth')),
+    )
+    case(
+        'masks that mark most of the picture up to its edges',
+        lambda r: [
+            Image.fromarray(
+                np.pad(np.zeros((24, 24), np.uint8), (0, 40), constant_values=255)
+            ).save(p)
+            for p in (r / 'ground_truth').rglob('*.png')
+        ],
+    )
+    case(
+        'masks that mark half of each picture and more',
+        lambda r: [
+            Image.fromarray(np.repeat(np.uint8([255] * 40 + [0] * 24)[None], 64, 0)).save(p)
+            for p in (r / 'ground_truth').rglob('*.png')
+        ],
+    )
+    case(
+        'two folders of masks',
+        lambda r: [
+            shutil.copytree(r / 'ground_truth', r / 'masks'),
+            (r / 'ground_truth').rename(r / 'gt'),
+        ],
+    )
+    case(
+        'no defective image',
+        lambda r: [shutil.rmtree(p) for p in (r / 'test' / 'crack', r / 'ground_truth')],
+    )
     case('no image at all', lambda r: [p.unlink() for p in r.rglob('*.png')])
     case('no defective image', lambda r: [p.unlink() for p in r.rglob('crack/*.png')])
     for what, name in {
@@ -207,6 +244,9 @@ def cases(work):
         'an unknown mass': ['--mass', 'none'],
         'a validation part of all': ['--validation_fraction', 1],
         'minus one worker': ['--num_workers', -1],
+        'a camera of 3 bits': ['--bits', 3],
+        'green masks': ['--masks', 'green'],
+        'an image of no pixels at most': ['--max_pixels', 0],
         'a backbone that is not there': ['--backbone', work / 'gone'],
         'a backbone without parts': ['--backbone', empty],
         'a device that is not there': ['--device', 'tpu'],

@@ -7,6 +7,7 @@ import shutil
 import struct
 import tarfile
 import threading
+import unicodedata
 import warnings
 import zipfile
 import zlib
@@ -15,20 +16,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image, ImageOps
 
+from hybridad.cli import learnable
 from hybridad.data import (
     AnomalyDataset,
     Sample,
+    image_size,
     load_image,
     load_mask,
     make_loader,
     open_image,
+    read_arrays,
+    read_json,
+    read_mask,
     sample_digest,
 )
 from hybridad.datasets import check_dataset, download, extract, inspect_sample
-from hybridad.errors import DataError
+from hybridad.errors import CheckpointError, DataError
+from hybridad.images import reading_as
 from hybridad.layouts import (
     TREES,
     dummy_tree,
@@ -36,9 +44,12 @@ from hybridad.layouts import (
     published_set,
     read_dataset,
     read_meta,
+    read_table,
+    reading_summary,
     table_rows,
     write_meta,
 )
+from hybridad.normals import load_normals
 from hybridad.scoring import Photos, upright
 
 SHARED = (
@@ -60,13 +71,13 @@ def refused(f, *args, names=None, says='', **more):
 # ---------------------------------------------------------------- images
 
 
-def bomb(path):
+def bomb(path, width=60000, height=60000):
     chunk = lambda kind, data: (
         struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
     )
     path.write_bytes(
         b'\x89PNG\r\n\x1a\n'
-        + chunk(b'IHDR', struct.pack('>IIBBBBB', 60000, 60000, 8, 0, 0, 0, 0))
+        + chunk(b'IHDR', struct.pack('>IIBBBBB', width, height, 8, 0, 0, 0, 0))
         + chunk(b'IDAT', zlib.compress(b''))
         + chunk(b'IEND', b'')
     )
@@ -84,6 +95,15 @@ def garbled(path):
     path.write_bytes(data)
 
 
+def pointer(path):
+    path.write_text('version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12\n')
+
+
+def deep_colour(path):
+    colours = np.random.default_rng(0).integers(0, 4096, (8, 8, 3), dtype=np.uint16)
+    tifffile.imwrite(path, colours, photometric='rgb')
+
+
 BAD_IMAGES = {
     'zero bytes': ('x.png', lambda p: p.touch(), 'convert or remove'),
     'text in place of a picture': (
@@ -95,7 +115,7 @@ BAD_IMAGES = {
     'truncated jpeg': ('x.jpg', cut, 'cut short'),
     'truncated bmp': ('x.bmp', cut, 'cut short'),
     'corrupt png': ('x.png', garbled, 'damaged'),
-    'decompression bomb': ('x.png', bomb, 'million pixels'),
+    'decompression bomb': ('x.png', bomb, '60000 x 60000 px are more than 89.5 million'),
     'animated png': (
         'x.png',
         lambda p: PLATE.save(p, save_all=True, append_images=[PLATE.rotate(9)]),
@@ -111,7 +131,20 @@ BAD_IMAGES = {
         lambda p: PLATE.save(p, save_all=True, append_images=[PLATE]),
         '2 pictures',
     ),
-    'gif under another name': ('x.png', lambda p: PLATE.save(p, 'GIF'), 'convert or remove'),
+    'no picture under another name': (
+        'x.gif',
+        lambda p: p.write_bytes(b'%PDF-1.7'),
+        'convert or remove',
+    ),
+    'git lfs pointer': ('x.png', pointer, 'git lfs pull'),
+    'named pipe': ('x.png', os.mkfifo, 'no regular file'),
+    'one pixel wide and very long': ('x.png', lambda p: bomb(p, 1, 80_000_000), 'no side may have'),
+    'twelve bits of colour': ('x.tif', deep_colour, 'save it with 8 bits'),
+    'animated avif': (
+        'x.avif',
+        lambda p: PLATE.save(p, save_all=True, append_images=[PLATE.rotate(9)]),
+        '2 pictures',
+    ),
     'floats without a range': (
         'x.tif',
         lambda p: Image.fromarray(np.zeros((8, 8), np.float32)).save(p),
@@ -180,7 +213,7 @@ def twelve_bits(path):
 def test_unusual_but_sound_images_keep_their_meaning(tmp_path):
     "12 and 16 bits are not clipped, a palette is not read as numbers, transparency lies on white, CMYK and grey become RGB."
     sixteen = picture(tmp_path, '16.png', Image.fromarray(np.full((8, 8), 20000, np.uint16)))
-    assert torch.allclose(sixteen, torch.full((3, 4, 4), 20000 / 65535 * 2 - 1), atol=1e-5)
+    assert torch.allclose(sixteen, torch.full((3, 4, 4), round(20000 / 257) / 127.5 - 1))
     red = Image.new('P', (8, 8), 1)
     red.putpalette([0, 0, 0, 255, 0, 0])
     assert picture(tmp_path, 'palette.png', red)[:, 0, 0].tolist() == [1.0, -1.0, -1.0]
@@ -194,39 +227,44 @@ def test_unusual_but_sound_images_keep_their_meaning(tmp_path):
     assert torch.allclose(load_image(tmp_path / '12.tif', 4), torch.ones(3, 4, 4), atol=1e-5)
 
 
-def test_camera_orientation_is_noted_and_explains_a_turned_mask(tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    PLATE.save(tmp_path / 'x.jpg', exif=exif)
-    Image.new('L', (30, 40), 1).save(tmp_path / 'x.png')
-    noted = inspect_sample(Sample(tmp_path / 'x.jpg', None, 0, 'c', 'good', 'test'))
-    assert not noted['problems'] and 'orientation tag 6' in noted['notes'][0]
-    refused(
-        load_mask,
-        tmp_path / 'x.png',
-        8,
-        (30, 40),
-        image=tmp_path / 'x.jpg',
-        names='x.png',
-        says='orientation tag: save it upright',
-    )
+def turned_by(tag):
+    note = Image.Exif()
+    note[0x0112] = tag
+    return note
 
 
-def test_a_tiff_that_pillow_turns_is_refused_with_a_mask(tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 3
-    PLATE.save(tmp_path / 'x.tif', exif=exif)
-    Image.new('L', (40, 30), 1).save(tmp_path / 'x.png')
-    refused(
-        load_mask,
-        tmp_path / 'x.png',
-        8,
-        (30, 40),
-        image=tmp_path / 'x.tif',
-        names='x.tif',
-        says='save both upright',
-    )
-    assert not inspect_sample(Sample(tmp_path / 'x.tif', None, 0, 'c', 'good', 'test'))['notes']
+@pytest.mark.parametrize('name', ['x.jpg', 'x.png', 'x.tif', 'x.webp'])
+def test_a_turned_picture_is_turned_everywhere_and_its_mask_with_it(tmp_path, name):
+    "One reader: learning, testing and scoring see what a viewer shows; a mask fits in either frame."
+    PLATE.save(tmp_path / name, exif=turned_by(6))
+    mask = np.zeros((30, 40), np.uint8)
+    mask[2:6, 3:20] = 255
+    cells = []
+    for i, frame in enumerate((mask, np.rot90(mask, -1))):
+        Image.fromarray(frame).save(tmp_path / f'{i}.png')
+        s = Sample(tmp_path / name, tmp_path / f'{i}.png', 1, 'c', 'hole', 'test')
+        item = AnomalyDataset([s], 16)[0]
+        cells.append(item['mask'])
+        found = inspect_sample(s)
+        assert not found['problems'] and 'orientation tag 6' in found['notes'][0]
+        assert found['size'] == (30, 40) == image_size(s.image)
+    assert torch.equal(*cells) and 0 < cells[0].sum() < 100
+    photo = Photos([str(tmp_path / name)], 16)[0]
+    assert torch.equal(photo['image'], item['image'])
+    assert torch.equal(load_normals([tmp_path / name], 16)[0], item['image'])
+    assert (photo['width'], photo['height']) == (30, 40)
+
+
+@pytest.mark.parametrize('name', ['x.jpg', 'x.tif'])
+def test_a_mask_whose_frame_cannot_be_told_is_refused(tmp_path, name):
+    PLATE.save(tmp_path / name, exif=turned_by(3))
+    Image.new('L', (40, 30), 1).save(tmp_path / 'm.png')
+    s = Sample(tmp_path / name, tmp_path / 'm.png', 1, 'c', 'hole', 'test')
+    refused(AnomalyDataset([s], 8).__getitem__, 0, names=name, says='save both upright')
+    Image.new('L', (40, 30), 1).save(tmp_path / 'm.png', exif=turned_by(3))  # turned like the image
+    assert AnomalyDataset([s], 8)[0]['mask'].all()
+    Image.new('L', (41, 30), 1).save(tmp_path / 'm.png')
+    refused(AnomalyDataset([s], 8).__getitem__, 0, names=name, says='at the size of the image')
 
 
 def test_a_damaged_camera_note_is_a_problem_and_no_crash(tmp_path):
@@ -292,10 +330,29 @@ BAD_TREES = {
         HOLE_MASK,
         'marks nothing',
     ),
-    'mask as jpeg': (
+    'photograph as a mask': (
         lambda t: PLATE.convert('L').save(t / HOLE_MASK, 'JPEG'),
         HOLE_MASK,
-        'convert',
+        'cannot tell what the mask',
+    ),
+    'mask that is a git lfs pointer': (lambda t: pointer(t / HOLE_MASK), HOLE_MASK, 'git lfs pull'),
+    'pipe called like an image': (
+        lambda t: os.mkfifo(t / 'plate/test/good/zz.png'),
+        'zz.png',
+        'no regular file',
+    ),
+    'two folders of masks': (
+        lambda t: (
+            [shutil.copytree(t / 'plate/ground_truth', t / 'plate' / n) for n in ('gt', 'Masks')]
+            and shutil.rmtree(t / 'plate/ground_truth')
+        ),
+        'Masks',
+        'keep one',
+    ),
+    'masks beside the classes and beside test': (
+        lambda t: shutil.copytree(t / 'plate/ground_truth/hole', t / 'plate/test/masks'),
+        'test/masks',
+        'cannot be read',
     ),
     'truncated mask': (lambda t: cut(t / HOLE_MASK), HOLE_MASK, 'cut short'),
     'mask on a normal image': (
@@ -369,9 +426,9 @@ def test_missing_mask_counts_for_the_image_alone(tree):
 
 def test_masks_with_many_values_mark_all_of_them(tree):
     mask = np.zeros((30, 40), np.uint8)
-    mask[:, :20], mask[:, 20:] = 1, 255
+    mask[:, :5], mask[:, 24:39] = 1, 255
     Image.fromarray(mask).save(tree / HOLE_MASK)
-    assert load_mask(tree / HOLE_MASK, 8).min() == 1
+    assert np.array_equal(read_mask(tree / HOLE_MASK), mask > 0)
 
 
 def test_check_finds_what_reading_cannot(tree):
@@ -552,6 +609,423 @@ def test_order_and_content_do_not_depend_on_workers(tree):
             torch.equal(a['images'], b['images']) and torch.equal(a['indices'], b['indices'])
             for a, b in zip(alone, other)
         )
+
+
+# ---------------------------------------------------------------- masks of all kinds
+
+DRAWN = np.zeros((64, 64), bool)
+DRAWN[20:32, 20:34] = True
+LARGE = np.zeros((64, 64), bool)
+LARGE[4:60, 8:52] = True  # 60 percent of the picture
+
+
+def grey(on=255, off=0, kind=np.uint8):
+    return lambda m: Image.fromarray(np.where(m, on, off).astype(kind))
+
+
+def colour(on, off):
+    return lambda m: Image.fromarray(np.where(m[..., None], on, off).astype(np.uint8))
+
+
+def as_jpeg(make, quality=75):
+    "Through a JPEG and back to a PNG, as a converter does it."
+
+    def changed(m):
+        make(m).save(file := io.BytesIO(), 'JPEG', quality=quality)
+        return Image.fromarray(np.asarray(Image.open(file)))
+
+    return changed
+
+
+def indexed(*colours):
+    def image(m):
+        im = Image.fromarray(m.astype(np.uint8)).convert('P')
+        im.putpalette([v for c in colours for v in c])
+        im.putdata(m.astype(int).ravel().tolist())
+        return im
+
+    return image
+
+
+BLACK, WHITE, RED, BLUE = (0, 0, 0), (255, 255, 255), (255, 0, 0), (0, 0, 255)
+SOUND_MASKS = {
+    '0 and 255': grey(),
+    '0 and 1': grey(1),
+    '0 and 236 of LOCO': grey(236),
+    '0 and 3 of VisA': grey(3),
+    '0 and 128': grey(128),
+    'limited range': grey(235, 16),
+    'one bit': lambda m: Image.fromarray(m),
+    '16 bits, 0 and 1': grey(1, 0, np.uint16),
+    '16 bits, 0 and 65535': grey(65535, 0, np.uint16),
+    'float': grey(1, 0, np.float32),
+    'jpeg before': as_jpeg(grey()),
+    'poor jpeg before': as_jpeg(grey(), 30),
+    'red jpeg before': as_jpeg(colour(RED, BLACK), 90),
+    'red on black': colour(RED, BLACK),
+    'red on white': colour(RED, WHITE),
+    'blue on grey': colour(BLUE, (128, 128, 128)),
+    'palette, ground first': indexed(BLACK, WHITE),
+    'palette, white ground first': indexed(WHITE, BLACK),
+    'palette, equal colours': indexed(BLACK, BLACK),
+    'palette, red on white': indexed(WHITE, RED),
+    'quantized': lambda m: colour(WHITE, BLACK)(m).quantize(2),
+    'white with alpha': colour((*WHITE, 255), (*WHITE, 0)),
+    'black with alpha': colour((*BLACK, 255), (*BLACK, 0)),
+    'opaque with alpha': colour((*WHITE, 255), (*BLACK, 255)),
+    'veil': colour((255, 0, 0, 120), (0, 0, 0, 0)),
+    'grey with alpha': lambda m: colour((*WHITE, 255), (*WHITE, 0))(m).convert('LA'),
+}
+INVERTED = {
+    'black on white': grey(0, 255),
+    'black on white in colours': colour(BLACK, WHITE),
+    'black on white, palette': lambda m: colour(BLACK, WHITE)(m).quantize(2),
+    'black on white, jpeg before': as_jpeg(grey(0, 255)),
+    '0 on 1': grey(0, 1),
+}
+
+
+@pytest.mark.parametrize('suffix', ['.png', '.tif', '.bmp', '.gif'])
+@pytest.mark.parametrize('kind', [*SOUND_MASKS, *INVERTED])
+def test_a_mask_means_the_same_however_it_is_stored(tmp_path, kind, suffix):
+    im = (SOUND_MASKS | INVERTED)[kind](DRAWN)
+    fits = {
+        '.png': ('1', 'L', 'I;16', 'P', 'RGB', 'RGBA', 'LA'),
+        '.bmp': ('1', 'L', 'RGB'),
+    }  # Pillow reads two palette entries of a BMP as one bit
+    if im.mode not in fits.get(
+        suffix, ('1', 'L', 'I;16', 'F') if suffix == '.tif' else ('1', 'L', 'P')
+    ):
+        pytest.skip(f'{suffix} does not hold mode {im.mode}')
+    im.save(tmp_path / f'm{suffix}')
+    marked = read_mask(tmp_path / f'm{suffix}')
+    assert (marked != DRAWN).sum() <= (8 if 'jpeg' in kind else 0)
+
+
+@pytest.mark.parametrize(
+    'form', [('JPEG', 75), ('JPEG', 95), ('WEBP', 80), ('AVIF', 60), ('JPEG2000', None)]
+)
+def test_masks_in_formats_that_change_values_are_read_at_half(tmp_path, form):
+    path = (
+        tmp_path
+        / {'JPEG': 'm.jpg', 'WEBP': 'm.webp', 'AVIF': 'm.avif', 'JPEG2000': 'm.jp2'}[form[0]]
+    )
+    grey()(DRAWN).convert('RGB').save(path, **(dict(quality=form[1]) if form[1] else {}))
+    assert abs(read_mask(path).mean() - DRAWN.mean()) < 0.002
+
+
+@pytest.mark.parametrize(
+    'kind',
+    [k for k in SOUND_MASKS if k != 'palette, white ground first' and k != 'palette, red on white'],
+)
+def test_a_defect_may_cover_most_of_the_picture(tmp_path, kind):
+    assert 0.59 < LARGE.mean() < 0.61
+    SOUND_MASKS[kind](LARGE).save(tmp_path / ('m.tif' if kind == 'float' else 'm.png'))
+    marked = read_mask(next(tmp_path.iterdir()))
+    assert abs(marked.mean() - LARGE.mean()) < 0.01, kind
+
+
+UNCLEAR = {
+    'photograph': lambda: PLATE,
+    'marks on a photograph': lambda: Image.fromarray(
+        np.where(DRAWN[:30, :40, None], RED, np.asarray(PLATE)).astype(np.uint8)
+    ),
+    'heat map': lambda: Image.fromarray(
+        (255 * np.exp(-(np.hypot(*np.mgrid[-32:32, -32:32]) ** 2) / 200)).astype(np.uint8)
+    ),
+    'two greys': lambda: grey(200, 100)(DRAWN),
+    'types 1 and 2': lambda: grey(2, 1)(DRAWN),
+    'two colours side by side': lambda: colour(RED, BLUE)(np.mgrid[:64, :64][1] > 30),
+    'black on white at the edge': lambda: grey(0, 255)(np.hypot(*np.mgrid[:64, :64]) < 20),
+    'floats that are not finite': lambda: Image.fromarray(np.full((8, 8), np.inf, np.float32)),
+}
+
+
+@pytest.mark.parametrize('kind', UNCLEAR)
+def test_a_mask_that_cannot_be_told_is_refused(tmp_path, kind):
+    path = tmp_path / ('m.tif' if 'float' in kind else 'm.png')
+    UNCLEAR[kind]().save(path)
+    refused(read_mask, path, names=path, says='save it with 0')
+
+
+def mask_set(root, make, shapes):
+    "A small set in MVTec layout whose masks are made by a function of what they mark."
+    rng = np.random.default_rng(0)
+    for i, marked in enumerate(shapes):
+        for part in ('test/good', 'test/hole', 'ground_truth/hole'):
+            (root / 'part' / part).mkdir(parents=True, exist_ok=True)
+            im = Image.fromarray(rng.integers(90, 160, (64, 64, 3), dtype=np.uint8))
+            name = f'{i}.png' if part != 'ground_truth/hole' else f'{i}_mask.png'
+            (im if 'test' in part else make(marked)).save(root / 'part' / part / name)
+    return root
+
+
+def spots(count=6):
+    "Marks at random places, the first at the edge."
+    rng, shapes = np.random.default_rng(1), []
+    for i in range(count):
+        m = np.zeros((64, 64), bool)
+        y, x = (0, 5) if i == 0 else rng.integers(5, 40, 2)
+        m[y : y + 12, x : x + 14] = True
+        shapes.append(m)
+    return shapes
+
+
+@pytest.mark.parametrize('kind', INVERTED)
+def test_a_set_tells_that_black_marks(tmp_path, kind):
+    "Also for the mask that touches the edge, which alone cannot be told."
+    told = 'palette' not in kind  # its entry 0 tells each file by itself
+    with warnings.catch_warnings(record=True) as said:
+        samples = read_dataset(mask_set(tmp_path, INVERTED[kind], spots()))
+    assert [str(w.message) for w in said] == [
+        'the masks of part are black on white: black is read as the defect'
+    ] * told
+    data = AnomalyDataset(samples, 64)
+    masks = [data[i]['mask'][0].numpy() > 0 for i, s in enumerate(samples) if s.label]
+    assert all((m != w).sum() <= (8 if 'jpeg' in kind else 0) for m, w in zip(masks, spots()))
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        notes = check_dataset(tmp_path, progress=False)['notes']
+    assert any('black is read' in n for n in notes) == told
+
+
+def test_a_set_that_mostly_marks_more_than_half_is_refused(tmp_path):
+    half = np.zeros((64, 64), bool)
+    half[:, :40] = True
+    root = mask_set(tmp_path, grey(), [half] * 4 + spots(1))
+    for read in (read_dataset, check_dataset):
+        refused(read, root, names='part', says='4 of 5 masks')
+    refused(read_dataset, root, names='part', says='--masks bright')
+    with reading_as(masks='bright'):
+        assert load(root)[-1]['targets']['masks'].any()
+    mixed = mask_set(tmp_path / 'mixed', grey(), [~spots(1)[0], *spots(5)])  # one of six inverted
+    refused(load, mixed, names='0_mask.png', says='unlike in the rest of the set')
+
+
+# ---------------------------------------------------------------- what is read, and what is said
+
+
+def some(path, form=None, size=(40, 30)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(len(path.name)).integers(0, 255, (*size[::-1], 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path, form)
+
+
+def hole(path, marks=DRAWN[:30, :40]):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(marks.astype(np.uint8) * 255).save(path)
+
+
+@pytest.mark.parametrize(
+    'name',
+    'x.png x.jpg x.JPEG x.jfif x.bmp x.tif x.webp x.gif x.avif x.ppm x.pgm x.jp2 x.tga x.pcx x.dib'.split(),
+)
+def test_every_common_format_is_read_and_paired(tmp_path, name):
+    some(tmp_path / 'nut/good/0.png')
+    picture = Image.fromarray(np.full((30, 40, 3), 120, np.uint8))
+    path = tmp_path / 'nut/crack' / name
+    path.parent.mkdir()
+    (picture.convert('L') if name == 'x.pgm' else picture).save(path)
+    hole(tmp_path / 'nut/masks/crack/x.png')
+    samples = read_dataset(tmp_path)
+    assert [(s.label, s.mask is not None) for s in samples] == [(0, False), (1, True)]
+    assert AnomalyDataset(samples, 8)[1]['image'].sub(120 / 127.5 - 1).abs().max() < 0.05
+
+
+def test_an_animated_gif_is_read_by_its_first_picture_and_noted(tmp_path):
+    some(tmp_path / 'nut/good/0.png')
+    dark, bright = Image.new('L', (40, 30), 10), Image.new('L', (40, 30), 240)
+    (tmp_path / 'nut/crack').mkdir()
+    dark.save(tmp_path / 'nut/crack/0.gif', save_all=True, append_images=[bright])
+    assert load_image(tmp_path / 'nut/crack/0.gif', 4).max() < -0.9
+    assert any('only the first' in n for n in check_dataset(tmp_path, progress=False)['notes'])
+
+
+@pytest.mark.parametrize('good', ['good', 'OK', 'Normal', 'defect-free'])
+@pytest.mark.parametrize(
+    'truth', ['mask', 'Masks', 'gt', 'GT', 'Ground_Truth', 'ground truth', 'labels']
+)
+@pytest.mark.parametrize('deep', [True, False])
+def test_folders_beside_the_good_ones_are_types_of_defects(tmp_path, good, truth, deep):
+    for i in range(2):
+        some(tmp_path / 'nut' / good / f'{i}.png')
+        some(tmp_path / 'nut/crack' / f'c{i}.png')
+        some(tmp_path / 'nut/NG' / f'n{i}.png')
+        hole(tmp_path / 'nut' / truth / ('crack' if deep else '') / f'c{i}_mask.png')
+    for root in (tmp_path, tmp_path / 'nut'):
+        samples = read_dataset(root)
+        kinds = {(s.defect, s.label, s.mask is not None) for s in samples}
+        assert kinds == {('good', 0, False), ('crack', 1, True), ('NG', 1, False)}
+        assert len(samples) == 6
+        assert '2 of 4 defective images have a mask' in reading_summary(samples, root)
+
+
+@pytest.mark.parametrize(
+    'truth', ['masks', 'gt', 'Ground_Truth', 'test/masks', 'test/Ground Truth', 'labels']
+)
+@pytest.mark.parametrize('flat', [True, False])
+def test_masks_are_found_beside_the_parts_and_beside_the_classes(tree, truth, flat):
+    plate = tree / 'plate'
+    shutil.rmtree(plate / 'test/scratch')
+    shutil.rmtree(plate / 'ground_truth/scratch')
+    kept = (plate / 'ground_truth').rename(tree / 'kept')
+    (plate / truth).parent.mkdir(exist_ok=True)
+    shutil.copytree(kept / 'hole' if flat else kept, plate / truth)
+    shutil.rmtree(kept)
+    assert [s.mask is not None for s in read_dataset(tree) if s.label] == [True, True]
+
+
+def test_masks_beside_their_images_are_masks(tmp_path):
+    some(tmp_path / 'nut/good/0.png')
+    some(tmp_path / 'nut/crack/0.jpg')
+    hole(tmp_path / 'nut/crack/0_mask.png')
+    some(tmp_path / 'nut/crack/gas_mask.png')  # an image of its own
+    assert [(s.image.name, s.mask and s.mask.name) for s in read_dataset(tmp_path)] == [
+        ('0.png', None),
+        ('0.jpg', '0_mask.png'),
+        ('gas_mask.png', None),
+    ]
+
+
+def test_what_is_left_alone_is_said(tree):
+    (tree / 'plate/ground_truth/hole/000.npy').touch()
+    (tree / 'plate/test/hole/a.heic').touch()
+    (tree / 'plate/test/hole/a\x1b[31m.raw').touch()
+    some(tree / 'plate/extra/deep/1.png')
+    said = reading_summary(read_dataset(tree), tree)
+    assert (
+        'left alone: 1 image file is in no place that is read, such as plate/extra/deep/1.png'
+        in said
+    )
+    assert '1 .heic' in said and '1 .npy' in said and '1 .raw' in said
+    assert '\n' not in said and said.isprintable()
+    assert said == check_dataset(tree, progress=False)['summary']
+
+
+def test_learning_without_a_defect_is_refused(tmp_path):
+    some(tmp_path / 'nut/good/0.png')
+    refused(learnable, read_dataset(tmp_path), names='good/0.png', says='none of the 1 images')
+    refused(learnable, [], says='no image to learn from')
+
+
+def test_names_are_compared_in_one_unicode_form(tmp_path):
+    nfc, nfd = (lambda t, f=f: unicodedata.normalize(f, t) for f in ('NFC', 'NFD'))
+    for root, (here, there) in ((tmp_path / 'a', (nfc, nfd)), (tmp_path / 'b', (nfd, nfc))):
+        part = root / here('Röhre')
+        some(part / 'test/good/0.png')
+        some(part / 'test' / here('größer') / here('ä.png'))
+        hole(part / 'ground_truth' / there('größer') / there('ä_mask.png'))
+        samples = read_dataset(root, categories=[there('Röhre')])
+        assert [s.mask is not None for s in samples] == [False, True]
+        assert {s.category for s in samples} == {nfc('Röhre')}
+        rows = f'image,label\n{there("Röhre")}/test/good/0.png,0\n'
+        (root / 'list.csv').write_text(rows, encoding='utf-8')
+        assert len(read_table(root / 'list.csv')) == 1
+        twice = rows + f'{here("Röhre")}/test/good/0.png,0\n'
+        (root / 'list.csv').write_text(twice, encoding='utf-8')
+        refused(read_table, root / 'list.csv', says='like row 2')
+
+
+@pytest.mark.parametrize('name', ['samples.csv', 'meta.json'])
+def test_lists_that_are_no_files_are_refused_at_once(tmp_path, name):
+    some(tmp_path / 'x.png')
+    os.mkfifo(tmp_path / name)
+    refused(read_dataset, tmp_path / name, names=name, says='no regular file')
+    (tmp_path / name).unlink()
+    pointer(tmp_path / name)
+    refused(read_dataset, tmp_path / name, names=name, says='git lfs pull')
+
+
+def test_a_row_that_names_a_pipe_is_refused(table):
+    (table / 'masks/002.png').unlink()
+    os.mkfifo(table / 'masks/002.png')
+    refused(read_dataset, table, names='masks/002.png', says='no regular file')
+
+
+def test_what_a_run_wrote_is_read_from_regular_files_only(tmp_path):
+    os.mkfifo(tmp_path / 'a.json')
+    pointer(tmp_path / 'b.npz')
+    for read, name, says in ((read_json, 'a.json', 'no regular'), (read_arrays, 'b.npz', 'lfs')):
+        with pytest.raises(CheckpointError, match=says):
+            read(tmp_path / name)
+
+
+# ---------------------------------------------------------------- bits and size
+
+
+@pytest.mark.parametrize('bits', [8, 10, 12, 14, 16])
+def test_the_range_is_that_of_the_values(tmp_path, bits):
+    "The same picture in 8 bits and in more, stored in a file for 16, is the same to the last bit."
+    eight = np.random.default_rng(0).integers(0, 256, (50, 70), dtype=np.uint8)
+    eight[0, :2] = 0, 255
+    more = np.round(eight * ((2**bits - 1) / 255)).astype(np.uint16)
+    for folder, pixels in (('eight', eight), ('more', more)):
+        for kind in ('good', 'hole'):
+            (tmp_path / folder / kind).mkdir(parents=True)
+            Image.fromarray(pixels).save(tmp_path / folder / kind / 'x.png')
+    a, b = (
+        [AnomalyDataset(read_dataset(tmp_path / f), 32)[i]['image'] for i in (0, 1)]
+        for f in ('eight', 'more')
+    )
+    assert all(torch.equal(x, y) for x, y in zip(a, b))
+    photos = Photos([str(tmp_path / f / 'good/x.png') for f in ('eight', 'more')], 32)
+    assert torch.equal(photos[0]['image'], photos[1]['image'])
+    said = ' '.join(check_dataset(tmp_path / 'more', progress=False)['notes'])
+    assert (f'{bits} bits' in said) == (bits < 16)
+
+
+def test_brightness_does_not_depend_on_the_neighbours_in_a_batch(tmp_path):
+    "A dark picture stays dark beside a bright one of its set, in all commands."
+    for kind, top in (('good', 900), ('hole', 3900)):
+        (tmp_path / 'part' / kind).mkdir(parents=True)
+        for i in range(2):
+            pixels = np.full((8, 8), top // (1 + i), np.uint16)
+            Image.fromarray(pixels).save(tmp_path / 'part' / kind / f'{i}.png')
+    samples = read_dataset(tmp_path)
+    assert {s.bits for s in samples} == {12}
+    levels = [
+        AnomalyDataset(samples, 4)[i]['image'].mean().item() * 127.5 + 127.5 for i in range(4)
+    ]
+    assert levels == pytest.approx([v / 4095 * 255 for v in (900, 450, 3900, 1950)], abs=0.6)
+    with reading_as(bits=14):
+        assert load_image(samples[2].image, 4).mean() < -0.5
+    with reading_as(bits=10):
+        refused(load_image, samples[2].image, 4, names='hole/0.png', says='--bits')
+
+
+@pytest.mark.parametrize('name', ['x.jpg', 'x.tif', 'one_strip.tif', 'tiles.tif'])
+def test_a_large_picture_is_read_at_a_fraction_with_its_mask(tmp_path, name):
+    y, x = np.mgrid[:300, :400]
+    scene = np.stack([x / 2, y / 2, x * 0 + 90], -1).astype(np.uint8)
+    scene[100:160, 200:280] = 10
+    path = tmp_path / name
+    if name in ('x.jpg', 'x.tif'):
+        Image.fromarray(scene).save(path, quality=95)
+    else:
+        how = dict(tile=(64, 64), compression='zlib') if name == 'tiles.tif' else {}
+        tifffile.imwrite(path, scene, photometric='rgb', **how)
+    hole(tmp_path / 'm.png', scene[..., 2] == 10)
+    s = Sample(path, tmp_path / 'm.png', 1, 'c', 'hole', 'test')
+    whole = AnomalyDataset([s], 32)[0]
+    with reading_as(max_pixels=50_000):
+        assert open_image(path).size in ((200, 150), (134, 100))
+        part, photo = AnomalyDataset([s], 32)[0], Photos([str(path)], 32)[0]
+        assert any('so large' in n for n in inspect_sample(s)['notes'])
+    assert torch.equal(part['mask'], whole['mask']) and (photo['width'], photo['height']) == (
+        400,
+        300,
+    )
+    assert (part['image'] - whole['image']).abs().mean() < 0.02
+
+
+def test_a_limit_has_a_way_round(tmp_path):
+    some(tmp_path / 'x.png', size=(400, 300))
+    with reading_as(max_pixels=50_000):
+        refused(load_image, tmp_path / 'x.png', 8, says='--max_pixels 120000')
+        with reading_as(max_pixels=120_000):
+            load_image(tmp_path / 'x.png', 8)
+        hole(tmp_path / 'm.png', np.eye(300, 400) > 0)  # a mask takes a third of the memory
+        assert read_mask(tmp_path / 'm.png').sum() == 300
 
 
 # ---------------------------------------------------------------- archives and downloads

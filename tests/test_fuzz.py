@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,11 +14,14 @@ from safetensors.torch import save
 
 from hybridad.backbone import load_backbone, read_settings
 from hybridad.config import Config, get_default_config
+from hybridad.data import read_mask
 from hybridad.detector import ABOUT, read_checkpoint
 from hybridad.errors import HybridadError
 from hybridad.evaluation import refuse_seen
 from hybridad.export import LearnedPrompts
-from hybridad.layouts import dummy_tree, read_dataset
+from hybridad.images import full_size, open_image, reading_as
+from hybridad.layouts import dummy_tree, pair_masks, read_dataset
+from hybridad.masks import marked_pixels
 from hybridad.prompt_learner import MinimalPromptLearner, load_anomalyclip
 from hybridad.scoring import COLUMNS, Photos, _encode, read_scores
 from hybridad.training import read_log, usable
@@ -36,7 +40,7 @@ def encoded(form, mode='RGB', **options):
     "A small valid image file."
     pixels = np.arange(16 * 12 * 4, dtype=np.uint8).reshape(12, 16, 4)
     im, out = Image.fromarray(pixels), io.BytesIO()
-    im = im if mode == 'RGBA' else im.convert('L' if mode == 'F' else 'RGB').convert(mode)
+    im = im if mode == 'RGBA' else im.convert('L' if mode in ('F', 'I;16') else 'RGB').convert(mode)
     im.save(out, form, **options)
     return out.getvalue()
 
@@ -58,6 +62,16 @@ SEEDS = [
     encoded('TIFF', 'F'),
     encoded('WEBP'),
     encoded('PNG', exif=exif),
+    encoded('GIF', 'P'),
+    encoded('PPM'),
+    encoded('PCX'),
+    encoded('SGI'),
+    encoded('JPEG2000'),
+    encoded('AVIF'),
+    encoded('PNG', 'I;16'),
+    encoded('TIFF', 'I;16'),
+    encoded('PNG', 'LA'),
+    encoded('TIFF', exif=exif),
 ]
 
 
@@ -90,7 +104,7 @@ def broken(draw, seeds):
 
 
 @fuzz
-@given(data=broken(SEEDS), name=st.sampled_from(['a.png', 'b.jpg', 'c.tif']))
+@given(data=broken(SEEDS), name=st.sampled_from(['a.png', 'b.jpg', 'c.tif', 'd.tga', 'e.dib']))
 def test_images(tmp_path_factory, data, name):
     path = tmp_path_factory.getbasetemp() / name
     path.write_bytes(data)
@@ -103,6 +117,89 @@ def test_images(tmp_path_factory, data, name):
             and torch.isfinite(item['image']).all()
             and item['width'] > 0
         )
+
+
+@fuzz
+@given(data=broken(SEEDS), limit=st.sampled_from([1, 20, 150]), name=st.sampled_from('ab'))
+def test_images_above_the_limit(tmp_path_factory, data, limit, name):
+    "Read at a fraction or refused, never in full."
+    path = tmp_path_factory.getbasetemp() / f'{name}.tif'
+    path.write_bytes(data)
+    with reading_as(max_pixels=limit):
+        try:
+            im = open_image(path)
+        except HybridadError as error:
+            assert str(path) in str(error) and '\n' not in str(error)
+        else:
+            assert im.width * im.height <= limit and full_size(im)[0] >= im.width
+
+
+MASKS = [
+    encoded('PNG', '1'),
+    encoded('PNG', 'L'),
+    encoded('PNG', 'P'),
+    encoded('PNG', 'I;16'),
+    encoded('PNG', 'RGBA'),
+    encoded('JPEG', 'L'),
+    encoded('GIF', 'P'),
+    encoded('TIFF', 'F'),
+]
+
+
+@fuzz
+@given(data=broken(MASKS))
+def test_masks(tmp_path_factory, data):
+    path = tmp_path_factory.getbasetemp() / 'm.png'
+    path.write_bytes(data)
+    try:
+        marked = read_mask(path)
+    except HybridadError as error:
+        assert str(path) in str(error) and '\n' not in str(error)
+    else:
+        assert marked.dtype == bool and marked.ndim == 2
+
+
+FEW = st.lists(st.integers(0, 255), min_size=1, max_size=5)
+
+
+@fuzz
+@given(
+    values=FEW,
+    seed=st.integers(0, 99),
+    mode=st.sampled_from(['L', 'P', 'RGB', 'RGBA', 'LA', 'I;16']),
+)
+def test_values_of_masks(values, seed, mode):
+    "Any few values in blocks, in any mode, are told or refused; a mask of 0 and one value always marks that value."
+    rng = np.random.default_rng(seed)
+    blocks = rng.choice(values, (4, 5)).repeat(3, 0).repeat(4, 1).astype(np.uint8)
+    channels = dict(RGB=3, RGBA=4, LA=2).get(mode)
+    if channels:
+        im = Image.fromarray(np.stack([np.roll(blocks, i) for i in range(channels)], -1))
+    else:
+        im = Image.fromarray(blocks.astype(np.uint16) if mode == 'I;16' else blocks)
+        im = im.convert('P') if mode == 'P' else im
+    try:
+        marked = marked_pixels(im, 'm.png')
+    except HybridadError as error:
+        assert 'm.png' in str(error)
+    else:
+        assert marked.shape == (12, 20) and marked.dtype == bool
+        grey = mode in ('L', 'P', 'I;16')
+        if grey and len(set(values) - {0}) <= 1 and (blocks > 0).mean() <= 0.5:
+            assert np.array_equal(marked, blocks > 0)
+
+
+@fuzz
+@given(names=st.lists(st.text('aé\u0301ü_mask.0', min_size=1, max_size=6), max_size=6))
+def test_pairs_of_masks(names):
+    "Each mask is given to one image or named in the sentence, whatever the names."
+    images, masks = [Path(f'{n}.png') for n in names[::2]], [Path(f'{n}.png') for n in names[1::2]]
+    try:
+        paired = pair_masks(images, masks)
+    except HybridadError as error:
+        assert any(str(p) in str(error) for p in images + masks)
+    else:
+        assert sorted(p for p in paired if p) == sorted(masks) and len(paired) == len(images)
 
 
 ABOUT_GOOD = {k: kind() for k, kind in ABOUT.items()} | dict(
