@@ -4,6 +4,7 @@ import configparser
 import csv
 import hashlib
 import io
+import json
 import multiprocessing as mp
 import os
 import re
