@@ -48,9 +48,11 @@ def _missing():
 
 for _name in _missing():
     del FORMATS[_name]
+
+
 SUFFIXES = tuple(s for endings in FORMATS.values() for s in endings.split())
 
-
+# %% ../nbs/01_images.ipynb #7606fb04
 def is_image(
     path,  # str or Path
 ) -> bool:
@@ -66,6 +68,8 @@ def _formats(path):
 
 # %% ../nbs/01_images.ipynb #0337dce9
 _USUAL = dict(max_pixels=89_478_485, bits=None, masks='auto')  # pixels: a quarter of a GiB in RGB
+
+
 _ALLOWED = dict(max_pixels=(1, 10**12), bits=(8, 16), masks=('auto', 'bright', 'dark'))
 
 
@@ -82,7 +86,7 @@ def _read_setting(key, text):
 
 
 def reading(
-    **changes,  # max_pixels: of one image, bits: of 16-bit grey files, masks: bright or dark; None keeps
+    **changes,  # max_pixels of an image, bits of 16-bit grey, masks bright or dark; None keeps
 ) -> dict:  # all three
     "How files are read by this process and its loader processes, after `changes`."
     for key, value in changes.items():
@@ -93,7 +97,7 @@ def reading(
     told = {k: os.environ.get(f'HYBRIDAD_{k.upper()}') for k in _USUAL}
     return {k: _USUAL[k] if v is None else _read_setting(k, v) for k, v in told.items()}
 
-
+# %% ../nbs/01_images.ipynb #37aaf41d
 @contextmanager
 def reading_as(
     **changes,  # as for `reading`
@@ -122,6 +126,8 @@ DAMAGED = (
     struct.error,
     zlib.error,
 )  # what Pillow raises over a damaged file or EXIF note
+
+
 LONGEST = 1_000_000  # px of a side: resizing needs 32 bytes for each
 
 
@@ -132,7 +138,7 @@ def is_pointer(
     with open(path, 'rb') as f:
         return f.read(40).startswith(b'version https://git-lfs')
 
-
+# %% ../nbs/01_images.ipynb #1c64ea7a
 def regular(
     path,  # a file, or a stream
 ) -> None:
@@ -203,7 +209,7 @@ def _averaged(page, file, factor):
     count = np.multiply.outer(*(np.bincount(np.arange(n) // factor) for n in sides))
     return np.round(total / count[..., None]).astype(page.dtype)
 
-
+# %% ../nbs/01_images.ipynb #96a1355a
 def _reduced_tiff(file, path, size, factor):
     "A large TIFF at a fraction of its size."
     import tifffile
@@ -290,7 +296,7 @@ def turned(
         return array
     return np.asarray(Image.fromarray(array.astype(np.uint8)).transpose(_TURNS[tag])) > 0
 
-
+# %% ../nbs/01_images.ipynb #4ea79287
 def _upright(im, turn):
     "The image as a viewer shows it, without its EXIF note."
     if turn == 1:
@@ -316,7 +322,7 @@ def full_size(
 def image_size(
     path,  # an image file
 ) -> tuple:  # (width, height) in px
-    "The size of the picture as `open_image` turns it, read from the header where the format allows."
+    "The size of the picture as `open_image` turns it, from the header where that is enough."
     try:
         regular(path)
         with open(path, 'rb') as file, _header(file, _formats(path)) as im:
@@ -345,12 +351,12 @@ def _one_picture(im, path):
             f'cannot read {path}: it holds {frames} pictures, save the one to look at by itself'
         )
 
-
+# %% ../nbs/01_images.ipynb #893af067
 def open_image(
     path,  # an image file, or a stream whose text is its name
     formats: tuple | None = None,  # Pillow formats that may be read; None: by `FORMATS`
     *,
-    grey: bool = False,  # a mask, which needs a third of the memory: three times the pixels are allowed
+    grey: bool = False,  # a mask, which needs a third of the memory, so has thrice the limit
 ) -> Image.Image:  # decoded and upright; `info` has bits, turned and full_size where they apply
     "The decoded image at `path`; anything that prevents it is a DataError."
     formats = formats or _formats(path)
@@ -386,7 +392,7 @@ def _told_bits(im):
     twelve = im.format == 'TIFF' and im.mode == 'I;16' and im.tag_v2.get(258) == (12,)
     return dict(bits=12) if twelve else dict(halved=True) if deep else {}
 
-
+# %% ../nbs/01_images.ipynb #ef3afac8
 def _sixteen(im):
     "A PGM of more than 8 bits, which Pillow stretches to 0..65535 in 32-bit numbers, with 16 bits."
     if im.format != 'PPM' or im.mode != 'I':
@@ -435,7 +441,7 @@ def set_bits(
             break
     return next(d for d in _DEPTHS if top < 2**d)
 
-
+# %% ../nbs/01_images.ipynb #79cd551b
 @lru_cache(maxsize=256)
 def _folder_bits(folder, changed):
     "The bits of a folder, found again once files come or go."
@@ -455,8 +461,8 @@ def _eight_bits(im, path, bits):
         depth = max(own, near or 0)
     if top >= 2**depth:
         raise DataError(
-            f'cannot use {path}: its largest value {top} does not fit into the {depth} bits that the '
-            f'others of its set need; say how many the camera has with --bits'
+            f'cannot use {path}: its largest value {top} does not fit into the {depth} bits that '
+            f'the others of its set need; say how many the camera has with --bits'
         )
     full = 2**depth - 1
     table = (np.arange(full + 1, dtype=np.int64) * 510 + full) // (2 * full)
@@ -479,8 +485,8 @@ def as_rgb(
     halved = im.info.get('halved') and reading()['bits'] != 16
     if halved and (top := max(high for _, high in im.convert('RGB').getextrema())) < 64:
         raise DataError(
-            f'cannot use {path}: it has 16 bits for each colour and ends near {top * 257} of 65535, '
-            f'so it would be almost black; save it with 8 bits, or say --bits 16 if it is so dark'
+            f'cannot use {path}: it has 16 bits for each colour and ends near {top * 257} of '
+            f'65535, so it would be almost black; save it with 8 bits, or say --bits 16 if it is so dark'
         )
     if im.mode in ('RGBA', 'LA', 'PA') or 'transparency' in im.info:
         im = im.convert('RGBA')
