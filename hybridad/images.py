@@ -200,14 +200,18 @@ def _averaged(page, file, factor):
     sides = page.imagelength, page.imagewidth
     total = np.zeros((*(-(-n // factor) for n in sides), page.samplesperpixel), np.uint32)
     for y, x, part in _bands(page, file):
-        part = part.astype(np.uint32)
         for axis, at in ((0, y), (1, x)):
             cells = np.arange(at, at + part.shape[axis]) // factor
-            part = np.add.reduceat(part, np.flatnonzero(np.diff(cells, prepend=-1)), axis)
+            first = np.flatnonzero(np.diff(cells, prepend=-1))
+            part = np.add.reduceat(part, first, axis, dtype=np.uint32)
         (h, w), (top, left) = part.shape[:2], (y // factor, x // factor)
         total[top : top + h, left : left + w] += part
-    count = np.multiply.outer(*(np.bincount(np.arange(n) // factor) for n in sides))
-    return np.round(total / count[..., None]).astype(page.dtype)
+    rows, columns = (np.bincount(np.arange(n) // factor) for n in sides)
+    mean = np.empty(total.shape, page.dtype)
+    for y, height in enumerate(rows):  # one row at a time, or the divisions would need gigabytes
+        count = height * columns[:, None]
+        mean[y] = (2 * total[y].astype(np.int64) + count) // (2 * count)
+    return mean
 
 # %% ../nbs/01_images.ipynb #96a1355a
 def _reduced_tiff(file, path, size, factor):
@@ -238,9 +242,19 @@ def _reduced_tiff(file, path, size, factor):
     return Image.fromarray((pixels >> 8 * (page.dtype == np.uint16)).astype(np.uint8)[..., :3])
 
 # %% ../nbs/01_images.ipynb #141b0a92
-def _pixels(im, file, path, limit):
+def _factor(size, limit):
+    "The smallest whole number by which a picture must be divided to have `limit` pixels."
+    return next(k for k in range(1, 10**6) if -(-size[0] // k) * -(-size[1] // k) <= max(limit, 1))
+
+
+def _drafts(im, factor):
+    "Whether libjpeg decodes it at 1/factor in little memory."
+    return im.format in ('JPEG', 'MPO') and factor <= 8 and not im.info.get('progressive')
+
+
+def _pixels(im, file, path, grey):
     "The decoded picture, at a fraction of its size where it is larger than the limit."
-    size = im.size
+    size, limit = im.size, reading()['max_pixels'] * (3 if grey else 1)
     if max(size) > LONGEST:
         raise DataError(
             f'cannot read {path}: it is {size[0]} x {size[1]} px, and no side may have more than '
@@ -249,12 +263,13 @@ def _pixels(im, file, path, limit):
     if size[0] * size[1] <= limit:
         im.load()
         return im
-    factor = next(k for k in range(2, 10**6) if -(-size[0] // k) * -(-size[1] // k) <= limit)
-    if im.format == 'TIFF' and not im.getexif().get(0x0112, 1) > 1:
-        small = _reduced_tiff(file, path, size, factor)
+    if grey:
+        raise _too_large(path, size, 'and a mask is not read at a fraction')
+    if im.format == 'TIFF' and im.getexif().get(0x0112, 1) == 1:
+        small = _reduced_tiff(file, path, size, _factor(size, limit / 4))  # its sums are larger
         small.format = 'TIFF'
-    elif im.format in ('JPEG', 'MPO') and factor <= 8 and not im.info.get('progressive'):
-        im.draft(im.mode, tuple(n // (2 ** (factor - 1).bit_length()) for n in size))
+    elif _drafts(im, factor := _factor(size, limit)):
+        im.draft(im.mode, tuple(n // 2 ** (factor - 1).bit_length() for n in size))
         im.load()
         small = im
     else:
@@ -371,7 +386,7 @@ def open_image(
             turn = _tag(im, path) if im.format == 'TIFF' else None  # decoding removes it
             _one_picture(im, path)
             told = _told_bits(im)
-            im = _pixels(im, file, path, reading()['max_pixels'] * (1 + 2 * grey))
+            im = _pixels(im, file, path, grey)
             turn = turn or _tag(im, path)
             im.info |= told
         return _upright(_sixteen(im), turn)
