@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from filelock import FileLock
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -30,7 +30,7 @@ from tqdm.auto import tqdm
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from .attention import QueryRecorder, log_ratio, read_maps
-from .backbone import load_backbone, pick_device
+from .backbone import load_backbone, pick_device, quiet
 from .data import read_arrays, read_json, write_atomic
 from .errors import CheckpointError, ConfigError, HybridadError
 from .layouts import in_use
@@ -1096,17 +1096,20 @@ def export_backbone(
     temporary = out.with_name(out.name + '.partial')
     if temporary.exists():
         shutil.rmtree(temporary)
-    pipe = StableDiffusionPipeline(
-        vae=vae,
-        text_encoder=text,
-        tokenizer=tokenizer,
-        unet=unet,
-        scheduler=new_scheduler(),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    pipe.to(torch.float16).save_pretrained(temporary, safe_serialization=True)
+    with quiet():
+        from diffusers import StableDiffusionPipeline
+
+        pipe = StableDiffusionPipeline(
+            vae=vae,
+            text_encoder=text,
+            tokenizer=tokenizer,
+            unet=unet,
+            scheduler=new_scheduler(),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+        pipe.to(torch.float16).save_pretrained(temporary, safe_serialization=True)
     told = json.loads(
         (temporary / 'text_encoder' / 'config.json').read_text()
     )  # transformers 5 would load float16 here and diffusers float32 beside it
