@@ -22,7 +22,7 @@ setup(
     keywords=cfg['keywords'],
     python_requires='>=' + cfg['min_python'],
     packages=find_packages(include=[cfg['lib_path'], cfg['lib_path'] + '.*']),
-    package_data={cfg['lib_path']: ['backbones/mini/**/*', 'backbones/LICENSE']},
+    package_data={cfg['lib_path']: ['py.typed', 'backbones/mini/**/*', 'backbones/LICENSE']},
     install_requires=split(cfg['requirements']),
     extras_require={extra: split(cfg[f'{extra}_requirements']) for extra in ('dev', 'export', 'tracking')},
     entry_points={
