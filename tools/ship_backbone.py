@@ -2,12 +2,12 @@
 
 With an earlier backbone given, such as the one shipped before, its weights are averaged in. Chooses its share, the timestep and what the last layer counts on
 a validation part of the auxiliary categories, copies the diffusers folder to hybridad/backbones/mini,
-draws samples, writes the model card and results/pretraining.json. Prompts fit one set of weights only: `tools/measure.py demo` puts new ones there."""
+draws samples, writes the model card and results/pretraining.json. Prompts fit one set of weights only: `experiments/demo.py` puts new ones there."""
 
 import json
 import shutil
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -16,15 +16,14 @@ from safetensors.torch import load_file, save_file
 
 from hybridad.backbone import load_backbone
 from hybridad.config import get_default_config
-from hybridad.data import read_dataset, read_mvtec
 from hybridad.evaluation import WordsDetector, write_json
 from hybridad.plots import map_grid, save_figure
 from hybridad.pretraining import GROUND, Recipe
-from hybridad.rough import write_rough
-from hybridad.synthetic import HELD_OUT_CATEGORIES, HELD_OUT_KINDS, write_dataset
+from hybridad.synthetic import HELD_OUT_CATEGORIES, HELD_OUT_KINDS
 from hybridad.training import KeptInputs, validate
 
-from measure import ROOT, RUNS, SHARED, about
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'experiments'))
+from common import ROOT, RUNS, about, layer_weights, validation_sets  # noqa: E402
 
 TIMESTEPS = (1, 10)
 CLEAN = 0.005  # what may be lost on clean pictures; seeds differ by 0.002
@@ -47,23 +46,6 @@ VAE, PARTS = (
     'vae/diffusion_pytorch_model.safetensors',
     ('unet/diffusion_pytorch_model.safetensors', 'text_encoder/model.safetensors'),
 )
-
-
-def validation_sets():  # {name: list of Sample}
-    "Clean and rough pictures of the auxiliary categories, and every third steel strip where there are any: none of them is a test."
-    clean, rough, steel = RUNS / 'ship', RUNS / 'ship_rough', SHARED / 'data' / 'steel_strip'
-    if not clean.exists():
-        write_dataset(clean, seed=77, split='auxiliary', count=16)
-    if not rough.exists():
-        write_rough(rough, seed=77, count=6)
-    test = lambda folder: [s for s in read_mvtec(folder) if s.split == 'test']
-    return dict(
-        auxiliary=test(clean), rough=[replace(s, category='rough') for s in test(rough)]
-    ) | (
-        dict(steel_strip=[s for s in read_dataset(steel) if s.split == 'test'][::3])
-        if steel.is_dir()
-        else {}
-    )
 
 
 def between(source, earlier, share):  # folder of a backbone
@@ -90,10 +72,6 @@ def between(source, earlier, share):  # folder of a backbone
     return folder
 
 
-def weights(last):
-    return [round((1 - last) / 5, 4)] * 5 + [round(last, 4)]
-
-
 def choose(source, earlier):  # the best choice, all of them
     "What reads best with hand-written words on validation pictures, mean over sets, among those that lose at most CLEAN on the clean one; held-out categories and the photographs of the tests take no part."
     rows, sets, kept = [], validation_sets(), {}
@@ -109,14 +87,14 @@ def choose(source, earlier):  # the best choice, all of them
                 for n, samples in sets.items()
             }
             for last in LAST:
-                words.layer_logits.data = torch.tensor(weights(last)).log()
+                words.layer_logits.data = torch.tensor(layer_weights(last)).log()
                 told = {n: validate(words, k)[0] for n, k in kept.items()}
                 rows.append(
                     dict(
                         share=share,
                         timestep=t,
                         last_layer=round(last, 3),
-                        weights=weights(last),
+                        weights=layer_weights(last),
                         val_score=sum(f['val_score'] for f in told.values()) / len(told),
                         sets=told,
                     )
