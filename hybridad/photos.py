@@ -23,7 +23,8 @@ from PIL import Image
 from scipy.ndimage import distance_transform_edt, gaussian_filter, shift
 
 import hybridad
-from .data import _FORMATS, DAMAGED, as_rgb, open_image
+from .data import DAMAGED, as_rgb, open_image
+from .images import _formats
 from .errors import ConfigError, DataError
 from .layouts import is_image
 from .rough import ROUGH_DEFECTS, damage, rough_camera
@@ -192,7 +193,7 @@ def _check(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore', Image.DecompressionBombWarning)
-            with Image.open(path, formats=_FORMATS) as im:
+            with Image.open(path, formats=_formats(path)) as im:
                 width, height = im.size
     except (*DAMAGED, Image.DecompressionBombError):
         open_image(path)  # finds the words
@@ -224,7 +225,7 @@ def _decoded(
 ) -> np.ndarray:  # (H, W, 3) uint8, short side at most CACHED_SIDE, long side twice that
     "Pixels of a photograph, JPEG decoded at a fraction of its size where that is enough."
     try:
-        with Image.open(path, formats=_FORMATS) as im:
+        with Image.open(path, formats=_formats(path)) as im:
             jpeg = im.format in ('JPEG', 'MPO')
             if jpeg:
                 im.draft('RGB', (2 * CACHED_SIDE, 2 * CACHED_SIDE))

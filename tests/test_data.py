@@ -28,7 +28,6 @@ from hybridad.data import (
     Sample,
     image_size,
     load_image,
-    load_mask,
     make_loader,
     open_image,
     read_arrays,

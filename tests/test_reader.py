@@ -10,7 +10,8 @@ import pytest
 import torch
 from diffusers import FluxTransformer2DModel, SD3Transformer2DModel, UNet2DConditionModel
 
-from hybridad import attention, backbone as bb, bench
+from hybridad import attention, bench
+from hybridad import backbone as bb
 from hybridad.ablation import standard_variants
 from hybridad.attention import (
     AttentionReader,
@@ -18,7 +19,6 @@ from hybridad.attention import (
     cross_attention,
     log_ratio,
     probing,
-    read_maps,
     select_layers,
     token_scores,
 )

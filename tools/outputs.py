@@ -1,7 +1,7 @@
-"""Run notebooks and keep what they show: python tools/outputs.py [NOTEBOOK ...], all of them by default.
+"""Run notebooks and keep what they show: python tools/outputs.py [NOTEBOOK ...], by default all.
 
-Progress bars, warnings and widgets are dropped, which mean nothing without a kernel. Pictures over 59 kB, or less in a notebook
-that holds many, become JPEG."""
+Progress bars, warnings and widgets are dropped, which mean nothing without a kernel. Pictures over
+59 kB, or less in a notebook that holds many, become JPEG."""
 
 import base64
 import io

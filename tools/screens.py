@@ -1,4 +1,6 @@
-"""Screenshots of the explorers for the visualize guide: python tools/screens.py, after pytest tests/test_browser.py took them."""
+"""Screenshots of the explorers for the visualize guide: python tools/screens.py
+
+Run `pytest tests/test_browser.py` before, which takes them."""
 
 import io
 from pathlib import Path

@@ -1,7 +1,7 @@
 """Turn a finished pretraining run into the embedded backbone: python tools/ship_backbone.py RUN
 
 Copies RUN/backbone to hybridad/backbones/mini, samples a few captions, and writes the model card and
-results/pretraining.json. Prompts fit one set of weights only: measure the demo afterwards, which learns new ones."""
+results/pretraining.json. Prompts fit one set of weights only: run experiments/demo.py afterwards, which learns new ones."""
 
 import json
 import shutil
@@ -17,7 +17,8 @@ from hybridad.grounding import WEIGHTS
 from hybridad.plots import map_grid, save_figure
 from hybridad.synthetic import HELD_OUT_CATEGORIES, HELD_OUT_KINDS
 
-from measure import ROOT, about
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'experiments'))
+from common import ROOT, about  # noqa: E402
 
 MINI = ROOT / 'hybridad' / 'backbones' / 'mini'
 CAPTIONS = [

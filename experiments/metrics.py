@@ -1,9 +1,12 @@
-"""Time and memory of the pixel metrics at full scale, against scikit-learn, each in a process of its own: writes results/metrics.json.
+"""Time and memory of the pixel metrics at full scale, against scikit-learn.
 
-    OMP_NUM_THREADS=1 python tools/measure_metrics.py [--images 167] [--streamed 1725] [--size 512] [--out results/metrics.json]
+Command:  OMP_NUM_THREADS=1 python experiments/metrics.py [--images 167] [--streamed 1725]
+          [--size 512] [--out results/metrics.json]
+Duration: the seconds of every case are in the result
+Data:     smooth noise, generated
 
-The largest case (1725 images of 512x512, exact as well as streamed) needs about 6 GB; --streamed 0 leaves it out.
-"""
+Each case runs in a process of its own. The largest (1725 images of 512x512, exact as well as
+streamed) needs about 6 GB; --streamed 0 leaves it out."""
 
 import argparse
 import json
@@ -20,15 +23,14 @@ import numpy as np
 import sklearn
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from hybridad.metrics import pixel_metrics  # noqa: E402
-from hybridad.streaming import PixelStream  # noqa: E402
+from hybridad.metrics import pixel_metrics
+from hybridad.streaming import PixelStream
 
 COMPARED = 'auroc', 'ap', 'f1max', 'aupro'
 
 
 def one(i, size):
-    "Map and mask of the i-th image: smooth noise, every other image with a few regions in which it is higher."
+    "Map and mask of the i-th image: noise, in every other image higher in a few regions."
     rng = np.random.default_rng(i)
     mask = np.zeros((size, size), bool)
     for _ in range(0 if i % 2 else 4):

@@ -1,12 +1,15 @@
-"""Give every command what it cannot use and write down what it prints: one sentence and a code, never a traceback, nothing half-written.
+"""Give every command what it cannot use: it must print one sentence and a code, never a traceback.
 
-python proof/bad_inputs.py [--out results/bad_inputs.md]
-"""
+Command:  python experiments/bad_inputs.py [--out results/bad_inputs.md]
+Duration: not recorded
+Data:     small files that are broken on purpose, made in a temporary folder
+
+Nothing may be left half-written or changed in the output folder."""
 
 import argparse
 import contextlib
-import io
 import hashlib
+import io
 import json
 import multiprocessing as mp
 import os
@@ -35,9 +38,11 @@ from hybridad.synthetic import categories_of, picture
 
 def png(width, height, data=b''):
     "A PNG that claims a size."
-    chunk = lambda kind, body: (
-        struct.pack('>I', len(body)) + kind + body + struct.pack('>I', zlib.crc32(kind + body))
-    )
+
+    def chunk(kind, body):
+        check = struct.pack('>I', zlib.crc32(kind + body))
+        return struct.pack('>I', len(body)) + kind + body + check
+
     return (
         b'\x89PNG\r\n\x1a\n'
         + chunk(b'IHDR', struct.pack('>IIBBBBB', width, height, 8, 2, 0, 0, 0))
@@ -71,7 +76,9 @@ def data_sets(work):
         change(root)
         bad[name] = root
 
-    first = lambda root, part: sorted((root / part).rglob('*.png'))[0]
+    def first(root, part):
+        return sorted((root / part).rglob('*.png'))[0]
+
     case('an image that is text', lambda r: first(r, 'test').write_text('hello'))
     case('an empty image file', lambda r: first(r, 'test').write_bytes(b''))
     case(
@@ -469,9 +476,9 @@ def attempt(name, args, out):
         except Exception as error:
             code = f'traceback: {type(error).__name__}: {error}'
     lines = [
-        l
-        for l in said.getvalue().replace('\r', '\n').splitlines()
-        if l.startswith(name) and not l.startswith('usage')
+        line
+        for line in said.getvalue().replace('\r', '\n').splitlines()
+        if line.startswith(name) and not line.startswith('usage')
     ]
     return code, lines[-1].split(': ', 1)[-1] if lines else ''
 
@@ -504,7 +511,10 @@ def main():
     shutil.rmtree(work)
     if not a.only:
         a.out.write_text(
-            f'# {len(rows)} bad inputs and what is printed\n\nWritten by `python proof/bad_inputs.py`. Code 2: nothing was done and nothing was left in the output folder.\n\n| command | what is wrong | code | what is printed |\n|---|---|---|---|\n'
+            f'# {len(rows)} bad inputs and what is printed\n\n'
+            'Written by `python experiments/bad_inputs.py`. Code 2: nothing was done and nothing '
+            'was left in the output folder.\n\n'
+            '| command | what is wrong | code | what is printed |\n|---|---|---|---|\n'
             + '\n'.join(rows)
             + '\n'
         )
