@@ -157,6 +157,11 @@ class EasonADPipeline:
         if isinstance(prompts, (list, tuple)):
             content = self.tokens(prompts) if content is None else content
             prompts = self.backbone.encode_text(prompts)
+        if not isinstance(prompts, dict) and getattr(prompts, 'ndim', 0) not in (3, 4):
+            raise ConfigError(
+                f'prompts are a {type(prompts).__name__}: give a list of texts, or their features '
+                '(P, L, D) as backbone.encode_text makes them'
+            )
         return prompts, content
 
     def prompt_masses(
