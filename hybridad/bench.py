@@ -22,7 +22,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from .attention import AttentionReader, cross_attention, log_ratio
-from .backbone import MINI, Backbone, load_backbone, pick_device, random_backbone
+from .parts import MINI, pick_device
+from .backbone import Backbone, load_backbone, random_backbone
 from .data import write_atomic
 from .errors import ConfigError
 from .pipeline import READOUTS, EasonADPipeline

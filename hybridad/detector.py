@@ -17,7 +17,9 @@ from safetensors.torch import save
 from torch import nn
 
 from .attention import counted, log_ratio
-from .backbone import check_batch, is_pointer, load_backbone
+from .latents import check_batch
+from .images import is_pointer
+from .backbone import load_backbone
 from .config import Config, check, get_default_config
 from .data import write_atomic
 from .errors import CheckpointError, ConfigError

@@ -23,7 +23,8 @@ from hybridad.attention import (
     select_layers,
     sharpen,
 )
-from .backbone import Backbone, check_batch, in_cache
+from .backbone import Backbone
+from .latents import check_batch, in_cache
 from .data import read_json
 from .errors import BackboneError, CheckpointError, ConfigError
 
@@ -89,7 +90,7 @@ class EasonADPipeline:
         "One pass over (B, C, h, w) latents under each of P' contexts; what the recorder found, for B*P' rows."
         t = self.timesteps[draw % len(self.timesteps)]
         noisy = (
-            self.backbone.add_noise(latents, t, draw // len(self.timesteps), self.seed)
+            self.backbone.add_noise(latents, t, draw // len(self.timesteps), seed=self.seed)
             if self.noise
             else latents
         )

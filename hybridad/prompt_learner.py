@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from .attention import counted
-from .backbone import token_mask
+from .text import token_mask
 from .errors import ConfigError
 
 # %% ../nbs/20_prompt_learner.ipynb #21759b6f

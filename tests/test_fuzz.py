@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from PIL import Image
 from safetensors.torch import save
 
-from hybridad.backbone import MINI, load_backbone, read_settings
+from hybridad.parts import MINI, read_settings
+from hybridad.backbone import load_backbone
 from hybridad.config import Config, get_default_config
 from hybridad.data import read_mask
 from hybridad.detector import ABOUT, read_checkpoint

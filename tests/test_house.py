@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = {'diffusers', 'transformers'}  # importing these costs seconds
-MAY_IMPORT_HEAVY = {'backbone', 'pipeline', 'pretraining'}
+MAY_IMPORT_HEAVY = {'parts', 'backbone', 'pipeline', 'pretraining'}
 LIGHT = ['config', 'data', 'losses', 'metrics']  # and these never do, not even through one another
 TREES = {
     p.stem: ast.parse(p.read_text(encoding='utf-8'))

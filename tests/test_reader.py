@@ -22,7 +22,8 @@ from hybridad.attention import (
     select_layers,
     token_scores,
 )
-from hybridad.backbone import MINI, load_backbone, random_backbone
+from hybridad.parts import MINI
+from hybridad.backbone import load_backbone, random_backbone
 from hybridad.config import get_default_config
 from hybridad.detector import HybridAnomalyDetector
 from hybridad.errors import BackboneError, CheckpointError, ConfigError

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from hybridad import pretraining
-from hybridad.backbone import MINI, load_backbone
+from hybridad.parts import MINI
+from hybridad.backbone import load_backbone
 from hybridad.config import get_default_config
 from hybridad.evaluation import Truth, WordsDetector, evaluate, write_json
 from hybridad.pretraining import DiffusionTrainer, Recipe, pretrain

@@ -17,7 +17,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from hybridad.backbone import MINI, load_backbone
+from hybridad.parts import MINI
+from hybridad.backbone import load_backbone
 from hybridad.bench import cpu_name
 from hybridad.cli import LEARN, ONE_VIEW, demo, examples, learnable
 from hybridad.config import get_default_config

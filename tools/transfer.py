@@ -13,7 +13,8 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
-from hybridad.backbone import MINI, load_backbone
+from hybridad.parts import MINI
+from hybridad.backbone import load_backbone
 from hybridad.config import get_default_config
 from hybridad.data import read_dataset, read_json
 from hybridad.evaluation import Truth, WordsDetector, evaluate, write_json
