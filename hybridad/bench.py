@@ -245,7 +245,7 @@ def step_cases(
         )
         found = queries or pipeline.queries(latents, prompts.to(latents.dtype))
         content = learner.counted(pipeline.mass) if whole else tokens
-        log_ratio(pipeline.masses(found, prompts, None, content)).square().mean().backward()
+        log_ratio(pipeline.masses(found, prompts, content=content)).square().mean().backward()
 
     return dict(exact=lambda: step(exact, None), replay=lambda: step(replay, kept))
 

@@ -257,12 +257,12 @@ class HybridAnomalyDetector(nn.Module):
             self.backbone,
             m.readout,
             m.layers,
-            m.timestep,
-            m.draws,
-            m.seed,
-            m.mass,
-            m.map_size,
-            m.noise,
+            timestep=m.timestep,
+            draws=m.draws,
+            seed=m.seed,
+            mass=m.mass,
+            map_size=m.map_size,
+            noise=m.noise,
         )
         with torch.random.fork_rng():
             torch.manual_seed(m.seed)
@@ -336,7 +336,7 @@ class HybridAnomalyDetector(nn.Module):
         return [self.pipeline.queries(latents, text, d) for d in range(self.pipeline.draws)]
 
     def read(self, queries, text):  # (B, 2, S, S) log masses
-        masses = self.pipeline.masses(queries, text, self.layer_weights, self.counted)
+        masses = self.pipeline.masses(queries, text, self.layer_weights, content=self.counted)
         return self.normals(masses, queries) if self.normals else masses
 
     def side(self, view):

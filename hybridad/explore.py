@@ -81,7 +81,7 @@ class Look:
         )
         if key not in self.kept:
             self.kept[key] = EasonADPipeline(
-                self.backbone, readout, list(self.layers), t, seed=self.seed
+                self.backbone, readout, list(self.layers), timestep=t, seed=self.seed
             ).queries(self.latents, prompts)
         return self.kept[key]
 
