@@ -21,7 +21,8 @@ from torch.utils._pytree import tree_iter
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from .attention import AttentionReader, cross_attention, log_ratio
+from .probes import AttentionReader
+from .attention import cross_attention, log_ratio
 from .parts import MINI, pick_device
 from .backbone import Backbone, load_backbone, random_backbone
 from .data import write_atomic

@@ -180,9 +180,9 @@ def suspicion(
                 chosen,
                 look.queries(told.features, readout, timestep),
                 told.features,
-                look.backbone.weights_of(chosen),
-                look.backbone.mass,
-                counted(told.content, look.backbone.mass),
+                weights=look.backbone.weights_of(chosen),
+                mass=look.backbone.mass,
+                content=counted(told.content, look.backbone.mass),
             )
         )[0]
         .cpu()

@@ -9,14 +9,8 @@ __all__ = ['READOUTS', 'EasonADPipeline']
 import torch
 from torch import Tensor, nn
 
-from hybridad.attention import (
-    QueryRecorder,
-    SelfRecorder,
-    counted,
-    read_maps,
-    select_layers,
-    sharpen,
-)
+from .attention import QueryRecorder, counted, read_maps, select_layers
+from .probes import SelfRecorder, sharpen
 from .backbone import Backbone
 from .errors import ConfigError
 from .latents import check_batch, in_cache

@@ -526,7 +526,7 @@ def step_losses(trainer: Trainer, batch: Batch) -> dict:
         recorder.layers,
         queries,
         prompts,
-        LAYER_WEIGHTS,
+        weights=LAYER_WEIGHTS,
         content=mask,
         size=z.shape[-2:],
     )

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from hybridad.attention import AttentionReader, QueryRecorder
+from hybridad.probes import AttentionReader
+from hybridad.attention import QueryRecorder
 from hybridad.parts import MINI
 from hybridad.backbone import load_backbone
 from hybridad.bench import gpu_figures, sd21_sized
