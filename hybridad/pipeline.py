@@ -7,7 +7,7 @@ __all__ = ['READOUTS', 'EasonADPipeline']
 
 # %% ../nbs/12_pipeline.ipynb #3c1768ee
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .attention import QueryRecorder, counted, read_maps, select_layers
 from .probes import SelfRecorder, sharpen

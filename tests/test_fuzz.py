@@ -414,7 +414,7 @@ def test_backbone_configs(tmp_path_factory, data):
         assert str(folder) in str(error)
         return
     try:
-        MinimalPromptLearner(loaded, 1, 2, 1)
+        MinimalPromptLearner(loaded, 1, 2, t_n_ctx=1)
         maps = EasonADPipeline(loaded, map_size=4)(images, ['good', 'bad'])
     except HybridadError:
         return

@@ -13,7 +13,14 @@ from diffusers import FluxTransformer2DModel, SD3Transformer2DModel, UNet2DCondi
 from hybridad import attention, backbone as bb, bench
 from hybridad.ablation import standard_variants
 from hybridad.probes import AttentionReader, probing
-from hybridad.attention import QueryRecorder, cross_attention, log_ratio, read_maps, select_layers, token_scores
+from hybridad.attention import (
+    QueryRecorder,
+    cross_attention,
+    log_ratio,
+    read_maps,
+    select_layers,
+    token_scores,
+)
 from hybridad.parts import MINI
 from hybridad.backbone import load_backbone, random_backbone
 from hybridad.config import get_default_config
