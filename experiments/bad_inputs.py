@@ -28,7 +28,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from hybridad import cli
-from hybridad.backbone import MINI
+from hybridad.parts import MINI
 from hybridad.config import get_default_config
 from hybridad.detector import HybridAnomalyDetector, read_checkpoint
 from hybridad.errors import table_cell

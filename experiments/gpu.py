@@ -18,8 +18,10 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from hybridad.attention import AttentionReader, QueryRecorder
-from hybridad.backbone import MINI, load_backbone
+from hybridad.probes import AttentionReader
+from hybridad.attention import QueryRecorder
+from hybridad.parts import MINI
+from hybridad.backbone import load_backbone
 from hybridad.bench import gpu_figures, sd21_sized
 from hybridad.cli import LEARN, ONE_VIEW
 from hybridad.config import get_default_config

@@ -17,7 +17,9 @@ from safetensors.torch import save
 from torch import nn
 
 from .attention import counted, log_ratio
-from .backbone import check_batch, is_pointer, load_backbone
+from .latents import check_batch
+from .images import is_pointer
+from .backbone import load_backbone
 from .config import Config, check, get_default_config
 from .data import write_atomic
 from .errors import CheckpointError, ConfigError
@@ -255,16 +257,18 @@ class HybridAnomalyDetector(nn.Module):
             self.backbone,
             m.readout,
             m.layers,
-            m.timestep,
-            m.draws,
-            m.seed,
-            m.mass,
-            m.map_size,
-            m.noise,
+            timestep=m.timestep,
+            draws=m.draws,
+            seed=m.seed,
+            mass=m.mass,
+            map_size=m.map_size,
+            noise=m.noise,
         )
         with torch.random.fork_rng():
             torch.manual_seed(m.seed)
-            self.prompts = MinimalPromptLearner(self.backbone, m.n_ctx, m.depth, m.t_n_ctx)
+            self.prompts = MinimalPromptLearner(
+                self.backbone, m.n_ctx, m.depth, t_n_ctx=m.t_n_ctx
+            )
         if m.ctx_init:
             if len(m.ctx_init) != 2:
                 raise ConfigError(
@@ -334,7 +338,7 @@ class HybridAnomalyDetector(nn.Module):
         return [self.pipeline.queries(latents, text, d) for d in range(self.pipeline.draws)]
 
     def read(self, queries, text):  # (B, 2, S, S) log masses
-        masses = self.pipeline.masses(queries, text, self.layer_weights, self.counted)
+        masses = self.pipeline.masses(queries, text, self.layer_weights, content=self.counted)
         return self.normals(masses, queries) if self.normals else masses
 
     def side(self, view):

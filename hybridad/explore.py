@@ -81,7 +81,7 @@ class Look:
         )
         if key not in self.kept:
             self.kept[key] = EasonADPipeline(
-                self.backbone, readout, list(self.layers), t, seed=self.seed
+                self.backbone, readout, list(self.layers), timestep=t, seed=self.seed
             ).queries(self.latents, prompts)
         return self.kept[key]
 
@@ -180,9 +180,9 @@ def suspicion(
                 chosen,
                 look.queries(told.features, readout, timestep),
                 told.features,
-                look.backbone.weights_of(chosen),
-                look.backbone.mass,
-                counted(told.content, look.backbone.mass),
+                weights=look.backbone.weights_of(chosen),
+                mass=look.backbone.mass,
+                content=counted(told.content, look.backbone.mass),
             )
         )[0]
         .cpu()

@@ -55,7 +55,7 @@ class FixedPrompts(nn.Module):
             offsets = {
                 f'offsets_{s}': torch.cat(
                     [
-                        b.add_noise(latents(0.0, s), p.timestep, d, p.seed)
+                        b.add_noise(latents(0.0, s), p.timestep, d, seed=p.seed)
                         if p.noise
                         else latents(0.0, s)
                         for d in range(p.draws)
@@ -66,7 +66,7 @@ class FixedPrompts(nn.Module):
             one = latents(1.0, min(sides))
             scale = (
                 (
-                    b.add_noise(one, p.timestep, 0, p.seed) - offsets[f'offsets_{min(sides)}'][:1]
+                    b.add_noise(one, p.timestep, 0, seed=p.seed) - offsets[f'offsets_{min(sides)}'][:1]
                 ).mean()
                 if p.noise
                 else one.mean()

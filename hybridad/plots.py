@@ -945,7 +945,7 @@ def save_figure(
 # %% ../nbs/70_plots.ipynb #5ea107e6
 from base64 import b64encode
 
-from .attention import TokenMaps
+from .probes import TokenMaps
 from .data import load_image, load_mask, read_json
 from .errors import DataError
 from .layouts import Sample

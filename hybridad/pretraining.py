@@ -32,7 +32,9 @@ from tqdm.auto import tqdm
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from .attention import QueryRecorder, read_maps
-from .backbone import load_backbone, pick_device, quiet, token_mask
+from .backbone import load_backbone
+from .parts import pick_device, quiet
+from .text import token_mask
 from .corpus import Corpus, as_tensor, corpus_picture, encoding, nouns_of, parts_of
 from .data import read_json, write_atomic
 from .errors import CheckpointError, ConfigError, HybridadError
@@ -524,7 +526,7 @@ def step_losses(trainer: Trainer, batch: Batch) -> dict:
         recorder.layers,
         queries,
         prompts,
-        LAYER_WEIGHTS,
+        weights=LAYER_WEIGHTS,
         content=mask,
         size=z.shape[-2:],
     )

@@ -23,7 +23,7 @@ from PIL import Image, ImageDraw
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
-from .backbone import MINI
+from .parts import MINI
 from .config import check, get_default_config
 from hybridad.data import (
     DAMAGED,

@@ -33,7 +33,7 @@ from .detector import HybridAnomalyDetector, over_views, smooth
 from .errors import CheckpointError, ConfigError, DataError, HybridadError
 from .layouts import in_use
 from .losses import CrossAttentionLoss
-from .pipeline import QueryCache, halved
+from .query_cache import QueryCache, cache_settings, halved
 from .runs import run_lock
 from hybridad.metrics import (
     anomaly_metrics,
@@ -235,7 +235,7 @@ class KeptInputs:
             self.latents[view].float().numpy().tobytes()
         ).hexdigest()  # of pictures loaded and scaled in one way, in their order
         what = json.dumps(
-            [QueryCache.about(detector.pipeline), list(self.latents[view].shape), latents]
+            [cache_settings(detector.pipeline), list(self.latents[view].shape), latents]
         )
         rank, _, wait = processes()
         if rank:

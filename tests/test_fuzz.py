@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save
 
-from hybridad.backbone import MINI, load_backbone, read_settings
+from hybridad.parts import MINI, read_settings
+from hybridad.backbone import load_backbone
 from hybridad.config import Config, get_default_config
 from hybridad.data import read_mask
 from hybridad.detector import ABOUT, read_checkpoint
@@ -414,7 +415,7 @@ def test_backbone_configs(tmp_path_factory, data):
         assert str(folder) in str(error)
         return
     try:
-        MinimalPromptLearner(loaded, 1, 2, 1)
+        MinimalPromptLearner(loaded, 1, 2, t_n_ctx=1)
         maps = EasonADPipeline(loaded, map_size=4)(images, ['good', 'bad'])
     except HybridadError:
         return

@@ -14,7 +14,7 @@ from house import RULES, STORED, House, measure, module_name, modules, notebooks
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = {'diffusers', 'transformers'}  # importing these costs seconds
-MAY_IMPORT_HEAVY = {'backbone', 'pipeline', 'pretraining'}  # modules or sub-packages
+MAY_IMPORT_HEAVY = {'parts', 'backbone', 'pipeline', 'pretraining'}  # modules or sub-packages
 LIGHT = {'config', 'data', 'losses', 'metrics'}  # never do, not even through one another
 TREES = {name: ast.parse(text) for name, text in modules(ROOT).items()}
 NOTEBOOKS = {p.relative_to(ROOT).as_posix(): p for p in notebooks(ROOT)}

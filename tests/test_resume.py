@@ -23,7 +23,7 @@ from diffusers import DDIMScheduler
 from PIL import Image
 from safetensors.torch import load_file
 
-from hybridad import cli, pipeline, scoring, training
+from hybridad import cli, query_cache, scoring, training
 from hybridad.config import get_default_config
 from hybridad.data import read_mvtec
 from hybridad.detector import HybridAnomalyDetector
@@ -242,19 +242,19 @@ def test_who_gives_up_waiting_for_a_query_cache_leaves_it_to_the_other_run(
     pipe = EasonADPipeline(loaded[0])
     (tmp_path / 'kept.part').mkdir()
     (tmp_path / 'kept.lock').touch()  # of the run that fills it
-    monkeypatch.setattr(pipeline, 'FileLock', Waiting)
+    monkeypatch.setattr(query_cache, 'FileLock', Waiting)
     with pytest.raises(KeyboardInterrupt):
-        pipeline.QueryCache(tmp_path / 'kept', pipe).write(
+        query_cache.QueryCache(tmp_path / 'kept', pipe).write(
             [loaded[1][0].latents[0][:2]], 2, tell=lambda text: None
         )
     assert (tmp_path / 'kept.part').is_dir() and (tmp_path / 'kept.lock').is_file()
 
 
 def test_another_noise_schedule_is_another_query_cache(loaded):
-    before = pipeline.QueryCache.about(EasonADPipeline(loaded[0]))
+    before = query_cache.cache_settings(EasonADPipeline(loaded[0]))
     other = copy.copy(loaded[0])
     other.scheduler = DDIMScheduler.from_config(loaded[0].scheduler.config, beta_end=0.02)
-    after = pipeline.QueryCache.about(EasonADPipeline(other))
+    after = query_cache.cache_settings(EasonADPipeline(other))
     assert [k for k in before if before[k] != after[k]] == ['configs']
 
 
