@@ -179,7 +179,7 @@ def _writable(out):
 
 def _unused(out, onward=''):
     "Refuse a run folder that holds something."
-    from hybridad.layouts import in_use
+    from hybridad.tables import in_use
 
     if in_use(_reachable(out)):
         raise ConfigError(f'{out} is not empty: {onward}choose another --out')
@@ -687,7 +687,8 @@ def normals_of(
     shots: int | None = None,  # how many of each, spread over all
 ):  # {category: list of paths}
     "Normal pictures: DIR/CATEGORY/train/good (or ok), DIR/CATEGORY itself; for a single category also DIR/train/good and DIR."
-    from hybridad.layouts import is_image, listing
+    from hybridad.images import is_image
+    from hybridad.pairing import listing
 
     inside = lambda place: (
         [p for p in listing(place, Path(folder)) if p.is_file() and is_image(p)]
@@ -1557,7 +1558,9 @@ def hybridad_score(a):
     "Say whether something is wrong in photographs, and where. Exit code 0: all were read, 3: some could not be (told by a single process), 2: it stopped, what was complete is kept."
     if a.resume and not a.out:
         raise ConfigError('--resume needs --out, the folder of the run to continue')
-    from hybridad.scoring import Strangers, apart, find_images, load_scorer, score_folder
+    from hybridad.image_files import find_images
+    from hybridad.scoring import Strangers, apart, load_scorer
+    from hybridad.scoring_runs import score_folder
     from hybridad.training import forecast, processes
     from tqdm.auto import tqdm
 

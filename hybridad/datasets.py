@@ -19,14 +19,8 @@ from tabulate import tabulate
 from tqdm.auto import tqdm
 from .data import as_rgb, full_size, open_image, read_mask, sample_digest
 from .errors import DataError, printable
-from hybridad.layouts import (
-    Sample,
-    data_root,
-    left_alone,
-    published_set,
-    read_dataset,
-    reading_summary,
-)
+from .layouts import data_root, left_alone, published_set, read_dataset, reading_summary
+from .pairing import Sample
 from .runs import run_lock
 
 # %% ../nbs/04_datasets.ipynb #04230c59

@@ -25,7 +25,7 @@ from scipy.ndimage import distance_transform_edt, gaussian_filter, shift
 import hybridad
 from .data import _FORMATS, DAMAGED, as_rgb, open_image
 from .errors import ConfigError, DataError
-from .layouts import is_image
+from .images import is_image
 from .rough import ROUGH_DEFECTS, damage, rough_camera
 from hybridad.synthetic import (
     DEFECTS,

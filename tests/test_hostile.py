@@ -28,7 +28,8 @@ from hybridad.datasets import download
 from hybridad.detector import read_checkpoint
 from hybridad.errors import csv_cell, from_csv_cell, printable
 from hybridad.evaluation import HEADLINE, table
-from hybridad.layouts import dummy_tree, read_dataset
+from hybridad._dummies import dummy_tree
+from hybridad.layouts import read_dataset
 from hybridad.reports import compare, write_csv
 from hybridad.scoring import SHIPPED
 from hybridad.synthetic import picture
