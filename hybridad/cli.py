@@ -268,7 +268,7 @@ def _check(a):
 
 
 def _download(a):
-    from hybridad.datasets import SOURCES, download
+    from hybridad.downloads import SOURCES, download
 
     if a.name in SOURCES:
         print(f'{a.name}: licence {SOURCES[a.name].licence}, as stated at {SOURCES[a.name].page}')
@@ -1578,12 +1578,12 @@ def hybridad_score(a):
             a.checkpoint_path,
             a.backbone,
             a.device,
-            a.other_backbone,
-            a.threshold,
-            a.pixel_threshold,
-            a.normals,
-            a.precision,
-            a.tiles,
+            other_backbone=a.other_backbone,
+            threshold=a.threshold,
+            pixel_threshold=a.pixel_threshold,
+            normals=a.normals,
+            precision=a.precision,
+            tiles=a.tiles,
         ),
         time.perf_counter(),
     )
@@ -1608,12 +1608,12 @@ def hybridad_score(a):
         a.images,
         out,
         scorer,
-        a.resume,
-        a.part,
-        a.format,
-        a.pictures,
-        a.batch_size,
-        a.num_workers,
+        resume=a.resume,
+        part=a.part,
+        form=a.format,
+        pictures=a.pictures,
+        batch_size=a.batch_size,
+        num_workers=a.num_workers,
         tell=tell,
     )
     if counts.total() < total:

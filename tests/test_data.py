@@ -36,7 +36,8 @@ from hybridad.data import (
     read_mask,
     sample_digest,
 )
-from hybridad.datasets import check_dataset, download, extract, inspect_sample
+from hybridad.datasets import check_dataset, inspect_sample
+from hybridad.downloads import download, extract
 from hybridad.errors import CheckpointError, DataError
 from hybridad.images import reading_as
 from hybridad._dummies import dummy_tree, dummy_visa

@@ -24,7 +24,7 @@ from PIL import Image
 from safetensors.torch import save
 
 from hybridad import cli
-from hybridad.datasets import download
+from hybridad.downloads import download
 from hybridad.detector import read_checkpoint
 from hybridad.errors import csv_cell, from_csv_cell, printable
 from hybridad.evaluation import HEADLINE, table
@@ -183,7 +183,9 @@ def slow(tmp_path):
 
 def killed_download(folder, url, sha256):
     "Kill a process that downloads once a megabyte has come."
-    child = FORK.Process(target=download, args=('plates', folder, url, sha256, False))
+    child = FORK.Process(
+        target=download, args=('plates', folder, url, sha256), kwargs=dict(progress=False)
+    )
     child.start()
     part = folder / 'plates.partial' / 'plates.partial'
     until = time.time() + 60
@@ -211,7 +213,7 @@ def test_ctrl_c_names_what_is_kept(slow, tmp_path, monkeypatch, capsys):
         f.write(answer.read(2_000_000))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr('hybridad.datasets._copy', interrupted)
+    monkeypatch.setattr('hybridad.downloads._copy', interrupted)
     url, sha256 = slow
     args = ['download', 'plates', str(tmp_path / 'sets'), '--url', url, '--sha256', sha256]
     assert cli.hybridad_data(args) == 130
