@@ -18,12 +18,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from hybridad.scoring import read_scores
+from hybridad.scoring_runs import read_scores
 from hybridad.synthetic import picture
 
 CODE = """
 import sys, json, os
-from hybridad.scoring import load_scorer, score_folder
+from hybridad.scoring import load_scorer
+from hybridad.scoring_runs import score_folder
 photos, out, trace, resume = sys.argv[1:]
 page, log, seen = os.sysconf('SC_PAGE_SIZE'), open(trace, 'a'), 0
 def tell(f):

@@ -179,7 +179,7 @@ def _writable(out):
 
 def _unused(out, onward=''):
     "Refuse a run folder that holds something."
-    from hybridad.layouts import in_use
+    from hybridad.tables import in_use
 
     if in_use(_reachable(out)):
         raise ConfigError(f'{out} is not empty: {onward}choose another --out')
@@ -268,7 +268,7 @@ def _check(a):
 
 
 def _download(a):
-    from hybridad.datasets import SOURCES, download
+    from hybridad.downloads import SOURCES, download
 
     if a.name in SOURCES:
         print(f'{a.name}: licence {SOURCES[a.name].licence}, as stated at {SOURCES[a.name].page}')
@@ -687,7 +687,8 @@ def normals_of(
     shots: int | None = None,  # how many of each, spread over all
 ):  # {category: list of paths}
     "Normal pictures: DIR/CATEGORY/train/good (or ok), DIR/CATEGORY itself; for a single category also DIR/train/good and DIR."
-    from hybridad.layouts import is_image, listing
+    from hybridad.images import is_image
+    from hybridad.pairing import listing
 
     inside = lambda place: (
         [p for p in listing(place, Path(folder)) if p.is_file() and is_image(p)]
@@ -1557,7 +1558,9 @@ def hybridad_score(a):
     "Say whether something is wrong in photographs, and where. Exit code 0: all were read, 3: some could not be (told by a single process), 2: it stopped, what was complete is kept."
     if a.resume and not a.out:
         raise ConfigError('--resume needs --out, the folder of the run to continue')
-    from hybridad.scoring import Strangers, apart, find_images, load_scorer, score_folder
+    from hybridad.image_files import find_images
+    from hybridad.scoring import Strangers, apart, load_scorer
+    from hybridad.scoring_runs import score_folder
     from hybridad.training import forecast, processes
     from tqdm.auto import tqdm
 
@@ -1575,12 +1578,12 @@ def hybridad_score(a):
             a.checkpoint_path,
             a.backbone,
             a.device,
-            a.other_backbone,
-            a.threshold,
-            a.pixel_threshold,
-            a.normals,
-            a.precision,
-            a.tiles,
+            other_backbone=a.other_backbone,
+            threshold=a.threshold,
+            pixel_threshold=a.pixel_threshold,
+            normals=a.normals,
+            precision=a.precision,
+            tiles=a.tiles,
         ),
         time.perf_counter(),
     )
@@ -1605,12 +1608,12 @@ def hybridad_score(a):
         a.images,
         out,
         scorer,
-        a.resume,
-        a.part,
-        a.format,
-        a.pictures,
-        a.batch_size,
-        a.num_workers,
+        resume=a.resume,
+        part=a.part,
+        form=a.format,
+        pictures=a.pictures,
+        batch_size=a.batch_size,
+        num_workers=a.num_workers,
         tell=tell,
     )
     if counts.total() < total:

@@ -26,15 +26,9 @@ from hybridad.images import (
     regular,
     turned,
 )
-from hybridad.layouts import (
-    Sample,
-    mask_files,
-    read_dataset,
-    read_folder,
-    read_mvtec,
-    write_atomic,
-    write_meta,
-)
+from .layouts import mask_files, read_dataset, read_folder, read_mvtec
+from .pairing import Sample
+from .tables import write_atomic, write_meta
 from .masks import marked_pixels
 
 _all_ = ['DAMAGED', 'as_rgb', 'full_size', 'image_size', 'open_image', 'reading', 'Sample']

@@ -26,7 +26,7 @@ import hybridad
 from .data import DAMAGED, as_rgb, open_image
 from .images import _formats
 from .errors import ConfigError, DataError
-from .layouts import is_image
+from .images import is_image
 from .rough import ROUGH_DEFECTS, damage, rough_camera
 from hybridad.synthetic import (
     DEFECTS,

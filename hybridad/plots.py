@@ -948,7 +948,7 @@ from base64 import b64encode
 from .probes import TokenMaps
 from .data import load_image, load_mask, read_json
 from .errors import DataError
-from .layouts import Sample
+from .pairing import Sample
 from .reports import read_results
 from .training import read_log
 

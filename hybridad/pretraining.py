@@ -51,7 +51,7 @@ from hybridad.grounding import (
     phrase,
     target_shares,
 )
-from .layouts import in_use
+from .tables import in_use
 
 # %% ../nbs/62b_pretraining.ipynb #3dce0526
 LIMITS = dict(

@@ -31,7 +31,7 @@ from hybridad.data import (
 )
 from .detector import HybridAnomalyDetector, over_views, smooth
 from .errors import CheckpointError, ConfigError, DataError, HybridadError
-from .layouts import in_use
+from .tables import in_use
 from .losses import CrossAttentionLoss
 from .query_cache import QueryCache, cache_settings, halved
 from .runs import run_lock

@@ -18,7 +18,7 @@ from hybridad.data import read_dataset
 from hybridad.detector import HybridAnomalyDetector, read_checkpoint
 from hybridad.errors import HybridadError
 from hybridad.evaluation import Truth, summarise
-from hybridad.layouts import dummy_tree
+from hybridad._dummies import dummy_tree
 from hybridad.metrics import (
     anomaly_metrics,
     f1_threshold,

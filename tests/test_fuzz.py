@@ -23,11 +23,14 @@ from hybridad.errors import BackboneError, HybridadError
 from hybridad.evaluation import refuse_seen
 from hybridad.export import LearnedPrompts
 from hybridad.images import full_size, open_image, reading_as
-from hybridad.layouts import dummy_tree, pair_masks, read_dataset
+from hybridad._dummies import dummy_tree
+from hybridad.layouts import read_dataset
+from hybridad.pairing import pair_masks
 from hybridad.masks import marked_pixels
 from hybridad.pipeline import EasonADPipeline
 from hybridad.prompt_learner import MinimalPromptLearner, load_anomalyclip
-from hybridad.scoring import COLUMNS, Photos, _encode, read_scores
+from hybridad.image_files import Photos
+from hybridad.scoring_runs import COLUMNS, _encode, read_scores
 from hybridad.training import read_log, usable
 
 CASES = int(os.environ.get('HYBRIDAD_FUZZ', 300))

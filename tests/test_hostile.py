@@ -24,11 +24,12 @@ from PIL import Image
 from safetensors.torch import save
 
 from hybridad import cli
-from hybridad.datasets import download
+from hybridad.downloads import download
 from hybridad.detector import read_checkpoint
 from hybridad.errors import csv_cell, from_csv_cell, printable
 from hybridad.evaluation import HEADLINE, table
-from hybridad.layouts import dummy_tree, read_dataset
+from hybridad._dummies import dummy_tree
+from hybridad.layouts import read_dataset
 from hybridad.reports import compare, write_csv
 from hybridad.scoring import SHIPPED
 from hybridad.synthetic import picture
@@ -182,7 +183,9 @@ def slow(tmp_path):
 
 def killed_download(folder, url, sha256):
     "Kill a process that downloads once a megabyte has come."
-    child = FORK.Process(target=download, args=('plates', folder, url, sha256, False))
+    child = FORK.Process(
+        target=download, args=('plates', folder, url, sha256), kwargs=dict(progress=False)
+    )
     child.start()
     part = folder / 'plates.partial' / 'plates.partial'
     until = time.time() + 60
@@ -210,7 +213,7 @@ def test_ctrl_c_names_what_is_kept(slow, tmp_path, monkeypatch, capsys):
         f.write(answer.read(2_000_000))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr('hybridad.datasets._copy', interrupted)
+    monkeypatch.setattr('hybridad.downloads._copy', interrupted)
     url, sha256 = slow
     args = ['download', 'plates', str(tmp_path / 'sets'), '--url', url, '--sha256', sha256]
     assert cli.hybridad_data(args) == 130

@@ -23,14 +23,15 @@ from diffusers import DDIMScheduler
 from PIL import Image
 from safetensors.torch import load_file
 
-from hybridad import cli, query_cache, scoring, training
+from hybridad import cli, query_cache, scoring_runs, training
 from hybridad.config import get_default_config
 from hybridad.data import read_mvtec
 from hybridad.detector import HybridAnomalyDetector
 from hybridad.errors import ConfigError, DataError, HybridadError
 from hybridad.evaluation import LinearProbe, WordsDetector
 from hybridad.pipeline import EasonADPipeline
-from hybridad.scoring import Scorer, read_scores, score_folder
+from hybridad.scoring import Scorer
+from hybridad.scoring_runs import read_scores, score_folder
 from hybridad.synthetic import picture
 from hybridad.training import Step, Trainer, fit, keep_parts, read_kept, read_log
 
@@ -360,7 +361,13 @@ def scored(loaded, photos, out, **how):
     how = dict(part=2, progress=False, pictures='anomalous', batch_size=2) | how
     tell = lambda f: looked.append(os.path.basename(f.image))
     score_folder(
-        photos, out, scorer, (out / 'scoring.json').exists(), tell=tell, note=notes.append, **how
+        photos,
+        out,
+        scorer,
+        resume=(out / 'scoring.json').exists(),
+        tell=tell,
+        note=notes.append,
+        **how,
     )
     return looked, notes
 
@@ -400,7 +407,7 @@ def test_parts_without_a_digest_are_not_trusted(loaded, photos, tmp_path):
 
 @pytest.mark.parametrize('what', ['a part', 'the folder', 'the plan'])
 def test_what_vanishes_during_a_scoring_is_an_error(loaded, photos, tmp_path, monkeypatch, what):
-    out, write = tmp_path / 'out', scoring.write_atomic
+    out, write = tmp_path / 'out', scoring_runs.write_atomic
 
     def vanishing(path, content):
         write(path, content)
@@ -412,7 +419,7 @@ def test_what_vanishes_during_a_scoring_is_an_error(loaded, photos, tmp_path, mo
             else:
                 (out / 'scoring.json').unlink()
 
-    monkeypatch.setattr(scoring, 'write_atomic', vanishing)
+    monkeypatch.setattr(scoring_runs, 'write_atomic', vanishing)
     told = 'part-000000.csv vanished' if what == 'a part' else 'was moved or removed'
     with pytest.raises(DataError, match=told):
         scored(loaded, photos, out)
@@ -426,14 +433,14 @@ def test_what_vanishes_during_a_scoring_is_an_error(loaded, photos, tmp_path, mo
 def test_a_lone_process_whose_parts_vanish_does_not_end_with_code_0(
     photos, tmp_path, monkeypatch, capsys
 ):
-    write = scoring.write_atomic
+    write = scoring_runs.write_atomic
 
     def vanishing(path, content):
         write(path, content)
         if path.suffix == '.csv':
             path.unlink()
 
-    monkeypatch.setattr(scoring, 'write_atomic', vanishing)
+    monkeypatch.setattr(scoring_runs, 'write_atomic', vanishing)
     args = [photos, '--out', tmp_path / 'out', '--device', 'cpu', '--quiet', '--pictures', 'none']
     assert cli.hybridad_score(list(map(str, args))) == 2
     assert 'vanished' in capsys.readouterr().err
