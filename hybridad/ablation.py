@@ -31,10 +31,10 @@ from hybridad import (
     training,
 )
 from .config import LOSS_WEIGHTS, get_default_config
-from .data import read_json
 from .detector import HybridAnomalyDetector
 from .errors import ConfigError
-from .evaluation import HEADLINE, Truth, WordsDetector, evaluate, write_json
+from .evaluation import HEADLINE, Truth, WordsDetector, evaluate
+from .runs import read_json, read_log, write_json
 from .training import KeptInputs, fit, keep_parts
 
 # %% ../nbs/63_ablation.ipynb #c09b8425
@@ -329,7 +329,7 @@ def run_variant(
     learn, valid, test = bench.inputs(detector)
     folder = out / 'runs' / kept.stem
     earlier = sum(
-        r['seconds'] for r in training.read_log(folder / 'log.jsonl')[-1:]
+        r['seconds'] for r in read_log(folder / 'log.jsonl')[-1:]
     )  # of a run that was stopped
     if config.training.epochs:
         detector = fit(

@@ -23,10 +23,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from .attention import AttentionReader, cross_attention, log_ratio
 from .backbone import MINI, Backbone, load_backbone, pick_device, random_backbone
-from .data import write_atomic
 from .errors import ConfigError
 from .pipeline import READOUTS, EasonADPipeline
 from .prompt_learner import MinimalPromptLearner
+from .runs import write_atomic
 
 # %% ../nbs/72_bench.ipynb #b48e6552
 def interleaved(

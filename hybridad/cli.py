@@ -179,7 +179,7 @@ def _writable(out):
 
 def _unused(out, onward=''):
     "Refuse a run folder that holds something."
-    from hybridad.layouts import in_use
+    from hybridad.runs import in_use
 
     if in_use(_reachable(out)):
         raise ConfigError(f'{out} is not empty: {onward}choose another --out')
@@ -467,32 +467,17 @@ def hybridad_train(a):
     config = _config(a)
     if a.resume and not a.out:
         raise ConfigError('--resume needs --out, the folder of the run to continue')
-    from hybridad.data import write_atomic
+    from hybridad.runs import write_atomic
 
     samples = learnable(
         _read_set(a.data_path, config.data.layout, config.data.categories),
         40 if a.debug else None,
     )
     from hybridad.detector import HybridAnomalyDetector
-    from hybridad.evaluation import (
-        Truth,
-        WordsDetector,
-        contrast_floor,
-        evaluate,
-        table,
-        write_json,
-    )
+    from hybridad.evaluation import Truth, WordsDetector, contrast_floor, evaluate, table
     from hybridad.plots import as_png, map_grid, save_figure, training_curves
-    from hybridad.training import (
-        check_defects,
-        check_way,
-        fit,
-        forecast,
-        keep_parts,
-        processes,
-        read_log,
-        usable,
-    )
+    from hybridad.runs import processes, read_log, write_json
+    from hybridad.training import check_defects, check_way, fit, forecast, keep_parts, usable
 
     check_way(a.accumulate, a.log_with)
     check_defects(samples)
@@ -716,7 +701,7 @@ def normals_of(
 # %% ../nbs/90_cli.ipynb #44a3b9c6
 def _as_before(folder, asked, first):
     "Note what a run was asked for, or refuse to continue another one in its folder."
-    from hybridad.data import read_json, write_atomic
+    from hybridad.runs import read_json, write_atomic
 
     note = folder / 'run.json'
     if note.exists() and read_json(note) != asked:
@@ -736,7 +721,7 @@ def _scored(
     from hybridad.data import sample_digest
     from hybridad.normals import load_normals, use_normals
     from hybridad.reports import score_in_parts
-    from hybridad.training import processes
+    from hybridad.runs import processes
 
     places = {}
     for i, s in enumerate(samples):
@@ -926,7 +911,9 @@ def _thresholds(a, about, own, truth, found, rate):  # dict, a sentence or ''
 @_arguments(_test)
 def hybridad_test(a):
     "Score a folder with a checkpoint."
-    from hybridad.training import forecast, processes, provenance
+    from hybridad.data import described
+    from hybridad.runs import processes, provenance
+    from hybridad.training import forecast
 
     (rank, world, wait), rate = processes(), _rate(a.calibrate)
     out, asked = _test_folder(a, world), _asked(a)
@@ -935,8 +922,9 @@ def hybridad_test(a):
         return None if rank else _complete(out, a)
     _sensible(a)
     samples = _tested(a, rate)
-    from hybridad.evaluation import Truth, WordsDetector, write_json
+    from hybridad.evaluation import Truth, WordsDetector
     from hybridad.reports import compare
+    from hybridad.runs import write_json
 
     detector, about = _as_asked(a)
     (earlier, others, seen), begun = _ready(a, samples, detector, out), time.perf_counter()
@@ -956,7 +944,7 @@ def hybridad_test(a):
     detector.config.data.update(place)
     about = dict(checkpoint=str(a.checkpoint_path), thresholds=thresholds, asked=asked)
     about = detector.config.to_dict() | about | dict(backbone_hash=detector.backbone.hash)
-    write_json(out / 'provenance.json', provenance(detector, samples))
+    write_json(out / 'provenance.json', provenance(detector, **described(samples)))
     _write_test(out, a, about, truth, found, results, spent)
     if note:
         print(f'\n{note}')
@@ -968,10 +956,9 @@ def hybridad_test(a):
 def _write_test(out, a, about, truth, found, results, spent):
     "Everything a test run leaves, the parts removed last."
     import shutil
-    from hybridad.data import write_atomic
-    from hybridad.evaluation import write_json
     from hybridad.plots import as_png, map_grid
     from hybridad.reports import image_rows, write_csv, write_maps, write_tables
+    from hybridad.runs import write_atomic, write_json
 
     (maps, scores), (words_maps, _) = found['learned'], found['words']
     write_json(out / 'config.json', about)
@@ -1019,8 +1006,8 @@ def _say(a, results):
 def _complete(out, a):
     "Tell what a finished run found, once more."
     import shutil
-    from hybridad.data import read_json
     from hybridad.reports import read_results
+    from hybridad.runs import read_json
 
     done, results = read_json(out / 'config.json'), read_results(out)
     asked, before = _asked(a), done.get('asked', {})
@@ -1097,7 +1084,7 @@ def demo(
 ):  # the contents of metrics.json
     "Learn on the auxiliary categories of fresh synthetic data, report on the held-out ones."
     from hybridad.config import get_default_config
-    from hybridad.data import read_mvtec, write_atomic
+    from hybridad.data import read_mvtec
     from hybridad.detector import HybridAnomalyDetector
     from hybridad.evaluation import (
         HEADLINE,
@@ -1107,9 +1094,9 @@ def demo(
         contrast_floor,
         evaluate,
         table,
-        write_json,
     )
     from hybridad.plots import as_png, map_grid
+    from hybridad.runs import write_atomic, write_json
     from hybridad.synthetic import write_dataset
     from hybridad.training import KeptInputs, fit, keep_parts
 
@@ -1275,7 +1262,7 @@ def hybridad_protocol(a):
         {n: [s for s in _read_set(roots[n]) if s.split == 'test'] for n in a.test},
     )
     from hybridad.protocol import protocol, protocol_table
-    from hybridad.data import write_atomic
+    from hybridad.runs import write_atomic
 
     found = protocol(train, tests, out, config, tuple(a.seeds))
     for style, name in (('github', 'protocol.md'), ('latex_booktabs', 'protocol.tex')):
@@ -1354,8 +1341,8 @@ def _chosen(a, variants):  # list of Variant
 
 def _ablation_files(a, out, table):
     "Table and figure; each row names the command that repeats it."
-    from hybridad.data import write_atomic
     from hybridad.plots import ablation_chart, as_png
+    from hybridad.runs import write_atomic
 
     name = 'selected' if a.only else 'ablation'  # a part never replaces the whole
     given = {k: getattr(a, k) for k, usual in _ABLATION.items() if getattr(a, k) != usual}
@@ -1378,9 +1365,9 @@ def hybridad_ablation(a):
     from hybridad.ablation import Bench, ablate, standard_variants
     from hybridad.backbone import load_backbone
     from hybridad.config import get_default_config
+    from hybridad.data import described
     from hybridad.detector import HybridAnomalyDetector
-    from hybridad.evaluation import write_json
-    from hybridad.training import provenance
+    from hybridad.runs import provenance, write_json
 
     if a.seeds < 1:
         raise ConfigError(f'--seeds {a.seeds} is out of range: choose at least 1')
@@ -1396,7 +1383,7 @@ def hybridad_ablation(a):
         return
     chosen, out, begun = _chosen(a, variants), _writable(a.out), time.perf_counter()
     learn, test = _ablation_sets(a)
-    about = provenance(HybridAnomalyDetector(config, backbone), learn + test)
+    about = provenance(HybridAnomalyDetector(config, backbone), **described(learn + test))
     write_json(out / 'provenance.json', about)
     bench = Bench(config, learn, test, backbone)
     table = ablate(chosen, bench, out, 1 if a.small else a.seeds)
@@ -1557,8 +1544,9 @@ def hybridad_score(a):
     "Say whether something is wrong in photographs, and where. Exit code 0: all were read, 3: some could not be (told by a single process), 2: it stopped, what was complete is kept."
     if a.resume and not a.out:
         raise ConfigError('--resume needs --out, the folder of the run to continue')
+    from hybridad.runs import processes
     from hybridad.scoring import Strangers, apart, find_images, load_scorer, score_folder
-    from hybridad.training import forecast, processes
+    from hybridad.training import forecast
     from tqdm.auto import tqdm
 
     rank, world, _ = processes()

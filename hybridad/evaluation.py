@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['HEADLINE', 'Truth', 'Results', 'summarise', 'local_contrast', 'contrast_floor', 'WordsDetector', 'LinearProbe',
-           'evaluate', 'heading', 'decimals', 'table', 'below_baseline', 'write_json', 'refuse_seen']
+           'evaluate', 'heading', 'decimals', 'table', 'below_baseline', 'refuse_seen']
 
 # %% ../nbs/61_evaluation.ipynb #91b0d726
-import json, math, warnings
+import math, warnings
 from functools import lru_cache
 
 import numpy as np
@@ -18,7 +18,7 @@ from tabulate import tabulate
 from torch import nn
 from tqdm.auto import tqdm
 
-from .data import make_loader, sample_name, write_atomic
+from .data import make_loader, sample_name
 from .detector import HybridAnomalyDetector, read_checkpoint
 from .errors import CheckpointError, ConfigError, DataError, table_cell
 from hybridad.metrics import (
@@ -28,7 +28,6 @@ from hybridad.metrics import (
     mean_metrics,
     region_weights,
     same_length,
-    to_json_value,
     undefined,
 )
 from .streaming import cuts_of_counts
@@ -383,16 +382,6 @@ def below_baseline(
     return (
         f'below the local-contrast baseline in {listed}: there the difference of a picture '
         'from its blurred copy says more than this detector'
-    )
-
-
-def write_json(
-    path,
-    value,  # arrays, numbers, NaN welcome
-):
-    "Write strict JSON in one step; NaN becomes null."
-    return write_atomic(
-        path, (json.dumps(to_json_value(value), indent=1, allow_nan=False) + '\n').encode()
     )
 
 # %% ../nbs/61_evaluation.ipynb #0f281645

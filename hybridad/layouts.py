@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['TREES', 'PUBLISHED', 'LAYOUTS', 'Sample', 'Tree', 'dummy_picture', 'dummy_visa', 'dummy_tree', 'is_text', 'nfc',
            'listing', 'images_in', 'image_folders', 'pair_masks', 'mask_folder', 'layout_of', 'category_folders',
-           'table_rows', 'read_table', 'read_visa', 'read_meta', 'write_atomic', 'in_use', 'write_meta',
-           'published_set', 'data_root', 'found_layout', 'mask_files', 'read_dataset', 'read_mvtec', 'read_folder',
-           'left_alone', 'reading_summary', 'SUFFIXES', 'is_image']
+           'table_rows', 'read_table', 'read_visa', 'read_meta', 'write_meta', 'published_set', 'data_root',
+           'found_layout', 'mask_files', 'read_dataset', 'read_mvtec', 'read_folder', 'left_alone', 'reading_summary',
+           'SUFFIXES', 'is_image']
 
 # %% ../nbs/01a_layouts.ipynb #2f283606
 import csv, json, os, unicodedata, warnings
@@ -19,6 +19,7 @@ from PIL import Image
 from .errors import DataError
 from .images import SUFFIXES, is_deep, is_image, open_image, reading, regular, set_bits
 from .masks import edge_share, marked_pixels, set_marks
+from .runs import write_atomic
 
 _all_ = ['SUFFIXES', 'is_image']
 
@@ -703,41 +704,6 @@ def read_meta(
             f'{path} is no meta.json of AnomalyCLIP: it needs {{split: {{class: [{{img_path, mask_path, cls_name, specie_name, anomaly}}]}}}}'
         ) from None
     return _from_rows(rows, path.parent, path)
-
-# %% ../nbs/01a_layouts.ipynb #97b585ab
-def write_atomic(
-    path,  # the file to write; its folder is made
-    content: bytes,  # what it shall hold
-) -> Path:  # the file
-    "Write under a temporary name, force to disk, rename: a file is whole or not there."
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + '.partial')
-    try:
-        with open(temporary, 'wb') as f:
-            f.write(content)
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    if os.name == 'posix':  # the new name lives in the folder, which a power cut may still forget
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    return path
-
-
-def in_use(
-    folder,  # of a run
-) -> bool:
-    "Whether no run can begin there: a file, or a folder with more than what a killed run left half-written."
-    folder = Path(folder)
-    return folder.exists() and (
-        not folder.is_dir() or any(p.suffix != '.partial' for p in folder.iterdir())
-    )
 
 # %% ../nbs/01a_layouts.ipynb #9def5f68
 def write_meta(

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PIXEL_METRICS', 'finite', 'same_length', 'checked_scores', 'checked_limit', 'checked_map', 'region_weights',
            'stretched_area', 'undefined', 'figures', 'pixel_metrics', 'legacy_reason', 'pro_curve', 'image_metrics',
-           'mean_metrics', 'to_json_value', 'anomaly_metrics', 'f1_threshold', 'rate_threshold']
+           'mean_metrics', 'anomaly_metrics', 'f1_threshold', 'rate_threshold']
 
 # %% ../nbs/40_metrics.ipynb #3e43867b
 from math import isfinite, nan
@@ -328,19 +328,6 @@ def mean_metrics(
             k: f'undefined in all {len(rows)} categories' for k, v in defined.items() if not v
         },
     }
-
-
-def to_json_value(
-    x,  # numbers, strings, arrays and containers of them
-):  # the same in plain Python types, nan and infinities as None
-    "A value that strict JSON can hold."
-    if isinstance(x, dict):
-        return {str(k): to_json_value(v) for k, v in x.items()}
-    if isinstance(x, (np.ndarray, np.generic)):
-        x = x.tolist()
-    if isinstance(x, (list, tuple)):
-        return [to_json_value(v) for v in x]
-    return None if isinstance(x, float) and not isfinite(x) else x
 
 # %% ../nbs/40_metrics.ipynb #aa31c41f
 def anomaly_metrics(

@@ -24,8 +24,8 @@ from hybridad.attention import (
     sharpen,
 )
 from .backbone import Backbone, check_batch, in_cache
-from .data import read_json
 from .errors import BackboneError, CheckpointError, ConfigError
+from .runs import read_json
 
 # %% ../nbs/12_pipeline.ipynb #ef562eee
 READOUTS = ('replay', 'exact', 'joint')

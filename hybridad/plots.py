@@ -25,9 +25,9 @@ from matplotlib.patheffects import withStroke
 from PIL import Image
 from skimage.transform import resize
 
-from .data import write_atomic
 from .errors import HybridadError, printable
 from .metrics import finite, image_metrics, pixel_metrics, pro_curve, same_length
+from .runs import write_atomic
 
 # %% ../nbs/70_plots.ipynb #71a31e46
 PALETTE = sns.color_palette('colorblind').as_hex()  # safe for the common colour vision deficiencies
@@ -946,11 +946,11 @@ def save_figure(
 from base64 import b64encode
 
 from .attention import TokenMaps
-from .data import load_image, load_mask, read_json
+from .data import load_image, load_mask
 from .errors import DataError
 from .layouts import Sample
 from .reports import read_results
-from .training import read_log
+from .runs import read_json, read_log
 
 
 def _sample_png(self):

@@ -34,7 +34,6 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from .attention import QueryRecorder, read_maps
 from .backbone import load_backbone, pick_device, quiet, token_mask
 from .corpus import Corpus, as_tensor, corpus_picture, encoding, nouns_of, parts_of
-from .data import read_json, write_atomic
 from .errors import CheckpointError, ConfigError, HybridadError
 from hybridad.grounding import (
     NEUTRAL,
@@ -49,7 +48,7 @@ from hybridad.grounding import (
     phrase,
     target_shares,
 )
-from .layouts import in_use
+from .runs import in_use, read_json, write_atomic
 
 # %% ../nbs/62b_pretraining.ipynb #3dce0526
 LIMITS = dict(

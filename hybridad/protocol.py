@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from tabulate import tabulate
 
-from .data import fingerprint, read_json, write_atomic
+from .data import fingerprint
 from .detector import HybridAnomalyDetector
 from .errors import ConfigError, table_cell
 from hybridad.evaluation import (
@@ -23,10 +23,10 @@ from hybridad.evaluation import (
     decimals,
     heading,
     summarise,
-    write_json,
 )
 from .layouts import published_set
 from .reports import read_results, score_in_parts
+from .runs import read_json, write_atomic, write_json
 from .training import digests, fit, lasting
 
 # %% ../nbs/61b_protocol.ipynb #8c33be20

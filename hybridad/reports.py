@@ -20,20 +20,13 @@ from scipy import ndimage
 from tabulate import tabulate
 from tqdm.auto import tqdm
 
-from .data import image_size, open_image, read_arrays, read_json, write_atomic
+from .data import image_size, open_image
 from .detector import read_checkpoint
 from .errors import CheckpointError, ConfigError, DataError, csv_cell, table_cell
-from hybridad.evaluation import (
-    HEADLINE,
-    Results,
-    Truth,
-    below_baseline,
-    heading,
-    table,
-    write_json,
-)
-from .metrics import f1_threshold, finite, rate_threshold, same_length, to_json_value
-from .training import KeptInputs, digests, processes, read_kept
+from .evaluation import HEADLINE, Results, Truth, below_baseline, heading, table
+from .metrics import f1_threshold, finite, rate_threshold, same_length
+from .runs import processes, read_arrays, read_json, to_json_value, write_atomic, write_json
+from .training import KeptInputs, digests, read_kept
 
 # %% ../nbs/61a_reports.ipynb #affe28b0
 def asked_for(

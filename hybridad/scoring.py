@@ -25,24 +25,22 @@ from tqdm.auto import tqdm
 
 from .backbone import MINI
 from .config import check, get_default_config
-from hybridad.data import (
-    DAMAGED,
-    as_rgb,
-    image_tensor,
-    full_size,
-    open_image,
-    sample_digest,
-    write_atomic,
-)
+from .data import DAMAGED, as_rgb, image_tensor, full_size, open_image, sample_digest
 from .detector import HybridAnomalyDetector, smooth
-from .errors import CheckpointError, ConfigError, DataError
-from .errors import csv_cell, from_csv_cell, printable
-from .evaluation import WordsDetector, write_json
-from .layouts import SUFFIXES, in_use
+from hybridad.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    csv_cell,
+    from_csv_cell,
+    printable,
+)
+from .evaluation import WordsDetector
+from .layouts import SUFFIXES
 from .normals import load_normals, use_normals
 from .reports import found_regions
-from .runs import run_lock
-from .training import appearance, processes, provenance, unlike_known
+from .runs import in_use, processes, provenance, run_lock, write_atomic, write_json
+from .training import appearance, unlike_known
 
 # %% ../nbs/64_scoring.ipynb #b57ad3ad
 _TURNS = {

@@ -18,10 +18,8 @@ import pandas as pd
 import torch
 from safetensors.torch import load_file
 
-from hybridad.data import read_json
-from hybridad.evaluation import write_json
+from hybridad.runs import read_json, read_log, write_json
 from hybridad.synthetic import write_dataset
-from hybridad.training import read_log
 
 TINY = 'pictures=60 vae_pictures=60 vae_steps=300 vae_batch=4 steps=30 full_from=20 batch=8 full_batch=4'.split()
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
-from hybridad.evaluation import write_json
+from hybridad.runs import write_json
 from hybridad.synthetic import write_dataset
 
 CODE = 'import sys\nfrom hybridad import cli\nsys.exit(getattr(cli, sys.argv[1])(sys.argv[2:]))\n'

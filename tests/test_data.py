@@ -31,8 +31,6 @@ from hybridad.data import (
     load_mask,
     make_loader,
     open_image,
-    read_arrays,
-    read_json,
     read_mask,
     sample_digest,
 )
@@ -52,6 +50,7 @@ from hybridad.layouts import (
     write_meta,
 )
 from hybridad.normals import load_normals
+from hybridad.runs import read_arrays, read_json
 from hybridad.scoring import Photos, upright
 
 SHARED = (

@@ -25,8 +25,9 @@ from hybridad.layouts import dummy_tree, pair_masks, read_dataset
 from hybridad.masks import marked_pixels
 from hybridad.pipeline import EasonADPipeline
 from hybridad.prompt_learner import MinimalPromptLearner, load_anomalyclip
+from hybridad.runs import read_log
 from hybridad.scoring import COLUMNS, Photos, _encode, read_scores
-from hybridad.training import read_log, usable
+from hybridad.training import usable
 
 CASES = int(os.environ.get('HYBRIDAD_FUZZ', 300))
 fuzz = settings(

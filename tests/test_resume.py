@@ -30,9 +30,10 @@ from hybridad.detector import HybridAnomalyDetector
 from hybridad.errors import ConfigError, DataError, HybridadError
 from hybridad.evaluation import LinearProbe, WordsDetector
 from hybridad.pipeline import EasonADPipeline
+from hybridad.runs import read_log
 from hybridad.scoring import Scorer, read_scores, score_folder
 from hybridad.synthetic import picture
-from hybridad.training import Step, Trainer, fit, keep_parts, read_kept, read_log
+from hybridad.training import Step, Trainer, fit, keep_parts, read_kept
 
 FORK = mp.get_context('fork')
 CONFIG = get_default_config(epochs=6, batch_size=8, learning_rate=5e-3, device='cpu')

@@ -14,9 +14,10 @@ from PIL import Image
 
 from hybridad import normals
 from hybridad.data import read_mvtec
-from hybridad.evaluation import Truth, summarise, write_json
+from hybridad.evaluation import Truth, summarise
 from hybridad.normals import NormalReference, load_normals, use_normals
 from hybridad.rough import KEPT, SURFACES, line_pictures
+from hybridad.runs import write_json
 from hybridad.scoring import load_scorer
 from hybridad.training import KeptInputs, read_kept
 

@@ -14,8 +14,9 @@ import torch
 from hybridad import pretraining
 from hybridad.backbone import MINI, load_backbone
 from hybridad.config import get_default_config
-from hybridad.evaluation import Truth, WordsDetector, evaluate, write_json
+from hybridad.evaluation import Truth, WordsDetector, evaluate
 from hybridad.pretraining import DiffusionTrainer, Recipe, pretrain
+from hybridad.runs import write_json
 
 from measure import RESULTS, about, fresh, short
 from ship_backbone import validation_sets

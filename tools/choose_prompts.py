@@ -9,7 +9,8 @@ from hybridad.backbone import load_backbone
 from hybridad.cli import LEARN
 from hybridad.config import get_default_config
 from hybridad.detector import HybridAnomalyDetector
-from hybridad.evaluation import Truth, WordsDetector, evaluate, write_json
+from hybridad.evaluation import Truth, WordsDetector, evaluate
+from hybridad.runs import write_json
 from hybridad.training import KeptInputs, fit, keep_parts
 
 from measure import RESULTS, about, fresh, sets, short

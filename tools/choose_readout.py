@@ -8,8 +8,9 @@ import torch
 
 from hybridad.config import get_default_config
 from hybridad.data import read_dataset
-from hybridad.evaluation import Truth, WordsDetector, evaluate, write_json
+from hybridad.evaluation import Truth, WordsDetector, evaluate
 from hybridad.rough import write_rough
+from hybridad.runs import write_json
 from hybridad.synthetic import write_dataset
 from hybridad.training import KeptInputs
 

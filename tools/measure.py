@@ -23,11 +23,12 @@ from hybridad.cli import LEARN, ONE_VIEW, demo, examples, learnable
 from hybridad.config import get_default_config
 from hybridad.data import read_dataset, read_mvtec
 from hybridad.detector import HybridAnomalyDetector
-from hybridad.evaluation import HEADLINE, Truth, WordsDetector, contrast_floor, evaluate, write_json
+from hybridad.evaluation import HEADLINE, Truth, WordsDetector, contrast_floor, evaluate
 from hybridad.normals import load_normals, use_normals
 from hybridad.plots import map_grid, save_figure
+from hybridad.runs import read_log, write_json
 from hybridad.synthetic import picture, write_dataset
-from hybridad.training import KeptInputs, fit, keep_parts, read_log
+from hybridad.training import KeptInputs, fit, keep_parts
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, RUNS = ROOT / 'results', ROOT / 'runs' / 'measure'

@@ -17,10 +17,11 @@ from safetensors.torch import load_file, save_file
 from hybridad.backbone import load_backbone
 from hybridad.config import get_default_config
 from hybridad.data import read_dataset, read_mvtec
-from hybridad.evaluation import WordsDetector, write_json
+from hybridad.evaluation import WordsDetector
 from hybridad.plots import map_grid, save_figure
 from hybridad.pretraining import GROUND, Recipe
 from hybridad.rough import write_rough
+from hybridad.runs import write_json
 from hybridad.synthetic import HELD_OUT_CATEGORIES, HELD_OUT_KINDS, write_dataset
 from hybridad.training import KeptInputs, validate
 

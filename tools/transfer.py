@@ -15,8 +15,9 @@ from safetensors.torch import load_file, save_file
 
 from hybridad.backbone import MINI, load_backbone
 from hybridad.config import get_default_config
-from hybridad.data import read_dataset, read_json
-from hybridad.evaluation import Truth, WordsDetector, evaluate, write_json
+from hybridad.data import read_dataset
+from hybridad.evaluation import Truth, WordsDetector, evaluate
+from hybridad.runs import read_json, write_json
 from hybridad.training import KeptInputs
 
 from measure import RESULTS, ROOT, RUNS, SHARED, about, sets, short
