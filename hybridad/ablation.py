@@ -24,18 +24,21 @@ from hybridad import (
     data,
     detector as detector_module,
     evaluation,
+    features,
     losses,
     metrics,
     pipeline,
     prompt_learner,
+    step,
     training,
 )
 from .config import LOSS_WEIGHTS, get_default_config
 from .detector import HybridAnomalyDetector
 from .errors import ConfigError
 from .evaluation import HEADLINE, Truth, WordsDetector, evaluate
+from .features import FeatureCache, cache_parts, digests
 from .runs import read_json, read_log, write_json
-from .training import KeptInputs, fit, keep_parts
+from .training import fit
 
 # %% ../nbs/63_ablation.ipynb #c09b8425
 @dataclass(frozen=True)
@@ -159,8 +162,8 @@ class Bench:
             {},
         )
         self.data = [
-            *training.digests(learn),
-            *training.digests(test),
+            *digests(learn),
+            *digests(test),
             data.fingerprint(learn),
             data.fingerprint(test),
         ]  # order, and masks
@@ -191,7 +194,7 @@ class Bench:
         config.update(settings)
         return config
 
-    def inputs(self, detector):  # (learn, valid) KeptInputs, test KeptInputs
+    def inputs(self, detector):  # (learn, valid) FeatureCache, test FeatureCache
         "What the frozen parts say to a detector of these settings."
         m = detector.config.model
         looks = (
@@ -208,12 +211,13 @@ class Bench:
             self.kept.clear()  # one set of queries at a time: memory stays flat however long the list
             if looks in self.base:
                 self.kept[key] = [
-                    k.asked_again(detector, self.progress) if k else None for k in self.base[looks]
+                    k.with_backbone(detector, self.progress) if k else None
+                    for k in self.base[looks]
                 ]
             else:
                 self.kept[key] = (
-                    *keep_parts(detector, self.learn, self.progress),
-                    KeptInputs(detector, self.test, progress=self.progress),
+                    *cache_parts(detector, self.learn, self.progress),
+                    FeatureCache(detector, self.test, progress=self.progress),
                 )
                 self.base = {looks: [copy.copy(k) for k in self.kept[key]]}
                 for k in filter(None, self.base[looks]):
@@ -244,6 +248,8 @@ _CODE = (
     prompt_learner,
     losses,
     detector_module,
+    features,
+    step,
     training,
     metrics,
     evaluation,
@@ -337,7 +343,7 @@ def run_variant(
             (learn, valid),
             folder,
             detector,
-            resume=(folder / 'config.json').exists(),
+            resume=(folder / 'run.json').exists(),
             progress=False,
             loss_fn=variant.loss,
         )

@@ -62,6 +62,7 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
 
 
 _MARKS = (
+    'run.json',
     'config.json',
     'parts/run.json',
     'scoring.json',
@@ -475,9 +476,11 @@ def hybridad_train(a):
     )
     from hybridad.detector import HybridAnomalyDetector
     from hybridad.evaluation import Truth, WordsDetector, contrast_floor, evaluate, table
+    from hybridad.features import cache_parts, check_defects
     from hybridad.plots import as_png, map_grid, save_figure, training_curves
     from hybridad.runs import processes, read_log, write_json
-    from hybridad.training import check_defects, check_way, fit, forecast, keep_parts, usable
+    from hybridad.step import check_way
+    from hybridad.training import fit, forecast, usable
 
     check_way(a.accumulate, a.log_with)
     check_defects(samples)
@@ -497,9 +500,17 @@ def hybridad_train(a):
         )
     ):
         print(long)
-    parts = keep_parts(detector, samples, cache=a.query_cache)
+    parts = cache_parts(detector, samples, cache=a.query_cache)
     valid = parts[1]
-    fit(config, parts, out, detector, a.resume, accumulate=a.accumulate, trackers=a.log_with)
+    fit(
+        config,
+        parts,
+        out,
+        detector,
+        resume=a.resume,
+        accumulate=a.accumulate,
+        trackers=a.log_with,
+    )
     if processes()[0]:
         return  # one process tells
     rows = read_log(out / 'log.jsonl')
@@ -1095,10 +1106,11 @@ def demo(
         evaluate,
         table,
     )
+    from hybridad.features import FeatureCache, cache_parts
     from hybridad.plots import as_png, map_grid
     from hybridad.runs import write_atomic, write_json
     from hybridad.synthetic import write_dataset
-    from hybridad.training import KeptInputs, fit, keep_parts
+    from hybridad.training import fit
 
     out, begun = _unused(out), time.perf_counter()
     config = get_default_config(epochs=epochs, batch_size=32, seed=seed, device=device, **LEARN)
@@ -1116,8 +1128,8 @@ def demo(
     learn, test = ([s for s in read_mvtec(f) if s.split == 'test'] for f in folders.values())
     truth = Truth(test, progress=progress)
     parts, kept = (
-        keep_parts(detector, learn, progress),
-        KeptInputs(detector, test, progress=progress),
+        cache_parts(detector, learn, progress),
+        FeatureCache(detector, test, progress=progress),
     )
     fit(config, parts, out / 'learned', detector, progress=progress)
     results, maps, scores = evaluate(detector, test, truth, kept, progress)
@@ -1135,12 +1147,12 @@ def demo(
     blank = HybridAnomalyDetector(config, detector.backbone.reinitialised(seed))
     fit(
         config,
-        (parts[0].asked_again(blank, progress), None),
+        (parts[0].with_backbone(blank, progress), None),
         out / 'random_backbone',
         blank,
         progress=progress,
     )  # to validate it would take a seventh of the demo's time
-    random, *_ = evaluate(blank, test, truth, kept.asked_again(blank, progress), progress)
+    random, *_ = evaluate(blank, test, truth, kept.with_backbone(blank, progress), progress)
     short = lambda r: {k: r['mean'][k] for k in HEADLINE}
     found = dict(
         held_out=results,

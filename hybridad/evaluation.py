@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 from .data import make_loader, sample_name
 from .detector import HybridAnomalyDetector, read_checkpoint
 from .errors import CheckpointError, ConfigError, DataError, table_cell
+from .features import FeatureCache, digests, read_cached
 from hybridad.metrics import (
     anomaly_metrics,
     figures,
@@ -31,7 +32,6 @@ from hybridad.metrics import (
     undefined,
 )
 from .streaming import cuts_of_counts
-from .training import KeptInputs, digests, read_kept
 
 # %% ../nbs/61_evaluation.ipynb #6b17937d
 def _at_size(samples, size, num_workers, progress):
@@ -314,15 +314,15 @@ def evaluate(
     detector: HybridAnomalyDetector,
     samples: list,  # of Sample
     truth: Truth | None = None,  # None: read here
-    kept: KeptInputs
+    kept: FeatureCache
     | None = None,  # what the frozen parts said already; None: asked here and not kept
     progress: bool = True,
 ):  # results as from summarise, (N, size, size) maps, (N,) scores
     "Score a set with a detector."
     d = detector.config.data
     truth = truth or Truth(samples, d.eval_size, d.num_workers, progress)
-    kept = kept or KeptInputs(detector, samples, budget=0, progress=progress)
-    maps, scores = read_kept(detector, kept, truth.size, progress=progress)
+    kept = kept or FeatureCache(detector, samples, budget=0, progress=progress)
+    maps, scores = read_cached(detector, kept, truth.size, progress=progress)
     return summarise(truth, maps, scores), maps, scores
 
 # %% ../nbs/61_evaluation.ipynb #26cf9b2e

@@ -24,10 +24,11 @@ from hybridad.evaluation import (
     heading,
     summarise,
 )
+from .features import digests
 from .layouts import published_set
 from .reports import read_results, score_in_parts
 from .runs import read_json, write_atomic, write_json
-from .training import digests, fit, lasting
+from .training import fit, lasting
 
 # %% ../nbs/61b_protocol.ipynb #8c33be20
 SOURCES = dict(
@@ -216,7 +217,7 @@ def _learned(train, config, backbone, folder, progress):
             train,
             folder,
             detector,
-            resume=(folder / 'config.json').exists(),
+            resume=(folder / 'run.json').exists(),
             progress=progress,
         )
         if (folder / 'best.safetensors').exists():

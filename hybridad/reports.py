@@ -24,9 +24,9 @@ from .data import image_size, open_image
 from .detector import read_checkpoint
 from .errors import CheckpointError, ConfigError, DataError, csv_cell, table_cell
 from .evaluation import HEADLINE, Results, Truth, below_baseline, heading, table
+from .features import FeatureCache, digests, read_cached
 from .metrics import f1_threshold, finite, rate_threshold, same_length
 from .runs import processes, read_arrays, read_json, to_json_value, write_atomic, write_json
-from .training import KeptInputs, digests, read_kept
 
 # %% ../nbs/61a_reports.ipynb #affe28b0
 def asked_for(
@@ -60,9 +60,9 @@ def asked_for(
 def _score_part(detectors, samples, size):
     "Arrays of one part: NAME_maps, NAME_scores and seconds an image, timed for the first detector."
     begun, first, told = time.perf_counter(), next(iter(detectors.values())), {}
-    kept = KeptInputs(first, samples, progress=False)
+    kept = FeatureCache(first, samples, progress=False)
     for name, d in detectors.items():
-        told[f'{name}_maps'], told[f'{name}_scores'] = read_kept(d, kept, size)
+        told[f'{name}_maps'], told[f'{name}_scores'] = read_cached(d, kept, size)
         told.setdefault(
             'seconds', np.full(len(samples), (time.perf_counter() - begun) / len(samples))
         )

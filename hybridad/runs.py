@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['write_atomic', 'in_use', 'to_json_value', 'write_json', 'read_json', 'read_arrays', 'append_log', 'read_log',
-           'processes', 'provenance', 'lock_file', 'run_lock', 'new_run']
+           'processes', 'provenance', 'Run', 'lock_file', 'run_lock', 'new_run']
 
 # %% ../nbs/00a_runs.ipynb #89d06cf6
-import itertools, json, math, os, platform, subprocess, time, zipfile, zlib
+import itertools, json, math, os, platform, shutil, subprocess, time, zipfile, zlib
 from collections.abc import Callable
 from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import version
@@ -215,6 +215,117 @@ def provenance(
         processes=processes()[1],
         **data,
     )
+
+# %% ../nbs/00a_runs.ipynb #dcd5f730
+def _everything(asked):
+    return asked
+
+# %% ../nbs/00a_runs.ipynb #4ca7f504
+class _Asked:
+    "The question whether a folder can be used for what is asked."
+
+    def __init__(
+        self,
+        folder: str | Path,  # of the run, which need not exist
+        command: str,  # that writes there
+        asked: dict,  # settings and data, fit for JSON
+        *,
+        same: Callable = _everything,  # the part of `asked` that a result depends on
+    ):
+        self.folder, self.file = Path(folder), Path(folder) / 'run.json'
+        self.command, self.asked, self.same = command, to_json_value(asked), same
+
+    def stored(self) -> dict:
+        "What run.json says: command, asked, provenance, state."
+        try:
+            told = read_json(self.file)
+            if told['command'] and isinstance(told['asked'], dict):
+                return told
+        except (CheckpointError, LookupError, TypeError):
+            pass  # said below
+        raise CheckpointError(f'{self.file} is damaged: begin again in another --out')
+
+    def _compare(self):
+        try:
+            same = self.same(self.stored()['asked']) == self.same(self.asked)
+        except (ValueError, LookupError, AttributeError, TypeError):
+            raise CheckpointError(f'{self.file} is damaged: begin again in another --out') from None
+        if not same:
+            raise ConfigError(
+                f'{self.folder} was begun with other data or other settings, see {self.file}: '
+                'continue with those, or choose another --out'
+            )
+
+# %% ../nbs/00a_runs.ipynb #6ef91bb1
+class _Checked(_Asked):
+    "The same, and the sentences for a folder that cannot be used."
+
+    def check(
+        self,
+        resume: bool | None = None,  # True: it must be there; False: it must not; None: either
+    ) -> bool:  # whether the run is there already
+        "Find the run to continue, or say why the folder cannot be used; nothing is created."
+        if resume is False and in_use(self.folder):
+            raise ConfigError(
+                f'{self.folder} is not empty: say --resume to continue the run in it, or choose '
+                'another --out'
+            )
+        if self.file.is_file():
+            self._compare()
+            return True
+        if not resume:
+            return False
+        if (self.folder / 'config.json').is_file():
+            raise CheckpointError(
+                f'{self.folder} was begun by an earlier version, which wrote config.json: begin '
+                'again in another --out'
+            )
+        raise CheckpointError(
+            f'{self.folder} holds no run to continue (no run.json): leave out --resume to begin one'
+        )
+
+# %% ../nbs/00a_runs.ipynb #f855da07
+def _remove(path):
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+class Run(_Checked):
+    "One folder with one run.json: what was asked, by which command, on what it depends, its state."
+
+    def open(
+        self,
+        resume: bool | None = None,  # as for `check`
+        provenance: dict | None = None,  # of a run that begins
+    ) -> 'Run':
+        "Continue the run, or begin it."
+        if not self.check(resume):
+            for left in self.folder.glob('*.partial'):
+                _remove(left)  # of a killed run
+            told = dict(command=self.command, asked=self.asked)
+            write_json(self.file, told | dict(provenance=provenance or {}, state='begun'))
+        return self
+
+    @property
+    def finished(self) -> bool:
+        "True once `finish` was called."
+        return self.file.is_file() and self.stored().get('state') == 'finished'
+
+    def done(self, name: str) -> bool:  # a file of the run
+        "True where a file was written before; it is whole or not there."
+        return (self.folder / name).exists()
+
+    def write(self, name: str, value: Any) -> Path:  # bytes as they are, all else as JSON
+        "Write one file of the run in one step."
+        writer = write_atomic if isinstance(value, bytes) else write_json
+        return writer(self.folder / name, value)
+
+    def log(self, row: dict) -> None:  # of numbers and strings
+        "Append a row to log.jsonl."
+        append_log(self.folder / 'log.jsonl', row)
+
+    def finish(self) -> None:
+        "Say that nothing is missing."
+        write_json(self.file, self.stored() | dict(state='finished'))
 
 # %% ../nbs/00a_runs.ipynb #ede78252
 def lock_file(

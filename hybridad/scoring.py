@@ -23,6 +23,7 @@ from PIL import Image, ImageDraw
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
+from .appearance import appearance, unlike_known
 from .backbone import MINI
 from .config import check, get_default_config
 from .data import DAMAGED, as_rgb, image_tensor, full_size, open_image, sample_digest
@@ -40,7 +41,6 @@ from .layouts import SUFFIXES
 from .normals import load_normals, use_normals
 from .reports import found_regions
 from .runs import in_use, processes, provenance, run_lock, write_atomic, write_json
-from .training import appearance, unlike_known
 
 # %% ../nbs/64_scoring.ipynb #b57ad3ad
 _TURNS = {

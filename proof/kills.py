@@ -154,7 +154,7 @@ def main():
                 '5e-3',
                 *cpu,
             ),
-            ['config.json'],
+            ['run.json'],
             same_training,
         ),
         test=(

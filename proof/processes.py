@@ -72,7 +72,7 @@ def trained(work, data, readout, precision):
         0,
     )
     assert [
-        json.loads((work / f'{name}{n}' / 'provenance.json').read_text())['processes']
+        json.loads((work / f'{name}{n}' / 'run.json').read_text())['provenance']['processes']
         for n in (1, 2)
     ] == [1, 2]
     one, two = (load_file(work / f'{name}{n}' / 'last.safetensors') for n in (1, 2))

@@ -276,7 +276,8 @@ def test_configs(settings):
         assert Config.from_dict(cfg.to_dict()) == cfg
 
 
-PLAIN = json.dumps(get_default_config().to_dict(), indent=1).encode()
+BEGUN = dict(command='train', asked=get_default_config().to_dict(), provenance={}, state='begun')
+PLAIN = json.dumps(BEGUN, indent=1).encode()
 
 
 @fuzz
@@ -287,7 +288,7 @@ PLAIN = json.dumps(get_default_config().to_dict(), indent=1).encode()
 def test_run_folders(tmp_path_factory, config, log):
     run = tmp_path_factory.getbasetemp() / 'run'
     run.mkdir(exist_ok=True)
-    (run / 'config.json').write_bytes(config)
+    (run / 'run.json').write_bytes(config)
     (run / 'log.jsonl').write_bytes(log)
     try:
         assert usable(run, get_default_config(), True) == run

@@ -24,6 +24,7 @@ from PIL import Image
 from safetensors.torch import save
 
 from hybridad import cli
+from hybridad.appearance import appearance, known_appearance
 from hybridad.datasets import download
 from hybridad.detector import read_checkpoint
 from hybridad.errors import csv_cell, from_csv_cell, printable
@@ -32,7 +33,6 @@ from hybridad.layouts import dummy_tree, read_dataset
 from hybridad.reports import compare, write_csv
 from hybridad.scoring import SHIPPED
 from hybridad.synthetic import picture
-from hybridad.training import appearance, known_appearance
 
 ROOT = Path(__file__).resolve().parents[1]
 FORK = mp.get_context('fork')

@@ -10,8 +10,9 @@ from hybridad.cli import LEARN
 from hybridad.config import get_default_config
 from hybridad.detector import HybridAnomalyDetector
 from hybridad.evaluation import Truth, WordsDetector, evaluate
+from hybridad.features import FeatureCache, cache_parts
 from hybridad.runs import write_json
-from hybridad.training import KeptInputs, fit, keep_parts
+from hybridad.training import fit
 
 from measure import RESULTS, about, fresh, sets, short
 from ship_backbone import validation_sets
@@ -32,9 +33,11 @@ def choose():
             batch_size=32, seed=seed, device='cpu', **LEARN | dict(epochs=8) | changes
         )
         plain = HybridAnomalyDetector(settings(), backbone)
-        parts = keep_parts(plain, learn)
+        parts = cache_parts(plain, learn)
         kept = {
-            n: kept[n].asked_again(plain, False) if seed else KeptInputs(plain, s, progress=False)
+            n: kept[n].with_backbone(plain, False)
+            if seed
+            else FeatureCache(plain, s, progress=False)
             for n, s in every.items()
         }
 

@@ -9,10 +9,10 @@ import torch
 from hybridad.config import get_default_config
 from hybridad.data import read_dataset
 from hybridad.evaluation import Truth, WordsDetector, evaluate
+from hybridad.features import FeatureCache
 from hybridad.rough import write_rough
 from hybridad.runs import write_json
 from hybridad.synthetic import write_dataset
-from hybridad.training import KeptInputs
 
 from measure import RESULTS, RUNS, SHARED, about, short
 from ship_backbone import weights
@@ -62,7 +62,7 @@ def choose():
         looks = detector.config.model.views, detector.config.model.scales
         if looks != looked:
             kept, looked = (
-                {s: KeptInputs(detector, samples[s], progress=False) for s in samples},
+                {s: FeatureCache(detector, samples[s], progress=False) for s in samples},
                 looks,
             )
         detector.layer_logits.data = torch.tensor(weights(last)).log()

@@ -24,11 +24,12 @@ from hybridad.config import get_default_config
 from hybridad.data import read_dataset, read_mvtec
 from hybridad.detector import HybridAnomalyDetector
 from hybridad.evaluation import HEADLINE, Truth, WordsDetector, contrast_floor, evaluate
+from hybridad.features import FeatureCache, cache_parts
 from hybridad.normals import load_normals, use_normals
 from hybridad.plots import map_grid, save_figure
 from hybridad.runs import read_log, write_json
 from hybridad.synthetic import picture, write_dataset
-from hybridad.training import KeptInputs, fit, keep_parts
+from hybridad.training import fit
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, RUNS = ROOT / 'results', ROOT / 'runs' / 'measure'
@@ -93,15 +94,15 @@ def measure_seeds():
     rows = []
     config = get_default_config(epochs=8, batch_size=32, **LEARN)
     first = HybridAnomalyDetector(config)
-    truth, kept = Truth(test, SIZE), KeptInputs(first, test)
+    truth, kept = Truth(test, SIZE), FeatureCache(first, test)
     words = short(evaluate(WordsDetector(config, first.backbone), test, truth, kept)[0])
     for seed in range(3):
         config = get_default_config(epochs=8, batch_size=32, seed=seed, **LEARN)
         detector = HybridAnomalyDetector(config, first.backbone)
         begun = time.perf_counter()
-        parts = keep_parts(detector, learn)
+        parts = cache_parts(detector, learn)
         encoding = time.perf_counter() - begun
-        same = kept if seed == 0 else kept.asked_again(detector)
+        same = kept if seed == 0 else kept.with_backbone(detector)
         fit(config, parts, fresh(f'seed{seed}'), detector)
         rows.append(
             dict(
@@ -170,13 +171,13 @@ def measure_real():
     blank.load_checkpoint(RUNS / 'demo' / 'random_backbone' / 'best.safetensors')
     for name in ('magnetic_tile', 'hazelnut_toy', 'steel_strip'):
         samples = [s for s in read_dataset(SHARED / 'data' / name) if s.split == 'test']
-        truth, kept = Truth(samples, SIZE), KeptInputs(detector, samples)
+        truth, kept = Truth(samples, SIZE), FeatureCache(detector, samples)
         results, maps, scores = evaluate(detector, samples, truth, kept)
         words, words_maps, _ = evaluate(
             WordsDetector(detector.config, detector.backbone), samples, truth, kept
         )
-        random, *_ = evaluate(blank, samples, truth, kept.asked_again(blank))
-        others = [evaluate(d, samples, truth, kept.asked_again(d))[0] for d in more]
+        random, *_ = evaluate(blank, samples, truth, kept.with_backbone(blank))
+        others = [evaluate(d, samples, truth, kept.with_backbone(d))[0] for d in more]
         floor = contrast_floor(truth)
         found[name] = dict(
             images=len(samples),
@@ -301,11 +302,11 @@ def measure_auxiliary():
     tests, learn = {}, {'synthetic': synthetic, 'steel strips': steel, 'both': synthetic + steel}
     for name in ('magnetic_tile', 'hazelnut_toy'):
         samples = [s for s in read_dataset(SHARED / 'data' / name) if s.split == 'test']
-        tests[name] = samples, Truth(samples, SIZE), KeptInputs(first, samples)
+        tests[name] = samples, Truth(samples, SIZE), FeatureCache(first, samples)
     for seed in range(3):
         config = get_default_config(epochs=8, batch_size=32, seed=seed, **LEARN | ONE_VIEW)
         kept = {
-            name: k.asked_again(HybridAnomalyDetector(config, first.backbone)) if seed else k
+            name: k.with_backbone(HybridAnomalyDetector(config, first.backbone)) if seed else k
             for name, (_, _, k) in tests.items()
         }
         for source, pictures in learn.items():

@@ -18,12 +18,12 @@ from hybridad.backbone import load_backbone
 from hybridad.config import get_default_config
 from hybridad.data import read_dataset, read_mvtec
 from hybridad.evaluation import WordsDetector
+from hybridad.features import FeatureCache, validate
 from hybridad.plots import map_grid, save_figure
 from hybridad.pretraining import GROUND, Recipe
 from hybridad.rough import write_rough
 from hybridad.runs import write_json
 from hybridad.synthetic import HELD_OUT_CATEGORIES, HELD_OUT_KINDS, write_dataset
-from hybridad.training import KeptInputs, validate
 
 from measure import ROOT, RUNS, SHARED, about
 
@@ -106,7 +106,7 @@ def choose(source, earlier):  # the best choice, all of them
         for t in TIMESTEPS:
             words = WordsDetector(get_default_config(timestep=t), backbone)
             kept = {
-                n: kept[n].asked_again(words) if kept else KeptInputs(words, samples)
+                n: kept[n].with_backbone(words) if kept else FeatureCache(words, samples)
                 for n, samples in sets.items()
             }
             for last in LAST:

@@ -17,8 +17,8 @@ from hybridad.backbone import MINI, load_backbone
 from hybridad.config import get_default_config
 from hybridad.data import read_dataset
 from hybridad.evaluation import Truth, WordsDetector, evaluate
+from hybridad.features import FeatureCache
 from hybridad.runs import read_json, write_json
-from hybridad.training import KeptInputs
 
 from measure import RESULTS, ROOT, RUNS, SHARED, about, sets, short
 from ship_backbone import PARTS, TOLD, VAE, validation_sets, with_earlier
@@ -89,7 +89,9 @@ def transfer(*sources):
             now,
         )  # most sittings share their autoencoder, and so the latents
         kept = {
-            n: kept[n].asked_again(words, False) if same else KeptInputs(words, s, progress=False)
+            n: kept[n].with_backbone(words, False)
+            if same
+            else FeatureCache(words, s, progress=False)
             for n, s in every.items()
         }
         found = {
