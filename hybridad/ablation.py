@@ -35,8 +35,9 @@ from hybridad import (
 from .config import LOSS_WEIGHTS, get_default_config
 from .detector import HybridAnomalyDetector
 from .errors import ConfigError
-from .evaluation import HEADLINE, Truth, WordsDetector, evaluate
+from .evaluation import Truth, WordsDetector, evaluate
 from .features import FeatureCache, cache_parts, digests
+from .metrics import METRICS
 from .runs import read_json, read_log, write_json
 from .training import fit
 
@@ -354,7 +355,7 @@ def run_variant(
         seed=seed,
         eval_size=bench.truth.size,
         seconds=round(earlier + time.perf_counter() - begun, 2),
-        **{k: results['mean'].get(k) for k in HEADLINE},
+        **{k: results['mean'].get(k) for k in METRICS},
     )
     write_json(kept, row)
     return row
@@ -396,7 +397,7 @@ def summary(rows: list):  # DataFrame
         mine = [r for r in rows if r['name'] == name]
         row = dict(group=mine[0]['group'], variant=name, seeds=len(mine))
         row['eval_size'] = mine[0].get('eval_size')
-        for k in HEADLINE:
+        for k in METRICS:
             row[k], row[f'{k}_95'] = interval([r[k] for r in mine])
         row['gain'], row['gain_95'] = interval(
             [r['pixel_auroc'] - first[r['seed']]['pixel_auroc'] for r in mine]

@@ -443,10 +443,10 @@ def examples(truth, maps, scores, columns=4):  # list of records for map_grid
 # %% ../nbs/90_cli.ipynb #622c7da0
 def _below(results, baseline):
     "The sentence for prompts that do worse than a baseline, '' for others: in the mean of figures."
-    from hybridad.evaluation import HEADLINE
+    from hybridad.metrics import METRICS
 
     ours, theirs = results['mean'], results['floors'][baseline]['mean']
-    both = [k for k in HEADLINE if all(_finite(r.get(k)) for r in (ours, theirs))]
+    both = [k for k in METRICS if all(_finite(r.get(k)) for r in (ours, theirs))]
     if not both or sum(ours[k] - theirs[k] for k in both) >= 0:
         return ''
     lost = [k for k in both if ours[k] < theirs[k]]
@@ -1075,11 +1075,11 @@ def _intervals(truth, maps, scores, draws):
 
 
 def _columns(level):
-    from hybridad.evaluation import HEADLINE
+    from hybridad.metrics import METRICS
 
     return [
         k
-        for k in HEADLINE
+        for k in METRICS
         if level == 'image-pixel-level' or k.startswith('image') == (level == 'image-level')
     ]
 
@@ -1098,7 +1098,6 @@ def demo(
     from hybridad.data import read_mvtec
     from hybridad.detector import HybridAnomalyDetector
     from hybridad.evaluation import (
-        HEADLINE,
         LinearProbe,
         Truth,
         WordsDetector,
@@ -1107,6 +1106,7 @@ def demo(
         table,
     )
     from hybridad.features import FeatureCache, cache_parts
+    from hybridad.metrics import METRICS
     from hybridad.plots import as_png, map_grid
     from hybridad.runs import write_atomic, write_json
     from hybridad.synthetic import write_dataset
@@ -1153,7 +1153,7 @@ def demo(
         progress=progress,
     )  # to validate it would take a seventh of the demo's time
     random, *_ = evaluate(blank, test, truth, kept.with_backbone(blank, progress), progress)
-    short = lambda r: {k: r['mean'][k] for k in HEADLINE}
+    short = lambda r: {k: r['mean'][k] for k in METRICS}
     found = dict(
         held_out=results,
         floors=dict(

@@ -20,7 +20,7 @@ from .attention import log_ratio
 from .data import make_loader, sample_digest, split_validation
 from .detector import HybridAnomalyDetector, over_views, smooth
 from .errors import ConfigError, DataError
-from .metrics import anomaly_metrics, f1_threshold, mean_metrics, rate_threshold
+from .metrics import METRICS, anomaly_metrics, f1_threshold, mean_metrics, rate_threshold
 from .pipeline import QueryCache, halved
 from .runs import processes, to_json_value
 
@@ -229,9 +229,6 @@ def read_cached(
     return torch.cat(maps).numpy(), torch.cat(scores).numpy()
 
 # %% ../nbs/60a_features.ipynb #8fc9ad20
-_METRICS = 'image_auroc', 'image_ap', 'pixel_auroc', 'pixel_ap', 'aupro'
-
-
 def validate(
     detector: HybridAnomalyDetector,
     cached: FeatureCache,
@@ -246,7 +243,7 @@ def validate(
             for c in (np.flatnonzero(names == n) for n in sorted(set(names)))
         ]
     )
-    found = {k: mean[k] for k in _METRICS if math.isfinite(mean.get(k, math.nan))}
+    found = {k: mean[k] for k in METRICS if math.isfinite(mean.get(k, math.nan))}
     score = float(np.mean(list(found.values()))) if found else math.nan
     pixel = f1_threshold(maps[known], masks[known]) if known.any() else math.nan
     thresholds = dict(image=rate_threshold(scores, labels, 0.1), pixel=pixel)

@@ -15,17 +15,10 @@ from tabulate import tabulate
 from .data import fingerprint
 from .detector import HybridAnomalyDetector
 from .errors import ConfigError, table_cell
-from hybridad.evaluation import (
-    HEADLINE,
-    Truth,
-    WordsDetector,
-    contrast_floor,
-    decimals,
-    heading,
-    summarise,
-)
+from .evaluation import Truth, WordsDetector, contrast_floor, decimals, heading, summarise
 from .features import digests
 from .layouts import published_set
+from .metrics import METRICS
 from .reports import read_results, score_in_parts
 from .runs import read_json, write_atomic, write_json
 from .training import fit, lasting
@@ -250,7 +243,7 @@ def _floors(truth, out, progress):
     return read_json(path)
 
 # %% ../nbs/61b_protocol.ipynb #972e5618
-_COLUMNS = (*HEADLINE, 'aupro_anomalyclip')
+_COLUMNS = (*METRICS, 'aupro_anomalyclip')
 
 
 def _seeded(config, tests, seeds):  # a Config for each seed

@@ -28,8 +28,9 @@ from hybridad.appearance import appearance, known_appearance
 from hybridad.datasets import download
 from hybridad.detector import read_checkpoint
 from hybridad.errors import csv_cell, from_csv_cell, printable
-from hybridad.evaluation import HEADLINE, table
+from hybridad.evaluation import table
 from hybridad.layouts import dummy_tree, read_dataset
+from hybridad.metrics import METRICS
 from hybridad.reports import compare, write_csv
 from hybridad.scoring import SHIPPED
 from hybridad.synthetic import picture
@@ -58,7 +59,7 @@ def test_csv_cells_come_back_and_are_no_formulas(text):
 
 
 def results_of(*names):
-    row = {k: 0.5 for k in HEADLINE}
+    row = {k: 0.5 for k in METRICS}
     return dict(
         mean=row, categories={n: row | dict(images=1) for n in names}, eval_size=64, floors={}
     )
@@ -79,11 +80,11 @@ def cells_of(text):
 def test_markdown_tables_keep_their_shape():
     found = cells_of(table(results_of(*HOSTILE), 'github'))
     assert [r[0] for r in found[1:]] == [*map(printable, HOSTILE), 'mean']
-    assert {len(r) for r in found} == {1 + len(HEADLINE)}
+    assert {len(r) for r in found} == {1 + len(METRICS)}
     runs = {name: results_of('disc') for name in HOSTILE}
     found = cells_of(compare(runs, 'github'))
     assert [r[0] for r in found[1:]] == [*map(printable, HOSTILE)]
-    assert {len(r) for r in found} == {1 + len(HEADLINE)}
+    assert {len(r) for r in found} == {1 + len(METRICS)}
 
 
 def test_terminal_and_html_tables_show_names_only():

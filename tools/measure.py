@@ -23,8 +23,9 @@ from hybridad.cli import LEARN, ONE_VIEW, demo, examples, learnable
 from hybridad.config import get_default_config
 from hybridad.data import read_dataset, read_mvtec
 from hybridad.detector import HybridAnomalyDetector
-from hybridad.evaluation import HEADLINE, Truth, WordsDetector, contrast_floor, evaluate
+from hybridad.evaluation import Truth, WordsDetector, contrast_floor, evaluate
 from hybridad.features import FeatureCache, cache_parts
+from hybridad.metrics import METRICS
 from hybridad.normals import load_normals, use_normals
 from hybridad.plots import map_grid, save_figure
 from hybridad.runs import read_log, write_json
@@ -52,7 +53,7 @@ def about(command, size=SIZE):  # dict
 
 
 def short(results, part='mean'):
-    return {k: results[part][k] for k in HEADLINE}
+    return {k: results[part][k] for k in METRICS}
 
 
 def fresh(name):
