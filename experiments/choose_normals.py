@@ -20,11 +20,12 @@ from PIL import Image
 
 from hybridad import normals
 from hybridad.data import read_mvtec
-from hybridad.evaluation import Truth, summarise, write_json
+from hybridad.evaluation import Truth, summarise
+from hybridad.features import FeatureCache, read_cached
 from hybridad.normals import NormalReference, load_normals, use_normals
 from hybridad.rough import KEPT, SURFACES, line_pictures
+from hybridad.runs import write_json
 from hybridad.scoring import load_scorer
-from hybridad.training import KeptInputs, read_kept
 
 SIZE, NORMALS, TESTS = 128, 8, 15
 LINES = [
@@ -117,7 +118,9 @@ def read_lines(detector, every, changed, told, count):  # figures of one choice
             for name, new in changed.items():
                 changes.enter_context(patch.object(normals, name, new))
             use_normals(detector, good, **told)
-            found.append(read_kept(detector, KeptInputs(detector, samples, progress=False), SIZE))
+            found.append(
+                read_cached(detector, FeatureCache(detector, samples, progress=False), SIZE)
+            )
     return short(
         summarise(
             Truth([s for samples in test.values() for s in samples], SIZE),

@@ -13,10 +13,11 @@ from common import RESULTS, RUNS, SHARED, about, layer_weights, short
 
 from hybridad.config import get_default_config
 from hybridad.data import read_dataset
-from hybridad.evaluation import Truth, WordsDetector, evaluate, write_json
+from hybridad.evaluation import Truth, WordsDetector, evaluate
+from hybridad.features import FeatureCache
 from hybridad.rough import write_rough
+from hybridad.runs import write_json
 from hybridad.synthetic import write_dataset
-from hybridad.training import KeptInputs
 
 SEED = 21  # of pictures that neither backbone nor prompts have seen
 EQUAL = 1 / 6  # of six layers; what the last one does not get, the others share
@@ -63,7 +64,7 @@ def choose():
         looks = detector.config.model.views, detector.config.model.scales
         if looks != looked:
             kept, looked = (
-                {s: KeptInputs(detector, samples[s], progress=False) for s in samples},
+                {s: FeatureCache(detector, samples[s], progress=False) for s in samples},
                 looks,
             )
         detector.layer_logits.data = torch.tensor(layer_weights(last)).log()

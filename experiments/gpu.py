@@ -27,8 +27,8 @@ from hybridad.cli import LEARN, ONE_VIEW
 from hybridad.config import get_default_config
 from hybridad.data import read_mvtec
 from hybridad.detector import HybridAnomalyDetector
-from hybridad.evaluation import write_json
 from hybridad.normals import use_normals
+from hybridad.runs import write_json
 from hybridad.synthetic import picture, write_dataset
 from hybridad.training import fit
 

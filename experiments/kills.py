@@ -21,10 +21,8 @@ import pandas as pd
 import torch
 from safetensors.torch import load_file
 
-from hybridad.data import read_json
-from hybridad.evaluation import write_json
+from hybridad.runs import read_json, read_log, write_json
 from hybridad.synthetic import write_dataset
-from hybridad.training import read_log
 
 TINY = (
     'pictures=60 vae_pictures=60 vae_steps=300 vae_batch=4 '
@@ -162,7 +160,7 @@ def main():
                 '5e-3',
                 *cpu,
             ),
-            ['config.json'],
+            ['run.json'],
             same_training,
         ),
         test=(

@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from hybridad.tables import write_atomic
+from hybridad.runs import write_atomic
 from hybridad.synthetic import EDGED, HELD_OUT_CATEGORIES, categories_of, picture
 
 SIDE = 48  # pixels of a crop

@@ -23,8 +23,10 @@ from hybridad.backbone import load_backbone
 from hybridad.corpus import as_tensor, contents_of, corpus_picture
 from hybridad.evaluation import write_json
 from hybridad.grounding import KINDS, Contents, words_of
+from hybridad.grounding import GENERIC, KINDS, Contents, named_by, words_of
 from hybridad.metrics import pixel_metrics
 from hybridad.pipeline import EasonADPipeline
+from hybridad.runs import write_json
 from hybridad.synthetic import HELD_OUT_KINDS, picture
 
 ROOT = Path(__file__).resolve().parents[1]

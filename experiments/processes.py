@@ -16,7 +16,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
-from hybridad.evaluation import write_json
+from hybridad.runs import write_json
 from hybridad.synthetic import write_dataset
 
 CODE = 'import sys\nfrom hybridad import cli\nsys.exit(getattr(cli, sys.argv[1])(sys.argv[2:]))\n'
@@ -75,7 +75,7 @@ def trained(work, data, readout, precision):
         0,
     )
     assert [
-        json.loads((work / f'{name}{n}' / 'provenance.json').read_text())['processes']
+        json.loads((work / f'{name}{n}' / 'run.json').read_text())['provenance']['processes']
         for n in (1, 2)
     ] == [1, 2]
     one, two = (load_file(work / f'{name}{n}' / 'last.safetensors') for n in (1, 2))

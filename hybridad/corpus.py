@@ -27,11 +27,11 @@ from filelock import FileLock
 from PIL import Image
 from tqdm.auto import tqdm
 
-from .data import read_arrays, read_json, write_atomic
 from .errors import HybridadError
 from .grounding import HELD_OUT_WORDS, Contents, label_cells
 from .photos import Textures, photo_picture
 from .rough import SURFACES, rough_picture
+from .runs import read_arrays, read_json, write_atomic
 from .solids import FAMILIES, HELD_OUT_SOLIDS, solid_picture
 from .synthetic import CATEGORIES, KINDS, OBJECTS, PARTS, picture
 

@@ -21,10 +21,10 @@ from .latents import check_batch
 from .images import is_pointer
 from .backbone import load_backbone
 from .config import Config, check, get_default_config
-from .data import write_atomic
 from .errors import CheckpointError, ConfigError
 from .pipeline import EasonADPipeline
 from .prompt_learner import MinimalPromptLearner
+from .runs import write_atomic
 
 # %% ../nbs/50_detector.ipynb #6e265833
 SCORES = ('topk', 'max', 'mean_ratio')

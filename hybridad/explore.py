@@ -34,9 +34,9 @@ from hybridad.attention import (
 from .data import as_rgb, image_tensor, open_image
 from .detector import pool_logits, smooth
 from .errors import ConfigError, DataError, HybridadError
+from .features import FeatureCache, read_cached
 from .pipeline import EasonADPipeline, READOUTS
 from .prompt_learner import TEMPLATES
-from .training import KeptInputs, read_kept
 from hybridad.plots import (
     ABNORMAL,
     HEAT,
@@ -901,8 +901,8 @@ class CompareExplorer(Explorer):
         return cls(
             truth,
             {
-                name: read_kept(
-                    d, KeptInputs(d, truth.samples, budget=0, progress=False), truth.size
+                name: read_cached(
+                    d, FeatureCache(d, truth.samples, budget=0, progress=False), truth.size
                 )[0]
                 for name, d in detectors.items()
             },

@@ -20,11 +20,11 @@ from safetensors.torch import save
 from torch import nn
 
 from .attention import QueryRecorder
-from .data import read_json, write_atomic
 from .detector import HybridAnomalyDetector, read_checkpoint, over_views, smooth
 from .errors import CheckpointError, ConfigError, HybridadError, printable, table_cell
 from .evaluation import table
 from .prompt_learner import TEMPLATES
+from .runs import read_json, write_atomic
 from .synthetic import picture
 
 # %% ../nbs/80_export.ipynb #c4e6b069

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from .data import write_atomic
+from .runs import write_atomic
 from .synthetic import HELD_OUT_CATEGORIES, HELD_OUT_KINDS, KINDS
 
 # %% ../nbs/62_grounding.ipynb #391d923f

@@ -30,8 +30,6 @@ from hybridad.data import (
     load_image,
     make_loader,
     open_image,
-    read_arrays,
-    read_json,
     read_mask,
     sample_digest,
 )
@@ -45,6 +43,8 @@ from hybridad.tables import read_meta, read_table, table_rows, write_meta
 from hybridad.trees import TREES
 from hybridad.normals import load_normals
 from hybridad.image_files import Photos, upright
+from hybridad.runs import read_arrays, read_json
+from hybridad.scoring import Photos, upright
 
 SHARED = (
     Path(__file__).resolve().parents[1] / os.environ.get('HYBRIDAD_SHARED', '../shared')

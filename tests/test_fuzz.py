@@ -32,6 +32,9 @@ from hybridad.prompt_learner import MinimalPromptLearner, load_anomalyclip
 from hybridad.image_files import Photos
 from hybridad.scoring_runs import COLUMNS, _encode, read_scores
 from hybridad.training import read_log, usable
+from hybridad.runs import read_log
+from hybridad.scoring import COLUMNS, Photos, _encode, read_scores
+from hybridad.training import usable
 
 CASES = int(os.environ.get('HYBRIDAD_FUZZ', 300))
 fuzz = settings(
@@ -280,7 +283,8 @@ def test_configs(settings):
         assert Config.from_dict(cfg.to_dict()) == cfg
 
 
-PLAIN = json.dumps(get_default_config().to_dict(), indent=1).encode()
+BEGUN = dict(command='train', asked=get_default_config().to_dict(), provenance={}, state='begun')
+PLAIN = json.dumps(BEGUN, indent=1).encode()
 
 
 @fuzz
@@ -291,7 +295,7 @@ PLAIN = json.dumps(get_default_config().to_dict(), indent=1).encode()
 def test_run_folders(tmp_path_factory, config, log):
     run = tmp_path_factory.getbasetemp() / 'run'
     run.mkdir(exist_ok=True)
-    (run / 'config.json').write_bytes(config)
+    (run / 'run.json').write_bytes(config)
     (run / 'log.jsonl').write_bytes(log)
     try:
         assert usable(run, get_default_config(), True) == run

@@ -30,10 +30,14 @@ from hybridad.errors import csv_cell, from_csv_cell, printable
 from hybridad.evaluation import HEADLINE, table
 from hybridad._dummies import dummy_tree
 from hybridad.layouts import read_dataset
+from hybridad.appearance import appearance, known_appearance
+from hybridad.datasets import download
+from hybridad.evaluation import table
+from hybridad.layouts import dummy_tree, read_dataset
+from hybridad.metrics import METRICS
 from hybridad.reports import compare, write_csv
 from hybridad.scoring import SHIPPED
 from hybridad.synthetic import picture
-from hybridad.training import appearance, known_appearance
 
 ROOT = Path(__file__).resolve().parents[1]
 FORK = mp.get_context('fork')
@@ -59,7 +63,7 @@ def test_csv_cells_come_back_and_are_no_formulas(text):
 
 
 def results_of(*names):
-    row = {k: 0.5 for k in HEADLINE}
+    row = {k: 0.5 for k in METRICS}
     return dict(
         mean=row, categories={n: row | dict(images=1) for n in names}, eval_size=64, floors={}
     )
@@ -80,11 +84,11 @@ def cells_of(text):
 def test_markdown_tables_keep_their_shape():
     found = cells_of(table(results_of(*HOSTILE), 'github'))
     assert [r[0] for r in found[1:]] == [*map(printable, HOSTILE), 'mean']
-    assert {len(r) for r in found} == {1 + len(HEADLINE)}
+    assert {len(r) for r in found} == {1 + len(METRICS)}
     runs = {name: results_of('disc') for name in HOSTILE}
     found = cells_of(compare(runs, 'github'))
     assert [r[0] for r in found[1:]] == [*map(printable, HOSTILE)]
-    assert {len(r) for r in found} == {1 + len(HEADLINE)}
+    assert {len(r) for r in found} == {1 + len(METRICS)}
 
 
 def test_terminal_and_html_tables_show_names_only():

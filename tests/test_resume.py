@@ -29,11 +29,15 @@ from hybridad.data import read_mvtec
 from hybridad.detector import HybridAnomalyDetector
 from hybridad.errors import ConfigError, DataError, HybridadError
 from hybridad.evaluation import LinearProbe, WordsDetector
+from hybridad.features import cache_parts, read_cached
 from hybridad.pipeline import EasonADPipeline
 from hybridad.scoring import Scorer
 from hybridad.scoring_runs import read_scores, score_folder
+from hybridad.runs import read_log
+from hybridad.scoring import Scorer, read_scores, score_folder
+from hybridad.step import Step
 from hybridad.synthetic import picture
-from hybridad.training import Step, Trainer, fit, keep_parts, read_kept, read_log
+from hybridad.training import Trainer, fit
 
 FORK = mp.get_context('fork')
 CONFIG = get_default_config(epochs=6, batch_size=8, learning_rate=5e-3, device='cpu')
@@ -61,7 +65,7 @@ def loaded(samples):
     "One thread, the backbone, and what it said of the pictures: shared by all children."
     torch.set_num_threads(1)
     detector = HybridAnomalyDetector(CONFIG)
-    return detector.backbone, keep_parts(detector, samples, progress=False)
+    return detector.backbone, cache_parts(detector, samples, progress=False)
 
 
 def train(loaded, out, limit=None):
@@ -74,7 +78,7 @@ def train(loaded, out, limit=None):
         parts,
         out,
         HybridAnomalyDetector(CONFIG, backbone),
-        (out / 'config.json').exists(),
+        resume=(out / 'run.json').exists(),
         progress=False,
     )
 
@@ -320,7 +324,7 @@ def test_loader_processes_and_batches_change_nothing(loaded, samples, straight, 
         )
         same(outcome(tmp_path / f'{workers}'), straight)
     kept, words = loaded[1][0], WordsDetector(CONFIG, loaded[0])
-    whole, single = read_kept(words, kept), read_kept(words, kept, batch_size=1)
+    whole, single = read_cached(words, kept), read_cached(words, kept, batch_size=1)
     assert max(float(abs(a - b).max()) for a, b in zip(whole, single)) < 1e-5
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from hybridad.data import write_atomic
+from hybridad.runs import write_atomic
 
 ROOT = Path(__file__).resolve().parents[1]
 SHOWN = 'attention_click', 'decision', 'browser', 'compare'
