@@ -19,7 +19,7 @@ from common import RESULTS, RUNS, about
 from hybridad.ablation import standard_variants
 from hybridad.backbone import load_backbone
 from hybridad.cli import hybridad_ablation
-from hybridad.evaluation import write_json
+from hybridad.runs import write_json
 
 CODE = 'import sys; from hybridad.cli import hybridad_ablation as f; sys.exit(f(sys.argv[1:]))'
 

@@ -12,10 +12,12 @@ from common import RESULTS, SHARED, SIZE, about, fresh, photographs, sets, short
 
 from hybridad.cli import LEARN, ONE_VIEW, learnable
 from hybridad.config import get_default_config
-from hybridad.data import read_dataset
 from hybridad.detector import HybridAnomalyDetector
-from hybridad.evaluation import Truth, evaluate, write_json
-from hybridad.training import KeptInputs, fit
+from hybridad.evaluation import Truth, evaluate
+from hybridad.features import FeatureCache
+from hybridad.layouts import read_dataset
+from hybridad.runs import write_json
+from hybridad.training import fit
 
 
 def main():
@@ -26,7 +28,7 @@ def main():
     tests = {}
     for name in ('magnetic_tile', 'hazelnut_toy'):
         samples = photographs(name)
-        tests[name] = samples, Truth(samples, SIZE), KeptInputs(first, samples)
+        tests[name] = samples, Truth(samples, SIZE), FeatureCache(first, samples)
     for seed in range(3):
         config = get_default_config(epochs=8, batch_size=32, seed=seed, **LEARN | ONE_VIEW)
         blank = HybridAnomalyDetector(config, first.backbone)

@@ -19,9 +19,9 @@ from common import RESULTS, RUNS, about, short
 from PIL import Image
 
 from hybridad import normals
-from hybridad.data import read_mvtec
 from hybridad.evaluation import Truth, summarise
 from hybridad.features import FeatureCache, read_cached
+from hybridad.layouts import read_mvtec
 from hybridad.normals import NormalReference, load_normals, use_normals
 from hybridad.rough import KEPT, SURFACES, line_pictures
 from hybridad.runs import write_json

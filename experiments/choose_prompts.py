@@ -14,8 +14,10 @@ from hybridad.backbone import load_backbone
 from hybridad.cli import LEARN
 from hybridad.config import get_default_config
 from hybridad.detector import HybridAnomalyDetector
-from hybridad.evaluation import Truth, WordsDetector, evaluate, write_json
-from hybridad.training import KeptInputs, fit, keep_parts
+from hybridad.evaluation import Truth, WordsDetector, evaluate
+from hybridad.features import FeatureCache, cache_parts
+from hybridad.runs import write_json
+from hybridad.training import fit
 
 NOISE, SEEDS = dict(ctx_init=None), range(3)
 CHOICES = {
@@ -48,9 +50,9 @@ def choose():
     truths, backbone = {n: Truth(s, 128) for n, s in every.items()}, load_backbone('mini', 'cpu')
     for seed in SEEDS:
         plain = HybridAnomalyDetector(settings(seed), backbone)
-        parts = keep_parts(plain, learn)
+        parts = cache_parts(plain, learn)
         kept = {
-            n: kept[n].asked_again(plain, False) if seed else KeptInputs(plain, s, progress=False)
+            n: kept[n].asked_again(plain, False) if seed else FeatureCache(plain, s, progress=False)
             for n, s in every.items()
         }
         known = seed, every, truths, kept, rows

@@ -12,9 +12,9 @@ import torch
 from common import RESULTS, RUNS, SHARED, about, layer_weights, short
 
 from hybridad.config import get_default_config
-from hybridad.data import read_dataset
 from hybridad.evaluation import Truth, WordsDetector, evaluate
 from hybridad.features import FeatureCache
+from hybridad.layouts import read_dataset
 from hybridad.rough import write_rough
 from hybridad.runs import write_json
 from hybridad.synthetic import write_dataset

@@ -14,8 +14,9 @@ from pathlib import Path
 import torch
 
 from hybridad.bench import cpu_name
-from hybridad.data import Sample, read_dataset, read_mvtec
-from hybridad.evaluation import HEADLINE
+from hybridad.layouts import read_dataset, read_mvtec
+from hybridad.metrics import METRICS
+from hybridad.pairing import Sample
 from hybridad.rough import write_rough
 from hybridad.synthetic import write_dataset
 
@@ -39,7 +40,7 @@ def about(command: str, size: int | None = SIZE) -> dict:
 
 def short(results: dict, part: str = 'mean') -> dict:
     "The headline metrics of one part of an evaluation."
-    return {k: results[part][k] for k in HEADLINE}
+    return {k: results[part][k] for k in METRICS}
 
 
 def fresh(name: str) -> Path:

@@ -12,9 +12,9 @@ import shutil
 import torch
 from common import RESULTS, about, fresh
 
-from hybridad.backbone import MINI
 from hybridad.cli import demo
-from hybridad.evaluation import write_json
+from hybridad.parts import MINI
+from hybridad.runs import write_json
 
 
 def main():

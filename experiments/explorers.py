@@ -9,10 +9,11 @@ import time
 import torch
 from common import RESULTS, SIZE, about, sets
 
-from hybridad.backbone import MINI
 from hybridad.detector import HybridAnomalyDetector
-from hybridad.evaluation import Truth, evaluate, write_json
+from hybridad.evaluation import Truth, evaluate
 from hybridad.explore import AttentionExplorer, CompareExplorer, DecisionExplorer, ResultsBrowser
+from hybridad.parts import MINI
+from hybridad.runs import write_json
 from hybridad.synthetic import picture
 
 WORDS = [f'a photo of a {w} object' for w in ('broken', 'faulty', 'defective')]

@@ -18,16 +18,16 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from hybridad.probes import AttentionReader
 from hybridad.attention import QueryRecorder
-from hybridad.parts import MINI
 from hybridad.backbone import load_backbone
 from hybridad.bench import gpu_figures, sd21_sized
 from hybridad.cli import LEARN, ONE_VIEW
 from hybridad.config import get_default_config
-from hybridad.data import read_mvtec
 from hybridad.detector import HybridAnomalyDetector
+from hybridad.layouts import read_mvtec
 from hybridad.normals import use_normals
+from hybridad.parts import MINI
+from hybridad.probes import AttentionReader
 from hybridad.runs import write_json
 from hybridad.synthetic import picture, write_dataset
 from hybridad.training import fit

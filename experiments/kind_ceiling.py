@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from hybridad.tables import write_atomic
 from hybridad.runs import write_atomic
 from hybridad.synthetic import EDGED, HELD_OUT_CATEGORIES, categories_of, picture
 

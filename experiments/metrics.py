@@ -96,7 +96,8 @@ def streamed(n, size):
 
 def loader(size, images=400, workers=2):
     "Images a second from PNG files to batches of normalised tensors."
-    from hybridad.data import Sample, make_loader
+    from hybridad.data import make_loader
+    from hybridad.pairing import Sample
 
     with tempfile.TemporaryDirectory() as tmp:
         samples = [

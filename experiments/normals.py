@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from common import RESULTS, RUNS, SHARED, SIZE, about, short
 
-from hybridad.data import read_dataset
 from hybridad.detector import HybridAnomalyDetector
-from hybridad.evaluation import Truth, evaluate, write_json
+from hybridad.evaluation import Truth, evaluate
+from hybridad.layouts import read_dataset
 from hybridad.normals import load_normals, use_normals
+from hybridad.runs import write_json
 
 CHECKPOINT = RUNS / 'demo' / 'learned' / 'best.safetensors'
 

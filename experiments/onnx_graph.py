@@ -7,10 +7,10 @@ Data:     what hybridad.export compares with; prompts of the package"""
 import torch
 from common import RESULTS, about, fresh
 
-from hybridad.backbone import MINI
 from hybridad.detector import HybridAnomalyDetector
-from hybridad.evaluation import write_json
 from hybridad.export import export_onnx
+from hybridad.parts import MINI
+from hybridad.runs import write_json
 
 
 def main():

@@ -9,8 +9,9 @@ from common import RESULTS, RUNS, about, fresh, sets, short
 
 from hybridad.cli import LEARN, ONE_VIEW, learnable
 from hybridad.config import get_default_config
-from hybridad.evaluation import evaluate, write_json
-from hybridad.training import fit, read_log
+from hybridad.evaluation import evaluate
+from hybridad.runs import read_log, write_json
+from hybridad.training import fit
 
 
 def main():

@@ -16,9 +16,10 @@ from common import RESULTS, RUNS, SIZE, about, photographs, short
 
 from hybridad.cli import examples
 from hybridad.detector import HybridAnomalyDetector
-from hybridad.evaluation import Truth, WordsDetector, contrast_floor, evaluate, write_json
+from hybridad.evaluation import Truth, WordsDetector, contrast_floor, evaluate
+from hybridad.features import FeatureCache
 from hybridad.plots import map_grid, save_figure
-from hybridad.training import KeptInputs
+from hybridad.runs import write_json
 
 SHOWN = 'magnetic_tile', 'hazelnut_toy'  # whose images may be shown, see DATA.md
 
@@ -49,7 +50,7 @@ def save(records, name, **how):
 def measured(name, detector, more, blank) -> dict:
     "Metrics of one set of photographs; figures of those that may be shown are saved."
     samples = photographs(name)
-    truth, kept = Truth(samples, SIZE), KeptInputs(detector, samples)
+    truth, kept = Truth(samples, SIZE), FeatureCache(detector, samples)
     results, maps, scores = evaluate(detector, samples, truth, kept)
     by_words = WordsDetector(detector.config, detector.backbone)
     words, words_maps, _ = evaluate(by_words, samples, truth, kept)

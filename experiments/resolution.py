@@ -11,7 +11,8 @@ from common import RESULTS, SIZE, about, photographs, short
 
 from hybridad.backbone import load_backbone
 from hybridad.config import get_default_config
-from hybridad.evaluation import Truth, WordsDetector, evaluate, write_json
+from hybridad.evaluation import Truth, WordsDetector, evaluate
+from hybridad.runs import write_json
 
 
 def main():

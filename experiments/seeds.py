@@ -14,8 +14,10 @@ from common import RESULTS, RUNS, SIZE, about, fresh, sets, short
 from hybridad.cli import LEARN
 from hybridad.config import get_default_config
 from hybridad.detector import HybridAnomalyDetector
-from hybridad.evaluation import Truth, WordsDetector, evaluate, write_json
-from hybridad.training import KeptInputs, fit, keep_parts, read_log
+from hybridad.evaluation import Truth, WordsDetector, evaluate
+from hybridad.features import FeatureCache, cache_parts
+from hybridad.runs import read_log, write_json
+from hybridad.training import fit
 
 
 def main():
@@ -23,13 +25,13 @@ def main():
     rows = []
     config = get_default_config(epochs=8, batch_size=32, **LEARN)
     first = HybridAnomalyDetector(config)
-    truth, kept = Truth(test, SIZE), KeptInputs(first, test)
+    truth, kept = Truth(test, SIZE), FeatureCache(first, test)
     words = short(evaluate(WordsDetector(config, first.backbone), test, truth, kept)[0])
     for seed in range(3):
         config = get_default_config(epochs=8, batch_size=32, seed=seed, **LEARN)
         detector = HybridAnomalyDetector(config, first.backbone)
         begun = time.perf_counter()
-        parts = keep_parts(detector, learn)
+        parts = cache_parts(detector, learn)
         encoding = time.perf_counter() - begun
         same = kept if seed == 0 else kept.asked_again(detector)
         fit(config, parts, fresh(f'seed{seed}'), detector)

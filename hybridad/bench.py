@@ -21,14 +21,14 @@ from torch.utils._pytree import tree_iter
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from .probes import AttentionReader
 from .attention import cross_attention, log_ratio
-from .parts import MINI, pick_device
 from .backbone import Backbone, load_backbone, random_backbone
-from .data import write_atomic
 from .errors import ConfigError
-from .pipeline import READOUTS, EasonADPipeline
+from .parts import MINI, pick_device
+from .pipeline import EasonADPipeline, READOUTS
+from .probes import AttentionReader
 from .prompt_learner import MinimalPromptLearner
+from .runs import write_atomic
 
 # %% ../nbs/72_bench.ipynb #b48e6552
 def interleaved(

@@ -62,6 +62,7 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
 
 
 _MARKS = (
+    'run.json',
     'config.json',
     'parts/run.json',
     'scoring.json',
@@ -179,7 +180,7 @@ def _writable(out):
 
 def _unused(out, onward=''):
     "Refuse a run folder that holds something."
-    from hybridad.tables import in_use
+    from hybridad.runs import in_use
 
     if in_use(_reachable(out)):
         raise ConfigError(f'{out} is not empty: {onward}choose another --out')
@@ -442,10 +443,10 @@ def examples(truth, maps, scores, columns=4):  # list of records for map_grid
 # %% ../nbs/90_cli.ipynb #622c7da0
 def _below(results, baseline):
     "The sentence for prompts that do worse than a baseline, '' for others: in the mean of figures."
-    from hybridad.evaluation import HEADLINE
+    from hybridad.metrics import METRICS
 
     ours, theirs = results['mean'], results['floors'][baseline]['mean']
-    both = [k for k in HEADLINE if all(_finite(r.get(k)) for r in (ours, theirs))]
+    both = [k for k in METRICS if all(_finite(r.get(k)) for r in (ours, theirs))]
     if not both or sum(ours[k] - theirs[k] for k in both) >= 0:
         return ''
     lost = [k for k in both if ours[k] < theirs[k]]
@@ -467,32 +468,19 @@ def hybridad_train(a):
     config = _config(a)
     if a.resume and not a.out:
         raise ConfigError('--resume needs --out, the folder of the run to continue')
-    from hybridad.data import write_atomic
+    from hybridad.runs import write_atomic
 
     samples = learnable(
         _read_set(a.data_path, config.data.layout, config.data.categories),
         40 if a.debug else None,
     )
     from hybridad.detector import HybridAnomalyDetector
-    from hybridad.evaluation import (
-        Truth,
-        WordsDetector,
-        contrast_floor,
-        evaluate,
-        table,
-        write_json,
-    )
+    from hybridad.evaluation import Truth, WordsDetector, contrast_floor, evaluate, table
+    from hybridad.features import cache_parts, check_defects
     from hybridad.plots import as_png, map_grid, save_figure, training_curves
-    from hybridad.training import (
-        check_defects,
-        check_way,
-        fit,
-        forecast,
-        keep_parts,
-        processes,
-        read_log,
-        usable,
-    )
+    from hybridad.runs import processes, read_log, write_json
+    from hybridad.step import check_way
+    from hybridad.training import fit, forecast, usable
 
     check_way(a.accumulate, a.log_with)
     check_defects(samples)
@@ -512,9 +500,17 @@ def hybridad_train(a):
         )
     ):
         print(long)
-    parts = keep_parts(detector, samples, cache=a.query_cache)
+    parts = cache_parts(detector, samples, cache=a.query_cache)
     valid = parts[1]
-    fit(config, parts, out, detector, a.resume, accumulate=a.accumulate, trackers=a.log_with)
+    fit(
+        config,
+        parts,
+        out,
+        detector,
+        resume=a.resume,
+        accumulate=a.accumulate,
+        trackers=a.log_with,
+    )
     if processes()[0]:
         return  # one process tells
     rows = read_log(out / 'log.jsonl')
@@ -717,7 +713,7 @@ def normals_of(
 # %% ../nbs/90_cli.ipynb #44a3b9c6
 def _as_before(folder, asked, first):
     "Note what a run was asked for, or refuse to continue another one in its folder."
-    from hybridad.data import read_json, write_atomic
+    from hybridad.runs import read_json, write_atomic
 
     note = folder / 'run.json'
     if note.exists() and read_json(note) != asked:
@@ -737,7 +733,7 @@ def _scored(
     from hybridad.data import sample_digest
     from hybridad.normals import load_normals, use_normals
     from hybridad.reports import score_in_parts
-    from hybridad.training import processes
+    from hybridad.runs import processes
 
     places = {}
     for i, s in enumerate(samples):
@@ -927,7 +923,9 @@ def _thresholds(a, about, own, truth, found, rate):  # dict, a sentence or ''
 @_arguments(_test)
 def hybridad_test(a):
     "Score a folder with a checkpoint."
-    from hybridad.training import forecast, processes, provenance
+    from hybridad.data import described
+    from hybridad.runs import processes, provenance
+    from hybridad.training import forecast
 
     (rank, world, wait), rate = processes(), _rate(a.calibrate)
     out, asked = _test_folder(a, world), _asked(a)
@@ -936,8 +934,9 @@ def hybridad_test(a):
         return None if rank else _complete(out, a)
     _sensible(a)
     samples = _tested(a, rate)
-    from hybridad.evaluation import Truth, WordsDetector, write_json
+    from hybridad.evaluation import Truth, WordsDetector
     from hybridad.reports import compare
+    from hybridad.runs import write_json
 
     detector, about = _as_asked(a)
     (earlier, others, seen), begun = _ready(a, samples, detector, out), time.perf_counter()
@@ -957,7 +956,7 @@ def hybridad_test(a):
     detector.config.data.update(place)
     about = dict(checkpoint=str(a.checkpoint_path), thresholds=thresholds, asked=asked)
     about = detector.config.to_dict() | about | dict(backbone_hash=detector.backbone.hash)
-    write_json(out / 'provenance.json', provenance(detector, samples))
+    write_json(out / 'provenance.json', provenance(detector, **described(samples)))
     _write_test(out, a, about, truth, found, results, spent)
     if note:
         print(f'\n{note}')
@@ -969,10 +968,9 @@ def hybridad_test(a):
 def _write_test(out, a, about, truth, found, results, spent):
     "Everything a test run leaves, the parts removed last."
     import shutil
-    from hybridad.data import write_atomic
-    from hybridad.evaluation import write_json
     from hybridad.plots import as_png, map_grid
     from hybridad.reports import image_rows, write_csv, write_maps, write_tables
+    from hybridad.runs import write_atomic, write_json
 
     (maps, scores), (words_maps, _) = found['learned'], found['words']
     write_json(out / 'config.json', about)
@@ -1020,8 +1018,8 @@ def _say(a, results):
 def _complete(out, a):
     "Tell what a finished run found, once more."
     import shutil
-    from hybridad.data import read_json
     from hybridad.reports import read_results
+    from hybridad.runs import read_json
 
     done, results = read_json(out / 'config.json'), read_results(out)
     asked, before = _asked(a), done.get('asked', {})
@@ -1078,11 +1076,11 @@ def _intervals(truth, maps, scores, draws):
 
 
 def _columns(level):
-    from hybridad.evaluation import HEADLINE
+    from hybridad.metrics import METRICS
 
     return [
         k
-        for k in HEADLINE
+        for k in METRICS
         if level == 'image-pixel-level' or k.startswith('image') == (level == 'image-level')
     ]
 
@@ -1098,21 +1096,22 @@ def demo(
 ):  # the contents of metrics.json
     "Learn on the auxiliary categories of fresh synthetic data, report on the held-out ones."
     from hybridad.config import get_default_config
-    from hybridad.data import read_mvtec, write_atomic
+    from hybridad.layouts import read_mvtec
     from hybridad.detector import HybridAnomalyDetector
     from hybridad.evaluation import (
-        HEADLINE,
         LinearProbe,
         Truth,
         WordsDetector,
         contrast_floor,
         evaluate,
         table,
-        write_json,
     )
+    from hybridad.features import FeatureCache, cache_parts
+    from hybridad.metrics import METRICS
     from hybridad.plots import as_png, map_grid
+    from hybridad.runs import write_atomic, write_json
     from hybridad.synthetic import write_dataset
-    from hybridad.training import KeptInputs, fit, keep_parts
+    from hybridad.training import fit
 
     out, begun = _unused(out), time.perf_counter()
     config = get_default_config(epochs=epochs, batch_size=32, seed=seed, device=device, **LEARN)
@@ -1130,8 +1129,8 @@ def demo(
     learn, test = ([s for s in read_mvtec(f) if s.split == 'test'] for f in folders.values())
     truth = Truth(test, progress=progress)
     parts, kept = (
-        keep_parts(detector, learn, progress),
-        KeptInputs(detector, test, progress=progress),
+        cache_parts(detector, learn, progress),
+        FeatureCache(detector, test, progress=progress),
     )
     fit(config, parts, out / 'learned', detector, progress=progress)
     results, maps, scores = evaluate(detector, test, truth, kept, progress)
@@ -1149,13 +1148,13 @@ def demo(
     blank = HybridAnomalyDetector(config, detector.backbone.reinitialised(seed))
     fit(
         config,
-        (parts[0].asked_again(blank, progress), None),
+        (parts[0].with_backbone(blank, progress), None),
         out / 'random_backbone',
         blank,
         progress=progress,
     )  # to validate it would take a seventh of the demo's time
-    random, *_ = evaluate(blank, test, truth, kept.asked_again(blank, progress), progress)
-    short = lambda r: {k: r['mean'][k] for k in HEADLINE}
+    random, *_ = evaluate(blank, test, truth, kept.with_backbone(blank, progress), progress)
+    short = lambda r: {k: r['mean'][k] for k in METRICS}
     found = dict(
         held_out=results,
         floors=dict(
@@ -1276,7 +1275,7 @@ def hybridad_protocol(a):
         {n: [s for s in _read_set(roots[n]) if s.split == 'test'] for n in a.test},
     )
     from hybridad.protocol import protocol, protocol_table
-    from hybridad.data import write_atomic
+    from hybridad.runs import write_atomic
 
     found = protocol(train, tests, out, config, tuple(a.seeds))
     for style, name in (('github', 'protocol.md'), ('latex_booktabs', 'protocol.tex')):
@@ -1355,8 +1354,8 @@ def _chosen(a, variants):  # list of Variant
 
 def _ablation_files(a, out, table):
     "Table and figure; each row names the command that repeats it."
-    from hybridad.data import write_atomic
     from hybridad.plots import ablation_chart, as_png
+    from hybridad.runs import write_atomic
 
     name = 'selected' if a.only else 'ablation'  # a part never replaces the whole
     given = {k: getattr(a, k) for k, usual in _ABLATION.items() if getattr(a, k) != usual}
@@ -1379,9 +1378,9 @@ def hybridad_ablation(a):
     from hybridad.ablation import Bench, ablate, standard_variants
     from hybridad.backbone import load_backbone
     from hybridad.config import get_default_config
+    from hybridad.data import described
     from hybridad.detector import HybridAnomalyDetector
-    from hybridad.evaluation import write_json
-    from hybridad.training import provenance
+    from hybridad.runs import provenance, write_json
 
     if a.seeds < 1:
         raise ConfigError(f'--seeds {a.seeds} is out of range: choose at least 1')
@@ -1397,7 +1396,7 @@ def hybridad_ablation(a):
         return
     chosen, out, begun = _chosen(a, variants), _writable(a.out), time.perf_counter()
     learn, test = _ablation_sets(a)
-    about = provenance(HybridAnomalyDetector(config, backbone), learn + test)
+    about = provenance(HybridAnomalyDetector(config, backbone), **described(learn + test))
     write_json(out / 'provenance.json', about)
     bench = Bench(config, learn, test, backbone)
     table = ablate(chosen, bench, out, 1 if a.small else a.seeds)
@@ -1559,9 +1558,10 @@ def hybridad_score(a):
     if a.resume and not a.out:
         raise ConfigError('--resume needs --out, the folder of the run to continue')
     from hybridad.image_files import find_images
+    from hybridad.runs import processes
     from hybridad.scoring import Strangers, apart, load_scorer
     from hybridad.scoring_runs import score_folder
-    from hybridad.training import forecast, processes
+    from hybridad.training import forecast
     from tqdm.auto import tqdm
 
     rank, world, _ = processes()

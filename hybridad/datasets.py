@@ -10,7 +10,8 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from tabulate import tabulate
 from tqdm.auto import tqdm
-from .data import as_rgb, full_size, open_image, read_mask, sample_digest
+from .data import read_mask, sample_digest
+from .images import as_rgb, full_size, open_image
 from .errors import DataError, printable
 from .layouts import data_root, left_alone, published_set, read_dataset, reading_summary
 from .pairing import Sample

@@ -266,9 +266,7 @@ class HybridAnomalyDetector(nn.Module):
         )
         with torch.random.fork_rng():
             torch.manual_seed(m.seed)
-            self.prompts = MinimalPromptLearner(
-                self.backbone, m.n_ctx, m.depth, t_n_ctx=m.t_n_ctx
-            )
+            self.prompts = MinimalPromptLearner(self.backbone, m.n_ctx, m.depth, t_n_ctx=m.t_n_ctx)
         if m.ctx_init:
             if len(m.ctx_init) != 2:
                 raise ConfigError(

@@ -31,7 +31,8 @@ from hybridad.attention import (
     select_layers,
     token_scores,
 )
-from .data import as_rgb, image_tensor, open_image
+from .data import image_tensor
+from .images import as_rgb, open_image
 from .detector import pool_logits, smooth
 from .errors import ConfigError, DataError, HybridadError
 from .features import FeatureCache, read_cached

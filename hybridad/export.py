@@ -66,7 +66,8 @@ class FixedPrompts(nn.Module):
             one = latents(1.0, min(sides))
             scale = (
                 (
-                    b.add_noise(one, p.timestep, 0, seed=p.seed) - offsets[f'offsets_{min(sides)}'][:1]
+                    b.add_noise(one, p.timestep, 0, seed=p.seed)
+                    - offsets[f'offsets_{min(sides)}'][:1]
                 ).mean()
                 if p.noise
                 else one.mean()

@@ -21,7 +21,7 @@ from .data import make_loader, sample_digest, split_validation
 from .detector import HybridAnomalyDetector, over_views, smooth
 from .errors import ConfigError, DataError
 from .metrics import METRICS, anomaly_metrics, f1_threshold, mean_metrics, rate_threshold
-from .pipeline import QueryCache, halved
+from .query_cache import QueryCache, halved
 from .runs import processes, to_json_value
 
 # %% ../nbs/60a_features.ipynb #b84e3786

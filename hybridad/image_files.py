@@ -14,7 +14,8 @@ import numpy as np
 from PIL import Image
 from torch.utils.data import Dataset
 
-from .data import DAMAGED, as_rgb, full_size, image_tensor, open_image, sample_digest
+from .data import image_tensor, sample_digest
+from .images import DAMAGED, as_rgb, full_size, open_image
 from .errors import DataError
 from .images import SUFFIXES
 

@@ -23,7 +23,7 @@ from PIL import Image
 from scipy.ndimage import distance_transform_edt, gaussian_filter, shift
 
 import hybridad
-from .data import DAMAGED, as_rgb, open_image
+from .images import DAMAGED, as_rgb, open_image
 from .images import _formats
 from .errors import ConfigError, DataError
 from .images import is_image

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from .attention import QueryRecorder, counted, read_maps, select_layers
-from .probes import SelfRecorder, sharpen
 from .backbone import Backbone
 from .errors import ConfigError
 from .latents import check_batch, in_cache
+from .probes import SelfRecorder, sharpen
 
 # %% ../nbs/12_pipeline.ipynb #eb6b9154
 READOUTS = ('replay', 'exact', 'joint')

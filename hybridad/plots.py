@@ -25,9 +25,9 @@ from matplotlib.patheffects import withStroke
 from PIL import Image
 from skimage.transform import resize
 
-from .data import write_atomic
 from .errors import HybridadError, printable
 from .metrics import finite, image_metrics, pixel_metrics, pro_curve, same_length
+from .runs import write_atomic
 
 # %% ../nbs/70_plots.ipynb #71a31e46
 PALETTE = sns.color_palette('colorblind').as_hex()  # safe for the common colour vision deficiencies
@@ -945,12 +945,12 @@ def save_figure(
 # %% ../nbs/70_plots.ipynb #5ea107e6
 from base64 import b64encode
 
-from .probes import TokenMaps
-from .data import load_image, load_mask, read_json
+from .data import load_image, load_mask
 from .errors import DataError
 from .pairing import Sample
+from .probes import TokenMaps
 from .reports import read_results
-from .training import read_log
+from .runs import read_json, read_log
 
 
 def _sample_png(self):
@@ -987,14 +987,14 @@ class Run:
 
     def __init__(self, folder):
         self.folder = Path(folder)
-        if not (self.folder / 'config.json').is_file():
+        begun, scored = self.folder / 'run.json', self.folder / 'config.json'
+        if not (begun.is_file() or scored.is_file()):
             raise DataError(
-                f'{folder} is no run folder (no config.json): give one of hybridad_train or hybridad_test'
+                f'{folder} is no run folder (no run.json, no config.json): give one of '
+                'hybridad_train or hybridad_test'
             )
-        self.config, self.log = (
-            read_json(self.folder / 'config.json'),
-            read_log(self.folder / 'log.jsonl'),
-        )
+        self.config = read_json(begun)['asked'] if begun.is_file() else read_json(scored)
+        self.log = read_log(self.folder / 'log.jsonl')
 
     @property
     def results(self):

@@ -19,7 +19,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from .data import read_json
+from .runs import read_json
 from .errors import BackboneError, CheckpointError, ConfigError
 from .pipeline import EasonADPipeline
 

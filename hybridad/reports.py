@@ -20,7 +20,7 @@ from scipy import ndimage
 from tabulate import tabulate
 from tqdm.auto import tqdm
 
-from .data import image_size, open_image
+from .images import image_size, open_image
 from .detector import read_checkpoint
 from .errors import CheckpointError, ConfigError, DataError, csv_cell, table_cell
 from .evaluation import Results, Truth, below_baseline, heading, table

@@ -17,7 +17,7 @@ from matplotlib import colormaps
 from PIL import Image, ImageDraw
 from torch.utils.data import DataLoader
 
-from .parts import MINI
+from .appearance import appearance, unlike_known
 from .config import check, get_default_config
 from .data import sample_digest
 from .detector import HybridAnomalyDetector, smooth
@@ -25,8 +25,9 @@ from .errors import ConfigError, DataError, printable
 from .evaluation import WordsDetector
 from .image_files import Photos, find_images, upright
 from .normals import load_normals, use_normals
+from .parts import MINI
 from .reports import found_regions
-from .training import appearance, unlike_known
+from .runs import write_atomic
 
 # %% ../nbs/64_scoring.ipynb #8aa8dc29
 def _tiles_of(

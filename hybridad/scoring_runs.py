@@ -17,15 +17,15 @@ import torch
 from tqdm.auto import tqdm
 
 from .config import check
-from .data import write_atomic
+from .runs import write_atomic
 from .errors import CheckpointError, ConfigError, DataError
 from .errors import csv_cell, from_csv_cell, printable
-from .evaluation import write_json
+from .runs import write_json
 from .image_files import FILE, find_images, replaced
-from .tables import in_use
+from .runs import in_use
 from .runs import run_lock
 from .scoring import Scorer, draw, findings
-from .training import processes, provenance
+from .runs import processes, provenance
 
 # %% ../nbs/64a_scoring_runs.ipynb #7ff6cc95
 COLUMNS = ('image', 'decision', 'score', 'regions', 'width', 'height', 'reason')

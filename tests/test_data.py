@@ -22,29 +22,20 @@ import tifffile
 import torch
 from PIL import Image, ImageOps
 
+from hybridad._dummies import dummy_tree, dummy_visa
 from hybridad.cli import learnable
-from hybridad.data import (
-    AnomalyDataset,
-    Sample,
-    image_size,
-    load_image,
-    make_loader,
-    open_image,
-    read_mask,
-    sample_digest,
-)
+from hybridad.data import AnomalyDataset, load_image, make_loader, read_mask, sample_digest
 from hybridad.datasets import check_dataset, inspect_sample
 from hybridad.downloads import download, extract
 from hybridad.errors import CheckpointError, DataError
-from hybridad.images import reading_as
-from hybridad._dummies import dummy_tree, dummy_visa
+from hybridad.image_files import Photos, upright
+from hybridad.images import image_size, open_image, reading_as
 from hybridad.layouts import published_set, read_dataset, reading_summary
+from hybridad.normals import load_normals
+from hybridad.pairing import Sample
+from hybridad.runs import read_arrays, read_json
 from hybridad.tables import read_meta, read_table, table_rows, write_meta
 from hybridad.trees import TREES
-from hybridad.normals import load_normals
-from hybridad.image_files import Photos, upright
-from hybridad.runs import read_arrays, read_json
-from hybridad.scoring import Photos, upright
 
 SHARED = (
     Path(__file__).resolve().parents[1] / os.environ.get('HYBRIDAD_SHARED', '../shared')

@@ -13,12 +13,12 @@ from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from hybridad import cli
+from hybridad._dummies import dummy_tree
 from hybridad.config import get_default_config
-from hybridad.data import read_dataset
 from hybridad.detector import HybridAnomalyDetector, read_checkpoint
 from hybridad.errors import HybridadError
 from hybridad.evaluation import Truth, summarise
-from hybridad._dummies import dummy_tree
+from hybridad.layouts import read_dataset
 from hybridad.metrics import (
     anomaly_metrics,
     f1_threshold,

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save
 
-from hybridad.parts import MINI, read_settings
+from hybridad._dummies import dummy_tree
 from hybridad.backbone import load_backbone
 from hybridad.config import Config, get_default_config
 from hybridad.data import read_mask
@@ -22,18 +22,16 @@ from hybridad.detector import ABOUT, read_checkpoint
 from hybridad.errors import BackboneError, HybridadError
 from hybridad.evaluation import refuse_seen
 from hybridad.export import LearnedPrompts
+from hybridad.image_files import Photos
 from hybridad.images import full_size, open_image, reading_as
-from hybridad._dummies import dummy_tree
 from hybridad.layouts import read_dataset
-from hybridad.pairing import pair_masks
 from hybridad.masks import marked_pixels
+from hybridad.pairing import pair_masks
+from hybridad.parts import MINI, read_settings
 from hybridad.pipeline import EasonADPipeline
 from hybridad.prompt_learner import MinimalPromptLearner, load_anomalyclip
-from hybridad.image_files import Photos
-from hybridad.scoring_runs import COLUMNS, _encode, read_scores
-from hybridad.training import read_log, usable
 from hybridad.runs import read_log
-from hybridad.scoring import COLUMNS, Photos, _encode, read_scores
+from hybridad.scoring_runs import COLUMNS, _encode, read_scores
 from hybridad.training import usable
 
 CASES = int(os.environ.get('HYBRIDAD_FUZZ', 300))

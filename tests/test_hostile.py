@@ -24,16 +24,13 @@ from PIL import Image
 from safetensors.torch import save
 
 from hybridad import cli
-from hybridad.downloads import download
-from hybridad.detector import read_checkpoint
-from hybridad.errors import csv_cell, from_csv_cell, printable
-from hybridad.evaluation import HEADLINE, table
 from hybridad._dummies import dummy_tree
-from hybridad.layouts import read_dataset
 from hybridad.appearance import appearance, known_appearance
-from hybridad.datasets import download
+from hybridad.detector import read_checkpoint
+from hybridad.downloads import download
+from hybridad.errors import csv_cell, from_csv_cell, printable
 from hybridad.evaluation import table
-from hybridad.layouts import dummy_tree, read_dataset
+from hybridad.layouts import read_dataset
 from hybridad.metrics import METRICS
 from hybridad.reports import compare, write_csv
 from hybridad.scoring import SHIPPED

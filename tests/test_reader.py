@@ -13,22 +13,21 @@ from diffusers import FluxTransformer2DModel, SD3Transformer2DModel, UNet2DCondi
 from hybridad import attention, bench
 from hybridad import backbone as bb
 from hybridad.ablation import standard_variants
-from hybridad.probes import AttentionReader, probing
 from hybridad.attention import (
     QueryRecorder,
     cross_attention,
     log_ratio,
-    read_maps,
     select_layers,
     token_scores,
 )
-from hybridad.parts import MINI
 from hybridad.backbone import load_backbone, random_backbone
 from hybridad.config import get_default_config
 from hybridad.detector import HybridAnomalyDetector
 from hybridad.errors import BackboneError, CheckpointError, ConfigError
 from hybridad.explore import nearest_words
+from hybridad.parts import MINI
 from hybridad.pipeline import EasonADPipeline
+from hybridad.probes import AttentionReader, probing
 from hybridad.prompt_learner import MinimalPromptLearner
 
 ROOT = Path(__file__).resolve().parents[1]

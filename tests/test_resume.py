@@ -25,16 +25,15 @@ from safetensors.torch import load_file
 
 from hybridad import cli, query_cache, scoring_runs, training
 from hybridad.config import get_default_config
-from hybridad.data import read_mvtec
 from hybridad.detector import HybridAnomalyDetector
 from hybridad.errors import ConfigError, DataError, HybridadError
 from hybridad.evaluation import LinearProbe, WordsDetector
 from hybridad.features import cache_parts, read_cached
+from hybridad.layouts import read_mvtec
 from hybridad.pipeline import EasonADPipeline
+from hybridad.runs import read_log
 from hybridad.scoring import Scorer
 from hybridad.scoring_runs import read_scores, score_folder
-from hybridad.runs import read_log
-from hybridad.scoring import Scorer, read_scores, score_folder
 from hybridad.step import Step
 from hybridad.synthetic import picture
 from hybridad.training import Trainer, fit

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import torch
 
-from hybridad.backbone import load_backbone, quiet
+from hybridad.backbone import load_backbone
 from hybridad.corpus import SHARES, open_textures
-from hybridad.evaluation import write_json
 from hybridad.grounding import WEIGHTS
+from hybridad.parts import quiet
 from hybridad.plots import map_grid, save_figure
+from hybridad.runs import write_json
 from hybridad.synthetic import HELD_OUT_CATEGORIES, HELD_OUT_KINDS
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'experiments'))
