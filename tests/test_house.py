@@ -132,6 +132,8 @@ def toy(tmp_path):
     head = "__all__ = ['LIMIT', 'wide']\nfrom ..losses import gone\n"
     (tmp_path / 'hybridad' / 'models' / 'toy.py').write_text(head + TOY + '\n' * 400)
     (tmp_path / 'hybridad' / 'models' / '__init__.py').touch()
+    private = "__all__ = ['seen_by_tests_alone']\ndef seen_by_tests_alone(x): pass\n"
+    (tmp_path / 'hybridad' / '_dummies.py').write_text(private)
     (tmp_path / 'settings.ini').write_text('script = wide')
     return tmp_path
 
