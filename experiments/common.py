@@ -76,7 +76,7 @@ def sets(seed: int = 0, auxiliary: int = 20, held_out: int = 60) -> Iterator[lis
 
 
 def validation_sets() -> dict[str, list[Sample]]:
-    """Images that choose between settings and weights; none of them is a test.
+    """Images that choose between settings; none of them is a test.
 
     Clean and rough ones of the auxiliary categories, and every third steel strip if present."""
     clean, rough, steel = RUNS / 'ship', RUNS / 'ship_rough', SHARED / 'data' / 'steel_strip'

@@ -120,3 +120,13 @@ def test_front_door_tells_type_checkers_the_same():
 def test_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="module 'hybridad' has no attribute 'nothing'"):
         hybridad.nothing  # noqa: B018
+
+
+def test_requirements_pin_the_same_torch():
+    pinned = [
+        line.split()[0]
+        for name in ('requirements.txt', 'constraints.txt')
+        for line in (ROOT / name).read_text(encoding='utf-8').splitlines()
+        if line.startswith('torch==')
+    ]
+    assert len(pinned) == 2 and pinned[0] == pinned[1], pinned

@@ -21,6 +21,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = 'hybridad'
+WRITTEN = ('__init__', '_modidx')  # modules that no notebook defines
 STORED = Path('tests', 'house.json')
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 OPENINGS = ('what', 'which', 'where', 'whether', 'how', 'those', 'who')
@@ -69,8 +70,13 @@ def module_name(path: Path, root: Path) -> str:
 
 def modules(root: Path) -> dict[str, str]:
     "Text of every generated module by its name, in the package or in a sub-package."
-    found = sorted((root / PACKAGE).rglob('*.py'))
-    return {module_name(p, root): p.read_text(encoding='utf-8') for p in found if p.stem[0] != '_'}
+    found = [p for p in sorted((root / PACKAGE).rglob('*.py')) if p.stem not in WRITTEN]
+    return {module_name(p, root): p.read_text(encoding='utf-8') for p in found}
+
+
+def is_private(module: str) -> bool:
+    "True for a module, or one in a sub-package, whose name begins with `_`."
+    return any(part.startswith('_') for part in module.split('.'))
 
 
 def public_names(tree: ast.Module) -> set[str]:
@@ -135,6 +141,7 @@ class House:
         self.exported = [c for c in self.cells if c.exported]
         self.texts = modules(root)
         self.trees = {name: ast.parse(text) for name, text in self.texts.items()}
+        self.public = {name: t for name, t in self.trees.items() if not is_private(name)}
 
     @cached_property
     def lines(self) -> list[tuple[str, str]]:
@@ -175,7 +182,7 @@ class House:
         places = users(self.root, self.texts)
         found = [
             (f'{module}.{name}', sum(name in used for m, used in places.items() if m != module))
-            for module, tree in self.trees.items()
+            for module, tree in self.public.items()
             for name in public_names(tree)
         ]
         return sorted(found, key=lambda pair: (pair[1], pair[0]))
@@ -184,7 +191,7 @@ class House:
     def signatures(self) -> list[tuple[str, ast.FunctionDef, bool]]:
         return [
             (f'{module}.{name}', f, method)
-            for module, tree in self.trees.items()
+            for module, tree in self.public.items()
             for name, f, method in public_functions(tree)
         ]
 
