@@ -18,6 +18,13 @@ from sklearn.metrics import average_precision_score, precision_recall_curve, roc
 from .errors import HybridadError
 
 # %% ../nbs/40_metrics.ipynb #5d5a467d
+def _array(x):
+    "An array; bfloat16, a type of torch that NumPy does not know, as float32."
+    if str(getattr(x, 'dtype', None)) == 'torch.bfloat16':
+        x = x.detach().cpu().float()
+    return np.asarray(x)
+
+
 def finite(
     x,  # numbers of any shape
     argument: str,  # how errors call them, as 'scores' or 'the anomaly map of crack/003.png'
@@ -25,7 +32,7 @@ def finite(
     names=None,  # (N,) how errors call the entries of the first axis; None: image 0, image 1, ...
 ) -> np.ndarray:  # the same shape, float32 or float64
     "Numbers as an array, or an error that says which of them are none."
-    x = np.asarray(x)
+    x = _array(x)
     if x.dtype.kind not in 'fiub':
         raise HybridadError(f'{argument} must be an array of numbers, got {x.dtype} {x.shape}.')
     if x.dtype != np.float32:
@@ -63,8 +70,8 @@ def checked_scores(
     names=None,  # (N,) how errors call the images
 ) -> tuple:  # (M,) float32 or float64 scores, (M,) bool labels
     "Scores and their labels as flat arrays, or an error that names the argument."
-    labels = np.asarray(labels).ravel()
-    scores = finite(np.asarray(scores).ravel(), 'scores', names=names)
+    labels = _array(labels).ravel()
+    scores = finite(_array(scores).ravel(), 'scores', names=names)
     same_length(names, scores=scores, labels=labels)
     if labels.dtype != bool and not ((labels == 0) | (labels == 1)).all():
         odd = labels[(labels != 0) & (labels != 1)][0]
@@ -90,7 +97,7 @@ def checked_map(
 ) -> tuple:  # (H,W) float32 or float64 scores, (H,W) bool mask
     "One map and its mask as arrays, or an error that names the image."
     score = finite(score, f'The anomaly map of {name}')
-    mask = np.asarray(mask)
+    mask = _array(mask)
     mask = (finite(mask, f'The mask of {name}') if mask.dtype.kind == 'f' else mask) > 0
     if score.ndim != 2 or score.shape != mask.shape or not score.size:
         raise HybridadError(
@@ -120,9 +127,9 @@ def _collect(
 ) -> tuple:  # normal scores ascending, defect scores descending, region weight of each defect pixel
     "All pixels of all images as two sorted arrays, and what each defect pixel weighs in PRO."
     same_length(names, maps=maps, masks=masks)
-    narrow = all(np.asarray(m).dtype in (np.float16, np.float32) for m in maps)
+    narrow = all(_array(m).dtype in (np.float16, np.float32) for m in maps)
     good = np.empty(
-        sum(int((np.asarray(m) <= 0).sum()) for m in masks), np.float32 if narrow else np.float64
+        sum(int((_array(m) <= 0).sum()) for m in masks), np.float32 if narrow else np.float64
     )
     defect, weight, regions, filled = [], [], 0, 0
     for i, (score, mask) in enumerate(zip(maps, masks)):
@@ -399,7 +406,7 @@ def rate_threshold(
         raise HybridadError(
             f'rate={rate} must lie in [0, 1): 0.01 flags at most one normal image in a hundred.'
         )
-    kind = np.asarray(scores).dtype.type  # of the numbers that are compared with it later
+    kind = _array(scores).dtype.type  # of the numbers that are compared with it later
     scores, labels = checked_scores(scores, labels)
     kind = kind if issubclass(kind, np.floating) else scores.dtype.type
     normal = np.sort(scores[~labels])[::-1]
