@@ -21,6 +21,7 @@ from .backbone import check_batch, is_pointer, load_backbone
 from .config import Config, check, get_default_config
 from .data import write_atomic
 from .errors import CheckpointError, ConfigError
+from .naming import name_words, region_names
 from .pipeline import EasonADPipeline
 from .prompt_learner import MinimalPromptLearner
 
@@ -411,6 +412,23 @@ class HybridAnomalyDetector(nn.Module):
                     else self.masses(images, text, (1,), scale)
                 )
         return out
+
+    @torch.no_grad()
+    def name(
+        self,
+        queries,  # of B images as they are (view 0), from `queries` or a query cache
+        regions: list,  # for each image a list of (h, w) boolean masks, at any resolution
+        words: list[str] | None = None,  # None: the kinds that the backbone knows
+    ) -> list[list[dict]]:  # for each region of each image {word: probability}, best word first
+        "Name regions by the words of a list, from queries at hand."
+        if self.pipeline.readout == 'exact':
+            raise ConfigError(
+                "read-out 'exact' has other queries for each prompt, so they say nothing of other "
+                "words: name regions with readout='replay'"
+            )
+        words = name_words(words, self.backbone)
+        masses = self.pipeline.prompt_masses(queries, [f'a photo of a {w}' for w in words])
+        return region_names(masses, regions, words)
 
     def save_checkpoint(
         self,
