@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PIXEL_METRICS', 'finite', 'same_length', 'checked_scores', 'checked_limit', 'checked_map', 'region_weights',
-           'stretched_area', 'undefined', 'figures', 'pixel_metrics', 'legacy_reason', 'pro_curve', 'image_metrics',
+           'stretched_area', 'undefined', 'figures', 'legacy_reason', 'pixel_metrics', 'pro_curve', 'image_metrics',
            'mean_metrics', 'to_json_value', 'anomaly_metrics', 'f1_threshold', 'rate_threshold']
 
 # %% ../nbs/40_metrics.ipynb #3e43867b
@@ -80,7 +80,7 @@ def checked_scores(
         )
     return scores, labels.astype(bool)
 
-
+# %% ../nbs/40_metrics.ipynb #a1d00rs0
 def checked_limit(
     limit: float,  # highest false-positive rate that AUPRO integrates
 ) -> float:  # the same, in (0,1]
@@ -119,7 +119,7 @@ def region_weights(
     labels = labels[mask]
     return 1 / np.bincount(labels)[labels], n
 
-
+# %% ../nbs/40_metrics.ipynb #e66037s0
 def _collect(
     maps,  # (N,H,W) anomaly maps, or a list of (H,W); higher is more anomalous
     masks,  # (N,H,W) defect where > 0
@@ -219,12 +219,12 @@ def undefined(
     reason = f'no {"normal" if n_defect else "anomalous"} {unit} to compare with'
     return {m: nan for m in metrics} | {'reasons': {m: reason for m in metrics}}
 
-
+# %% ../nbs/40_metrics.ipynb #d5d0bes0
 PIXEL_METRICS = 'auroc', 'ap', 'f1max', 'aupro', 'aupro_anomalyclip'
 
 
 def figures(
-    cuts: dict,  # tp, above and fp over descending thresholds, pro the region-weighted share found, all counts float or int
+    cuts: dict,  # over descending thresholds the counts tp, above, fp, and the share pro
     n_good: int,  # number of normal pixels or images
     n_defect: int,  # number of anomalous ones
     limit: float,  # highest false-positive rate of `aupro`
@@ -238,24 +238,33 @@ def figures(
         aupro=_area(*_corners(cuts, cuts['pro'], n_good), limit),
     )
 
+# %% ../nbs/40_metrics.ipynb #d5d0bes1
+def legacy_reason(result: dict) -> dict:  # {} or {'aupro_anomalyclip': text}
+    "Why the 200-threshold value is missing, where it is."
+    return (
+        {}
+        if isfinite(result['aupro_anomalyclip'])
+        else {'aupro_anomalyclip': 'fewer than two of its 200 thresholds differ below the limit'}
+    )
+
 
 def _up_to(
-    scores,  # (N,) ascending
-    cut,  # (K,) float64 thresholds
-):  # (K,) how many scores do not exceed each threshold
+    scores: np.ndarray,  # (N,) ascending
+    cut: np.ndarray,  # (K,) float64 thresholds
+) -> np.ndarray:  # (K,) how many scores do not exceed each threshold
     "As searchsorted, without widening all scores to the type of the few thresholds."
     narrow = cut.astype(scores.dtype)
     narrow = np.where(narrow > cut, np.nextafter(narrow, scores.dtype.type(-np.inf)), narrow)
     return np.searchsorted(scores, narrow, 'right')
 
-
+# %% ../nbs/40_metrics.ipynb #d5d0bes2
 def pixel_metrics(
     maps,  # (N,H,W) anomaly maps of one category, or a list of (H,W); higher is more anomalous
     masks,  # (N,H,W) defect where > 0
     limit: float = 0.3,  # highest false-positive rate that AUPRO integrates, in (0,1]
     names=None,  # (N,) how errors call the images
-) -> dict:  # auroc, ap, f1max, aupro, aupro_anomalyclip in [0,1], nan where undefined, and reasons {metric: text}
-    "Exact pixel metrics; `aupro` follows the official MVTec evaluation, `aupro_anomalyclip` the 200-threshold one."
+) -> dict:  # PIXEL_METRICS in [0,1], nan where undefined, and reasons {metric: text}
+    "Exact pixel metrics; `aupro` as MVTec evaluates it, `aupro_anomalyclip` at 200 thresholds."
     checked_limit(limit)
     good, defect, weight = _collect(maps, masks, names)
     missing = undefined(PIXEL_METRICS, len(good), len(defect), 'pixel')
@@ -274,27 +283,19 @@ def pixel_metrics(
     )
     return result | {'reasons': legacy_reason(result)}
 
-
-def legacy_reason(result):  # {} or {'aupro_anomalyclip': text}
-    "Why the 200-threshold value is missing, where it is."
-    return (
-        {}
-        if isfinite(result['aupro_anomalyclip'])
-        else {'aupro_anomalyclip': 'fewer than two of its 200 thresholds differ below the limit'}
-    )
-
 # %% ../nbs/40_metrics.ipynb #3a50dc8c
 def pro_curve(
     maps,  # (N,H,W) anomaly maps of one category, or a list of (H,W)
     masks,  # (N,H,W) defect where > 0
     names=None,  # (N,) how errors call the images
-) -> dict:  # fpr, pro, tpr: (2K+2,) corners from (0,0) to (1,1); threshold (K,) distinct defect scores, descending
+) -> dict:  # fpr, pro, tpr: (2K+2,) corners; threshold: (K,) distinct defect scores, descending
     "Exact PRO and ROC curves over one false-positive axis."
     good, defect, weight = _collect(maps, masks, names)
     missing = undefined(('pro',), len(good), len(defect), 'pixel')
     if missing:
         raise HybridadError(
-            f'The curve cannot be drawn: {missing["reasons"]["pro"]}; pass normal and anomalous pixels.'
+            f'The curve cannot be drawn: {missing["reasons"]["pro"]}; pass normal and anomalous '
+            'pixels.'
         )
     cuts = _cuts(good, defect, weight)
     fpr, pro = _corners(cuts, cuts['pro'], len(good))
@@ -322,13 +323,18 @@ def image_metrics(
     )
 
 # %% ../nbs/40_metrics.ipynb #2c039feb
+def _is_number(v) -> bool:
+    return isinstance(v, Real) and not isinstance(v, bool)
+
+
 def mean_metrics(
     rows: list[dict],  # one result per category, from `image_metrics` or `pixel_metrics`
-) -> dict:  # mean of each metric, counts {metric: how many rows define it}, reasons {metric: text}
+) -> dict:  # mean of each metric, counts {metric: rows that define it}, reasons {metric: text}
     "Unweighted mean over categories; nan and None are left out and counted."
-    number = lambda v: isinstance(v, Real) and not isinstance(v, bool)
-    keys = list(dict.fromkeys(k for r in rows for k, v in r.items() if v is None or number(v)))
-    defined = {k: [float(r[k]) for r in rows if number(r.get(k)) and isfinite(r[k])] for k in keys}
+    keys = dict.fromkeys(k for r in rows for k, v in r.items() if v is None or _is_number(v))
+    defined = {
+        k: [float(r[k]) for r in rows if _is_number(r.get(k)) and isfinite(r[k])] for k in keys
+    }
     return {k: sum(v) / len(v) if v else nan for k, v in defined.items()} | {
         'counts': {k: len(v) for k, v in defined.items()},
         'reasons': {
@@ -336,7 +342,7 @@ def mean_metrics(
         },
     }
 
-
+# %% ../nbs/40_metrics.ipynb #2c039fs0
 def to_json_value(
     x,  # numbers, strings, arrays and containers of them
 ):  # the same in plain Python types, nan and infinities as None
@@ -350,6 +356,18 @@ def to_json_value(
     return None if isinstance(x, float) and not isfinite(x) else x
 
 # %% ../nbs/40_metrics.ipynb #aa31c41f
+def _level(metric: str) -> str:
+    "Name of a pixel metric beside image metrics; AUPRO exists for pixels only."
+    return metric if metric.startswith('aupro') else f'pixel_{metric}'
+
+
+def _flat(image: dict, pixel: dict) -> dict:
+    "Two results in one dictionary, their reasons too."
+    return {f'image_{k}': v for k, v in image.items() if k != 'reasons'} | {
+        _level(k): v for k, v in pixel.items() if k != 'reasons'
+    }
+
+# %% ../nbs/40_metrics.ipynb #aa31c4s0
 def anomaly_metrics(
     maps,  # (N,H,W) anomaly maps, or a list of (H,W)
     masks,  # (N,H,W) defect where > 0
@@ -358,35 +376,29 @@ def anomaly_metrics(
     known=None,  # (N,) bool: images whose mask can be trusted; None: all
     limit: float = 0.3,  # as in `pixel_metrics`
     names=None,  # (N,) how errors call the images
-):  # dict image_auroc .. image_f1max, pixel_auroc .. pixel_f1max, aupro, aupro_anomalyclip, and reasons
-    "Image and pixel metrics of one set in one flat dictionary; anomalous images without a mask count at image level only."
+) -> dict:  # image_auroc .. image_f1max, pixel_auroc .. pixel_f1max, both aupro, and reasons
+    "Image and pixel metrics of one set; images without a trusted mask count at image level only."
     told = {} if known is None else dict(known=known)
     same_length(names, maps=maps, masks=masks, scores=scores, labels=labels, **told)
     chosen = np.flatnonzero(
         np.ones(len(labels), bool) if known is None else np.asarray(known, bool)
     )
-    pick = lambda x: None if x is None else [x[i] for i in chosen]
-    image, pixel = (
-        image_metrics(scores, labels, names),
-        dict.fromkeys(PIXEL_METRICS, nan)
-        | {'reasons': dict.fromkeys(PIXEL_METRICS, 'no image has a mask')},
-    )
+    image = image_metrics(scores, labels, names)
     if len(chosen):
-        pixel = pixel_metrics(pick(maps), pick(masks), limit, pick(names))
-    level = lambda k: k if k.startswith('aupro') else f'pixel_{k}'
-    flat = {f'image_{k}': v for k, v in image.items() if k != 'reasons'} | {
-        level(k): v for k, v in pixel.items() if k != 'reasons'
-    }
-    return flat | {
-        'reasons': {f'image_{k}': v for k, v in image['reasons'].items()}
-        | {level(k): v for k, v in pixel['reasons'].items()}
-    }
+        some, drawn = [maps[i] for i in chosen], [masks[i] for i in chosen]
+        told = None if names is None else [names[i] for i in chosen]
+        pixel = pixel_metrics(some, drawn, limit, told)
+    else:
+        reasons = dict.fromkeys(PIXEL_METRICS, 'no image has a mask')
+        pixel = dict.fromkeys(PIXEL_METRICS, nan) | {'reasons': reasons}
+    reasons = _flat(image['reasons'], pixel['reasons'])
+    return _flat(image, pixel) | {'reasons': reasons}
 
 # %% ../nbs/40_metrics.ipynb #0ffdb995
 def f1_threshold(
     scores,  # (N,) scores of images or pixels
     labels,  # (N,) 0 normal, 1 anomalous
-):  # float: flag from here up; nan where only one class is present
+) -> float:  # flag from here up; nan where only one class is present
     "The threshold with the highest F1."
     scores, labels = checked_scores(scores, labels)
     if labels.all() or not labels.any():
@@ -395,12 +407,12 @@ def f1_threshold(
     f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
     return float(cuts[min(int(f1.argmax()), len(cuts) - 1)])
 
-
+# %% ../nbs/40_metrics.ipynb #0ffdb9s0
 def rate_threshold(
     scores,  # (N,) scores of images or pixels
     labels,  # (N,) 0 normal, 1 anomalous
     rate: float,  # share of the normal ones that may be flagged, in [0,1)
-):  # float: flag from here up; nan without a normal one
+) -> float:  # flag from here up; nan without a normal one
     "The lowest threshold that flags at most `rate` of the normal scores."
     if not 0 <= rate < 1:
         raise HybridadError(

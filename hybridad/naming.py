@@ -21,9 +21,10 @@ def _shares(
     "Shares of the cells of a map that a region covers, as weights."
     kind = str(getattr(region, 'dtype', type(region).__name__))
     if kind not in ('bool', 'torch.bool') or region.ndim != 2 or not region.any():
+        shape = tuple(getattr(region, 'shape', ()))
         raise ConfigError(
-            f'{where} is no mask (type {kind}, shape {tuple(getattr(region, "shape", ()))}): give a '
-            'boolean (h, w) array with at least one True, such as map > threshold'
+            f'{where} is no mask (type {kind}, shape {shape}): give a boolean (h, w) array with at '
+            'least one True, such as map > threshold'
         )
     covered = F.adaptive_avg_pool2d(torch.as_tensor(region)[None].float(), size)[0]
     return covered / covered.sum()
