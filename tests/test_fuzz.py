@@ -15,9 +15,9 @@ from PIL import Image
 from safetensors.torch import save
 
 from hybridad.backbone import MINI, load_backbone, read_settings
+from hybridad.checkpoint import ABOUT, read_checkpoint
 from hybridad.config import Config, get_default_config
 from hybridad.data import read_mask
-from hybridad.detector import ABOUT, read_checkpoint
 from hybridad.errors import BackboneError, HybridadError
 from hybridad.evaluation import refuse_seen
 from hybridad.export import LearnedPrompts
