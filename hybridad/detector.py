@@ -109,11 +109,13 @@ class HybridAnomalyDetector(nn.Module):
         self.backbone = backbone or load_backbone(m.backbone, m.device, getattr(torch, m.precision))
         if len(m.scales or ()) > m.views:
             raise ConfigError(
-                f'{len(m.scales)} scales need as many views, and there {"is" if m.views == 1 else "are"} {m.views}: raise views'
+                f'{len(m.scales)} scales need as many views, and there '
+                f'{"is" if m.views == 1 else "are"} {m.views}: raise views'
             )
         if odd := [s for s in m.scales or () if round(self.image_size * s) % self.backbone.factor]:
             raise ConfigError(
-                f'scale {odd[0]:g} makes pictures of {round(self.image_size * odd[0])} px, and this backbone takes multiples of {self.backbone.factor}: choose another scale'
+                f'scale {odd[0]:g} makes pictures of {round(self.image_size * odd[0])} px, and '
+                f'this backbone takes multiples of {self.backbone.factor}: choose another scale'
             )
         self.pipeline = EasonADPipeline(
             self.backbone,
@@ -193,7 +195,7 @@ class HybridAnomalyDetector(nn.Module):
         return self.backbone.encode_embeddings(*self.prompts())
 
     def queries(self, images, text=None):  # list over draws of {name: queries}
-        "What the read-out needs of an image; for replay it does not depend on the prompts and can be kept."
+        "Queries that are read; those of replay do not depend on the prompts and can be kept."
         latents = self.backbone.encode_image(images)
         return [self.pipeline.queries(latents, text, d) for d in range(self.pipeline.draws)]
 
@@ -213,7 +215,7 @@ class HybridAnomalyDetector(nn.Module):
     def masses(
         self, images, text, views=(0,), scale: float | None = None
     ):  # (B, 2, S, S) log masses
-        "What is read of images, averaged over views, each turned back; at its own scale or another one."
+        "Masses of images, averaged over views, each turned back; at its own scale or another."
         return over_views(
             lambda v: self.read(self.queries(self.seen(images, v, scale), text), text), views
         )
@@ -251,7 +253,9 @@ class HybridAnomalyDetector(nn.Module):
         mode: str = 'eval',  # 'train' adds paired_logits and keeps gradients
         queries=None,  # kept queries instead of images (replay)
         mirrored=None,  # kept queries of the mirrored images (replay, train mode)
-    ):  # dict of tensors, see method: anomaly_maps (B,64,64), image_scores (B,), similarity_maps (B,2,64,64), logits, ...
+    ) -> (
+        dict
+    ):  # tensors: anomaly_maps (B,64,64), image_scores (B,), similarity_maps (B,2,64,64), ..
         "Maps and scores of images."
         if mode not in ('train', 'eval'):
             raise ConfigError(f"mode '{mode}' does not exist: choose 'train' or 'eval'")
