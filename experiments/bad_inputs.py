@@ -28,8 +28,9 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from hybridad import cli
+from hybridad.checkpoint import read_checkpoint
 from hybridad.config import get_default_config
-from hybridad.detector import HybridAnomalyDetector, read_checkpoint
+from hybridad.detector import HybridAnomalyDetector
 from hybridad.errors import table_cell
 from hybridad.parts import MINI
 from hybridad.runs import run_lock

@@ -13,9 +13,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save
 
-from .backbone import is_pointer
+from .images import is_pointer
 from .config import Config, check
-from .data import write_atomic
+from .runs import write_atomic
 from .errors import CheckpointError, ConfigError
 
 # %% ../nbs/49_checkpoint.ipynb #11fc600e

@@ -19,7 +19,8 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from .data import make_loader, sample_name
-from .detector import HybridAnomalyDetector, read_checkpoint
+from .checkpoint import read_checkpoint
+from .detector import HybridAnomalyDetector
 from .errors import CheckpointError, ConfigError, DataError, table_cell
 from .features import FeatureCache, digests, read_cached
 from hybridad.metrics import (

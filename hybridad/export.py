@@ -20,7 +20,8 @@ from safetensors.torch import save
 from torch import nn
 
 from .attention import QueryRecorder
-from .detector import HybridAnomalyDetector, read_checkpoint, over_views, smooth
+from .checkpoint import read_checkpoint
+from .detector import HybridAnomalyDetector, over_views, smooth
 from .errors import CheckpointError, ConfigError, HybridadError, printable, table_cell
 from .evaluation import table
 from .prompt_learner import TEMPLATES

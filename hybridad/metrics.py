@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['METRICS', 'PIXEL_METRICS', 'finite', 'same_length', 'checked_scores', 'checked_limit', 'checked_map',
-           'region_weights', 'stretched_area', 'undefined', 'figures', 'pixel_metrics', 'legacy_reason', 'pro_curve',
+           'region_weights', 'stretched_area', 'undefined', 'figures', 'legacy_reason', 'pixel_metrics', 'pro_curve',
            'image_metrics', 'mean_metrics', 'anomaly_metrics', 'f1_threshold', 'rate_threshold']
 
 # %% ../nbs/40_metrics.ipynb #3e43867b
@@ -21,6 +21,13 @@ from .errors import HybridadError
 METRICS = 'image_auroc', 'image_ap', 'pixel_auroc', 'pixel_ap', 'aupro'  # of each table
 
 # %% ../nbs/40_metrics.ipynb #5d5a467d
+def _array(x):
+    "An array; bfloat16, a type of torch that NumPy does not know, as float32."
+    if str(getattr(x, 'dtype', None)) == 'torch.bfloat16':
+        x = x.detach().cpu().float()
+    return np.asarray(x)
+
+
 def finite(
     x,  # numbers of any shape
     argument: str,  # how errors call them, as 'scores' or 'the anomaly map of crack/003.png'
@@ -28,7 +35,7 @@ def finite(
     names=None,  # (N,) how errors call the entries of the first axis; None: image 0, image 1, ...
 ) -> np.ndarray:  # the same shape, float32 or float64
     "Numbers as an array, or an error that says which of them are none."
-    x = np.asarray(x)
+    x = _array(x)
     if x.dtype.kind not in 'fiub':
         raise HybridadError(f'{argument} must be an array of numbers, got {x.dtype} {x.shape}.')
     if x.dtype != np.float32:
@@ -66,8 +73,8 @@ def checked_scores(
     names=None,  # (N,) how errors call the images
 ) -> tuple:  # (M,) float32 or float64 scores, (M,) bool labels
     "Scores and their labels as flat arrays, or an error that names the argument."
-    labels = np.asarray(labels).ravel()
-    scores = finite(np.asarray(scores).ravel(), 'scores', names=names)
+    labels = _array(labels).ravel()
+    scores = finite(_array(scores).ravel(), 'scores', names=names)
     same_length(names, scores=scores, labels=labels)
     if labels.dtype != bool and not ((labels == 0) | (labels == 1)).all():
         odd = labels[(labels != 0) & (labels != 1)][0]
@@ -76,7 +83,7 @@ def checked_scores(
         )
     return scores, labels.astype(bool)
 
-
+# %% ../nbs/40_metrics.ipynb #a1d00rs0
 def checked_limit(
     limit: float,  # highest false-positive rate that AUPRO integrates
 ) -> float:  # the same, in (0,1]
@@ -93,7 +100,7 @@ def checked_map(
 ) -> tuple:  # (H,W) float32 or float64 scores, (H,W) bool mask
     "One map and its mask as arrays, or an error that names the image."
     score = finite(score, f'The anomaly map of {name}')
-    mask = np.asarray(mask)
+    mask = _array(mask)
     mask = (finite(mask, f'The mask of {name}') if mask.dtype.kind == 'f' else mask) > 0
     if score.ndim != 2 or score.shape != mask.shape or not score.size:
         raise HybridadError(
@@ -115,7 +122,7 @@ def region_weights(
     labels = labels[mask]
     return 1 / np.bincount(labels)[labels], n
 
-
+# %% ../nbs/40_metrics.ipynb #e66037s0
 def _collect(
     maps,  # (N,H,W) anomaly maps, or a list of (H,W); higher is more anomalous
     masks,  # (N,H,W) defect where > 0
@@ -123,9 +130,9 @@ def _collect(
 ) -> tuple:  # normal scores ascending, defect scores descending, region weight of each defect pixel
     "All pixels of all images as two sorted arrays, and what each defect pixel weighs in PRO."
     same_length(names, maps=maps, masks=masks)
-    narrow = all(np.asarray(m).dtype in (np.float16, np.float32) for m in maps)
+    narrow = all(_array(m).dtype in (np.float16, np.float32) for m in maps)
     good = np.empty(
-        sum(int((np.asarray(m) <= 0).sum()) for m in masks), np.float32 if narrow else np.float64
+        sum(int((_array(m) <= 0).sum()) for m in masks), np.float32 if narrow else np.float64
     )
     defect, weight, regions, filled = [], [], 0, 0
     for i, (score, mask) in enumerate(zip(maps, masks)):
@@ -215,12 +222,12 @@ def undefined(
     reason = f'no {"normal" if n_defect else "anomalous"} {unit} to compare with'
     return {m: nan for m in metrics} | {'reasons': {m: reason for m in metrics}}
 
-
+# %% ../nbs/40_metrics.ipynb #d5d0bes0
 PIXEL_METRICS = 'auroc', 'ap', 'f1max', 'aupro', 'aupro_anomalyclip'
 
 
 def figures(
-    cuts: dict,  # tp, above and fp over descending thresholds, pro the region-weighted share found, all counts float or int
+    cuts: dict,  # over descending thresholds the counts tp, above, fp, and the share pro
     n_good: int,  # number of normal pixels or images
     n_defect: int,  # number of anomalous ones
     limit: float,  # highest false-positive rate of `aupro`
@@ -234,24 +241,33 @@ def figures(
         aupro=_area(*_corners(cuts, cuts['pro'], n_good), limit),
     )
 
+# %% ../nbs/40_metrics.ipynb #d5d0bes1
+def legacy_reason(result: dict) -> dict:  # {} or {'aupro_anomalyclip': text}
+    "Why the 200-threshold value is missing, where it is."
+    return (
+        {}
+        if isfinite(result['aupro_anomalyclip'])
+        else {'aupro_anomalyclip': 'fewer than two of its 200 thresholds differ below the limit'}
+    )
+
 
 def _up_to(
-    scores,  # (N,) ascending
-    cut,  # (K,) float64 thresholds
-):  # (K,) how many scores do not exceed each threshold
+    scores: np.ndarray,  # (N,) ascending
+    cut: np.ndarray,  # (K,) float64 thresholds
+) -> np.ndarray:  # (K,) how many scores do not exceed each threshold
     "As searchsorted, without widening all scores to the type of the few thresholds."
     narrow = cut.astype(scores.dtype)
     narrow = np.where(narrow > cut, np.nextafter(narrow, scores.dtype.type(-np.inf)), narrow)
     return np.searchsorted(scores, narrow, 'right')
 
-
+# %% ../nbs/40_metrics.ipynb #d5d0bes2
 def pixel_metrics(
     maps,  # (N,H,W) anomaly maps of one category, or a list of (H,W); higher is more anomalous
     masks,  # (N,H,W) defect where > 0
     limit: float = 0.3,  # highest false-positive rate that AUPRO integrates, in (0,1]
     names=None,  # (N,) how errors call the images
-) -> dict:  # auroc, ap, f1max, aupro, aupro_anomalyclip in [0,1], nan where undefined, and reasons {metric: text}
-    "Exact pixel metrics; `aupro` follows the official MVTec evaluation, `aupro_anomalyclip` the 200-threshold one."
+) -> dict:  # PIXEL_METRICS in [0,1], nan where undefined, and reasons {metric: text}
+    "Exact pixel metrics; `aupro` as MVTec evaluates it, `aupro_anomalyclip` at 200 thresholds."
     checked_limit(limit)
     good, defect, weight = _collect(maps, masks, names)
     missing = undefined(PIXEL_METRICS, len(good), len(defect), 'pixel')
@@ -270,27 +286,19 @@ def pixel_metrics(
     )
     return result | {'reasons': legacy_reason(result)}
 
-
-def legacy_reason(result):  # {} or {'aupro_anomalyclip': text}
-    "Why the 200-threshold value is missing, where it is."
-    return (
-        {}
-        if isfinite(result['aupro_anomalyclip'])
-        else {'aupro_anomalyclip': 'fewer than two of its 200 thresholds differ below the limit'}
-    )
-
 # %% ../nbs/40_metrics.ipynb #3a50dc8c
 def pro_curve(
     maps,  # (N,H,W) anomaly maps of one category, or a list of (H,W)
     masks,  # (N,H,W) defect where > 0
     names=None,  # (N,) how errors call the images
-) -> dict:  # fpr, pro, tpr: (2K+2,) corners from (0,0) to (1,1); threshold (K,) distinct defect scores, descending
+) -> dict:  # fpr, pro, tpr: (2K+2,) corners; threshold: (K,) distinct defect scores, descending
     "Exact PRO and ROC curves over one false-positive axis."
     good, defect, weight = _collect(maps, masks, names)
     missing = undefined(('pro',), len(good), len(defect), 'pixel')
     if missing:
         raise HybridadError(
-            f'The curve cannot be drawn: {missing["reasons"]["pro"]}; pass normal and anomalous pixels.'
+            f'The curve cannot be drawn: {missing["reasons"]["pro"]}; pass normal and anomalous '
+            'pixels.'
         )
     cuts = _cuts(good, defect, weight)
     fpr, pro = _corners(cuts, cuts['pro'], len(good))
@@ -318,13 +326,18 @@ def image_metrics(
     )
 
 # %% ../nbs/40_metrics.ipynb #2c039feb
+def _is_number(v) -> bool:
+    return isinstance(v, Real) and not isinstance(v, bool)
+
+
 def mean_metrics(
     rows: list[dict],  # one result per category, from `image_metrics` or `pixel_metrics`
-) -> dict:  # mean of each metric, counts {metric: how many rows define it}, reasons {metric: text}
+) -> dict:  # mean of each metric, counts {metric: rows that define it}, reasons {metric: text}
     "Unweighted mean over categories; nan and None are left out and counted."
-    number = lambda v: isinstance(v, Real) and not isinstance(v, bool)
-    keys = list(dict.fromkeys(k for r in rows for k, v in r.items() if v is None or number(v)))
-    defined = {k: [float(r[k]) for r in rows if number(r.get(k)) and isfinite(r[k])] for k in keys}
+    keys = dict.fromkeys(k for r in rows for k, v in r.items() if v is None or _is_number(v))
+    defined = {
+        k: [float(r[k]) for r in rows if _is_number(r.get(k)) and isfinite(r[k])] for k in keys
+    }
     return {k: sum(v) / len(v) if v else nan for k, v in defined.items()} | {
         'counts': {k: len(v) for k, v in defined.items()},
         'reasons': {
@@ -333,6 +346,18 @@ def mean_metrics(
     }
 
 # %% ../nbs/40_metrics.ipynb #aa31c41f
+def _level(metric: str) -> str:
+    "Name of a pixel metric beside image metrics; AUPRO exists for pixels only."
+    return metric if metric.startswith('aupro') else f'pixel_{metric}'
+
+
+def _flat(image: dict, pixel: dict) -> dict:
+    "Two results in one dictionary, their reasons too."
+    return {f'image_{k}': v for k, v in image.items() if k != 'reasons'} | {
+        _level(k): v for k, v in pixel.items() if k != 'reasons'
+    }
+
+# %% ../nbs/40_metrics.ipynb #aa31c4s0
 def anomaly_metrics(
     maps,  # (N,H,W) anomaly maps, or a list of (H,W)
     masks,  # (N,H,W) defect where > 0
@@ -341,35 +366,29 @@ def anomaly_metrics(
     known=None,  # (N,) bool: images whose mask can be trusted; None: all
     limit: float = 0.3,  # as in `pixel_metrics`
     names=None,  # (N,) how errors call the images
-):  # dict image_auroc .. image_f1max, pixel_auroc .. pixel_f1max, aupro, aupro_anomalyclip, and reasons
-    "Image and pixel metrics of one set in one flat dictionary; anomalous images without a mask count at image level only."
+) -> dict:  # image_auroc .. image_f1max, pixel_auroc .. pixel_f1max, both aupro, and reasons
+    "Image and pixel metrics of one set; images without a trusted mask count at image level only."
     told = {} if known is None else dict(known=known)
     same_length(names, maps=maps, masks=masks, scores=scores, labels=labels, **told)
     chosen = np.flatnonzero(
         np.ones(len(labels), bool) if known is None else np.asarray(known, bool)
     )
-    pick = lambda x: None if x is None else [x[i] for i in chosen]
-    image, pixel = (
-        image_metrics(scores, labels, names),
-        dict.fromkeys(PIXEL_METRICS, nan)
-        | {'reasons': dict.fromkeys(PIXEL_METRICS, 'no image has a mask')},
-    )
+    image = image_metrics(scores, labels, names)
     if len(chosen):
-        pixel = pixel_metrics(pick(maps), pick(masks), limit, pick(names))
-    level = lambda k: k if k.startswith('aupro') else f'pixel_{k}'
-    flat = {f'image_{k}': v for k, v in image.items() if k != 'reasons'} | {
-        level(k): v for k, v in pixel.items() if k != 'reasons'
-    }
-    return flat | {
-        'reasons': {f'image_{k}': v for k, v in image['reasons'].items()}
-        | {level(k): v for k, v in pixel['reasons'].items()}
-    }
+        some, drawn = [maps[i] for i in chosen], [masks[i] for i in chosen]
+        told = None if names is None else [names[i] for i in chosen]
+        pixel = pixel_metrics(some, drawn, limit, told)
+    else:
+        reasons = dict.fromkeys(PIXEL_METRICS, 'no image has a mask')
+        pixel = dict.fromkeys(PIXEL_METRICS, nan) | {'reasons': reasons}
+    reasons = _flat(image['reasons'], pixel['reasons'])
+    return _flat(image, pixel) | {'reasons': reasons}
 
 # %% ../nbs/40_metrics.ipynb #0ffdb995
 def f1_threshold(
     scores,  # (N,) scores of images or pixels
     labels,  # (N,) 0 normal, 1 anomalous
-):  # float: flag from here up; nan where only one class is present
+) -> float:  # flag from here up; nan where only one class is present
     "The threshold with the highest F1."
     scores, labels = checked_scores(scores, labels)
     if labels.all() or not labels.any():
@@ -378,18 +397,18 @@ def f1_threshold(
     f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
     return float(cuts[min(int(f1.argmax()), len(cuts) - 1)])
 
-
+# %% ../nbs/40_metrics.ipynb #0ffdb9s0
 def rate_threshold(
     scores,  # (N,) scores of images or pixels
     labels,  # (N,) 0 normal, 1 anomalous
     rate: float,  # share of the normal ones that may be flagged, in [0,1)
-):  # float: flag from here up; nan without a normal one
+) -> float:  # flag from here up; nan without a normal one
     "The lowest threshold that flags at most `rate` of the normal scores."
     if not 0 <= rate < 1:
         raise HybridadError(
             f'rate={rate} must lie in [0, 1): 0.01 flags at most one normal image in a hundred.'
         )
-    kind = np.asarray(scores).dtype.type  # of the numbers that are compared with it later
+    kind = _array(scores).dtype.type  # of the numbers that are compared with it later
     scores, labels = checked_scores(scores, labels)
     kind = kind if issubclass(kind, np.floating) else scores.dtype.type
     normal = np.sort(scores[~labels])[::-1]

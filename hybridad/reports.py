@@ -21,7 +21,7 @@ from tabulate import tabulate
 from tqdm.auto import tqdm
 
 from .images import image_size, open_image
-from .detector import read_checkpoint
+from .checkpoint import read_checkpoint
 from .errors import CheckpointError, ConfigError, DataError, csv_cell, table_cell
 from .evaluation import Results, Truth, below_baseline, heading, table
 from .features import FeatureCache, digests, read_cached

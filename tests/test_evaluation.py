@@ -14,8 +14,9 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from hybridad import cli
 from hybridad._dummies import dummy_tree
+from hybridad.checkpoint import read_checkpoint
 from hybridad.config import get_default_config
-from hybridad.detector import HybridAnomalyDetector, read_checkpoint
+from hybridad.detector import HybridAnomalyDetector
 from hybridad.errors import HybridadError
 from hybridad.evaluation import Truth, summarise
 from hybridad.layouts import read_dataset

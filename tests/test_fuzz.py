@@ -16,7 +16,6 @@ from safetensors.torch import save
 
 from hybridad._dummies import dummy_tree
 from hybridad.backbone import load_backbone
-from hybridad.backbone import MINI, load_backbone, read_settings
 from hybridad.checkpoint import ABOUT, read_checkpoint
 from hybridad.config import Config, get_default_config
 from hybridad.data import read_mask

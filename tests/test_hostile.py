@@ -26,7 +26,7 @@ from safetensors.torch import save
 from hybridad import cli
 from hybridad._dummies import dummy_tree
 from hybridad.appearance import appearance, known_appearance
-from hybridad.detector import read_checkpoint
+from hybridad.checkpoint import read_checkpoint
 from hybridad.downloads import download
 from hybridad.errors import csv_cell, from_csv_cell, printable
 from hybridad.evaluation import table
