@@ -25,7 +25,8 @@ from .attention import AttentionReader, cross_attention, log_ratio
 from .backbone import MINI, Backbone, load_backbone, pick_device, random_backbone
 from .data import write_atomic
 from .errors import ConfigError
-from .pipeline import READOUTS, EasonADPipeline
+from .config import READOUTS
+from .pipeline import EasonADPipeline
 from .prompt_learner import MinimalPromptLearner
 
 # %% ../nbs/72_bench.ipynb #b48e6552
