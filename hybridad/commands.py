@@ -85,9 +85,9 @@ class Parser(argparse.ArgumentParser):
         super().__init__(*args, formatter_class=_Help, **kwargs)
         self.either = []
 
-    def needs(self, name: str, metavar: str, help: str, **how):
+    def needs(self, name: str, metavar: str, help: str, *, kind: type = str):
         "An argument that is needed, bare or after the flag of its name."
-        how |= dict(action=_Once, metavar=metavar)
+        how = dict(action=_Once, metavar=metavar)
         bare = self.add_argument(
             name,
             nargs='?',
@@ -96,15 +96,17 @@ class Parser(argparse.ArgumentParser):
             **how,
         )
         self.add_argument(f'--{name}', help=argparse.SUPPRESS, **how)
-        self.either.append(bare)
+        self.either.append((bare, kind))  # a type of its own would convert argparse's mark, too
 
     def parse(self, argv: list | None = None) -> argparse.Namespace:
         "The arguments; bare ones may stand anywhere among the options."
         if not self.either:
             return self.parse_args(argv)
         a = self.parse_intermixed_args(argv)
-        if missing := [e.metavar for e in self.either if getattr(a, e.dest, None) is None]:
-            self.error(f'the following arguments are required: {", ".join(missing)}')
+        for bare, kind in self.either:
+            if getattr(a, bare.dest, None) is None:
+                self.error(f'the following arguments are required: {bare.metavar}')
+            setattr(a, bare.dest, kind(getattr(a, bare.dest)))
         return a
 
 # %% ../nbs/89_commands.ipynb #325936ac

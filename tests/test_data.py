@@ -22,7 +22,7 @@ import tifffile
 import torch
 from PIL import Image, ImageOps
 
-from hybridad.cli import learnable
+from hybridad.samples import learnable
 from hybridad.data import (
     AnomalyDataset,
     Sample,

@@ -30,6 +30,7 @@ from hybridad.metrics import (
 from hybridad.plots import curves, score_histogram, shared_range
 from hybridad.reports import calibration, found_regions, image_rows, store_thresholds, write_maps
 from hybridad.streaming import PixelStream, aupimo, bootstrap_intervals
+from hybridad.testrun import decided
 
 SHARED = (
     Path(__file__).resolve().parents[1] / os.environ.get('HYBRIDAD_SHARED', '../shared')
@@ -509,6 +510,6 @@ def test_images_without_a_decision_are_not_counted_as_wrong():
         dict(path=p, decision=d, label=1, unlike=False) for p, d in (('a', 'anomalous'), ('b', ''))
     ]
     assert (
-        '1 of 1 images called anomalous, 0 wrongly' in (said := cli._decided(rows, {}))
+        '1 of 1 images called anomalous, 0 wrongly' in (said := decided(rows, {}))
         and 'no decision on 1' in said
     )

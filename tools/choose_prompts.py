@@ -6,8 +6,7 @@ clean and rough ones of the auxiliary categories and every third steel strip. Th
 import numpy as np
 
 from hybridad.backbone import load_backbone
-from hybridad.cli import LEARN
-from hybridad.config import get_default_config
+from hybridad.config import LEARN, get_default_config
 from hybridad.detector import HybridAnomalyDetector
 from hybridad.evaluation import Truth, WordsDetector, evaluate, write_json
 from hybridad.training import KeptInputs, fit, keep_parts

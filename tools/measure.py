@@ -19,13 +19,15 @@ import torch
 
 from hybridad.backbone import MINI, load_backbone
 from hybridad.bench import cpu_name
-from hybridad.cli import LEARN, ONE_VIEW, demo, examples, learnable
-from hybridad.config import get_default_config
+from hybridad.config import LEARN, ONE_VIEW, get_default_config
 from hybridad.data import read_dataset, read_mvtec
+from hybridad.demo import demo
 from hybridad.detector import HybridAnomalyDetector
 from hybridad.evaluation import HEADLINE, Truth, WordsDetector, contrast_floor, evaluate, write_json
 from hybridad.normals import load_normals, use_normals
 from hybridad.plots import map_grid, save_figure
+from hybridad.samples import learnable
+from hybridad.summaries import examples
 from hybridad.synthetic import picture, write_dataset
 from hybridad.training import KeptInputs, fit, keep_parts, read_log
 
