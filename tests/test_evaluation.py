@@ -248,10 +248,11 @@ def test_run_leaves_everything_and_is_the_same_after_an_interruption(place, monk
         assert (im.mode, im.size) == ('F', (40, 30))
 
     import hybridad.reports as reports
+    import hybridad.testrun as testrun
 
     real, calls = reports.score_in_parts, []
     monkeypatch.setattr(
-        reports, 'score_in_parts', lambda *args, **kwargs: real(*args, **kwargs, part=4)
+        testrun, 'score_in_parts', lambda *args, **kwargs: real(*args, **kwargs, part=4)
     )
     one = reports._score_part
 
