@@ -27,6 +27,21 @@ from hybridad.cli import learnable
 from hybridad.data import AnomalyDataset, load_image, make_loader, read_mask, sample_digest
 from hybridad.datasets import check_dataset, inspect_sample
 from hybridad.downloads import download, extract
+from hybridad.samples import learnable
+from hybridad.data import (
+    AnomalyDataset,
+    Sample,
+    image_size,
+    load_image,
+    load_mask,
+    make_loader,
+    open_image,
+    read_arrays,
+    read_json,
+    read_mask,
+    sample_digest,
+)
+from hybridad.datasets import check_dataset, download, extract, inspect_sample
 from hybridad.errors import CheckpointError, DataError
 from hybridad.image_files import Photos, upright
 from hybridad.images import image_size, open_image, reading_as

@@ -222,7 +222,7 @@ def learn(loaded, out, kind):
 
 
 def test_a_pipe_that_nobody_reads_is_told_as_such():
-    flood = "import sys; from hybridad.cli import _command\ndef flood(a): print('x'*10**6)\nflood.arguments = lambda parser: None\nsys.exit(_command(flood)([]))"
+    flood = "import sys; from hybridad.commands import run_command\ndef flood(a): print('x'*10**6)\nsys.exit(run_command(flood, 'flood', []))"
     child = subprocess.Popen(
         [sys.executable, '-c', flood], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
