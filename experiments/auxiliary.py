@@ -10,13 +10,13 @@ Backbone and starting words are the same everywhere, three seeds each."""
 import torch
 from common import RESULTS, SHARED, SIZE, about, fresh, photographs, sets, short
 
-from hybridad.cli import LEARN, ONE_VIEW, learnable
-from hybridad.config import get_default_config
+from hybridad.config import LEARN, ONE_VIEW, get_default_config
 from hybridad.detector import HybridAnomalyDetector
 from hybridad.evaluation import Truth, evaluate
 from hybridad.features import FeatureCache
 from hybridad.layouts import read_dataset
 from hybridad.runs import write_json
+from hybridad.samples import learnable
 from hybridad.training import fit
 
 

@@ -11,8 +11,7 @@ import numpy as np
 from common import RESULTS, about, fresh, sets, short, validation_sets
 
 from hybridad.backbone import load_backbone
-from hybridad.cli import LEARN
-from hybridad.config import get_default_config
+from hybridad.config import LEARN, get_default_config
 from hybridad.detector import HybridAnomalyDetector
 from hybridad.evaluation import Truth, WordsDetector, evaluate
 from hybridad.features import FeatureCache, cache_parts

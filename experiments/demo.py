@@ -12,7 +12,7 @@ import shutil
 import torch
 from common import RESULTS, about, fresh
 
-from hybridad.cli import demo
+from hybridad.cli_tools import demo
 from hybridad.parts import MINI
 from hybridad.runs import write_json
 

@@ -21,10 +21,7 @@ from safetensors.torch import load_file
 from hybridad.attention import QueryRecorder
 from hybridad.backbone import load_backbone
 from hybridad.bench import gpu_figures, sd21_sized
-from hybridad.cli import LEARN, ONE_VIEW
-from hybridad.config import get_default_config
 from hybridad.config import LEARN, ONE_VIEW, get_default_config
-from hybridad.data import read_mvtec
 from hybridad.detector import HybridAnomalyDetector
 from hybridad.layouts import read_mvtec
 from hybridad.normals import use_normals

@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from common import RESULTS, RUNS, SIZE, about, photographs, short
 
-from hybridad.cli import examples
 from hybridad.detector import HybridAnomalyDetector
 from hybridad.evaluation import Truth, WordsDetector, contrast_floor, evaluate
 from hybridad.features import FeatureCache
 from hybridad.plots import map_grid, save_figure
 from hybridad.runs import write_json
+from hybridad.summaries import examples
 
 SHOWN = 'magnetic_tile', 'hazelnut_toy'  # whose images may be shown, see DATA.md
 

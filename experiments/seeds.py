@@ -11,8 +11,7 @@ import time
 import torch
 from common import RESULTS, RUNS, SIZE, about, fresh, sets, short
 
-from hybridad.cli import LEARN
-from hybridad.config import get_default_config
+from hybridad.config import LEARN, get_default_config
 from hybridad.detector import HybridAnomalyDetector
 from hybridad.evaluation import Truth, WordsDetector, evaluate
 from hybridad.features import FeatureCache, cache_parts

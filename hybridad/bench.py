@@ -23,9 +23,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from .attention import cross_attention, log_ratio
 from .backbone import Backbone, load_backbone, random_backbone
+from .config import READOUTS
 from .errors import ConfigError
 from .parts import MINI, pick_device
-from .pipeline import EasonADPipeline, READOUTS
+from .pipeline import EasonADPipeline
 from .probes import AttentionReader
 from .prompt_learner import MinimalPromptLearner
 from .runs import write_atomic

@@ -63,7 +63,7 @@ def _check(a: Namespace) -> int:
 
 
 def _download(a: Namespace):
-    from hybridad.datasets import SOURCES, download
+    from hybridad.downloads import SOURCES, download
 
     if a.name in SOURCES:
         print(f'{a.name}: licence {SOURCES[a.name].licence}, as stated at {SOURCES[a.name].page}')

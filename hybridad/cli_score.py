@@ -100,7 +100,7 @@ def _begin(a: Namespace, scorer, total: int):
 # %% ../nbs/89e_cli_score.ipynb #c8a85286
 def _run(a: Namespace, out: Path, scorer, tell) -> Counter:
     "Score all photographs; `tell` gets each finding."
-    from hybridad.scoring import score_folder
+    from hybridad.scoring_runs import score_folder
 
     counts, _ = score_folder(
         a.images,
@@ -124,7 +124,8 @@ def _summary(counts: Counter, seconds: float, out: Path) -> str:
 
 def _found(a: Namespace, rank: int) -> int:
     "The number of photographs; the first process says what was found."
-    from hybridad.scoring import apart, find_images
+    from hybridad.image_files import find_images
+    from hybridad.scoring import apart
 
     names, refused, other = find_images(a.images)  # complains before the backbone is loaded
     if rank == 0:

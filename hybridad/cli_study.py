@@ -76,7 +76,7 @@ def protocol(a: Namespace):
     out = writable(shared_out(a.out, 'protocol'))
     train = learnable(read_set(roots[a.train]))
     tests = {n: [s for s in read_set(roots[n]) if s.split == 'test'] for n in a.test}
-    from hybridad.data import write_atomic
+    from hybridad.runs import write_atomic
     from hybridad.protocol import protocol, protocol_table
 
     found = protocol(train, tests, out, config, tuple(a.seeds))
@@ -149,7 +149,7 @@ def _chosen(a: Namespace, variants: list) -> list:  # of Variant
 
 def _files(a: Namespace, out: Path, table) -> str:
     "Table and figure; each row names the command that repeats it."
-    from hybridad.data import write_atomic
+    from hybridad.runs import write_atomic
     from hybridad.plots import ablation_chart, as_png
 
     name = 'selected' if a.only else 'ablation'  # a part never replaces the whole
@@ -169,8 +169,8 @@ def _ablated(a: Namespace, config, backbone, chosen: list):
     "Run the chosen variants, write their table, and say how a row is repeated."
     from hybridad.ablation import Bench, ablate
     from hybridad.detector import HybridAnomalyDetector
-    from hybridad.evaluation import write_json
-    from hybridad.training import provenance
+    from hybridad.runs import write_json
+    from hybridad.runs import provenance
 
     out, begun = writable(a.out), time.perf_counter()
     learn, test = _sets(a)

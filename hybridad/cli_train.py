@@ -106,7 +106,7 @@ _LABEL = 'log-ratio of attention, abnormal to normal'
 
 def _validated(config: Config, detector, valid, out: Path, workers: int) -> dict:
     "Results on the validation part, with baselines and a figure of examples."
-    from hybridad.data import write_atomic
+    from hybridad.runs import write_atomic
     from hybridad.evaluation import Truth, WordsDetector, contrast_floor, evaluate
     from hybridad.plots import as_png, map_grid
     from hybridad.summaries import examples
@@ -122,9 +122,10 @@ def _validated(config: Config, detector, valid, out: Path, workers: int) -> dict
 
 def _report(config: Config, detector, parts, out: Path, workers: int):
     "Curves, validation results and the sentences about them."
-    from hybridad.evaluation import table, write_json
+    from hybridad.evaluation import table
+    from hybridad.runs import write_json
     from hybridad.plots import save_figure, training_curves
-    from hybridad.training import read_log
+    from hybridad.runs import read_log
 
     rows, (learned, valid) = read_log(out / 'log.jsonl'), parts
     if rows:
@@ -177,7 +178,9 @@ def train(a: Namespace):
     found = read_set(a.data_path, config.data.layout, config.data.categories)
     samples = learnable(found, 40 if a.debug else None)
     from hybridad.detector import HybridAnomalyDetector
-    from hybridad.training import check_defects, check_way, fit, keep_parts, usable
+    from hybridad.features import check_defects
+    from hybridad.step import check_way
+    from hybridad.training import fit, keep_parts, usable
 
     check_way(a.accumulate, a.log_with)
     check_defects(samples)

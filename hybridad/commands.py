@@ -205,7 +205,7 @@ def processes() -> tuple:  # rank, number of processes, function that waits for 
     "The place of this process among those that work together; alone it needs no torch to know."
     if int(os.environ.get('WORLD_SIZE', 1)) == 1:
         return 0, 1, _nothing
-    from hybridad.training import processes as ask
+    from hybridad.commands import processes as ask
 
     return ask()
 
@@ -249,7 +249,7 @@ def unused(
     onward: str = '',  # what else can be done, such as RESUME
 ) -> Path:
     "Refuse a run folder that holds something."
-    from hybridad.layouts import in_use
+    from hybridad.runs import in_use
 
     if in_use(reachable(out)):
         raise ConfigError(f'{out} is not empty: {onward}choose another --out')

@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 
 from .config import LEARN, Config, get_default_config
-from .data import read_mvtec, write_atomic
+from .layouts import read_mvtec
+from .runs import write_atomic
 from .detector import HybridAnomalyDetector
 from .errors import ConfigError
 from hybridad.evaluation import (
@@ -21,9 +22,9 @@ from hybridad.evaluation import (
     contrast_floor,
     evaluate,
     table,
-    write_json,
 )
-from .layouts import in_use
+from .runs import write_json
+from .runs import in_use
 from .plots import as_png, map_grid
 from .summaries import examples
 from .synthetic import write_dataset

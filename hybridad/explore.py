@@ -36,7 +36,8 @@ from .images import as_rgb, open_image
 from .detector import pool_logits, smooth
 from .errors import ConfigError, DataError, HybridadError
 from .features import FeatureCache, read_cached
-from .pipeline import EasonADPipeline, READOUTS
+from .config import READOUTS
+from .pipeline import EasonADPipeline
 from .prompt_learner import TEMPLATES
 from hybridad.plots import (
     ABNORMAL,

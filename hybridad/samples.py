@@ -9,7 +9,8 @@ __all__ = ['learnable', 'read_set']
 import os
 
 from .errors import DataError
-from .layouts import Sample, read_dataset, reading_summary
+from .layouts import read_dataset, reading_summary
+from .pairing import Sample
 
 # %% ../nbs/85_samples.ipynb #a42a9bd5
 def learnable(

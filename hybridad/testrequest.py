@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .errors import ConfigError
-from .layouts import Sample, is_image, listing
+from .images import is_image
+from .pairing import Sample, listing
 from .samples import read_set
 
 # %% ../nbs/86_testrequest.ipynb #ebaeffce

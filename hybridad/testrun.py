@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .data import read_json, sample_digest, write_atomic
+from .data import sample_digest
+from .runs import read_json, write_atomic
 from .detector import HybridAnomalyDetector
 from .errors import ConfigError
 from hybridad.evaluation import (
@@ -26,9 +27,9 @@ from hybridad.evaluation import (
     refuse_seen,
     summarise,
     table,
-    write_json,
 )
-from .layouts import Sample
+from .runs import write_json
+from .pairing import Sample
 from .normals import load_normals, use_normals
 from .plots import as_png, map_grid
 from hybridad.reports import (
@@ -49,7 +50,9 @@ from .scoring import SHIPPED
 from .streaming import bootstrap_intervals
 from .summaries import examples
 from .testrequest import TestRequest, asked_of, normals_of, others_of, rate_of
-from .training import forecast, processes, provenance
+from .commands import processes
+from .runs import provenance
+from .training import forecast
 
 # %% ../nbs/86a_testrun.ipynb #af5356f0
 def _references(a: TestRequest, samples: list[Sample]) -> tuple:
