@@ -1222,7 +1222,10 @@ class Picture:
         things = [n for n in self.names if n not in (name, 'background')]
         if self.kind != 'good' and not things:
             things = [KINDS[self.kind][0]]
-        things = [n if n.endswith('s') or n in UNCOUNTED else f'a {n}' for n in things]
+        things = [
+            n if n.endswith('s') or n in UNCOUNTED else f'{"an" if n[0] in "aeiou" else "a"} {n}'
+            for n in things
+        ]
         listed = ', '.join(things[:-1]) + ' and ' * (len(things) > 1) + ''.join(things[-1:])
         ground = ' on a background' if 'background' in self.names else ''
         return f'a photo of a {state} {name}' + f' with {listed}' * bool(things) + ground
