@@ -1240,7 +1240,7 @@ def ordered(
     harmless: list,  # what add_distractors returned, likewise
     region,  # (S, S) bool, where the part or the material is
 ):  # the pairs in the order in which they are painted
-    "Light and shade first, on the ground only where there is one: what they fall on keeps its noun."
+    "Light and shade first, only on the ground if there is one; a part keeps its noun."
     bare = region if region.all() else ~region
     light = [(noun, where & bare) for noun, where in harmless if noun in LIGHT]
     return light + parts + [(noun, where) for noun, where in harmless if noun not in LIGHT]
