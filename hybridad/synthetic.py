@@ -1222,7 +1222,10 @@ class Picture:
         things = [n for n in self.names if n not in (name, 'background')]
         if self.kind != 'good' and not things:
             things = [KINDS[self.kind][0]]
-        things = [n if n.endswith('s') or n in UNCOUNTED else f'a {n}' for n in things]
+        things = [
+            n if n.endswith('s') or n in UNCOUNTED else f'{"an" if n[0] in "aeiou" else "a"} {n}'
+            for n in things
+        ]
         listed = ', '.join(things[:-1]) + ' and ' * (len(things) > 1) + ''.join(things[-1:])
         ground = ' on a background' if 'background' in self.names else ''
         return f'a photo of a {state} {name}' + f' with {listed}' * bool(things) + ground
@@ -1237,7 +1240,7 @@ def ordered(
     harmless: list,  # what add_distractors returned, likewise
     region,  # (S, S) bool, where the part or the material is
 ):  # the pairs in the order in which they are painted
-    "Light and shade first, on the ground only where there is one: what they fall on keeps its noun."
+    "Light and shade first, only on the ground if there is one; a part keeps its noun."
     bare = region if region.all() else ~region
     light = [(noun, where & bare) for noun, where in harmless if noun in LIGHT]
     return light + parts + [(noun, where) for noun, where in harmless if noun not in LIGHT]
