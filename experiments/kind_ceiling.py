@@ -19,7 +19,8 @@ import torch
 from torch import nn
 
 from hybridad.layouts import write_atomic
-from hybridad.synthetic import EDGED, HELD_OUT_CATEGORIES, categories_of, picture
+from hybridad.objects import EDGED
+from hybridad.synthetic import HELD_OUT_CATEGORIES, categories_of, picture
 
 SIDE = 48  # pixels of a crop
 FIT, TEST = 71, 72  # seeds

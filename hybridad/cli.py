@@ -236,7 +236,7 @@ def _data(parser):
     synth.add_argument('--size', type=int, default=128, help='side in pixels, 64 to 512')
     synth.add_argument('--seed', type=int, default=0)
     synth.add_argument(
-        '--split', default='auxiliary', help='auxiliary, held_out, or rough: nearer to photographs'
+        '--split', default='auxiliary', help='auxiliary, held_out, or hard: photo-like'
     )
     synth.add_argument('--count', type=int, default=50, help='test pictures per category')
     synth.add_argument('--workers', type=int, help='processes; default: one per core')
@@ -283,14 +283,14 @@ def hybridad_data(a):
         return _check(a)
     if a.action == 'download':
         return _download(a)
-    from hybridad.rough import write_rough
+    from hybridad.hard import write_hard
     from hybridad.synthetic import write_dataset
 
-    print(
-        write_rough(a.out, a.size, a.seed, a.count, a.workers)
-        if a.split == 'rough'
-        else write_dataset(a.out, a.size, a.seed, a.split, a.count, a.workers)
-    )
+    how = dict(count=a.count, workers=a.workers)
+    if a.split == 'hard':
+        print(write_hard(a.out, a.size, a.seed, **how))
+    else:
+        print(write_dataset(a.out, a.size, a.seed, split=a.split, **how))
 
 # %% ../nbs/90_cli.ipynb #87d1a4a8
 def learnable(

@@ -1,6 +1,6 @@
 """In which views and sizes a picture is best looked at, and how much the last layer should count: python tools/choose_readout.py
 
-Draws fresh pictures of the auxiliary categories in two sizes and fresh rough ones, adds every third steel strip where HYBRIDAD_SHARED has them, reads all with
+Draws fresh pictures of the auxiliary categories in two sizes and fresh hard ones, adds every third steel strip where HYBRIDAD_SHARED has them, reads all with
 hand-written words, as tools/ship_backbone.py does, and writes results/readout_choice.json. No category and no photograph of a test set takes part."""
 
 import numpy as np
@@ -9,7 +9,7 @@ import torch
 from hybridad.config import get_default_config
 from hybridad.data import read_dataset
 from hybridad.evaluation import Truth, WordsDetector, evaluate, write_json
-from hybridad.rough import write_rough
+from hybridad.hard import write_hard
 from hybridad.synthetic import write_dataset
 from hybridad.training import KeptInputs
 
@@ -37,7 +37,7 @@ def pictures():  # name -> list of Sample
         {
             'clean 128 px': (write_dataset, 128, 6),
             'clean 256 px': (write_dataset, 256, 4),
-            'rough 256 px': (write_rough, 256, 4),
+            'rough 256 px': (write_hard, 256, 4),
         },
     )
     for name, (write, size, count) in draw.items():

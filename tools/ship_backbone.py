@@ -20,7 +20,7 @@ from hybridad.data import read_dataset, read_mvtec
 from hybridad.evaluation import WordsDetector, write_json
 from hybridad.plots import map_grid, save_figure
 from hybridad.pretraining import GROUND, Recipe
-from hybridad.rough import write_rough
+from hybridad.hard import write_hard
 from hybridad.synthetic import HELD_OUT_CATEGORIES, HELD_OUT_KINDS, write_dataset
 from hybridad.training import KeptInputs, validate
 
@@ -55,7 +55,7 @@ def validation_sets():  # {name: list of Sample}
     if not clean.exists():
         write_dataset(clean, seed=77, split='auxiliary', count=16)
     if not rough.exists():
-        write_rough(rough, seed=77, count=6)
+        write_hard(rough, seed=77, count=6)
     test = lambda folder: [s for s in read_mvtec(folder) if s.split == 'test']
     return dict(
         auxiliary=test(clean), rough=[replace(s, category='rough') for s in test(rough)]
@@ -156,7 +156,7 @@ hybridad runs and can be measured without a download. It is not Stable Diffusion
 
 ## Data
 
-{pictures:,} procedural pictures of 128 px and the clean twins of a fifth of them, drawn from seed {seed}, {rough:.0%} of them by `hybridad.rough` and the others by
+{pictures:,} procedural pictures of 128 px and the clean twins of a fifth of them, drawn from seed {seed}, {rough:.0%} of them by `hybridad.hard` and the others by
 `hybridad.synthetic`; {doubled:.0%} are halves seen at twice their size; captions from a fixed vocabulary. Crops of scikit-image's own photographs are among the materials. Left out altogether: the categories {held_categories} and the defect kinds {held_kinds}.
 
 ## Recipe
