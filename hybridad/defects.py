@@ -298,7 +298,7 @@ _INSTEAD = {'chip': 'missing_part', 'bend': 'smear', 'hole': 'stain'}
 
 # %% ../nbs/03c_defects.ipynb #7dc9ad75
 def _place_of(rng, image, region, kind):
-    "Where a defect goes, (2,) units: anywhere on the part, for a bend where most can be bent."
+    "Place of a defect, (2,) units: anywhere on the part, for a bend where most can be bent."
     ys, xs = np.nonzero(region)
     i, k = rng.integers(len(ys)), UNIT / len(image)
     if kind == 'bend':

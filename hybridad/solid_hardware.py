@@ -218,12 +218,19 @@ def _spring(rng: np.random.Generator) -> Solid:
         step=0.6,
     )
 
-# %% ../nbs/03i_solid_hardware.ipynb #3aa970ce
+# %% ../nbs/03i_solid_hardware.ipynb #3aa970cf
 def _web(d, x, r, thick, hub):
     "A wheel with its web made thinner between hub and rim."
     return np.maximum(d, 0.6 * thick - np.maximum(np.abs(x), np.maximum(r - 0.75, hub - r)))
 
 
+def _loose_teeth(n, depth):
+    "Teeth that can break off: piece, centre and reach of each."
+    reach, rim = max(1.1 * depth, 0.06), 1 - depth / 2 + 0.1 * depth
+    around = [2 * np.pi * k / n for k in range(n)]
+    return [(0, (0, rim * np.cos(a), rim * np.sin(a)), reach) for a in around]
+
+# %% ../nbs/03i_solid_hardware.ipynb #3aa970ce
 def _gear(rng: np.random.Generator) -> Solid:
     "A gear wheel: teeth, hub, bore with a keyway, holes in its web."
     n, thick, bore = int(rng.integers(10, 28)), rng.uniform(0.1, 0.35), rng.uniform(0.12, 0.28)
@@ -252,15 +259,12 @@ def _gear(rng: np.random.Generator) -> Solid:
         key_way = (np.abs(z) < 0.055) & (np.abs(y - bore) < 0.075)
         return (norm(y, z) < bore + 0.012) | (holes > 0) & (norm(u - 0.53, v) < 0.14) | key_way
 
-    around = [2 * np.pi * k / n for k in range(n)]
-    reach = max(1.1 * depth, 0.06)
-    rim = 1 - depth / 2 + 0.1 * depth
     return Solid(
         (thick, 1.0, 1.0),
         [('gear', 0, wheel)],
         [HARD + ('plastic', 'plastic')],
         [('bore', bores, None), ('tooth', teeth, None)],
-        [(0, (0, rim * np.cos(a), rim * np.sin(a)), reach) for a in around],
+        _loose_teeth(n, depth),
         poses=('upright', 'upright', 'any'),
         step=0.75,
         bends=False,

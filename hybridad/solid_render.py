@@ -25,7 +25,7 @@ def _own(scene, part, points):
 
 
 def _aimed(scene, start, along, reach=1.0):
-    "Which rays, (N, 3) or (1, 3), pass near which parts: ray numbers and part numbers."
+    "Rays, (N, 3) or (1, 3), that pass near parts: numbers of rays and of parts."
     rays, parts = [], []
     limit = (scene.scale * scene.solid.radius * reach) ** 2
     for k, centre in enumerate(scene.place):
@@ -54,7 +54,7 @@ def _distance(scene, damage, parts, p):
 
 # %% ../nbs/03n_solid_render.ipynb #7eb05593
 def _lit(scene, damage, points, own=None, count=10):
-    "How much of the main lamp (N,) world points see past the parts, or past their own part."
+    "Share of the main lamp (N,) that points see past the parts, or past their own part."
     light, n, r = scene.light, len(points), scene.solid.radius
     rays, parts = (np.arange(n), own) if own is not None else _aimed(scene, points, light.sun)
     start, along = _own(scene, parts, points[rays]), _turned(scene, parts, light.sun[None])

@@ -142,7 +142,7 @@ def rotation(
 
 # %% ../nbs/03m_solid_scene.ipynb #d61bf2c0
 def _lowest(solid, turn):
-    "How far the lowest point of each part is below its centre, in its own units."
+    "Distance of each part's lowest point below its centre, in its own units."
     n, r = 15, solid.radius
     a, b = np.meshgrid(np.linspace(-r, r, n), np.linspace(-r, r, n))
     plane = np.stack([a.ravel(), b.ravel(), np.full(n * n, -r)], 1)

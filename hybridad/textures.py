@@ -60,7 +60,7 @@ def _draft(
 ) -> Image.Image | None:  # None where it is no JPEG
     "A JPEG decoded at the smallest fraction of its size that is large enough."
     try:
-        with Image.open(path, formats=('JPEG', 'MPO')) as im:
+        with Image.open(path, formats=('JPEG',)) as im:
             im.draft('RGB', (2 * _CACHED_SIDE, 2 * _CACHED_SIDE))
             im.load()
             return im
@@ -257,7 +257,7 @@ class Textures:
 
     @property
     def sources(self) -> dict:  # top folder -> {'files': count, 'licence': one line}
-        "Where the photographs come from, for a model card; '.' are those in no folder."
+        "Origin of the photographs, for a model card; '.' are those in no folder."
         top = Counter(f.split('/')[0] if '/' in f else '.' for f in self.files)
         return {s: dict(files=n, licence=_licence(self.folder / s)) for s, n in sorted(top.items())}
 
