@@ -32,7 +32,7 @@ def main():
     for seed in range(3):
         config = get_default_config(epochs=8, batch_size=32, seed=seed, **LEARN | ONE_VIEW)
         blank = HybridAnomalyDetector(config, first.backbone)
-        kept = {n: k.asked_again(blank) if seed else k for n, (_, _, k) in tests.items()}
+        kept = {n: k.with_backbone(blank) if seed else k for n, (_, _, k) in tests.items()}
         for source, images in learn.items():
             detector = HybridAnomalyDetector(config, first.backbone)
             fit(config, images, fresh(f'auxiliary_{source.replace(" ", "_")}{seed}'), detector)

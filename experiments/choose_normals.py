@@ -26,12 +26,56 @@ from hybridad.normals import NormalReference, load_normals, use_normals
 from hybridad.rough import KEPT, SURFACES, line_pictures
 from hybridad.runs import write_json
 from hybridad.scoring import load_scorer
+from hybridad.camera import photo_camera
+from hybridad.hard import _NEW, _OLD, HARD_DEFECTS, _damaged, _Invisible, _scene
+from hybridad.objects import CATEGORIES, OBJECTS
+from hybridad.surfaces import SURFACES, framed
+from hybridad.synthetic import HELD_OUT_CATEGORIES
+from hybridad.training import FeatureCache, read_cached
+from measure import RESULTS, RUNS, about, short
 
 SIZE, NORMALS, TESTS = 128, 8, 15
+KEPT = [c for c in CATEGORIES if c not in HELD_OUT_CATEGORIES]
 LINES = [
     *((n, False) for n in [*KEPT, *SURFACES][::3]),
     *((n, True) for n in [*SURFACES][::3]),
 ]  # name, its own edges in view
+
+
+def _hurt(rng, image, region):
+    "A part with a defect of any kind: kind, image, mask; 'good' where none shows."
+    kinds = [*_OLD, *_NEW]
+    try:
+        drawn, (image, mask, _) = _damaged(rng, image, region, kinds[rng.integers(len(kinds))])
+    except _Invisible:
+        return 'good', image, np.zeros(region.shape, bool)
+    return HARD_DEFECTS[drawn][1], image, mask
+
+
+def line_pictures(number, name, edges, differ):
+    """The normal pictures of a production line, then its tests: (part, kind, image, mask) each.
+    Objects and framed parts lie in one place, bare surfaces are seen at others."""
+    large = SIZE + SIZE // 8 if name in OBJECTS else 2 * SIZE
+    design = np.random.default_rng([0, number])
+    scene, everywhere, _ = _scene(design, large, name)
+    camera, frame = (int(design.integers(2**31)) for _ in range(2))
+    spread = design.choice([0.05, 0.2, 0.5])  # of the exposure
+    for i in range(NORMALS + TESTS):
+        rng = np.random.default_rng([0, number, i])
+        if differ:
+            scene, everywhere, _ = _scene(rng, large, name)
+        y, x = rng.integers(0, large - SIZE + 1, 2)
+        at = np.s_[y : y + SIZE, x : x + SIZE]
+        kind, image, region = 'good', scene[at], everywhere[at]
+        if edges:
+            image, region, _ = framed(np.random.default_rng(frame), image, region)
+        mask = np.zeros((SIZE, SIZE), bool)
+        if i >= NORMALS and (i - NORMALS) % 5 not in (2, 3):
+            kind, image, mask = _hurt(rng, image, region)
+        exposed = np.clip(image * rng.uniform(1 - spread, 1 + spread), 0, 1)
+        shot = photo_camera(np.random.default_rng(camera), image)(exposed)
+        shot = np.clip(shot + rng.normal(0, 2, (SIZE, SIZE, 1)), 0, 255).astype(np.uint8)
+        yield 'test' if i >= NORMALS else 'train', kind, shot, mask
 
 
 def lines(differ):
@@ -47,9 +91,7 @@ def _draw(root, differ):
     if root.exists():
         shutil.rmtree(root)
     for number, (name, edges) in enumerate(LINES):
-        for i, (part, kind, image, mask) in enumerate(
-            line_pictures(0, number, name, edges, differ, NORMALS, TESTS, SIZE)
-        ):
+        for i, (part, kind, image, mask) in enumerate(line_pictures(number, name, edges, differ)):
             for folder, pixels in (
                 (f'{part}/{kind}', image),
                 (f'ground_truth/{kind}', (mask * 255).astype(np.uint8)),

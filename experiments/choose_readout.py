@@ -15,8 +15,11 @@ from hybridad.config import get_default_config
 from hybridad.evaluation import Truth, WordsDetector, evaluate
 from hybridad.features import FeatureCache
 from hybridad.layouts import read_dataset
-from hybridad.rough import write_rough
+from hybridad.rough import write_hard
 from hybridad.runs import write_json
+from hybridad.data import read_dataset
+from hybridad.evaluation import Truth, WordsDetector, evaluate, write_json
+from hybridad.hard import write_hard
 from hybridad.synthetic import write_dataset
 
 SEED = 21  # of pictures that neither backbone nor prompts have seen
@@ -40,7 +43,7 @@ def pictures():  # name -> list of Sample
         {
             'clean 128 px': (write_dataset, 128, 6),
             'clean 256 px': (write_dataset, 256, 4),
-            'rough 256 px': (write_rough, 256, 4),
+            'rough 256 px': (write_hard, 256, 4),
         },
     )
     for name, (write, size, count) in draw.items():

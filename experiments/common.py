@@ -17,7 +17,7 @@ from hybridad.bench import cpu_name
 from hybridad.layouts import read_dataset, read_mvtec
 from hybridad.metrics import METRICS
 from hybridad.pairing import Sample
-from hybridad.rough import write_rough
+from hybridad.rough import write_hard
 from hybridad.synthetic import write_dataset
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -83,7 +83,7 @@ def validation_sets() -> dict[str, list[Sample]]:
     if not clean.exists():
         write_dataset(clean, seed=77, split='auxiliary', count=16)
     if not rough.exists():
-        write_rough(rough, seed=77, count=6)
+        write_hard(rough, seed=77, count=6)
     found = dict(
         auxiliary=[s for s in read_mvtec(clean) if s.split == 'test'],
         rough=[replace(s, category='rough') for s in read_mvtec(rough) if s.split == 'test'],

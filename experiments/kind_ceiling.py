@@ -20,6 +20,9 @@ from torch import nn
 
 from hybridad.runs import write_atomic
 from hybridad.synthetic import EDGED, HELD_OUT_CATEGORIES, categories_of, picture
+from hybridad.layouts import write_atomic
+from hybridad.objects import EDGED
+from hybridad.synthetic import HELD_OUT_CATEGORIES, categories_of, picture
 
 SIDE = 48  # pixels of a crop
 FIT, TEST = 71, 72  # seeds

@@ -39,7 +39,7 @@ def held_out(count: int, damaged: bool = True) -> list:
     "Held-out pictures: (image, labels, Contents, mask, kind)."
     rows, i = [], 0
     while len(rows) < count:
-        p = picture(SEED, i, 128, 'held_out')
+        p = picture(SEED, i, 128, split='held_out')
         i += 1
         if not damaged or (p.mask.any() and p.kind in KIND_NAMES):
             rows.append((p.image, p.labels, contents_of(p, 'clean'), p.mask, p.kind))

@@ -54,8 +54,8 @@ def measured(name, detector, more, blank) -> dict:
     results, maps, scores = evaluate(detector, samples, truth, kept)
     by_words = WordsDetector(detector.config, detector.backbone)
     words, words_maps, _ = evaluate(by_words, samples, truth, kept)
-    random, *_ = evaluate(blank, samples, truth, kept.asked_again(blank))
-    others = [evaluate(d, samples, truth, kept.asked_again(d))[0] for d in more]
+    random, *_ = evaluate(blank, samples, truth, kept.with_backbone(blank))
+    others = [evaluate(d, samples, truth, kept.with_backbone(d))[0] for d in more]
     if name == SHOWN[0]:
         columns = ['image', 'mask', 'map']
         save(worst(truth, maps, scores), 'worst_magnetic_tile.png', columns=columns)

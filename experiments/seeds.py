@@ -32,7 +32,7 @@ def main():
         begun = time.perf_counter()
         parts = cache_parts(detector, learn)
         encoding = time.perf_counter() - begun
-        same = kept if seed == 0 else kept.asked_again(detector)
+        same = kept if seed == 0 else kept.with_backbone(detector)
         fit(config, parts, fresh(f'seed{seed}'), detector)
         found = short(evaluate(detector, test, truth, same)[0])
         seconds = read_log(RUNS / f'seed{seed}' / 'log.jsonl')[-1]['seconds']
