@@ -16,23 +16,22 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from common import RESULTS, RUNS, about, short
+from hybridad.rough import KEPT, line_pictures
+from measure import RESULTS, RUNS, about, short
 from PIL import Image
 
 from hybridad import normals
+from hybridad.camera import photo_camera
 from hybridad.evaluation import Truth, summarise
 from hybridad.features import FeatureCache, read_cached
+from hybridad.hard import _NEW, _OLD, HARD_DEFECTS, _damaged, _Invisible, _scene
 from hybridad.layouts import read_mvtec
 from hybridad.normals import NormalReference, load_normals, use_normals
-from hybridad.rough import KEPT, SURFACES, line_pictures
+from hybridad.objects import CATEGORIES, OBJECTS
 from hybridad.runs import write_json
 from hybridad.scoring import load_scorer
-from hybridad.camera import photo_camera
-from hybridad.hard import _NEW, _OLD, HARD_DEFECTS, _damaged, _Invisible, _scene
-from hybridad.objects import CATEGORIES, OBJECTS
 from hybridad.surfaces import SURFACES, framed
 from hybridad.synthetic import HELD_OUT_CATEGORIES
-from hybridad.training import FeatureCache, read_cached
-from measure import RESULTS, RUNS, about, short
 
 SIZE, NORMALS, TESTS = 128, 8, 15
 KEPT = [c for c in CATEGORIES if c not in HELD_OUT_CATEGORIES]

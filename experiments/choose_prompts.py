@@ -51,7 +51,9 @@ def choose():
         plain = HybridAnomalyDetector(settings(seed), backbone)
         parts = cache_parts(plain, learn)
         kept = {
-            n: kept[n].with_backbone(plain, False) if seed else FeatureCache(plain, s, progress=False)
+            n: kept[n].with_backbone(plain, False)
+            if seed
+            else FeatureCache(plain, s, progress=False)
             for n, s in every.items()
         }
         known = seed, every, truths, kept, rows

@@ -14,12 +14,9 @@ from common import RESULTS, RUNS, SHARED, about, layer_weights, short
 from hybridad.config import get_default_config
 from hybridad.evaluation import Truth, WordsDetector, evaluate
 from hybridad.features import FeatureCache
-from hybridad.layouts import read_dataset
-from hybridad.rough import write_hard
-from hybridad.runs import write_json
-from hybridad.data import read_dataset
-from hybridad.evaluation import Truth, WordsDetector, evaluate, write_json
 from hybridad.hard import write_hard
+from hybridad.layouts import read_dataset
+from hybridad.runs import write_json
 from hybridad.synthetic import write_dataset
 
 SEED = 21  # of pictures that neither backbone nor prompts have seen

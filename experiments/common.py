@@ -14,10 +14,10 @@ from pathlib import Path
 import torch
 
 from hybridad.bench import cpu_name
+from hybridad.hard import write_hard
 from hybridad.layouts import read_dataset, read_mvtec
 from hybridad.metrics import METRICS
 from hybridad.pairing import Sample
-from hybridad.rough import write_hard
 from hybridad.synthetic import write_dataset
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -18,10 +18,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from hybridad.runs import write_atomic
-from hybridad.synthetic import EDGED, HELD_OUT_CATEGORIES, categories_of, picture
-from hybridad.layouts import write_atomic
 from hybridad.objects import EDGED
+from hybridad.runs import write_atomic
 from hybridad.synthetic import HELD_OUT_CATEGORIES, categories_of, picture
 
 SIDE = 48  # pixels of a crop

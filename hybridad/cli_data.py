@@ -71,11 +71,11 @@ def _download(a: Namespace):
 
 
 def _write(a: Namespace):
-    from hybridad.rough import write_rough
+    from hybridad.hard import write_hard
     from hybridad.synthetic import write_dataset
 
     if a.split == 'rough':
-        print(write_rough(a.out, a.size, a.seed, a.count, a.workers))
+        print(write_hard(a.out, a.size, a.seed, a.count, a.workers))
     else:
         print(write_dataset(a.out, a.size, a.seed, a.split, a.count, a.workers))
 

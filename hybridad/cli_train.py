@@ -87,10 +87,10 @@ def worse_than(
     baseline: str,  # name of a floor
 ) -> str:
     "The sentence for prompts that do worse than a baseline in the mean of metrics, else ''."
-    from hybridad.evaluation import HEADLINE
+    from hybridad.metrics import METRICS
 
     ours, theirs = results['mean'], results['floors'][baseline]['mean']
-    both = [k for k in HEADLINE if all(_finite(r.get(k)) for r in (ours, theirs))]
+    both = [k for k in METRICS if all(_finite(r.get(k)) for r in (ours, theirs))]
     if not both or sum(ours[k] - theirs[k] for k in both) >= 0:
         return ''
     lost = [k for k in both if ours[k] < theirs[k]]
@@ -180,7 +180,8 @@ def train(a: Namespace):
     from hybridad.detector import HybridAnomalyDetector
     from hybridad.features import check_defects
     from hybridad.step import check_way
-    from hybridad.training import fit, keep_parts, usable
+    from hybridad.features import cache_parts
+    from hybridad.training import fit, usable
 
     check_way(a.accumulate, a.log_with)
     check_defects(samples)
@@ -191,7 +192,7 @@ def train(a: Namespace):
     if detector.prompts.note:
         print(detector.prompts.note)
     _forecast(config, detector, len(samples))
-    parts = keep_parts(detector, samples, cache=a.query_cache)
+    parts = cache_parts(detector, samples, cache=a.query_cache)
     fit(config, parts, out, detector, a.resume, accumulate=a.accumulate, trackers=a.log_with)
     if not processes()[0]:  # one of several processes speaks
         _report(config, detector, parts, out, a.num_workers)

@@ -14,21 +14,15 @@ from .layouts import read_mvtec
 from .runs import write_atomic
 from .detector import HybridAnomalyDetector
 from .errors import ConfigError
-from hybridad.evaluation import (
-    HEADLINE,
-    LinearProbe,
-    Truth,
-    WordsDetector,
-    contrast_floor,
-    evaluate,
-    table,
-)
+from .evaluation import LinearProbe, Truth, WordsDetector, contrast_floor, evaluate, table
+from .metrics import METRICS
 from .runs import write_json
 from .runs import in_use
 from .plots import as_png, map_grid
 from .summaries import examples
 from .synthetic import write_dataset
-from .training import KeptInputs, fit, keep_parts
+from .features import FeatureCache, cache_parts
+from .training import fit
 
 # %% ../nbs/85b_demo.ipynb #c84a2492
 def _sets(out: Path, counts: dict, seed: int, progress: bool) -> list:
@@ -50,22 +44,22 @@ def _probe(config: Config, detector, parts, out, progress: bool):
 def _blank(config: Config, detector, learn, out, progress: bool) -> HybridAnomalyDetector:
     "The same learning on a backbone that was never trained; its last epoch counts."
     blank = HybridAnomalyDetector(config, detector.backbone.reinitialised(config.model.seed))
-    parts = learn.asked_again(blank, progress), None
+    parts = learn.with_backbone(blank, progress), None
     fit(config, parts, out / 'random_backbone', blank, progress=progress)
     return blank
 
 
 def _means(results: dict) -> dict:
     "The means that a table shows."
-    return {k: results['mean'][k] for k in HEADLINE}
+    return {k: results['mean'][k] for k in METRICS}
 
 # %% ../nbs/85b_demo.ipynb #ee2c1ec3
 def _all_ways(config: Config, learn: list, test: list, out: Path, progress: bool):
     "What every method reaches on the test samples, and examples of their maps."
     detector = HybridAnomalyDetector(config)
     truth = Truth(test, progress=progress)
-    parts = keep_parts(detector, learn, progress)
-    kept = KeptInputs(detector, test, progress=progress)
+    parts = cache_parts(detector, learn, progress)
+    kept = FeatureCache(detector, test, progress=progress)
     fit(config, parts, out / 'learned', detector, progress=progress)
     results, maps, scores = evaluate(detector, test, truth, kept, progress)
     by_hand = WordsDetector(config, detector.backbone)
@@ -73,7 +67,7 @@ def _all_ways(config: Config, learn: list, test: list, out: Path, progress: bool
     probe = _probe(config, detector, parts, out, progress)
     ceiling, *_ = evaluate(probe, test, truth, kept, progress)
     blank = _blank(config, detector, parts[0], out, progress)
-    random, *_ = evaluate(blank, test, truth, kept.asked_again(blank, progress), progress)
+    random, *_ = evaluate(blank, test, truth, kept.with_backbone(blank, progress), progress)
     floors = dict(local_contrast=contrast_floor(truth, progress), random_backbone=random)
     found = dict(
         held_out=results,

@@ -19,7 +19,6 @@ from .runs import read_json, write_atomic
 from .detector import HybridAnomalyDetector
 from .errors import ConfigError
 from hybridad.evaluation import (
-    HEADLINE,
     Truth,
     WordsDetector,
     below_baseline,
@@ -28,6 +27,7 @@ from hybridad.evaluation import (
     summarise,
     table,
 )
+from .metrics import METRICS
 from .runs import write_json
 from .pairing import Sample
 from .normals import load_normals, use_normals
@@ -204,8 +204,8 @@ def _intervals(truth: Truth, maps, scores, draws: int) -> dict:
 def _columns(level: str) -> list:
     "The metrics that --metrics names."
     if level == 'image-pixel-level':
-        return list(HEADLINE)
-    return [k for k in HEADLINE if k.startswith('image') == (level == 'image-level')]
+        return list(METRICS)
+    return [k for k in METRICS if k.startswith('image') == (level == 'image-level')]
 
 # %% ../nbs/86a_testrun.ipynb #8fd7c282
 def _no_decision(thresholds: dict) -> str:

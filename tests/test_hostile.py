@@ -255,7 +255,9 @@ def written(folder, images):
 
 
 def test_photographs_unlike_those_learned_on_are_told(tmp_path, capsys):
-    seen = lambda seed, n, split: np.stack([picture(seed, i, 64, split=split).image for i in range(n)])
+    seen = lambda seed, n, split: np.stack(
+        [picture(seed, i, 64, split=split).image for i in range(n)]
+    )
     tensor = lambda images: torch.from_numpy(images).movedim(-1, 1) / 127.5 - 1
     known = known_appearance(appearance(tensor(seen(0, 100, 'auxiliary'))))
     tensors, about = read_checkpoint(SHIPPED)
