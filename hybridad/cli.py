@@ -476,7 +476,8 @@ def hybridad_train(a):
         table,
         write_json,
     )
-    from hybridad.plots import as_png, map_grid, save_figure, training_curves
+    from hybridad.curves import training_curves
+    from hybridad.plots import as_png, map_grid, save_figure
     from hybridad.training import (
         check_defects,
         check_way,
@@ -1349,7 +1350,8 @@ def _chosen(a, variants):  # list of Variant
 def _ablation_files(a, out, table):
     "Table and figure; each row names the command that repeats it."
     from hybridad.data import write_atomic
-    from hybridad.plots import ablation_chart, as_png
+    from hybridad.charts import ablation_chart
+    from hybridad.plots import as_png
 
     name = 'selected' if a.only else 'ablation'  # a part never replaces the whole
     given = {k: getattr(a, k) for k, usual in _ABLATION.items() if getattr(a, k) != usual}
