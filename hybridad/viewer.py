@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['attention_grid', 'Run']
 
-# %% ../nbs/70c_viewer.ipynb #b84975a8
+# %% ../nbs/70c_viewer.ipynb #ce7c6344
 import html
 from base64 import b64encode
 from pathlib import Path
@@ -46,7 +46,7 @@ def _shared_norm(values):
     low, high = min(0.0, min(v.min() for v in values)), max(v.max() for v in values)
     return Normalize(low, high if high > low else low + 1)
 
-# %% ../nbs/70c_viewer.ipynb #1938d611
+# %% ../nbs/70c_viewer.ipynb #caee4cbb
 def _token_bars(fig, axes, norms, grid):
     "A colour bar under each token, with its two ends."
     for j, norm in enumerate(norms):
@@ -107,7 +107,7 @@ def _tokens_png(self):
 
 Sample._repr_png_, TokenMaps._repr_png_ = _sample_png, _tokens_png
 
-# %% ../nbs/70c_viewer.ipynb #64279814
+# %% ../nbs/70c_viewer.ipynb #4da77e27
 class Run:
     "A run folder; ends a cell as its curves and its table."
 
