@@ -41,7 +41,7 @@ def cross_attention(
         )
     return dict(sorted(found, key=lambda f: stage(f[0])))
 
-
+# %% ../nbs/10_attention.ipynb #a1b7c3d5
 def select_layers(
     unet,
     layers=None,  # names or beginnings of names, as 'up' or 'up_blocks.1'; None: all
@@ -58,7 +58,7 @@ def select_layers(
         )
     chosen = {n: m for n, m in every.items() if layers is None or n.startswith(tuple(layers))}
     for n, m in chosen.items():
-        if m.fused_projections:
+        if type(m.processor).__name__.startswith('Fused'):  # diffusers never takes its flag back
             raise BackboneError(
                 f'layer {n} has fused projections, but reading needs to_q and to_k apart: call unet.unfuse_qkv_projections() first'
             )
@@ -89,7 +89,7 @@ def check_input(
             f'text features are {context.shape[-1]} wide, this UNet takes {width}: encode the prompts with its own text encoder'
         )
 
-
+# %% ../nbs/10_attention.ipynb #a1b7c3d6
 class _Enough(Exception):
     "Raised inside the UNet once the last wanted layer has been seen."
 
@@ -136,11 +136,20 @@ class QueryRecorder:
         "The hooks on one layer."
         return [
             layer.to_q.register_forward_hook(
-                lambda module, inputs, output: self._keep(
-                    name, output.unflatten(1, self._sizes[name])
-                )
+                lambda module, inputs, output: self._keep(name, self._picture(name, output))
             )
         ]
+
+    def _picture(self, name, values):  # (B, N, C) -> (B, h, w, C)
+        "Give pixels their rows and columns back, which takes one value for each place."
+        h, w = self._sizes[name]
+        if values.shape[1] != h * w:
+            raise BackboneError(
+                f'layer {name} was given {values.shape[1]} queries for {h} x {w} places: something '
+                'merges or moves the tokens of this UNet, as tomesd and HyperTile do; take it off, '
+                'for tomesd with tomesd.remove_patch(unet)'
+            )
+        return values.unflatten(1, (h, w))
 
     def _keep(self, name, value):
         self.found[name] = value
@@ -351,9 +360,11 @@ class AttentionReader(QueryRecorder):
 
     def _watch(self, name, layer):
         held = []
-        reduce = lambda module, inputs, k: self._keep(
-            name, self._reduce(layer, held.pop(), k).unflatten(-1, self._sizes[name])
-        )
+
+        def reduce(module, inputs, k):
+            masses = self._reduce(layer, held.pop(), k)
+            self._keep(name, self._picture(name, masses.mT).movedim(-1, 1))
+
         return [
             layer.to_q.register_forward_hook(lambda module, inputs, output: held.append(output)),
             layer.to_k.register_forward_hook(reduce),
@@ -474,14 +485,16 @@ class SelfRecorder(QueryRecorder):
         return self.found  # {name: (queries, keys)}, each (B, h, w, C)
 
     def _watch(self, name, layer):
-        held, picture = [], lambda x: x.unflatten(1, self._sizes[name])
+        held = []
+
+        def keep(module, inputs, output):
+            self._keep(name, (held.pop(), self._picture(name, output)))
+
         return [
             layer.to_q.register_forward_hook(
-                lambda module, inputs, output: held.append(picture(output))
+                lambda module, inputs, output: held.append(self._picture(name, output))
             ),
-            layer.to_k.register_forward_hook(
-                lambda module, inputs, output: self._keep(name, (held.pop(), picture(output)))
-            ),
+            layer.to_k.register_forward_hook(keep),
         ]
 
 

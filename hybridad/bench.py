@@ -210,9 +210,7 @@ def forward_cases(
 
     def both(pipeline):
         tokens = pipeline.tokens(words_of(backbone))
-        return lambda: pipeline.masses(
-            pipeline.queries(latents, prompts), prompts, content=tokens
-        )
+        return lambda: pipeline.masses(pipeline.queries(latents, prompts), prompts, content=tokens)
 
     cases = dict(
         plain=plain,

@@ -326,6 +326,7 @@ _SETTINGS = dict(
     epochs=int,
     batch_size=int,
     learning_rate=float,
+    gradient_checkpointing=bool,
     readout=str,
     mass=str,
     timestep=int,
@@ -341,6 +342,7 @@ _SETTINGS = dict(
 )
 _SEVERAL = dict(
     scales='sizes of the views in turn, as multiples of image_size: --views 2 --scales 1 2',
+    gradient_checkpointing='exact and joint: the UNet computes its inside twice, to keep less of it',
     layers="beginnings of layer names, as 'up' or 'up_blocks.1'",
 )
 
@@ -349,10 +351,14 @@ def _setting_arguments(parser, without=()):
     "A flag for each setting; one that is not given keeps the default of hybridad.config."
     for name, kind in _SETTINGS.items():
         if name not in without:
+            how = (
+                dict(action='store_true')
+                if kind is bool
+                else dict(type=kind, nargs='+' if name in _SEVERAL else None)
+            )
             parser.add_argument(
                 f'--{name}',
-                type=kind,
-                nargs='+' if name in _SEVERAL else None,
+                **how,
                 default=argparse.SUPPRESS,
                 help=_SEVERAL.get(name, 'default: see hybridad.config'),
             )

@@ -15,7 +15,7 @@ from typing import get_args
 from .errors import ConfigError
 
 # %% ../nbs/01_config.ipynb #fe706f07
-_ALIASES = {'pretrained_model_name_or_path': 'backbone'}
+_ALIASES = {'pretrained_model_name_or_path': 'backbone', 'use_fp16': 'precision'}
 
 
 def known(
@@ -28,6 +28,15 @@ def known(
         return key
     near = difflib.get_close_matches(str(key), list(names), n=1, cutoff=0.0)[0]
     raise ConfigError(f'there is no setting {key!r}: did you mean {near!r}?')
+
+
+def _renamed(key, value):  # the value under the present name of its key
+    "`use_fp16` says by True or False what `precision` now says by name."
+    if key != 'use_fp16':
+        return value
+    if not isinstance(value, bool):
+        raise ConfigError(f'use_fp16 must be True or False: got {value!r}')
+    return 'float16' if value else 'float32'
 
 # %% ../nbs/01_config.ipynb #fa8171ef
 _KINDS = {
@@ -165,13 +174,14 @@ class Section(Keyed):
         return [f.name for f in fields(self)]
 
     def __getitem__(self, key):
-        return getattr(self, known(key, self.keys()))
+        value = getattr(self, known(key, self.keys()))
+        return value == 'float16' if key == 'use_fp16' else value
 
     def __setitem__(self, key, value):
         setattr(self, key, value)
 
     def __setattr__(self, key, value):
-        key = known(key, self.keys())
+        value, key = _renamed(key, value), known(key, self.keys())
         kind = next(f.type for f in fields(self) if f.name == key)
         super().__setattr__(key, check(key, value, kind))
 
@@ -241,7 +251,7 @@ class ModelConfig(Section):
     layers: list | None = None  # names of attention layers; None = the backbone's own
     temperature: float = 1.0  # divides the logits of the maps
     learn_layer_weights: bool = True  # whether the weight of each layer is trained
-    smoothing: float = 0.0  # sigma of a Gaussian in cells of the map; 0 = none
+    smoothing: float = 0.0  # sigma of a Gaussian in cells, over the maps of model() and all commands; never in training nor for image scores; 0 = none
     score: str = 'topk'  # image score from the map: topk, mean_ratio or max
     top_fraction: float = 0.005  # share of cells that `topk` averages
     map_size: int = 64  # side of the anomaly map in cells
@@ -273,6 +283,9 @@ class TrainingConfig(Section):
     batch_size: int = 4  # images per step
     learning_rate: float = 1e-3  # peak of the schedule
     weight_decay: float = 1e-2  # of AdamW
+    gradient_checkpointing: bool = (
+        False  # exact and joint: the UNet computes its inside twice to keep less of it
+    )
     grad_clip: float = 1.0  # largest norm of the gradient
     warmup_fraction: float = 0.05  # share of the steps spent warming up
     loss_weights: dict = field(default_factory=LossWeights)  # weight of each loss term
@@ -298,11 +311,11 @@ class Config(Keyed):
         return next(s for s in vars(self).values() if key in s)
 
     def __getitem__(self, key):
-        key = known(key, self.keys())
+        known(key, self.keys())
         return vars(self)[key] if key in vars(self) else self._owner(key)[key]
 
     def __setitem__(self, key, value):
-        key = known(key, self.keys())
+        known(key, self.keys())
         if key in vars(self):
             setattr(self, key, value)
         else:

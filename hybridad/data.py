@@ -69,7 +69,7 @@ def _cells(marked, size, axis):
 def shrink_mask(
     marked: np.ndarray,  # (H,W) bool
     size: int,  # side of the result in cells
-    how: str = 'any',  # 'any': a cell that a marked pixel touches, 'nearest': the pixel at its centre
+    how: str = 'any',  # 'any' pixel that touches the cell, or the 'nearest' to its centre
 ) -> torch.Tensor:  # (1,size,size) float32, 0 or 1
     "A mask as cells; 'any' keeps every defect for training, 'nearest' keeps areas for evaluation."
     if how == 'any':
@@ -82,7 +82,7 @@ def shrink_mask(
 
 # %% ../nbs/02_data.ipynb #c3e5a719
 def _in_frame(marked, im, file, image_hw, image, tag):
-    "A mask turned as its image is; one of another size, or in a frame that cannot be told, is a DataError."
+    "A mask turned as its image is; one of another size or an unknown frame is a DataError."
     known = 'turned' in im.info  # it has a tag of its own, so it is upright like the image
     stored = tuple(image_hw)[::-1] if tag > 4 else tuple(image_hw)
     if marked.shape == tuple(image_hw) and (tag == 1 or known or stored != marked.shape):
@@ -119,7 +119,7 @@ def read_mask(
         total = marked if total is None else total | marked
     return total
 
-
+# %% ../nbs/02_data.ipynb #4686c67b
 def load_mask(
     path,  # a mask file, or a folder of them
     size: int,  # side of the result in cells
@@ -143,10 +143,11 @@ def _agrees(s, marked):
         )
     if s.label and not marked:
         raise DataError(
-            f'{s.image} counts as defective but {s.mask} marks nothing: draw the defect, or remove the mask to score the image alone'
+            f'{s.image} counts as defective but {s.mask} marks nothing: draw the defect, '
+            f'or remove the mask to score the image alone'
         )
 
-
+# %% ../nbs/02_data.ipynb #7e800b74
 class AnomalyDataset(Dataset):
     "The samples as tensors: image, mask, label, index and has_mask."
 
@@ -183,7 +184,7 @@ class AnomalyDataset(Dataset):
             has_mask=(s.label == 0 or s.mask is not None),
         )
 
-
+# %% ../nbs/02_data.ipynb #6ff36735
 def collate(
     batch: list,  # of items of an AnomalyDataset
 ) -> dict:  # images (B,3,S,S), targets, indices (B,), has_mask (B,)

@@ -33,14 +33,14 @@ from .runs import run_lock
 def _odd(s, im, rgb):
     "Sentences about an image that is read, though not as it may look."
     if tag := im.info.get('turned'):
-        yield f'{s.image} is turned by its orientation tag {tag}, as viewers do: save it upright to be sure'
+        yield f'{s.image} is turned by its orientation tag {tag}, as in viewers: save it upright'
     if (frames := im.info.get('frames', 1)) > 1:
         yield f'{s.image} holds {frames} pictures and only the first is read: save that one alone'
     if full_size(im) != im.size:
-        yield f'{s.image} is so large that it is read at {im.width} x {im.height} px: cut out what matters'
+        yield f'{s.image} is so large that it is read at {im.width} x {im.height} px: cut it'
     low, high = zip(*rgb.getextrema())
     if im.mode.startswith('I;16') and max(high) - min(low) < 32:
-        yield f'{s.image} uses {max(high) - min(low) + 1} of 256 levels: stretch its contrast when saving'
+        yield f'{s.image} uses {max(high) - min(low) + 1} of 256 levels: stretch its contrast'
 
 
 def inspect_sample(
@@ -119,19 +119,19 @@ def _set_notes(samples, root):
     for bits in sorted({s.bits for s in samples if s.bits and s.bits < 16}):
         count = sum(s.bits == bits for s in samples)
         yield (
-            f'{count} files with 16 bits of grey hold no larger value than {bits} bits do, and are read '
-            f'as {bits} bits: if the camera has more, say how many with --bits'
+            f'{count} files with 16 bits of grey hold no larger value than {bits} bits do, and are '
+            f'read as {bits} bits: if the camera has more, say how many with --bits'
         )
     images, _ = left_alone(samples, root)
     if images:
         yield (
-            f'{len(images)} image files are in no place that the layout reads, such as {images[0]}: '
-            f'move them, or leave them if they are not meant'
+            f'{len(images)} image files are in no place that the layout reads, such as '
+            f'{images[0]}: move them, or leave them if they are not meant'
         )
     if differs := published_set(samples)[1]:
         yield differs
 
-
+# %% ../nbs/04_datasets.ipynb #4d4d0095
 def check_dataset(
     root,  # a data set
     layout: str = 'auto',  # as for `read_dataset`

@@ -48,9 +48,11 @@ def _missing():
 
 for _name in _missing():
     del FORMATS[_name]
+
+
 SUFFIXES = tuple(s for endings in FORMATS.values() for s in endings.split())
 
-
+# %% ../nbs/01_images.ipynb #7606fb04
 def is_image(
     path,  # str or Path
 ) -> bool:
@@ -66,6 +68,8 @@ def _formats(path):
 
 # %% ../nbs/01_images.ipynb #0337dce9
 _USUAL = dict(max_pixels=89_478_485, bits=None, masks='auto')  # pixels: a quarter of a GiB in RGB
+
+
 _ALLOWED = dict(max_pixels=(1, 10**12), bits=(8, 16), masks=('auto', 'bright', 'dark'))
 
 
@@ -82,7 +86,7 @@ def _read_setting(key, text):
 
 
 def reading(
-    **changes,  # max_pixels: of one image, bits: of 16-bit grey files, masks: bright or dark; None keeps
+    **changes,  # max_pixels of an image, bits of 16-bit grey, masks bright or dark; None keeps
 ) -> dict:  # all three
     "How files are read by this process and its loader processes, after `changes`."
     for key, value in changes.items():
@@ -93,7 +97,7 @@ def reading(
     told = {k: os.environ.get(f'HYBRIDAD_{k.upper()}') for k in _USUAL}
     return {k: _USUAL[k] if v is None else _read_setting(k, v) for k, v in told.items()}
 
-
+# %% ../nbs/01_images.ipynb #37aaf41d
 @contextmanager
 def reading_as(
     **changes,  # as for `reading`
@@ -122,6 +126,8 @@ DAMAGED = (
     struct.error,
     zlib.error,
 )  # what Pillow raises over a damaged file or EXIF note
+
+
 LONGEST = 1_000_000  # px of a side: resizing needs 32 bytes for each
 
 
@@ -132,7 +138,7 @@ def is_pointer(
     with open(path, 'rb') as f:
         return f.read(40).startswith(b'version https://git-lfs')
 
-
+# %% ../nbs/01_images.ipynb #1c64ea7a
 def regular(
     path,  # a file, or a stream
 ) -> None:
@@ -194,16 +200,20 @@ def _averaged(page, file, factor):
     sides = page.imagelength, page.imagewidth
     total = np.zeros((*(-(-n // factor) for n in sides), page.samplesperpixel), np.uint32)
     for y, x, part in _bands(page, file):
-        part = part.astype(np.uint32)
         for axis, at in ((0, y), (1, x)):
             cells = np.arange(at, at + part.shape[axis]) // factor
-            part = np.add.reduceat(part, np.flatnonzero(np.diff(cells, prepend=-1)), axis)
+            first = np.flatnonzero(np.diff(cells, prepend=-1))
+            part = np.add.reduceat(part, first, axis, dtype=np.uint32)
         (h, w), (top, left) = part.shape[:2], (y // factor, x // factor)
         total[top : top + h, left : left + w] += part
-    count = np.multiply.outer(*(np.bincount(np.arange(n) // factor) for n in sides))
-    return np.round(total / count[..., None]).astype(page.dtype)
+    rows, columns = (np.bincount(np.arange(n) // factor) for n in sides)
+    mean = np.empty(total.shape, page.dtype)
+    for y, height in enumerate(rows):  # one row at a time, or the divisions would need gigabytes
+        count = height * columns[:, None]
+        mean[y] = (2 * total[y].astype(np.int64) + count) // (2 * count)
+    return mean
 
-
+# %% ../nbs/01_images.ipynb #96a1355a
 def _reduced_tiff(file, path, size, factor):
     "A large TIFF at a fraction of its size."
     import tifffile
@@ -232,9 +242,19 @@ def _reduced_tiff(file, path, size, factor):
     return Image.fromarray((pixels >> 8 * (page.dtype == np.uint16)).astype(np.uint8)[..., :3])
 
 # %% ../nbs/01_images.ipynb #141b0a92
-def _pixels(im, file, path, limit):
+def _factor(size, limit):
+    "The smallest whole number by which a picture must be divided to have `limit` pixels."
+    return next(k for k in range(1, 10**6) if -(-size[0] // k) * -(-size[1] // k) <= max(limit, 1))
+
+
+def _drafts(im, factor):
+    "Whether libjpeg decodes it at 1/factor in little memory."
+    return im.format in ('JPEG', 'MPO') and factor <= 8 and not im.info.get('progressive')
+
+
+def _pixels(im, file, path, grey):
     "The decoded picture, at a fraction of its size where it is larger than the limit."
-    size = im.size
+    size, limit = im.size, reading()['max_pixels'] * (3 if grey else 1)
     if max(size) > LONGEST:
         raise DataError(
             f'cannot read {path}: it is {size[0]} x {size[1]} px, and no side may have more than '
@@ -243,12 +263,13 @@ def _pixels(im, file, path, limit):
     if size[0] * size[1] <= limit:
         im.load()
         return im
-    factor = next(k for k in range(2, 10**6) if -(-size[0] // k) * -(-size[1] // k) <= limit)
-    if im.format == 'TIFF' and not im.getexif().get(0x0112, 1) > 1:
-        small = _reduced_tiff(file, path, size, factor)
+    if grey:
+        raise _too_large(path, size, 'and a mask is not read at a fraction')
+    if im.format == 'TIFF' and im.getexif().get(0x0112, 1) == 1:
+        small = _reduced_tiff(file, path, size, _factor(size, limit / 4))  # its sums are larger
         small.format = 'TIFF'
-    elif im.format in ('JPEG', 'MPO') and factor <= 8 and not im.info.get('progressive'):
-        im.draft(im.mode, tuple(n // (2 ** (factor - 1).bit_length()) for n in size))
+    elif _drafts(im, factor := _factor(size, limit)):
+        im.draft(im.mode, tuple(n // 2 ** (factor - 1).bit_length() for n in size))
         im.load()
         small = im
     else:
@@ -290,7 +311,7 @@ def turned(
         return array
     return np.asarray(Image.fromarray(array.astype(np.uint8)).transpose(_TURNS[tag])) > 0
 
-
+# %% ../nbs/01_images.ipynb #4ea79287
 def _upright(im, turn):
     "The image as a viewer shows it, without its EXIF note."
     if turn == 1:
@@ -316,7 +337,7 @@ def full_size(
 def image_size(
     path,  # an image file
 ) -> tuple:  # (width, height) in px
-    "The size of the picture as `open_image` turns it, read from the header where the format allows."
+    "The size of the picture as `open_image` turns it, from the header where that is enough."
     try:
         regular(path)
         with open(path, 'rb') as file, _header(file, _formats(path)) as im:
@@ -345,12 +366,12 @@ def _one_picture(im, path):
             f'cannot read {path}: it holds {frames} pictures, save the one to look at by itself'
         )
 
-
+# %% ../nbs/01_images.ipynb #893af067
 def open_image(
     path,  # an image file, or a stream whose text is its name
     formats: tuple | None = None,  # Pillow formats that may be read; None: by `FORMATS`
     *,
-    grey: bool = False,  # a mask, which needs a third of the memory: three times the pixels are allowed
+    grey: bool = False,  # a mask, which needs a third of the memory, so has thrice the limit
 ) -> Image.Image:  # decoded and upright; `info` has bits, turned and full_size where they apply
     "The decoded image at `path`; anything that prevents it is a DataError."
     formats = formats or _formats(path)
@@ -365,7 +386,7 @@ def open_image(
             turn = _tag(im, path) if im.format == 'TIFF' else None  # decoding removes it
             _one_picture(im, path)
             told = _told_bits(im)
-            im = _pixels(im, file, path, reading()['max_pixels'] * (1 + 2 * grey))
+            im = _pixels(im, file, path, grey)
             turn = turn or _tag(im, path)
             im.info |= told
         return _upright(_sixteen(im), turn)
@@ -386,7 +407,7 @@ def _told_bits(im):
     twelve = im.format == 'TIFF' and im.mode == 'I;16' and im.tag_v2.get(258) == (12,)
     return dict(bits=12) if twelve else dict(halved=True) if deep else {}
 
-
+# %% ../nbs/01_images.ipynb #ef3afac8
 def _sixteen(im):
     "A PGM of more than 8 bits, which Pillow stretches to 0..65535 in 32-bit numbers, with 16 bits."
     if im.format != 'PPM' or im.mode != 'I':
@@ -435,7 +456,7 @@ def set_bits(
             break
     return next(d for d in _DEPTHS if top < 2**d)
 
-
+# %% ../nbs/01_images.ipynb #79cd551b
 @lru_cache(maxsize=256)
 def _folder_bits(folder, changed):
     "The bits of a folder, found again once files come or go."
@@ -455,8 +476,8 @@ def _eight_bits(im, path, bits):
         depth = max(own, near or 0)
     if top >= 2**depth:
         raise DataError(
-            f'cannot use {path}: its largest value {top} does not fit into the {depth} bits that the '
-            f'others of its set need; say how many the camera has with --bits'
+            f'cannot use {path}: its largest value {top} does not fit into the {depth} bits that '
+            f'the others of its set need; say how many the camera has with --bits'
         )
     full = 2**depth - 1
     table = (np.arange(full + 1, dtype=np.int64) * 510 + full) // (2 * full)
@@ -479,8 +500,8 @@ def as_rgb(
     halved = im.info.get('halved') and reading()['bits'] != 16
     if halved and (top := max(high for _, high in im.convert('RGB').getextrema())) < 64:
         raise DataError(
-            f'cannot use {path}: it has 16 bits for each colour and ends near {top * 257} of 65535, '
-            f'so it would be almost black; save it with 8 bits, or say --bits 16 if it is so dark'
+            f'cannot use {path}: it has 16 bits for each colour and ends near {top * 257} of '
+            f'65535, so it would be almost black; save it with 8 bits, or say --bits 16 if it is so dark'
         )
     if im.mode in ('RGBA', 'LA', 'PA') or 'transparency' in im.info:
         im = im.convert('RGBA')

@@ -90,7 +90,7 @@ def _draw(path, rng, mask=None):
         p.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(array).save(p)
 
-
+# %% ../nbs/01a_layouts.ipynb #c578b511
 def _dummy_folders(layout, root, categories, n, rng):
     "A dummy set of one of TREES."
     tree, suffix = TREES[layout], {'btad': '.bmp'}.get(layout, '.png')
@@ -152,7 +152,7 @@ def _write_csv(path, rows):
         out.writeheader()
         out.writerows(rows)
 
-
+# %% ../nbs/01a_layouts.ipynb #6262817f
 def _dummy_rows(root, categories, n, rng):
     "Pictures and masks in two folders, and the rows of a table that names them."
     rows = []
@@ -169,7 +169,7 @@ def _dummy_rows(root, categories, n, rng):
         rows.append(row)
     return rows
 
-
+# %% ../nbs/01a_layouts.ipynb #a71f15fd
 def dummy_tree(
     root,  # folder to create
     layout: str = 'mvtec',  # a key of TREES, 'folder', 'visa', 'table' or 'meta'
@@ -232,7 +232,8 @@ def _sound(p, folder, root):
     if p.is_symlink():
         if not Path(os.path.realpath(p)).is_relative_to(os.path.realpath(root)):
             raise DataError(
-                f'{p} is a link that leads out of {root}: copy the files in, or read the folder it points to'
+                f'{p} is a link that leads out of {root}: copy the files in, '
+                f'or read the folder it points to'
             )
         if not p.exists():
             raise DataError(
@@ -241,12 +242,12 @@ def _sound(p, folder, root):
     if is_image(p) and not p.is_dir() and not p.is_file():
         raise DataError(f'{p} is no regular file, and reading it could wait for ever: remove it')
 
-
+# %% ../nbs/01a_layouts.ipynb #47079680
 def listing(
     folder: Path,  # the folder to list
     root: Path,  # the data set it belongs to
 ) -> list:  # paths in name order
-    "The visible entries of `folder`; a link out of `root` or to nothing, a pipe, or a name that is no text is a DataError."
+    "The visible entries of `folder`; one that must not be read is a DataError."
     try:
         entries = sorted(p for p in folder.iterdir() if not p.name.startswith('.'))
     except OSError as err:
@@ -304,7 +305,8 @@ def pair_masks(
         for p in paths:
             if (stem := nfc(p.stem)) in by_stem:
                 raise DataError(
-                    f'{by_stem[stem]} and {p} share a name, so masks cannot be paired: rename one of them'
+                    f'{by_stem[stem]} and {p} share a name, so masks cannot be paired: '
+                    f'rename one of them'
                 )
             by_stem[stem] = p
     paired = [
@@ -313,7 +315,8 @@ def pair_masks(
     ]
     for orphan in by_stem.values():
         raise DataError(
-            f'the mask {orphan} has no image: name it after its image, with or without _mask, or remove it'
+            f'the mask {orphan} has no image: name it after its image, with or without _mask, '
+            f'or remove it'
         )
     return paired
 
@@ -326,8 +329,14 @@ def _beside(images):
 
 # %% ../nbs/01a_layouts.ipynb #0a2af8c4
 _NORMAL = 'good', 'ok', 'normal', 'normals', 'non_defective', 'defect_free', 'no_defect', 'nominal'
+
+
 _MASKS = 'ground_truth', 'ground_truths', 'groundtruth', 'gt', 'mask', 'masks'
+
+
 _MASKS += 'defect_mask', 'defect_masks', 'segmentation', 'segmentations'
+
+
 _MAYBE = (
     'label',
     'labels',
@@ -349,7 +358,7 @@ def _holds_images(folder):
     "Whether an image lies anywhere below a folder."
     return any(is_image(n) for _, _, names in os.walk(folder) for n in names)
 
-
+# %% ../nbs/01a_layouts.ipynb #e840fe97
 def mask_folder(
     places: list,  # folders to look in, which may be absent
     root: Path,  # the data set they belong to
@@ -405,7 +414,7 @@ def _odd(name, split, tree):
         return _plain(name) in (*_NORMAL, *_MASKS)
     return split != 'test' or name not in tree.defects
 
-
+# %% ../nbs/01a_layouts.ipynb #75a87825
 def _tree_category(folder, root, tree):
     "The samples of one category folder arranged as `tree` says."
     listing(folder, root)
@@ -421,7 +430,9 @@ def _tree_category(folder, root, tree):
         for name in found:
             if name != tree.normal and _odd(name, split, tree):
                 raise DataError(
-                    f'{folder / part / name} cannot be read: normal images go into {part}/{tree.normal}, defective ones into test/{"|".join(tree.defects or ("<defect>",))}'
+                    f'{folder / part / name} cannot be read: normal images go into '
+                    f'{part}/{tree.normal}, defective ones into '
+                    f'test/{"|".join(tree.defects or ("<defect>",))}'
                 )
         truth = _truth(masks, root, tree.many) if split == 'test' else ({}, [])
         groups = {(name, int(name != tree.normal)): found[name] for name in sorted(found)}
@@ -565,51 +576,42 @@ def _folder_name(text, what, where):
             f"{where} has the {what} {text!r}, which no folder can be called: write it without '/', '\\' and '..'"
         )
 
-
-def _from_rows(rows, root, source):
-    "The samples that rows with image and label, perhaps mask, category, defect and split, describe."
-    samples, seen = [], {}
-    for number, row in enumerate(
-        rows, 1 if Path(source).suffix.lower() in ('.json', '.parquet') else 2
-    ):  # a csv has a header
-        where, row = (
-            f'row {number} of {source}',
-            {k: '' if v is None else str(v).strip() for k, v in row.items()},
+# %% ../nbs/01a_layouts.ipynb #2391f3ee
+def _one_row(row, root, where):
+    "The sample that one row of a list describes."
+    label = _LABELS.get(row['label'].lower())
+    if label is None:
+        raise DataError(
+            f'{where} has the label {row["label"]!r}: write normal or anomaly, or 0 or 1'
         )
-        label = _LABELS.get(row['label'].lower())
-        if label is None:
-            raise DataError(
-                f'{where} has the label {row["label"]!r}: write normal or anomaly, or 0 or 1'
-            )
+    split = _SPLITS.get((row.get('split') or 'test').lower())
+    if split is None:
+        raise DataError(f'{where} has the split {row["split"]!r}: write train, validation or test')
+    for what in ('category', 'defect'):
+        _folder_name(row.get(what) or 'x', what, where)
+    image = _inside(root, row['image'], where)
+    mask = _inside(root, row['mask'], where) if row.get('mask') else None
+    if not image.is_file():
+        raise DataError(
+            f'{where} names {row["image"] or "no image"}, which is no image file: '
+            f'correct the row or remove it'
+        )
+    category, defect = row.get('category') or _name(root), row.get('defect') or 'anomaly'
+    return Sample(image, mask, label, nfc(category), nfc(defect) if label else 'good', split)
+
+# %% ../nbs/01a_layouts.ipynb #7c9e1a3b
+def _from_rows(rows, root, source):
+    "The samples of rows with image and label, perhaps mask, category, defect and split."
+    samples, seen = [], {}
+    first = 1 if Path(source).suffix.lower() in ('.json', '.parquet') else 2  # a csv has a header
+    for number, row in enumerate(rows, first):
+        where = f'row {number} of {source}'
+        row = {k: '' if v is None else str(v).strip() for k, v in row.items()}
         file = os.path.normpath(nfc(row['image']).replace('\\', '/'))
         if file in seen:
             raise DataError(f'{where} names {row["image"]} like row {seen[file]}: keep one of them')
         seen[file] = number
-        split = _SPLITS.get((row.get('split') or 'test').lower())
-        if split is None:
-            raise DataError(
-                f'{where} has the split {row["split"]!r}: write train, validation or test'
-            )
-        for what in ('category', 'defect'):
-            _folder_name(row.get(what) or 'x', what, where)
-        image, mask = (
-            _inside(root, row['image'], where),
-            _inside(root, row['mask'], where) if row.get('mask') else None,
-        )
-        if not image.is_file():
-            raise DataError(
-                f'{where} names {row["image"] or "no image"}, which is no image file: correct the row or remove it'
-            )
-        samples.append(
-            Sample(
-                image,
-                mask,
-                label,
-                nfc(row.get('category') or _name(root)),
-                nfc(row.get('defect') or 'anomaly') if label else 'good',
-                split,
-            )
-        )
+        samples.append(_one_row(row, root, where))
     if not samples:
         raise DataError(f'{source} lists no image: add a row for each')
     return samples
@@ -670,7 +672,7 @@ def read_visa(
     rows = table_rows(path, ('object', 'split', 'label', 'image', 'mask'))
     return _from_rows([dict(r, category=r['object']) for r in rows], Path(root), path)
 
-
+# %% ../nbs/01a_layouts.ipynb #8ac2ce06
 def read_meta(
     path,  # a meta.json, or the folder it lies in
 ) -> list:  # of Sample
@@ -737,7 +739,7 @@ def in_use(
         not folder.is_dir() or any(p.suffix != '.partial' for p in folder.iterdir())
     )
 
-
+# %% ../nbs/01a_layouts.ipynb #9def5f68
 def write_meta(
     samples: list,  # of Sample
     root,  # folder that all their files are in
@@ -890,7 +892,7 @@ def _looks(samples, most):
             continue  # said by whoever reads it
         yield marked.mean(), edge_share(marked)
 
-
+# %% ../nbs/01a_layouts.ipynb #4c216abf
 def _drawn_in(category, group):
     "How the masks of one category draw defects, as for `marked_pixels`."
     looks = list(_looks(group, 5))
@@ -925,7 +927,7 @@ def read_dataset(
     layout: str = 'auto',  # 'auto' or a key of LAYOUTS
     categories=None,  # names to keep; None = all
 ) -> list:  # of Sample
-    "The samples at `root` in a layout that is given or found by looking; a published set that is not complete is warned about."
+    "The samples at `root`; a published set that is not complete is warned about."
     if layout not in ('auto', *LAYOUTS):
         raise DataError(f'there is no layout {layout!r}: use auto, {", ".join(LAYOUTS)}')
     root = data_root(root)
@@ -964,7 +966,7 @@ def left_alone(
     samples: list,  # of Sample, all that was read
     root,  # the data set
 ) -> tuple:  # (image paths that no sample uses, Counter of other files by ending)
-    "What lies below `root` and was not read; hidden files, lists, notes and categories not asked for do not count."
+    "Files below `root` that were not read, but for hidden ones, lists, notes and other categories."
     root = Path(root).expanduser()
     root = root if root.is_dir() else root.parent
     used, lists = set(), {'samples.csv', 'samples.parquet', 'meta.json', '1cls.csv'}

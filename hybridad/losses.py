@@ -40,11 +40,12 @@ def focal_loss(
 # %% ../nbs/30_losses.ipynb #4bcabddf
 def dice_loss(
     prob: Tensor,  # (B,h,w) probability of the class that the masks mark
-    masks: Tensor,  # (B,1,H,W) class present where > 0
+    masks: Tensor,  # (B,1,H,W) class present where > 0; of a cell the share that is marked counts
     smooth: float = 1.0,  # pixels added to both sides, so that an empty mask is defined
 ) -> Tensor:  # scalar in [0,1]
     "One minus the soft Dice overlap, mean over images."
-    target = _fit(masks, prob)[:, 0]
+    marked = (masks > 0).to(prob.dtype)
+    target = F.adaptive_avg_pool2d(marked, prob.shape[-2:])[:, 0]
     overlap = (prob * target).sum((1, 2))
     return (1 - (2 * overlap + smooth) / (prob.sum((1, 2)) + target.sum((1, 2)) + smooth)).mean()
 

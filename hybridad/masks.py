@@ -82,7 +82,7 @@ def _ground(codes, colours, counts):
         return framing
     return common if 2 * counts.max() > codes.size and edge >= _MOST else None
 
-
+# %% ../nbs/01_masks.ipynb #333c8fb2
 def colour_marks(
     rgb: np.ndarray,  # (H,W,3) uint8
     noisy: bool = False,  # as for `level_marks`
@@ -154,11 +154,13 @@ def alpha_marks(
 
 # %% ../nbs/01_masks.ipynb #675a8a07
 NOISY = 'JPEG', 'MPO', 'WEBP', 'AVIF', 'JPEG2000', 'HEIF'  # formats that may change values
+
+
 _REMEDY = 'save it with 0 where it is sound and 255 where it is defective'
 
 
 def _drawn(im):
-    "The marked pixels by the habit that black or nothing is the ground; None where it cannot be told."
+    "The marked pixels if black or nothing is the ground; None where it cannot be told."
     noisy = im.format in NOISY
     if 'transparency' in im.info or im.mode in ('LA', 'PA', 'La', 'RGBa', 'RGBA'):
         return alpha_marks(np.asarray(im.convert('RGBA')), noisy)
@@ -172,11 +174,11 @@ def _drawn(im):
         return level_marks(levels.astype(np.uint8) if im.mode == '1' else levels, noisy)
     return colour_marks(np.asarray(im if im.mode == 'RGB' else im.convert('RGB')), noisy)
 
-
+# %% ../nbs/01_masks.ipynb #4714a261
 def marked_pixels(
     im: Image.Image,  # a decoded mask of any mode
     path,  # its file, for the message
-    marks: str = 'auto',  # 'bright' or 'dark' where it is known, 'usual': bright in the rest of the set
+    marks: str = 'auto',  # 'bright' or 'dark' where known, 'usual': bright in the rest of the set
 ) -> np.ndarray:  # (H,W) bool
     "Where a mask marks a defect; a mask that cannot be told is a DataError."
     marked = _drawn(im)

@@ -23,7 +23,7 @@ from hybridad.attention import (
     select_layers,
     sharpen,
 )
-from .backbone import Backbone, in_cache
+from .backbone import Backbone, check_batch, in_cache
 from .data import read_json
 from .errors import BackboneError, CheckpointError, ConfigError
 
@@ -60,8 +60,7 @@ class EasonADPipeline:
             self.mass,
             self.map_size,
             self.noise,
-            self._neutral,
-        ) = backbone, readout, seed, mass or backbone.mass, map_size, noise, {}
+        ) = backbone, readout, seed, mass or backbone.mass, map_size, noise
         self.layers = select_layers(backbone.unet, layers) if layers else backbone.layers
         self.weights = backbone.weights_of(self.layers)
         self.timestep = backbone.timestep if timestep is None else timestep
@@ -84,14 +83,7 @@ class EasonADPipeline:
         "What the UNet is told: (P', L', D), by read-out."
         if self.readout != 'replay':
             return prompts if self.readout == 'exact' else prompts.flatten(0, 1)[None]
-        key = (
-            self.backbone.settings['neutral'],
-            self.backbone.text_encoder.dtype,
-            self.backbone.device,
-        )
-        if key not in self._neutral:
-            self._neutral[key] = self.backbone.encode_text([key[0]])
-        return self._neutral[key]
+        return self.backbone.encode_text([self.backbone.settings['neutral']])
 
     def _pass(self, recorder, latents, context, draw):
         "One pass over (B, C, h, w) latents under each of P' contexts; what the recorder found, for B*P' rows."
@@ -142,9 +134,8 @@ class EasonADPipeline:
     ):  # (B, P, h, w) at the resolution of the layer
         "Let pixels share their value with those they attend to; costs one more pass under the neutral sentence."
         with SelfRecorder(self.backbone.unet, [layer], stop=True) as recorder, torch.no_grad():
-            found = self._pass(
-                recorder, latents, self.backbone.encode_text([self.backbone.settings['neutral']]), 0
-            )
+            neutral = self.backbone.encode_text([self.backbone.settings['neutral']])
+            found = self._pass(recorder, latents, neutral, 0)
         name = list(found)[-1]
         return sharpen(maps, recorder.layers[name], found[name], steps)
 
@@ -157,6 +148,12 @@ class EasonADPipeline:
 
     def _told(self, prompts, content):
         "Features and the tokens that count, of strings as of features."
+        if isinstance(prompts, str):
+            raise ConfigError(f'prompts are the one text {prompts!r}: give a list of texts')
+        if isinstance(prompts, (list, tuple)) and not (
+            prompts and all(isinstance(p, str) for p in prompts)
+        ):
+            raise ConfigError(f'prompts are {prompts!r}: give a list with at least one text')
         if isinstance(prompts, (list, tuple)):
             content = self.tokens(prompts) if content is None else content
             prompts = self.backbone.encode_text(prompts)
@@ -168,7 +165,7 @@ class EasonADPipeline:
         texts,  # list of P strings, such as the names of P things
     ):  # (B, P, map_size, map_size) log masses; their exponentials sum to one where prompts compete
         "Maps of several texts that divide the attention among them, from queries at hand."
-        return self.masses(queries, list(texts))
+        return self.masses(queries, texts)
 
     def masses(
         self,
@@ -194,6 +191,7 @@ class EasonADPipeline:
         content=None,  # as in masses
     ):  # (B, P, map_size, map_size) log masses
         "From pictures and prompts to log attention masses."
+        check_batch(images)
         prompts, content = self._told(prompts, content)
         latents = self.backbone.encode_image(images)
         return self.masses(

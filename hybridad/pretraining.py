@@ -26,13 +26,13 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from .attention import QueryRecorder, read_maps
-from .backbone import load_backbone, pick_device, token_mask
+from .backbone import load_backbone, pick_device, quiet, token_mask
 from .corpus import Corpus, as_tensor, corpus_picture, encoding, nouns_of, parts_of
 from .data import read_json, write_atomic
 from .errors import CheckpointError, ConfigError, HybridadError
@@ -606,6 +606,25 @@ def _plain_configs(folder: Path):
         file.write_text(json.dumps(config, indent=2) + '\n')
 
 
+def _save_pipeline(folder, modules, tokenizer):
+    "Write the parts as a pipeline of diffusers, without the words of its own."
+    vae, unet, text = modules
+    with quiet():
+        from diffusers import StableDiffusionPipeline
+
+        pipe = StableDiffusionPipeline(
+            vae=vae,
+            text_encoder=text,
+            tokenizer=tokenizer,
+            unet=unet,
+            scheduler=new_scheduler(),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+        pipe.to(torch.float16).save_pretrained(folder, safe_serialization=True)
+
+
 def export_backbone(
     out,  # folder; appears only when complete
     modules: tuple,  # autoencoder, UNet, text encoder
@@ -617,18 +636,7 @@ def export_backbone(
     temporary = out.with_name(out.name + '.partial')
     if temporary.exists():
         shutil.rmtree(temporary)
-    vae, unet, text = modules
-    pipe = StableDiffusionPipeline(
-        vae=vae,
-        text_encoder=text,
-        tokenizer=tokenizer,
-        unet=unet,
-        scheduler=new_scheduler(),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    pipe.to(torch.float16).save_pretrained(temporary, safe_serialization=True)
+    _save_pipeline(temporary, modules, tokenizer)
     _plain_configs(temporary)
     (temporary / 'hybridad.json').write_text(json.dumps(settings, indent=1) + '\n')
     for file in temporary.rglob('*'):

@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 
 from .data import image_size, open_image, read_arrays, read_json, write_atomic
 from .detector import read_checkpoint
-from .errors import ConfigError, DataError, csv_cell, table_cell
+from .errors import CheckpointError, ConfigError, DataError, csv_cell, table_cell
 from hybridad.evaluation import (
     HEADLINE,
     Results,
@@ -156,6 +156,11 @@ def unlike(
     "How far a picture is from those the thresholds were found on, by Mahalanobis distance, and the feature that stands out."
     if not reference or reference.get('size', images.shape[-1]) != images.shape[-1]:
         return [''] * len(images)  # sharpness is that of one size
+    if len(reference['mean']) != len(FEATURES):
+        raise CheckpointError(
+            f'thresholds.reference describes images by {len(reference["mean"])} features, here '
+            f'they are {len(FEATURES)}: calibrate again with hybridad_test --calibrate'
+        )
     away = describe(images) - reference['mean']
     ratio = _distance(away, np.asarray(reference['inverse'])) / reference['farthest']
     stands_out = np.abs(away / reference['std']).argmax(1)

@@ -25,8 +25,9 @@ print(session.get_modelmeta().custom_metadata_map['hybridad'])
 """
 
 
-def test_onnx_file_gives_the_same_maps_without_torch(tmp_path, capsys):
-    detector = HybridAnomalyDetector(get_default_config(device='cpu'))
+@pytest.mark.parametrize('mass', ('competing', 'competing_all'))
+def test_onnx_file_gives_the_same_maps_without_torch(tmp_path, capsys, mass):
+    detector = HybridAnomalyDetector(get_default_config(device='cpu', mass=mass))
     with torch.no_grad():
         detector.image_offset += 0.25
         detector.layer_logits += torch.randn(

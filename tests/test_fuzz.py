@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,16 +13,17 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from PIL import Image
 from safetensors.torch import save
 
-from hybridad.backbone import load_backbone, read_settings
+from hybridad.backbone import MINI, load_backbone, read_settings
 from hybridad.config import Config, get_default_config
 from hybridad.data import read_mask
 from hybridad.detector import ABOUT, read_checkpoint
-from hybridad.errors import HybridadError
+from hybridad.errors import BackboneError, HybridadError
 from hybridad.evaluation import refuse_seen
 from hybridad.export import LearnedPrompts
 from hybridad.images import full_size, open_image, reading_as
 from hybridad.layouts import dummy_tree, pair_masks, read_dataset
 from hybridad.masks import marked_pixels
+from hybridad.pipeline import EasonADPipeline
 from hybridad.prompt_learner import MinimalPromptLearner, load_anomalyclip
 from hybridad.scoring import COLUMNS, Photos, _encode, read_scores
 from hybridad.training import read_log, usable
@@ -385,6 +387,37 @@ def test_backbone_settings(tmp_path_factory, data):
         assert str(path) in str(error)
     else:
         assert isinstance(told.get('timestep', 0), int) and isinstance(told.get('neutral', ''), str)
+
+
+CONFIGS = {
+    f'{p.parent.name}/{p.name}': json.loads(p.read_text())
+    for p in sorted(MINI.glob('*/*config.json'))
+}
+WRONG = [None, True, -1, 0, 3, 1.5, 'x', [], [0], {}]
+
+
+@settings(fuzz, max_examples=max(20, CASES // 10))
+@given(data=st.data())
+def test_backbone_configs(tmp_path_factory, data):
+    "A wrong value in any config of a backbone: refused when loaded, by one sentence, or it works."
+    name = data.draw(st.sampled_from(sorted(CONFIGS)))
+    key = data.draw(st.sampled_from(sorted(CONFIGS[name])))
+    folder = tmp_path_factory.getbasetemp() / 'configs'
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(MINI, folder)
+    (folder / name).write_text(json.dumps(CONFIGS[name] | {key: data.draw(st.sampled_from(WRONG))}))
+    images = torch.linspace(-1, 1, 3 * 64 * 64).view(1, 3, 64, 64)
+    try:
+        loaded = load_backbone(folder, 'cpu')
+    except BackboneError as error:
+        assert str(folder) in str(error)
+        return
+    try:
+        MinimalPromptLearner(loaded, 1, 2, 1)
+        maps = EasonADPipeline(loaded, map_size=4)(images, ['good', 'bad'])
+    except HybridadError:
+        return
+    assert maps.isfinite().all()
 
 
 LEARNER = MinimalPromptLearner(load_backbone('mini', 'cpu'), 2, 2, 1)

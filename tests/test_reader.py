@@ -23,7 +23,9 @@ from hybridad.attention import (
     token_scores,
 )
 from hybridad.backbone import MINI, load_backbone, random_backbone
-from hybridad.errors import BackboneError, ConfigError
+from hybridad.config import get_default_config
+from hybridad.detector import HybridAnomalyDetector
+from hybridad.errors import BackboneError, CheckpointError, ConfigError
 from hybridad.explore import nearest_words
 from hybridad.pipeline import EasonADPipeline
 from hybridad.prompt_learner import MinimalPromptLearner
@@ -177,6 +179,48 @@ def test_the_end_token_is_found_behind_any_padding(model):
     mask = model.token_mask(['a hole', 'a hole !', ''])
     assert mask.sum(1).tolist() == [3, 4, 1] and not mask[:, 0].any()
     assert model.token_mask(['a hole !'], end=False).sum() == 3
+
+
+def test_the_fingerprint_follows_a_lora(tmp_path):
+    "Loaded, switched off, made stronger: each reads otherwise, and is another backbone to a checkpoint."
+    peft = pytest.importorskip('peft')
+    loaded, plain = (
+        load_backbone('mini', 'cpu'),
+        HybridAnomalyDetector(get_default_config(device='cpu')),
+    )
+    seen = [loaded.hash]
+    loaded.unet.add_adapter(
+        peft.LoraConfig(r=2, target_modules=['to_q', 'to_k'], init_lora_weights=False), 'a'
+    )
+    seen.append(loaded.hash)
+    HybridAnomalyDetector(get_default_config(), loaded).save_checkpoint(tmp_path / 'a.safetensors')
+    loaded.unet.set_adapters('a', 0.5)
+    seen.append(loaded.hash)
+    loaded.unet.disable_adapters()
+    seen.append(loaded.hash)
+    assert len(set(seen)) == 4 and plain.backbone.hash == seen[0]
+    with pytest.raises(CheckpointError, match='other weights'):
+        plain.load_checkpoint(tmp_path / 'a.safetensors')
+
+
+def test_conditions_follow_precision_and_weights(model):
+    latents = torch.zeros(1, 4, 16, 16)
+    if not model.double:
+        assert model.conditions(latents) == {}
+        return
+    other = copy.deepcopy(model)
+
+    def pooled():
+        told = other.conditions(latents.to(other.unet.dtype))
+        return told['added_cond_kwargs']['text_embeds']
+
+    first = pooled()
+    other.to(torch.bfloat16)
+    fresh = other.text_encoder_2(other.tokenize([other.settings['neutral']], 1)).text_embeds
+    assert pooled().dtype == torch.bfloat16 and torch.equal(pooled(), fresh)
+    other.to(torch.float32)
+    other.text_encoder_2.text_projection.weight.data *= 2
+    assert not torch.allclose(pooled(), first, atol=1e-3)
 
 
 def test_reading_changes_nothing(model, inputs):
