@@ -121,7 +121,7 @@ def _all_scores(ax, scores, labels, threshold):
         chosen = scores[labels == label]
         look = dict(fill=True, alpha=0.5, color=colour, label=f'{name} ({len(chosen)})')
         ax.stairs(np.histogram(chosen, edges)[0], edges, **look)
-    ax.axvline(threshold, color='black', ls='--', lw=1, label='image threshold')
+    ax.axvline(threshold, color='black', ls='--', lw=1, label='threshold')
     now = outcomes(scores, labels, threshold)
     alarms = counted(int((now == 'false alarm').sum()), 'false alarm')
     ax.set_title(f'{(now == "missed").sum()} missed, {alarms}', fontsize=9)
@@ -156,7 +156,8 @@ def decision_view(
     right = place(fig, 6.05, 0.5, width=2.25, height=1.5)
     _all_scores(right, scores, truth.labels, threshold)
     right.axvline(scores[index], color='grey', ls=':', lw=1.5, label='this image')
-    right.legend(frameon=False, fontsize=9, loc='upper center', bbox_to_anchor=(0.45, -0.3), ncol=2)
+    corner = dict(loc='upper right', bbox_to_anchor=(1.03, -0.3), ncol=2, columnspacing=1)
+    right.legend(frameon=False, fontsize=9, handlelength=1.2, **corner)
     return fig
 
 # %% ../nbs/70f_decisions.ipynb #06473560
@@ -181,7 +182,7 @@ def comparison_view(
         raise ConfigError(f'a comparison needs two maps, got {len(maps)}: {", ".join(maps)}')
     (one, a), (two, b) = maps.items()
     b, shown, fig = b - offset, to_picture(image), new_figure(2.4)
-    moved = f'{two}\n{-offset:+.2f}' if offset else two
+    moved = f'{two}\n{"minus" if offset > 0 else "plus"} {abs(offset):.2f}' if offset else two
     names = title, one, moved, f'{two} − {one}\nwithout the offset' if offset else f'{two} − {one}'
     lefts = 0.1, 1.95, 3.8, 6.15
     spots = [place(fig, left, 0.5, width=1.7, height=1.7) for left in lefts]
@@ -258,7 +259,7 @@ def _short(name, font, width):
     return '…' + name
 
 # %% ../nbs/70f_decisions.ipynb #89f94674
-COLUMNS, TILE = 6, (134, 150)  # thumbnails in a row; width and height of one, px
+COLUMNS, TILE = 6, (134, 154)  # thumbnails in a row; width and height of one, px
 _SIDE = 112  # longest side of a thumbnail
 
 
