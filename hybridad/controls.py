@@ -31,6 +31,12 @@ def _screen_png(fig):
 _FIXED = dict(flex='0 0 auto')  # neither grows nor shrinks with the row
 
 
+def _row(children):
+    "A row that wraps where it is too narrow and stretches nothing."
+    wrap = widgets.Layout(flex_flow='row wrap', align_items='flex-start')
+    return widgets.HBox(list(children), layout=wrap)
+
+
 def _spare_libraries():
     "Looking through the libraries for garbage would stop a slider for half a second."
     if not gc.get_freeze_count():
@@ -71,9 +77,7 @@ class Explorer(_Telling):
         self.controls, self.figure, self.error = controls, None, None
         self.shown = widgets.Image(format='png', layout=widgets.Layout(**_FIXED, max_width='100%'))
         self.message = widgets.HTML()
-        top = widgets.HBox(list(controls.values()), layout=widgets.Layout(flex_flow='row wrap'))
-        wrap = widgets.Layout(flex_flow='row wrap', align_items='flex-start')
-        middle = widgets.HBox([*beside, self.shown], layout=wrap)
+        top, middle = _row(controls.values()), _row([*beside, self.shown])
         super().__init__([top, self.message, *above, middle, *below])
         for control in controls.values():
             control.observe(self.refresh, 'value')
@@ -146,39 +150,19 @@ def _nothing():
     "What a click does until somebody asks for it."
 
 
-class ClickPicture:
-    "A picture that can be clicked; `at` is the marked place as shares of height and width."
+class _Picture:
+    "A picture on a canvas, with a cross at the marked place `at`."
 
-    def __init__(
-        self,
-        image: object,  # anything to_picture takes
-        clicked: Callable = _nothing,  # called after each click
-        *,
-        size: tuple[float, float] = (2.6, 2.6),  # inches
-        cross: bool = True,  # mark the place
-    ):
-        self.at, self.clicked, self.crossed = (0.5, 0.5), clicked, cross
+    def _on_canvas(self, size, crossed):
+        "An empty canvas of `size` inches without tools."
+        self.at, self.crossed = (0.5, 0.5), crossed
         figure = Figure(figsize=size, dpi=80)
-        width = f'{round(size[0] * 80)}px'
         self.canvas = Canvas(figure)
-        self.canvas.layout = widgets.Layout(**_FIXED, width=width)
+        self.canvas.layout = widgets.Layout(**_FIXED, width=f'{round(size[0] * 80)}px')
         FigureManager(self.canvas, 0)
         for part in ('toolbar_visible', 'header_visible', 'footer_visible', 'resizable'):
             setattr(self.canvas, part, False)
         self.axes = bare(figure.add_axes((0, 0, 1, 1)))
-        self.canvas.mpl_connect('button_press_event', self._press)
-        self.show(image)
-
-    def _press(self, event):
-        "Where the mouse was pressed, unless that was beside the picture."
-        if event.inaxes is self.axes:
-            self.mark((event.ydata + 0.5) / self.size[0], (event.xdata + 0.5) / self.size[1])
-
-    def mark(self, y: float, x: float) -> None:
-        "Choose a place, as a click does."
-        self.at = tuple(min(max(float(v), 0.0), 0.999) for v in (y, x))
-        self._cross()
-        self.clicked()
 
     def show(self, image: object) -> None:
         "Another picture; the marked place stays."
@@ -196,7 +180,35 @@ class ClickPicture:
         self.crosses[0].set_data([x], [y])
         self.canvas.draw_idle()
 
-# %% ../nbs/70g_controls.ipynb #b07841b0
+# %% ../nbs/70g_controls.ipynb #abcab9df
+class ClickPicture(_Picture):
+    "A picture that can be clicked; `at` is the marked place as shares of height and width."
+
+    def __init__(
+        self,
+        image: object,  # anything to_picture takes
+        clicked: Callable = _nothing,  # called after each click
+        *,
+        size: tuple[float, float] = (2.6, 2.6),  # inches
+        cross: bool = True,  # mark the place
+    ):
+        self.clicked = clicked
+        self._on_canvas(size, cross)
+        self.canvas.mpl_connect('button_press_event', self._press)
+        self.show(image)
+
+    def _press(self, event):
+        "Where the mouse was pressed, unless that was beside the picture."
+        if event.inaxes is self.axes:
+            self.mark((event.ydata + 0.5) / self.size[0], (event.xdata + 0.5) / self.size[1])
+
+    def mark(self, y: float, x: float) -> None:
+        "Choose a place, as a click does."
+        self.at = tuple(min(max(float(v), 0.0), 0.999) for v in (y, x))
+        self._cross()
+        self.clicked()
+
+# %% ../nbs/70g_controls.ipynb #c24c87a1
 class _Named(BytesIO):
     "Bytes that call themselves by the name of their file."
 

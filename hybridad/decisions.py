@@ -128,7 +128,7 @@ def _all_scores(ax, scores, labels, threshold):
     ax.set_xlabel('image score, 0 to 1', fontsize=9)
     ax.set_ylabel('images', fontsize=9)
 
-
+# %% ../nbs/70f_decisions.ipynb #e11b9267
 def decision_view(
     truth: Truth,  # images, masks, labels
     maps: np.ndarray,  # (N, h, w) log-ratio maps
@@ -160,7 +160,7 @@ def decision_view(
     right.legend(frameon=False, fontsize=9, handlelength=1.2, **corner)
     return fig
 
-# %% ../nbs/70f_decisions.ipynb #06473560
+# %% ../nbs/70f_decisions.ipynb #703610f8
 def constant_offset(
     one: np.ndarray,  # (N, h, w) maps
     two: np.ndarray,  # (N, h, w) maps of another method
@@ -199,7 +199,7 @@ def comparison_view(
         contour(ax, mask * 1.0, 0.5, shape=shown.shape)
     return fig
 
-# %% ../nbs/70f_decisions.ipynb #298bb4cf
+# %% ../nbs/70f_decisions.ipynb #49ff9142
 def detail_view(
     image: np.ndarray,  # anything to_picture takes
     heat: np.ndarray,  # (h, w)
@@ -258,7 +258,7 @@ def _short(name, font, width):
         name = name[1:]
     return '…' + name
 
-# %% ../nbs/70f_decisions.ipynb #89f94674
+# %% ../nbs/70f_decisions.ipynb #3cb5cfbc
 COLUMNS, TILE = 6, (134, 154)  # thumbnails in a row; width and height of one, px
 _SIDE = 112  # longest side of a thumbnail
 
@@ -283,7 +283,7 @@ def _tile(truth, i, heat, *, limits, caption, wrong, opened):
         draw.text(at, text, fill=colour, font=font, anchor='ma')
     return tile
 
-
+# %% ../nbs/70f_decisions.ipynb #48cdcf29
 def overview(
     truth: Truth,
     maps: np.ndarray,  # (N, h, w)

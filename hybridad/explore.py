@@ -33,6 +33,8 @@ from hybridad.decisions import (
     shown_image,
     title_of,
 )
+
+# %% ../nbs/71_explore.ipynb #eb2b7509
 from .detector import HybridAnomalyDetector
 from .errors import ConfigError, DataError, HybridadError, printable
 from .evaluation import Truth
@@ -50,7 +52,7 @@ from hybridad.words import (
     typed_prompts,
 )
 
-# %% ../nbs/71_explore.ipynb #f004e00a
+# %% ../nbs/71_explore.ipynb #76b9109d
 def _prompt_controls(backbone, names, learned):
     "Which image, which prompts and nouns, and whose tokens."
     own = backbone.settings
@@ -122,7 +124,7 @@ class _Attention(Explorer):
         names = [n.strip() for n in change['new'].split(',') if n.strip()]
         self.controls['noun'].options = [_ANY_NOUN, *((n, n) for n in dict.fromkeys(names))]
 
-# %% ../nbs/71_explore.ipynb #4a5b5e43
+# %% ../nbs/71_explore.ipynb #34a9e6a5
 class AttentionExplorer(_Attention):
     "What each word looks at, and which words and nouns a clicked place attends to."
 
@@ -158,7 +160,7 @@ class AttentionExplorer(_Attention):
         "The attention view of one state."
         return _draw_attention(self, image, tokens_of, noun=noun, **asked)
 
-# %% ../nbs/71_explore.ipynb #34a9e6a5
+# %% ../nbs/71_explore.ipynb #1a659ca2
 def _draw_attention(
     me, image, tokens_of, *, noun, prompts, damaged, normal, nouns, layers, head, readout, timestep
 ):
@@ -227,11 +229,11 @@ class DecisionExplorer(Explorer):
         "The decision view of one state."
         return decision_view(self.truth, self.maps, offset=self.offset, **value)
 
-# %% ../nbs/71_explore.ipynb #08ca01c1
+# %% ../nbs/71_explore.ipynb #e13deaee
 def _filters(truth, page):
     "Controls that choose which images are shown."
 
-    def known(key):
+    def known(key: str) -> list:
         return ['all', *sorted({getattr(s, key) for s in truth.samples})]
 
     last = max(0, len(truth.samples) - 1)
@@ -243,8 +245,28 @@ def _filters(truth, page):
         first=slider('from image', 0, (0, last), step=page, kind=widgets.IntSlider),
     )
 
-# %% ../nbs/71_explore.ipynb #e13deaee
-class ResultsBrowser(Explorer):
+# %% ../nbs/71_explore.ipynb #40fa1660
+class _Thumbnails(Explorer):
+    "What happens when a thumbnail is clicked."
+
+    def _click(self):
+        "Open the thumbnail that was clicked."
+        k = clicked_tile(self.sheet.at, self.rows)
+        if k < len(self.visible):
+            self.select(self.visible[k])
+
+    def select(self, i: int) -> None:
+        "Show an image and its detail, as a click on its thumbnail does."
+        if i not in self.chosen:
+            raise ConfigError(f'image {i} does not pass the filters: widen one of them')
+        self.opened, first = i, self.chosen.index(i) // self.page * self.page
+        if i in self.visible:
+            self.refresh()
+        else:
+            self.controls['first'].value = first
+
+# %% ../nbs/71_explore.ipynb #eb3367bc
+class ResultsBrowser(_Thumbnails):
     "Thumbnails of an evaluation; a click opens the detail."
 
     def __init__(
@@ -277,23 +299,7 @@ class ResultsBrowser(Explorer):
             raise ConfigError('no picture passes these filters: widen one of them')
         return _detail(self, self.opened)
 
-    def _click(self):
-        "Open the thumbnail that was clicked."
-        k = clicked_tile(self.sheet.at, self.rows)
-        if k < len(self.visible):
-            self.select(self.visible[k])
-
-    def select(self, i: int) -> None:
-        "Show an image and its detail, as a click on its thumbnail does."
-        if i not in self.chosen:
-            raise ConfigError(f'image {i} does not pass the filters: widen one of them')
-        self.opened, at = i, self.chosen.index(i) // self.page * self.page
-        if i in self.visible:
-            self.refresh()
-        else:
-            self.controls['first'].value = at
-
-# %% ../nbs/71_explore.ipynb #40fa1660
+# %% ../nbs/71_explore.ipynb #cf8f1181
 def _sheet(browser):
     "The thumbnails that are visible."
     return overview(
@@ -319,8 +325,26 @@ def _detail(browser, i):
         said=f'{browser.became[i]}, score {browser.scores[i]:.2f}',
     )
 
+# %% ../nbs/71_explore.ipynb #ba7ff1df
+def _by_difference(truth, one, two, *, offset, told):
+    "(label, index) of every sample, the most different first; `told`: with the difference."
+    apart = np.abs(two - one - offset).mean((1, 2))
+    named = _sample_names(truth)
+    labels = [name + f' ({apart[i]:.2f})' * told for name, i in named]
+    return [(labels[i], int(i)) for i in np.argsort(-apart)]
+
+
+class _Compared(Explorer):
+    "Maps of several methods, and the constant offset of each pair."
+
+    def offset(self, one: str, two: str) -> float:
+        "What the second method says more of everything."
+        if (one, two) not in self._offsets:
+            self._offsets[one, two] = constant_offset(self.maps[one], self.maps[two])
+        return self._offsets[one, two]
+
 # %% ../nbs/71_explore.ipynb #c2add174
-class CompareExplorer(Explorer):
+class CompareExplorer(_Compared):
     "Two methods on the same images, most different first."
 
     def __init__(
@@ -337,23 +361,15 @@ class CompareExplorer(Explorer):
         )
         names = list(maps)
         one, two = (self.maps[n] for n in names[:2])
-        apart = np.abs(two - one - self.offset(*names[:2])).mean((1, 2))
-        labels = [
-            name + f' ({apart[i]:.2f})' * (len(names) == 2) for name, i in _sample_names(truth)
-        ]
+        look = dict(offset=self.offset(*names[:2]), told=len(names) == 2)
+        images = _by_difference(truth, one, two, **look)
         super().__init__(
             dict(
-                index=choice('image', [(labels[i], int(i)) for i in np.argsort(-apart)], width=440),
+                index=choice('image', images, width=440),
                 one=choice('first', names),
                 two=choice('second', names, names[1]),
             )
         )
-
-    def offset(self, one: str, two: str) -> float:
-        "What the second method says more of everything."
-        if (one, two) not in self._offsets:
-            self._offsets[one, two] = constant_offset(self.maps[one], self.maps[two])
-        return self._offsets[one, two]
 
     def draw(self, index: int, one: str, two: str) -> Figure:
         "The comparison view of one state."
@@ -367,7 +383,7 @@ class CompareExplorer(Explorer):
             offset=self.offset(one, two),
         )
 
-# %% ../nbs/71_explore.ipynb #09c12f7f
+# %% ../nbs/71_explore.ipynb #6f71878c
 def compare_detectors(
     truth: Truth,
     detectors: dict,  # {name: HybridAnomalyDetector}: checkpoints, backbones or read-outs

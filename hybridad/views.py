@@ -6,7 +6,7 @@
 __all__ = ['WIDTH', 'Photo', 'shown_array', 'open_photo', 'new_figure', 'place', 'bare', 'beside', 'stretched', 'contour',
            'mosaic', 'Nouns', 'attention_view']
 
-# %% ../nbs/70e_views.ipynb #ca5f267d
+# %% ../nbs/70e_views.ipynb #322cc876
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -35,7 +35,7 @@ from hybridad.words import (
     token_maps,
 )
 
-# %% ../nbs/70e_views.ipynb #6ae16789
+# %% ../nbs/70e_views.ipynb #fcd4f7a1
 @dataclass(frozen=True)
 class Photo:
     "One image as the backbone reads it, and as it is shown."
@@ -65,7 +65,7 @@ def open_photo(
     im = as_rgb(open_image(source), source)
     return Photo(image_tensor(im, size), shown_array(im))
 
-# %% ../nbs/70e_views.ipynb #3c0dd1da
+# %% ../nbs/70e_views.ipynb #7572d0dd
 WIDTH = 8.4  # inches of every explorer's figure
 _SMALL = 9  # points of the smallest text
 
@@ -104,7 +104,7 @@ def bare(
     ax.spines[:].set_visible(False)
     return ax
 
-
+# %% ../nbs/70e_views.ipynb #4d31e6ee
 def beside(
     ax: Axes,  # that shows the drawing
     drawing: AxesImage | ScalarMappable,
@@ -121,7 +121,7 @@ def beside(
     bar.set_label(label, fontsize=_SMALL, labelpad=1)
     bar.outline.set_linewidth(0.5)
 
-# %% ../nbs/70e_views.ipynb #8a9844f4
+# %% ../nbs/70e_views.ipynb #0921500a
 def stretched(
     shape: tuple,  # (H, W, ...) of the image that a map belongs to
 ) -> tuple[float, float, float, float]:
@@ -146,7 +146,7 @@ def contour(
     ys = (np.arange(h) + 0.5) * shape[0] / h - 0.5
     ax.contour(xs, ys, field, [level], colors=[colour], linewidths=1.2, linestyles=style)
 
-# %% ../nbs/70e_views.ipynb #27a18978
+# %% ../nbs/70e_views.ipynb #5bf876d6
 _EVEN = 0.05  # of a column's range: a layer that varies less is called even
 
 
@@ -166,7 +166,7 @@ def mosaic(
     rows, columns = len(maps) * (cell + 1), len(low) * (cell + 1)
     return framed.transpose(0, 2, 1, 3).reshape(rows, columns), np.stack([low, high], 1), even
 
-# %% ../nbs/70e_views.ipynb #aafad108
+# %% ../nbs/70e_views.ipynb #70785981
 _LETTER = 0.085  # inches of a letter of the smallest text
 
 
@@ -196,7 +196,7 @@ def _numbers_below(ax, numbers, cell):
         ax.text(j, low + 0.08, _percent(numbers[j]), **look)
     ax.text(-0.6, low + 0.08, 'highest, %', fontsize=_SMALL, va='top', ha='right')
 
-# %% ../nbs/70e_views.ipynb #b19f43fe
+# %% ../nbs/70e_views.ipynb #0ea58fc7
 def _mosaic_panel(ax, maps, names, cell):
     "Every layer's map of every token."
     tiles, ranges, even = mosaic(maps)
@@ -222,7 +222,7 @@ def _token_bars(ax, here, everywhere, role):
     corner = dict(loc='lower right', bbox_to_anchor=(1, ax.get_position().y1 - 0.005), ncol=2)
     ax.figure.legend(frameon=False, fontsize=_SMALL, columnspacing=1, **corner)
 
-# %% ../nbs/70e_views.ipynb #975d3e73
+# %% ../nbs/70e_views.ipynb #30375c8e
 _ROLES = 'normal', 'damaged'
 
 
@@ -264,7 +264,7 @@ def _noun_panels(fig, seen, photo, *, nouns, how, at):
     image = ax.imshow(heat, cmap=HEAT, vmin=0, extent=stretched(photo.shape))
     beside(ax, image, 'share, %')
 
-# %% ../nbs/70e_views.ipynb #b1a717b3
+# %% ../nbs/70e_views.ipynb #d2a228bb
 def _top_panels(fig, shown, heat, at):
     "The image with the marked place, and the log-ratio of the two prompts."
     ax = bare(place(fig, 0.1, 0.3, width=1.7, height=1.7), 'image, marked place')
@@ -294,7 +294,7 @@ def _token_panels(fig, maps, names, *, at, role):
     bar.ax.tick_params(labelsize=_SMALL, length=0)
     bar.ax.get_xticklabels()[1].set_ha('left')
 
-
+# %% ../nbs/70e_views.ipynb #fdda6d64
 def attention_view(
     seen: CachedImage,
     pair: PromptPair,

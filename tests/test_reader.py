@@ -26,9 +26,9 @@ from hybridad.backbone import MINI, load_backbone, random_backbone
 from hybridad.config import get_default_config
 from hybridad.detector import HybridAnomalyDetector
 from hybridad.errors import BackboneError, CheckpointError, ConfigError
-from hybridad.explore import nearest_words
 from hybridad.pipeline import EasonADPipeline
 from hybridad.prompt_learner import MinimalPromptLearner
+from hybridad.words import nearest_words
 
 ROOT = Path(__file__).resolve().parents[1]
 FAMILIES = sorted(p.name for p in (ROOT / 'tests' / 'configs').iterdir())

@@ -388,11 +388,11 @@ def measure_explorers():
     shown = {
         'attention: words': (
             attention,
-            'abnormal',
+            'damaged',
             [f'a photo of a {w} object' for w in ('broken', 'faulty', 'defective')],
         ),
         'attention: head': (attention, 'head', [0, 1, -1]),
-        'attention: learned or words': (attention, 'words', ['learned', 'words']),
+        'attention: learned or words': (attention, 'prompts', ['learned', 'typed']),
         'decision: threshold': (DecisionExplorer(truth, maps), 'threshold', [0.3, 0.6, 0.5]),
         'decision: smoothing': (DecisionExplorer(truth, maps), 'smoothing', [1.0, 2.0, 0.0]),
         'browser: from': (ResultsBrowser(truth, maps, scores), 'first', [6, 12, 0]),
