@@ -1,4 +1,4 @@
-"The visualize guide in JupyterLab with a live kernel: run all, move a slider, click a place, upload a picture, compare another one."
+"The visualize guide in JupyterLab with a live kernel: sizes, sliders, clicks, an upload, errors."
 
 import os
 import shutil
@@ -15,6 +15,7 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[1]
 SHOTS = ROOT / 'build' / 'screenshots'
 CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser')
+SCREENS = {'small': (1280, 800), 'large': (1920, 1080)}
 FLAGS = [
     '--no-sandbox',
     '--disable-gpu',
@@ -24,6 +25,29 @@ FLAGS = [
     '--disable-component-update',
     '--disable-sync',
 ]
+EXPLORERS = dict(
+    attention='attention = AttentionExplorer',
+    decision='decision = DecisionExplorer',
+    browser='browser = ResultsBrowser',
+    compare='compare = CompareExplorer',
+)
+# for each picture of a cell: what it is, its own size, the size it is shown at, and how much of
+# that its surroundings cut off
+SIZES = """cell => [...cell.querySelectorAll('img.widget-image, .jupyter-matplotlib canvas')]
+  .filter(e => e.getBoundingClientRect().width > 0)
+  .map(e => {
+    const shown = e.getBoundingClientRect();
+    let cut = 0;
+    for (let p = e.parentElement; p && !p.classList.contains('jp-Notebook'); p = p.parentElement) {
+      if (getComputedStyle(p).overflowX === 'visible') continue;
+      const box = p.getBoundingClientRect();
+      cut = Math.max(cut, shown.right - box.right, box.left - shown.left);
+    }
+    const own = e.tagName === 'IMG' ? [e.naturalWidth, e.naturalHeight] : [e.width, e.height];
+    return {kind: e.tagName, own: own, shown: [shown.width, shown.height], cut: cut};
+  })"""
+SCROLLERS = """() => [...document.querySelectorAll('.jp-CodeCell .jp-InputArea .cm-scroller')]
+  .map(e => e.scrollWidth - e.clientWidth)"""
 
 pytestmark = pytest.mark.skipif(
     not CHROMIUM,
@@ -35,6 +59,26 @@ def free_port():
     with socket.socket() as s:
         s.bind(('127.0.0.1', 0))
         return s.getsockname()[1]
+
+
+def lab_command(port):
+    return [
+        *(sys.executable, '-m', 'jupyterlab', '--no-browser', f'--port={port}', '--allow-root'),
+        '--IdentityProvider.token=',
+        '--ServerApp.password=',
+        '--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate',
+    ]
+
+
+def wait_for(address, log):
+    "Until JupyterLab answers."
+    for _ in range(90):
+        try:
+            urllib.request.urlopen(f'{address}/api', timeout=5)
+            return
+        except OSError:
+            time.sleep(1)
+    pytest.fail(f'JupyterLab did not answer in 90 s: {log.read_text()[-2000:]}')
 
 
 @pytest.fixture
@@ -54,30 +98,11 @@ def lab(tmp_path):
         JUPYTERLAB_WORKSPACES_DIR=str(tmp_path / 'workspaces'),
         JUPYTERLAB_SETTINGS_DIR=str(tmp_path / 'settings'),
     )
-    command = [
-        sys.executable,
-        '-m',
-        'jupyterlab',
-        '--no-browser',
-        f'--port={port}',
-        '--allow-root',
-        '--IdentityProvider.token=',
-        '--ServerApp.password=',
-        '--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate',
-    ]
     with open(tmp_path / 'lab.log', 'w') as log:
-        process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=log, stderr=log)
+        options = dict(cwd=tmp_path, env=environment, stdout=log, stderr=log)
+        process = subprocess.Popen(lab_command(port), **options)
         try:
-            for _ in range(90):
-                try:
-                    urllib.request.urlopen(f'{address}/api', timeout=5)
-                    break
-                except OSError:
-                    time.sleep(1)
-            else:
-                pytest.fail(
-                    f'JupyterLab did not answer in 90 s: {(tmp_path / "lab.log").read_text()[-2000:]}'
-                )
+            wait_for(address, tmp_path / 'lab.log')
             yield address
         finally:
             process.terminate()
@@ -91,105 +116,170 @@ def page(lab):
     )
     with sync_api.sync_playwright() as play:
         browser = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = browser.new_page(viewport={'width': 1280, 'height': 1000})
+        width, height = SCREENS['small']
+        page = browser.new_page(viewport={'width': width, 'height': height})
+        page.set_default_timeout(60_000)
         page.goto(f'{lab}/lab/tree/visualize.ipynb?reset')
         page.wait_for_selector('.jp-Notebook', timeout=120_000)
         yield page
         browser.close()
 
 
-def picture_of(page, cell):
+def picture_of(cell):
     return cell.locator('img.widget-image').last.get_attribute('src')
 
 
 def changed(page, cell, before, seconds=60):
-    "Wait until the explorer in a cell shows another picture; its address."
+    "Wait until the explorer in a cell shows another figure; its address."
     for _ in range(seconds * 4):
-        now = picture_of(page, cell)
+        now = picture_of(cell)
         if now != before:
             return now
         page.wait_for_timeout(250)
-    pytest.fail(f'the picture did not change in {seconds} s')
+    pytest.fail(f'the figure did not change in {seconds} s')
 
 
-def cell_with(page, code):
-    "The code cell that holds a text, scrolled into view."
-    cell = (
-        page.locator('.jp-CodeCell')
-        .filter(has=page.locator('.jp-InputArea-editor', has_text=code))
-        .first
-    )
-    cell.scroll_into_view_if_needed(timeout=60_000)
+def cell_with(page, name):
+    "The code cell of an explorer, scrolled into view."
+    code = page.locator('.jp-InputArea-editor', has_text=EXPLORERS[name])
+    cell = page.locator('.jp-CodeCell').filter(has=code).first
+    cell.scroll_into_view_if_needed()
     return cell
 
 
-def shoot(page, cell, name):
+def shoot(cell, name):
     SHOTS.mkdir(parents=True, exist_ok=True)
-    cell.locator('.jp-OutputArea-output').first.screenshot(path=SHOTS / f'{name}.png')
+    cell.locator('.jp-OutputArea-output').last.screenshot(path=SHOTS / f'{name}.png')
 
 
-def test_the_guide_answers_in_jupyterlab(page, tmp_path):
+def check_sizes(page, name, count):
+    "Every image and canvas of an explorer at its own size and uncut; their number is known."
+    cell = cell_with(page, name)
+    page.wait_for_timeout(500)
+    found = cell.evaluate(SIZES)
+    assert sum(f['kind'] == 'IMG' for f in found) == 1, (name, found)
+    assert len(found) >= count, (name, found)
+    for f in found:
+        apart = max(abs(own - shown) for own, shown in zip(f['own'], f['shown']))
+        assert apart <= 1 and f['cut'] <= 1, (name, page.viewport_size, f)
+
+
+def check_all_sizes(page, tag):
+    "All explorers at both widths."
+    for screen, (width, height) in SCREENS.items():
+        page.set_viewport_size({'width': width, 'height': height})
+        for name in EXPLORERS:
+            check_sizes(page, name, 2 if name in ('attention', 'browser') else 1)
+            shoot(cell_with(page, name), f'{name}_{tag}_{screen}')
+    width, height = SCREENS['small']
+    page.set_viewport_size({'width': width, 'height': height})
+
+
+def click_edges(page, cell):
+    "Click near the four edges of the small image: each redraws the figure."
+    before = picture_of(cell)
+    canvas = cell.locator('.jupyter-matplotlib canvas').last
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    width, height = box['width'], box['height']
+    edges = (4, height / 2), (width - 4, height / 2), (width / 2, 4), (width / 2, height - 4)
+    for x, y in edges:
+        canvas.click(position={'x': x, 'y': y})
+        before = changed(page, cell, before)
+
+
+def run_all(page):
     page.wait_for_selector('text=| Idle', timeout=120_000)
     page.click('.lm-MenuBar-item >> text=Run')
     page.click('.lm-Menu-item >> text=Run All Cells')
     page.wait_for_timeout(2000)
-    compare = cell_with(page, 'compare = CompareExplorer')
-    compare.locator('img.widget-image').last.wait_for(
-        timeout=300_000
-    )  # the last explorer: all cells ran
-    assert page.locator('[data-mime-type="application/vnd.jupyter.error"]').count() == 0
+    compare = cell_with(page, 'compare')
+    compare.locator('img.widget-image').last.wait_for(timeout=400_000)  # the last: all cells ran
+    assert no_error(page)
 
-    decision = cell_with(page, 'decision = DecisionExplorer')
-    before = picture_of(page, decision)
+
+def no_error(page):
+    return page.locator('[data-mime-type="application/vnd.jupyter.error"]').count() == 0
+
+
+def control(cell, label):
+    "The input of a control with a name."
+    beside = 'following-sibling::*[self::select or self::input]'
+    return cell.locator(f'xpath=.//label[normalize-space()="{label}"]/{beside}').first
+
+
+def try_attention(page, photo):
+    "Edges, learned prompts, words, nouns, an upload."
+    cell = cell_with(page, 'attention')
+    click_edges(page, cell)
+    shoot(cell, 'attention_click')
+    before = picture_of(cell)
+    control(cell, 'prompts').select_option('learned')
+    before = changed(page, cell, before)
+    cell.locator('table').first.wait_for()
+    check_all_sizes(page, 'learned')
+    control(cell, 'prompts').select_option('typed')
+    before = changed(page, cell, before)
+    words = control(cell, 'damaged prompt')
+    for box, text in ((words, 'a photo of a scratch'), (control(cell, 'nouns'), 'hole, leather')):
+        box.fill(text)
+        box.press('Enter')
+        before = changed(page, cell, before)
+    with page.expect_file_chooser() as chooser:
+        cell.locator('button.widget-upload, .widget-upload button').first.click()
+    chooser.value.set_files(photo)
+    changed(page, cell, before)
+    shoot(cell, 'attention_upload')
+    assert photo.name in control(cell, 'image').inner_text()
+    check_sizes(page, 'attention', 2)
+
+
+def try_too_long(page):
+    "A prompt longer than the encoder takes: a sentence, and the figure stays."
+    cell = cell_with(page, 'attention')
+    before, words = picture_of(cell), control(cell, 'damaged prompt')
+    words.fill('defect ' * 60)
+    words.press('Enter')
+    complaint = cell.locator('.widget-html b')
+    complaint.wait_for()
+    assert 'tokens' in complaint.inner_text() and picture_of(cell) == before
+    words.fill('a photo of a hole')
+    words.press('Enter')
+    complaint.wait_for(state='detached')
+
+
+def test_the_guide_answers_in_jupyterlab(page, tmp_path):
+    run_all(page)
+    assert max(page.evaluate(SCROLLERS)) <= 1, 'a code cell needs a scroll bar at 1280 px'
+    check_all_sizes(page, 'first')
+    photo = tmp_path / 'my_photo.png'
+    Image.effect_mandelbrot((300, 200), (-2, -1, 1, 1), 60).convert('P').save(photo)
+    try_attention(page, photo)
+
+    decision = cell_with(page, 'decision')
+    before = picture_of(decision)
     decision.locator('.noUi-handle').first.focus()
     for _ in range(8):
         page.keyboard.press('ArrowRight')
     changed(page, decision, before)
-    shoot(page, decision, 'decision')
+    shoot(decision, 'decision')
 
-    attention = cell_with(page, 'attention = AttentionExplorer')
-    before = picture_of(page, attention)
-    attention.locator('.jupyter-matplotlib canvas').last.click(position={'x': 40, 'y': 60})
-    before = changed(page, attention, before)
-    shoot(page, attention, 'attention_click')
-    words = attention.locator('input[type=text]').first
-    words.fill('a photo of a scratch')
-    words.press('Enter')
-    before = changed(page, attention, before)
-    photo = tmp_path / 'my_photo.png'
-    Image.effect_mandelbrot((300, 200), (-2, -1, 1, 1), 60).convert('P').save(photo)
-    with page.expect_file_chooser() as chooser:
-        attention.locator('button.widget-upload, .widget-upload button').first.click()
-    chooser.value.set_files(photo)
-    changed(page, attention, before)
-    shoot(page, attention, 'attention_upload')
-    assert 'my_photo.png' in attention.locator('select').first.inner_text()
-
-    browser = cell_with(page, 'browser = ResultsBrowser')
-    before = picture_of(page, browser)
-    for n in (3, 4):
-        browser.locator('button').nth(
-            n
-        ).click()  # two, since the guide may have opened the first of them
+    browser = cell_with(page, 'browser')
+    before = picture_of(browser)
+    sheet = browser.locator('.jupyter-matplotlib canvas').last
+    for x in (200, 470):  # two, since the guide may have opened the first of them
+        sheet.click(position={'x': x, 'y': 60})
     changed(page, browser, before)
-    shoot(page, browser, 'browser')
+    shoot(browser, 'browser')
 
-    before = picture_of(page, compare)
-    compare.locator('select').first.select_option(index=3)
+    compare = cell_with(page, 'compare')
+    before = picture_of(compare)
+    control(compare, 'image').select_option(index=3)
     changed(page, compare, before)
-    shoot(page, compare, 'compare')
+    shoot(compare, 'compare')
 
-    before = picture_of(page, attention)
-    words.fill('defect ' * 60)
-    words.press('Enter')  # longer than the encoder takes: a sentence, and the picture stays
-    complaint = attention.locator('.widget-html b')
-    complaint.wait_for(timeout=60_000)
-    assert 'tokens' in complaint.inner_text() and picture_of(page, attention) == before
-    words.fill('a photo of a hole')
-    words.press('Enter')
-    complaint.wait_for(state='detached', timeout=60_000)
-    for cell in (attention, decision, browser, compare):
-        assert cell.locator('.widget-html b').count() == 0, cell.locator(
-            '.widget-html b'
-        ).inner_text()
-    assert page.locator('[data-mime-type="application/vnd.jupyter.error"]').count() == 0
+    try_too_long(page)
+    for name in EXPLORERS:
+        said = cell_with(page, name).locator('.widget-html b')
+        assert said.count() == 0, said.inner_text()
+    assert no_error(page)

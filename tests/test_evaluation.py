@@ -28,7 +28,8 @@ from hybridad.metrics import (
     pro_curve,
     rate_threshold,
 )
-from hybridad.plots import curves, score_histogram, shared_range
+from hybridad.curves import pixel_curves, score_histogram
+from hybridad.plots import shared_range
 from hybridad.reports import calibration, found_regions, image_rows, store_thresholds, write_maps
 from hybridad.streaming import PixelStream, aupimo, bootstrap_intervals
 from hybridad.testrun import decided
@@ -134,7 +135,7 @@ MAPS = dict(
     intervals=lambda m, k: bootstrap_intervals([0, 0, 1, 1], [0, 0, 1, 1], m, k, n=2),
     both=lambda m, k: anomaly_metrics(m, k, [0, 0, 1, 1], [0, 0, 1, 1]),
     pixel_threshold=lambda m, k: f1_threshold(m, k),
-    curves=curves,
+    curves=pixel_curves,
     regions=lambda m, k: found_regions(m[3], 0.5),
     colours=lambda m, k: shared_range(list(m)),
 )

@@ -29,6 +29,7 @@ from hybridad.parts import MINI
 from hybridad.pipeline import EasonADPipeline
 from hybridad.probes import AttentionReader, probing
 from hybridad.prompt_learner import MinimalPromptLearner
+from hybridad.words import nearest_words
 
 ROOT = Path(__file__).resolve().parents[1]
 FAMILIES = sorted(p.name for p in (ROOT / 'tests' / 'configs').iterdir())

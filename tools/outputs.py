@@ -1,7 +1,8 @@
-"""Run notebooks and keep what they show: python tools/outputs.py [NOTEBOOK ...], by default all.
+"""Run notebooks and keep what they show: python tools/outputs.py [NOTEBOOK ...], all of them by default.
 
-Progress bars, warnings and widgets are dropped, which mean nothing without a kernel. Pictures over
-59 kB, or less in a notebook that holds many, become JPEG."""
+Progress bars, warnings and widgets are dropped, which mean nothing without a kernel; of a widget
+that has a picture of itself the picture is kept. Pictures over 59 kB, or less in a notebook that
+holds many, become JPEG."""
 
 import base64
 import io
@@ -33,7 +34,9 @@ def small(png, limit):  # bytes -> mime type, bytes
 def kept(output, limit):  # dict or None
     "An output as it is stored."
     data = output.get('data', {})
-    if output.get('name') == 'stderr' or 'application/vnd.jupyter.widget-view+json' in data:
+    if output.get('name') == 'stderr':
+        return None
+    if data.pop('application/vnd.jupyter.widget-view+json', None) and 'image/png' not in data:
         return None
     if 'execution_count' in output:
         output['execution_count'] = None
