@@ -150,7 +150,8 @@ def _chosen(a: Namespace, variants: list) -> list:  # of Variant
 def _files(a: Namespace, out: Path, table) -> str:
     "Table and figure; each row names the command that repeats it."
     from hybridad.runs import write_atomic
-    from hybridad.plots import ablation_chart, as_png
+    from hybridad.charts import ablation_chart
+    from hybridad.plots import as_png
 
     name = 'selected' if a.only else 'ablation'  # a part never replaces the whole
     given = {k: getattr(a, k) for k, usual in _ROW.items() if getattr(a, k) != usual}

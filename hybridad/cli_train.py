@@ -124,7 +124,8 @@ def _report(config: Config, detector, parts, out: Path, workers: int):
     "Curves, validation results and the sentences about them."
     from hybridad.evaluation import table
     from hybridad.runs import write_json
-    from hybridad.plots import save_figure, training_curves
+    from hybridad.curves import training_curves
+    from hybridad.plots import save_figure
     from hybridad.runs import read_log
 
     rows, (learned, valid) = read_log(out / 'log.jsonl'), parts

@@ -175,9 +175,9 @@ def log_ratio_map(
         chosen,
         seen.queries(pair.features, how),
         pair.features,
-        backbone.weights_of(chosen),
-        backbone.mass,
-        counted(pair.content, backbone.mass),
+        weights=backbone.weights_of(chosen),
+        mass=backbone.mass,
+        content=counted(pair.content, backbone.mass),
     )
     return log_ratio(masses)[0].cpu().numpy()
 

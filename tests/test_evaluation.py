@@ -16,6 +16,7 @@ from hybridad import cli
 from hybridad._dummies import dummy_tree
 from hybridad.checkpoint import read_checkpoint
 from hybridad.config import get_default_config
+from hybridad.curves import pixel_curves, score_histogram
 from hybridad.detector import HybridAnomalyDetector
 from hybridad.errors import HybridadError
 from hybridad.evaluation import Truth, summarise
@@ -28,7 +29,6 @@ from hybridad.metrics import (
     pro_curve,
     rate_threshold,
 )
-from hybridad.curves import pixel_curves, score_histogram
 from hybridad.plots import shared_range
 from hybridad.reports import calibration, found_regions, image_rows, store_thresholds, write_maps
 from hybridad.streaming import PixelStream, aupimo, bootstrap_intervals

@@ -24,7 +24,6 @@ from hybridad.backbone import load_backbone, random_backbone
 from hybridad.config import get_default_config
 from hybridad.detector import HybridAnomalyDetector
 from hybridad.errors import BackboneError, CheckpointError, ConfigError
-from hybridad.explore import nearest_words
 from hybridad.parts import MINI
 from hybridad.pipeline import EasonADPipeline
 from hybridad.probes import AttentionReader, probing
