@@ -117,12 +117,13 @@ class Run:
         folder: str | Path,  # of hybridad_train or hybridad_test
     ):
         self.folder = Path(folder)
-        if not (self.folder / 'config.json').is_file():
+        begun, scored = self.folder / 'run.json', self.folder / 'config.json'
+        if not (begun.is_file() or scored.is_file()):
             raise DataError(
-                f'{folder} is no run folder (no config.json): '
+                f'{folder} is no run folder (no run.json, no config.json): '
                 'give one of hybridad_train or hybridad_test'
             )
-        self.config = read_json(self.folder / 'config.json')
+        self.config = read_json(begun)['asked'] if begun.is_file() else read_json(scored)
         self.log = read_log(self.folder / 'log.jsonl')
 
     @property
