@@ -17,7 +17,7 @@ def _synth(act: Parser):
     add('--out', required=True, metavar='DIR', help='folder to create')
     add('--size', type=int, default=128, metavar='PX', help='side in pixels, 64 to 512')
     add('--seed', type=int, default=0, metavar='N', help='of all images')
-    add('--split', default='auxiliary', help='auxiliary, held_out, or rough: nearer to photographs')
+    add('--split', default='auxiliary', help='auxiliary, held_out, or hard: nearer to photographs')
     add('--count', type=int, default=50, metavar='N', help='test images per category')
     add('--workers', type=int, metavar='N', help='processes; default: one per core')
 
@@ -74,10 +74,11 @@ def _write(a: Namespace):
     from hybridad.hard import write_hard
     from hybridad.synthetic import write_dataset
 
-    if a.split == 'rough':
-        print(write_hard(a.out, a.size, a.seed, a.count, a.workers))
+    if a.split == 'hard':
+        print(write_hard(a.out, a.size, a.seed, count=a.count, workers=a.workers))
     else:
-        print(write_dataset(a.out, a.size, a.seed, a.split, a.count, a.workers))
+        how = dict(split=a.split, count=a.count, workers=a.workers)
+        print(write_dataset(a.out, a.size, a.seed, **how))
 
 
 @arguments(_arguments)

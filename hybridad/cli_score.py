@@ -78,12 +78,12 @@ def _scorer(a: Namespace):
         a.checkpoint_path,
         a.backbone,
         a.device,
-        a.other_backbone,
-        a.threshold,
-        a.pixel_threshold,
-        a.normals,
-        a.precision,
-        a.tiles,
+        other_backbone=a.other_backbone,
+        threshold=a.threshold,
+        pixel_threshold=a.pixel_threshold,
+        normals=a.normals,
+        precision=a.precision,
+        tiles=a.tiles,
     )
 
 
@@ -106,12 +106,12 @@ def _run(a: Namespace, out: Path, scorer, tell) -> Counter:
         a.images,
         out,
         scorer,
-        a.resume,
-        a.part,
-        a.format,
-        a.pictures,
-        a.batch_size,
-        a.num_workers,
+        resume=a.resume,
+        part=a.part,
+        form=a.format,
+        pictures=a.pictures,
+        batch_size=a.batch_size,
+        num_workers=a.num_workers,
         tell=tell,
     )
     return counts

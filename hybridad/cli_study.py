@@ -169,13 +169,13 @@ _SHOWN = *_SHOWN, 'gain_95', 'seconds'
 def _ablated(a: Namespace, config, backbone, chosen: list):
     "Run the chosen variants, write their table, and say how a row is repeated."
     from hybridad.ablation import Bench, ablate
+    from hybridad.data import described
     from hybridad.detector import HybridAnomalyDetector
-    from hybridad.runs import write_json
-    from hybridad.runs import provenance
+    from hybridad.runs import provenance, write_json
 
     out, begun = writable(a.out), time.perf_counter()
     learn, test = _sets(a)
-    about = provenance(HybridAnomalyDetector(config, backbone), learn + test)
+    about = provenance(HybridAnomalyDetector(config, backbone), **described(learn + test))
     write_json(out / 'provenance.json', about)
     bench = Bench(config, learn, test, backbone)
     table = ablate(chosen, bench, out, 1 if a.small else a.seeds)

@@ -167,7 +167,7 @@ def _forecast(config: Config, detector, count: int):
 
     steps = -(-count // config.training.batch_size) * config.training.epochs
     views = 1 + (config.training.loss_weights['consistency'] > 0)
-    if not processes()[0] and (long := forecast(detector, count, views, steps)):
+    if not processes()[0] and (long := forecast(detector, count, views, steps=steps)):
         print(long)
 
 
@@ -194,6 +194,7 @@ def train(a: Namespace):
         print(detector.prompts.note)
     _forecast(config, detector, len(samples))
     parts = cache_parts(detector, samples, cache=a.query_cache)
-    fit(config, parts, out, detector, a.resume, accumulate=a.accumulate, trackers=a.log_with)
+    how = dict(resume=a.resume, accumulate=a.accumulate, trackers=a.log_with)
+    fit(config, parts, out, detector, **how)
     if not processes()[0]:  # one of several processes speaks
         _report(config, detector, parts, out, a.num_workers)

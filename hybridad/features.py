@@ -21,7 +21,7 @@ from .data import make_loader, sample_digest, split_validation
 from .detector import HybridAnomalyDetector, over_views, smooth
 from .errors import ConfigError, DataError
 from .metrics import METRICS, anomaly_metrics, f1_threshold, mean_metrics, rate_threshold
-from .query_cache import QueryCache, halved
+from .query_cache import QueryCache, cache_settings, halved
 from .runs import processes, to_json_value
 
 # %% ../nbs/60a_features.ipynb #b84e3786
@@ -82,7 +82,7 @@ def _on_disk(detector, latents, folder):  # QueryCache
         raise ConfigError('a query cache holds half precision: leave it out of a float64 run')
     # of images loaded and scaled in one way, in their order
     content = hashlib.sha256(latents.float().numpy().tobytes()).hexdigest()
-    what = json.dumps([QueryCache.about(detector.pipeline), list(latents.shape), content])
+    what = json.dumps([cache_settings(detector.pipeline), list(latents.shape), content])
     rank, _, wait = processes()
     if rank:
         wait()  # the first process writes

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .data import sample_digest
+from .data import described, sample_digest
 from .runs import read_json, write_atomic
 from .detector import HybridAnomalyDetector
 from .errors import ConfigError
@@ -328,7 +328,7 @@ def run_test(
     results = _results(a, truth, found, own, seen, since)
     thresholds, note = _thresholds(a, about, own, truth, found)
     about = _about(a, asked, detector, thresholds)
-    write_json(out / 'provenance.json', provenance(detector, samples))
+    write_json(out / 'provenance.json', provenance(detector, **described(samples)))
     _write(out, a, about, truth, found, results, spent)
     if note:
         print(f'\n{note}')

@@ -427,7 +427,7 @@ def test_backbone_configs(tmp_path_factory, data):
     assert maps.isfinite().all()
 
 
-LEARNER = MinimalPromptLearner(load_backbone('mini', 'cpu'), 2, 2, 1)
+LEARNER = MinimalPromptLearner(load_backbone('mini', 'cpu'), 2, 2, t_n_ctx=1)
 torch.save(
     dict(
         prompt_learner={
