@@ -64,7 +64,7 @@ def _prompt_controls(backbone, names, learned):
         normal=text('normal prompt', own['normal']),
         tokens_of=choice('tokens of', [('damaged prompt', 1), ('normal prompt', 0)], 1),
         nouns=text('nouns', ', '.join(nouns)),
-        noun=choice('where is', ['']),
+        noun=choice('where is', [''], width=330),
     )
 
 
@@ -153,7 +153,8 @@ class AttentionExplorer(_Attention):
         self.upload.observe(self._add, 'value')
         self.nearest, self._table = widgets.HTML(), context_table(detector) if detector else ''
         fixed = widgets.Layout(flex='0 0 auto', overflow='visible')
-        beside = widgets.VBox([self.clickable.canvas, self.upload], layout=fixed)
+        hint = widgets.Label('click a place:')
+        beside = widgets.VBox([hint, self.clickable.canvas, self.upload], layout=fixed)
         super().__init__(controls | _reading_controls(backbone), [beside], below=[self.nearest])
 
     def draw(self, image: str, tokens_of: int, noun: str, **asked: object) -> Figure:

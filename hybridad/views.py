@@ -247,7 +247,7 @@ def _noun_bars(ax, names, here, everywhere):
     ax.set_yticks(at, [_cut(names[i]) for i in first], fontsize=_SMALL, parse_math=False)
     ax.set_ylim(max(len(first), 4) - 0.5, -0.5)
     ax.set_xlabel('share, %', fontsize=_SMALL, labelpad=1)
-    ax.set_title('nouns, marked place', fontsize=_SMALL)
+    ax.set_title('nouns, marked place', fontsize=_SMALL, loc='right')
 
 
 def _noun_panels(fig, seen, photo, *, nouns, how, at):
