@@ -1,4 +1,5 @@
 "Package hybridad from the settings that nbdev reads"
+
 from configparser import ConfigParser
 from pathlib import Path
 from shlex import split
@@ -22,11 +23,13 @@ setup(
     keywords=cfg['keywords'],
     python_requires='>=' + cfg['min_python'],
     packages=find_packages(include=[cfg['lib_path'], cfg['lib_path'] + '.*']),
-    package_data={cfg['lib_path']: ['backbones/mini/**/*', 'backbones/LICENSE']},
+    package_data={cfg['lib_path']: ['py.typed', 'backbones/mini/**/*', 'backbones/LICENSE']},
     install_requires=split(cfg['requirements']),
-    extras_require={extra: split(cfg[f'{extra}_requirements']) for extra in ('dev', 'export', 'tracking')},
+    extras_require={
+        extra: split(cfg[f'{extra}_requirements']) for extra in ('dev', 'export', 'tracking')
+    },
     entry_points={
         'console_scripts': split(cfg['console_scripts']),
-        'nbdev': [f"{cfg['lib_path']}={cfg['lib_path']}._modidx:d"],
+        'nbdev': [f'{cfg["lib_path"]}={cfg["lib_path"]}._modidx:d'],
     },
 )

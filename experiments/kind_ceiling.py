@@ -18,8 +18,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from hybridad.layouts import write_atomic
-from hybridad.synthetic import EDGED, HELD_OUT_CATEGORIES, categories_of, picture
+from hybridad.objects import EDGED
+from hybridad.runs import write_atomic
+from hybridad.synthetic import HELD_OUT_CATEGORIES, categories_of, picture
 
 SIDE = 48  # pixels of a crop
 FIT, TEST = 71, 72  # seeds

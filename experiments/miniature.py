@@ -1,7 +1,11 @@
-"""What the miniature's words mean: python experiments/miniature.py BACKBONE nouns controls kinds samples names
+"""What the miniature's words mean.
 
-BACKBONE is 'mini' or a diffusers folder. Writes results/miniature_PART.json (or into --out). About 12 minutes on two
-cores for all parts. Data: pictures of the corpus under a seed that no training uses, and held-out synthetic pictures."""
+Command:  python experiments/miniature.py BACKBONE nouns controls kinds samples names
+          (writes results/miniature_PART.json, or into --out)
+Duration: about 12 minutes on two cores for all parts
+Data:     images of the corpus under a seed that no training uses, and held-out synthetic images
+
+BACKBONE is 'mini' or a diffusers folder."""
 
 import argparse
 import json
@@ -17,10 +21,11 @@ from sklearn.metrics import roc_auc_score
 
 from hybridad.backbone import load_backbone
 from hybridad.corpus import as_tensor, contents_of, corpus_picture
-from hybridad.evaluation import write_json
-from hybridad.grounding import GENERIC, KINDS, Contents, named_by, words_of
+from hybridad.defects import KINDS
+from hybridad.grounding import Contents, words_of
 from hybridad.metrics import pixel_metrics
 from hybridad.pipeline import EasonADPipeline
+from hybridad.runs import write_json
 from hybridad.synthetic import HELD_OUT_KINDS, picture
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,7 +40,7 @@ def held_out(count: int, damaged: bool = True) -> list:
     "Held-out pictures: (image, labels, Contents, mask, kind)."
     rows, i = [], 0
     while len(rows) < count:
-        p = picture(SEED, i, 128, 'held_out')
+        p = picture(SEED, i, 128, split='held_out')
         i += 1
         if not damaged or (p.mask.any() and p.kind in KIND_NAMES):
             rows.append((p.image, p.labels, contents_of(p, 'clean'), p.mask, p.kind))
@@ -104,11 +109,10 @@ def part_nouns(name: str) -> dict:
     "Grounding of nouns on unseen pictures; of kinds on auxiliary and on held-out categories."
     rows, held = auxiliary(600), held_out(200)
     reader, other = Reader(name, [r[0] for r in rows]), Reader(name, [r[0] for r in held])
-    is_kind = lambda n: n in KINDS
     return dict(
         design=summary(noun_aurocs(reader, rows, lambda n: n not in KINDS)),
-        kinds_auxiliary=summary(noun_aurocs(reader, rows, is_kind)),
-        kinds_held_out=summary(noun_aurocs(other, held, is_kind)),
+        kinds_auxiliary=summary(noun_aurocs(reader, rows, KINDS.__contains__)),
+        kinds_held_out=summary(noun_aurocs(other, held, KINDS.__contains__)),
     )
 
 

@@ -24,18 +24,22 @@ from hybridad import (
     data,
     detector as detector_module,
     evaluation,
+    features,
     losses,
     metrics,
     pipeline,
     prompt_learner,
+    step,
     training,
 )
 from .config import LOSS_WEIGHTS, get_default_config
-from .data import read_json
 from .detector import HybridAnomalyDetector
 from .errors import ConfigError
-from .evaluation import HEADLINE, Truth, WordsDetector, evaluate, write_json
-from .training import KeptInputs, fit, keep_parts
+from .evaluation import Truth, WordsDetector, evaluate
+from .features import FeatureCache, cache_parts, digests
+from .metrics import METRICS
+from .runs import read_json, read_log, write_json
+from .training import fit
 
 # %% ../nbs/63_ablation.ipynb #c09b8425
 @dataclass(frozen=True)
@@ -159,8 +163,8 @@ class Bench:
             {},
         )
         self.data = [
-            *training.digests(learn),
-            *training.digests(test),
+            *digests(learn),
+            *digests(test),
             data.fingerprint(learn),
             data.fingerprint(test),
         ]  # order, and masks
@@ -191,7 +195,7 @@ class Bench:
         config.update(settings)
         return config
 
-    def inputs(self, detector):  # (learn, valid) KeptInputs, test KeptInputs
+    def inputs(self, detector):  # (learn, valid) FeatureCache, test FeatureCache
         "What the frozen parts say to a detector of these settings."
         m = detector.config.model
         looks = (
@@ -208,12 +212,13 @@ class Bench:
             self.kept.clear()  # one set of queries at a time: memory stays flat however long the list
             if looks in self.base:
                 self.kept[key] = [
-                    k.asked_again(detector, self.progress) if k else None for k in self.base[looks]
+                    k.with_backbone(detector, self.progress) if k else None
+                    for k in self.base[looks]
                 ]
             else:
                 self.kept[key] = (
-                    *keep_parts(detector, self.learn, self.progress),
-                    KeptInputs(detector, self.test, progress=self.progress),
+                    *cache_parts(detector, self.learn, self.progress),
+                    FeatureCache(detector, self.test, progress=self.progress),
                 )
                 self.base = {looks: [copy.copy(k) for k in self.kept[key]]}
                 for k in filter(None, self.base[looks]):
@@ -244,6 +249,8 @@ _CODE = (
     prompt_learner,
     losses,
     detector_module,
+    features,
+    step,
     training,
     metrics,
     evaluation,
@@ -329,7 +336,7 @@ def run_variant(
     learn, valid, test = bench.inputs(detector)
     folder = out / 'runs' / kept.stem
     earlier = sum(
-        r['seconds'] for r in training.read_log(folder / 'log.jsonl')[-1:]
+        r['seconds'] for r in read_log(folder / 'log.jsonl')[-1:]
     )  # of a run that was stopped
     if config.training.epochs:
         detector = fit(
@@ -337,7 +344,7 @@ def run_variant(
             (learn, valid),
             folder,
             detector,
-            resume=(folder / 'config.json').exists(),
+            resume=(folder / 'run.json').exists(),
             progress=False,
             loss_fn=variant.loss,
         )
@@ -348,7 +355,7 @@ def run_variant(
         seed=seed,
         eval_size=bench.truth.size,
         seconds=round(earlier + time.perf_counter() - begun, 2),
-        **{k: results['mean'].get(k) for k in HEADLINE},
+        **{k: results['mean'].get(k) for k in METRICS},
     )
     write_json(kept, row)
     return row
@@ -390,7 +397,7 @@ def summary(rows: list):  # DataFrame
         mine = [r for r in rows if r['name'] == name]
         row = dict(group=mine[0]['group'], variant=name, seeds=len(mine))
         row['eval_size'] = mine[0].get('eval_size')
-        for k in HEADLINE:
+        for k in METRICS:
             row[k], row[f'{k}_95'] = interval([r[k] for r in mine])
         row['gain'], row['gain_95'] = interval(
             [r['pixel_auroc'] - first[r['seed']]['pixel_auroc'] for r in mine]

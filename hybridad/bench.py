@@ -21,12 +21,15 @@ from torch.utils._pytree import tree_iter
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from .attention import AttentionReader, cross_attention, log_ratio
-from .backbone import MINI, Backbone, load_backbone, pick_device, random_backbone
-from .data import write_atomic
+from .attention import cross_attention, log_ratio
+from .backbone import Backbone, load_backbone, random_backbone
+from .config import READOUTS
 from .errors import ConfigError
-from .pipeline import READOUTS, EasonADPipeline
+from .parts import MINI, pick_device
+from .pipeline import EasonADPipeline
+from .probes import AttentionReader
 from .prompt_learner import MinimalPromptLearner
+from .runs import write_atomic
 
 # %% ../nbs/72_bench.ipynb #b48e6552
 def interleaved(
@@ -244,7 +247,7 @@ def step_cases(
         )
         found = queries or pipeline.queries(latents, prompts.to(latents.dtype))
         content = learner.counted(pipeline.mass) if whole else tokens
-        log_ratio(pipeline.masses(found, prompts, None, content)).square().mean().backward()
+        log_ratio(pipeline.masses(found, prompts, content=content)).square().mean().backward()
 
     return dict(exact=lambda: step(exact, None), replay=lambda: step(replay, kept))
 

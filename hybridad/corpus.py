@@ -27,13 +27,18 @@ from filelock import FileLock
 from PIL import Image
 from tqdm.auto import tqdm
 
-from .data import read_arrays, read_json, write_atomic
+from .defects import KINDS
 from .errors import HybridadError
-from .grounding import HELD_OUT_WORDS, Contents, label_cells
-from .photos import Textures, photo_picture
-from .rough import SURFACES, rough_picture
-from .solids import FAMILIES, HELD_OUT_SOLIDS, solid_picture
-from .synthetic import CATEGORIES, KINDS, OBJECTS, PARTS, picture
+from .grounding import Contents, HELD_OUT_WORDS, label_cells
+from .hard import hard_picture
+from .objects import CATEGORIES, OBJECTS
+from .photos import photo_picture
+from .runs import read_arrays, read_json, write_atomic
+from .solid_families import FAMILIES, HELD_OUT_SOLIDS
+from .solids import solid_picture
+from .surfaces import SURFACES
+from .synthetic import PARTS, picture
+from .textures import Textures
 
 # %% ../nbs/62a_corpus.ipynb #7b1ec4a1
 SHARES = dict(clean=0.2, hard=0.3, solid=0.25, photo=0.25)  # of the corpus
@@ -74,8 +79,8 @@ def source_picture(
     if source == 'solid':
         return solid_picture(seed, index, size)
     if source == 'photo' and textures:
-        return photo_picture(seed, index, size, open_textures(textures))
-    return rough_picture(seed, index, size)
+        return photo_picture(seed, index, size, textures=open_textures(textures))
+    return hard_picture(seed, index, size)
 
 
 def window(

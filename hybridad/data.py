@@ -4,41 +4,25 @@
 
 # %% auto #0
 __all__ = ['image_tensor', 'load_image', 'shrink_mask', 'read_mask', 'load_mask', 'AnomalyDataset', 'collate', 'stable_number',
-           'make_loader', 'sample_digest', 'sample_name', 'fingerprint', 'read_json', 'read_arrays', 'split_validation',
-           'DAMAGED', 'as_rgb', 'full_size', 'image_size', 'open_image', 'reading', 'Sample', 'read_dataset',
-           'read_folder', 'read_mvtec', 'write_atomic', 'write_meta']
+           'make_loader', 'sample_digest', 'sample_name', 'fingerprint', 'described', 'split_validation', 'DAMAGED',
+           'as_rgb', 'full_size', 'image_size', 'open_image', 'reading', 'Sample', 'read_dataset', 'read_folder',
+           'read_mvtec', 'write_meta']
 
 # %% ../nbs/02_data.ipynb #62b234c9
-import hashlib, json, unicodedata, zipfile, zlib
+import hashlib, unicodedata
 from collections import Counter
 from pathlib import Path
 import numpy as np, torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, default_collate
-from .errors import CheckpointError, DataError
-from hybridad.images import (
-    DAMAGED,
-    as_rgb,
-    full_size,
-    image_size,
-    open_image,
-    reading,
-    regular,
-    turned,
-)
-from hybridad.layouts import (
-    Sample,
-    mask_files,
-    read_dataset,
-    read_folder,
-    read_mvtec,
-    write_atomic,
-    write_meta,
-)
+from .errors import DataError
+from .images import as_rgb, full_size, open_image, reading, regular, turned
+from .layouts import mask_files, read_dataset, read_folder
 from .masks import marked_pixels
+from .pairing import Sample
 
 _all_ = ['DAMAGED', 'as_rgb', 'full_size', 'image_size', 'open_image', 'reading', 'Sample']
-_all_ += ['read_dataset', 'read_folder', 'read_mvtec', 'write_atomic', 'write_meta']
+_all_ += ['read_dataset', 'read_folder', 'read_mvtec', 'write_meta']
 
 # %% ../nbs/02_data.ipynb #52f15509
 def image_tensor(
@@ -264,46 +248,12 @@ def fingerprint(
     ]
     return hashlib.sha256('\n'.join(sorted(lines)).encode()).hexdigest()[:16]
 
-# %% ../nbs/02_data.ipynb #16a53beb
-def _kept(path, read):
-    "What an earlier run wrote, read by a function, or a CheckpointError that names the file."
-    try:
-        regular(path)
-        return read(path)
-    except DataError as err:
-        raise CheckpointError(str(err)) from None
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        EOFError,
-        RecursionError,
-        zlib.error,
-        zipfile.BadZipFile,
-    ) as err:
-        raise CheckpointError(
-            f'{path} is damaged ({type(err).__name__}): remove it to do that part again, '
-            f'or choose another --out'
-        ) from None
-
-
-def _arrays(path):
-    with np.load(path) as kept:
-        return dict(kept)
-
-
-def read_json(
-    path,  # a JSON file of an earlier run
-):  # its contents
-    "What a run wrote, or a CheckpointError that names the file."
-    return _kept(path, lambda p: json.loads(Path(p).read_text(encoding='utf-8')))
-
-
-def read_arrays(
-    path,  # an npz file of an earlier run
-) -> dict:  # {name: array}
-    "As `read_json`, for arrays; pickled objects are refused."
-    return _kept(path, _arrays)
+# %% ../nbs/02_data.ipynb #6694f3ce
+def described(
+    samples: list,  # of Sample
+) -> dict:  # number of images and their fingerprint, as `runs.provenance` stores them
+    "What tells a list of samples from any other."
+    return dict(images=len(samples), data_fingerprint=fingerprint(samples))
 
 # %% ../nbs/02_data.ipynb #745bea4d
 def split_validation(

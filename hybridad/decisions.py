@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
 from .curves import counted
-from .data import as_rgb, image_size, open_image
+from .images import as_rgb, image_size, open_image
 from .detector import pool_logits, smooth
 from .errors import ConfigError, printable
 from .evaluation import Truth

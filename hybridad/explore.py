@@ -38,9 +38,9 @@ from hybridad.decisions import (
 from .detector import HybridAnomalyDetector
 from .errors import ConfigError, DataError, HybridadError, printable
 from .evaluation import Truth
-from .pipeline import READOUTS
+from .config import READOUTS
 from .plots import shared_range
-from .training import KeptInputs, read_kept
+from .features import FeatureCache, read_cached
 from .views import Nouns, Photo, attention_view, open_photo
 from hybridad.words import (
     CachedImage,
@@ -392,6 +392,6 @@ def compare_detectors(
     "Ask two or more detectors about the same images."
     maps = {}
     for name, detector in detectors.items():
-        kept = KeptInputs(detector, truth.samples, budget=0)
-        maps[name] = read_kept(detector, kept, truth.size)[0]
+        kept = FeatureCache(detector, truth.samples, budget=0)
+        maps[name] = read_cached(detector, kept, truth.size)[0]
     return CompareExplorer(truth, maps)

@@ -20,11 +20,12 @@ from safetensors.torch import save
 from torch import nn
 
 from .attention import QueryRecorder
-from .data import read_json, write_atomic
-from .detector import HybridAnomalyDetector, read_checkpoint, over_views, smooth
+from .checkpoint import read_checkpoint
+from .detector import HybridAnomalyDetector, over_views, smooth
 from .errors import CheckpointError, ConfigError, HybridadError, printable, table_cell
 from .evaluation import table
 from .prompt_learner import TEMPLATES
+from .runs import read_json, write_atomic
 from .synthetic import picture
 
 # %% ../nbs/80_export.ipynb #c4e6b069
@@ -55,7 +56,7 @@ class FixedPrompts(nn.Module):
             offsets = {
                 f'offsets_{s}': torch.cat(
                     [
-                        b.add_noise(latents(0.0, s), p.timestep, d, p.seed)
+                        b.add_noise(latents(0.0, s), p.timestep, d, seed=p.seed)
                         if p.noise
                         else latents(0.0, s)
                         for d in range(p.draws)
@@ -66,7 +67,8 @@ class FixedPrompts(nn.Module):
             one = latents(1.0, min(sides))
             scale = (
                 (
-                    b.add_noise(one, p.timestep, 0, p.seed) - offsets[f'offsets_{min(sides)}'][:1]
+                    b.add_noise(one, p.timestep, 0, seed=p.seed)
+                    - offsets[f'offsets_{min(sides)}'][:1]
                 ).mean()
                 if p.noise
                 else one.mean()

@@ -18,8 +18,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from .data import write_atomic
-from .synthetic import HELD_OUT_CATEGORIES, HELD_OUT_KINDS, KINDS
+from .defects import KINDS
+from .runs import write_atomic
+from .synthetic import HELD_OUT_CATEGORIES, HELD_OUT_KINDS
 
 # %% ../nbs/62_grounding.ipynb #391d923f
 NORMAL_WORDS = ('flawless', 'perfect', 'normal', 'intact', 'clean')

@@ -6,8 +6,6 @@
 __all__ = ['focal_loss', 'dice_loss', 'image_loss', 'sharpness_loss', 'coverage_loss', 'consistency_loss', 'CrossAttentionLoss']
 
 # %% ../nbs/30_losses.ipynb #073238da
-from math import isfinite
-
 import torch
 import torch.nn.functional as F
 from scipy import ndimage
@@ -29,6 +27,7 @@ def focal_loss(
     probs: Tensor,  # (B,2,h,w) probabilities of normal and abnormal, summing to 1
     masks: Tensor,  # (B,1,H,W) defect where > 0
     gamma: float = 2.0,  # 0 gives cross entropy; otherwise at least 1
+    *,
     smooth: float = 1e-5,  # keeps the logarithm finite
 ) -> Tensor:  # scalar
     "Two-class focal loss, mean over pixels (Lin et al. 2017, with the smoothing AnomalyCLIP uses)."
@@ -58,19 +57,21 @@ def image_loss(
     return F.cross_entropy(image_logits, labels.to(image_logits.device, torch.long))
 
 # %% ../nbs/30_losses.ipynb #17de7cac
+def _box(x: Tensor, width: int) -> Tensor:
+    "Mean over a square around each cell."
+    return F.avg_pool2d(x, 2 * width + 1, stride=1, padding=width)
+
+
 def sharpness_loss(
     prob: Tensor,  # (B,h,w) probability of a defect
     masks: Tensor,  # (B,1,H,W) defect where > 0
     width: int = 2,  # how far across the edge to look, in cells
-) -> (
-    Tensor
-):  # scalar in [0,2]: 0 a perfect step at every edge, 1 a flat map; 0 where no image has an edge
-    "One minus the step of the map across defect edges, mean over edge cells, then over images with an edge."
+) -> Tensor:  # scalar in [0,2]: 0 a perfect step, 1 a flat map; 0 without any edge
+    "One minus the step of the map across edges, mean over edge cells, then over images."
     target = _fit(masks, prob)
-    box = lambda x: F.avg_pool2d(x, 2 * width + 1, stride=1, padding=width)
-    rest = box(1 - target)
+    rest = _box(1 - target, width)
     edge = target * (rest > 1e-6)
-    around = box(prob[:, None] * (1 - target)) / rest.clamp(min=1e-6)
+    around = _box(prob[:, None] * (1 - target), width) / rest.clamp(min=1e-6)
     cells = edge.sum((1, 2, 3))
     flat = ((1 - prob[:, None] + around) * edge).sum((1, 2, 3)) / cells.clamp(min=1)
     return flat.sum() / (cells > 0).sum().clamp(min=1)
@@ -92,7 +93,7 @@ def coverage_loss(
     masks: Tensor,  # (B,1,H,W) defect where > 0
     smooth: float = 1e-3,  # keeps the logarithm of a missed region finite
 ) -> Tensor:  # scalar >= 0: 0 when every region is fully covered, or when there is none
-    "Negative log of the share covered, mean over each image's regions, then over images with a region."
+    "Negative log of the share covered, mean over regions, then over images with one."
     covered = [_covered(p, m) for p, m in zip(prob, _fit(masks, prob)[:, 0])]
     images = [-((c + smooth) / (1 + smooth)).log().mean() for c in covered if len(c)]
     return torch.stack(images).mean() if images else 0 * prob.sum()
@@ -113,6 +114,7 @@ def _need(
     given: dict,  # outputs of the detector, or targets
     key: str,  # what is wanted
     shape: tuple,  # expected shape, None where any size will do
+    *,
     remedy: str = '',  # what to do about it
 ) -> Tensor:  # given[key], half precision as float32
     "One named tensor, or an error that says what it is for."
@@ -125,13 +127,11 @@ def _need(
         )
     return x.float() if x.is_floating_point() and x.dtype != torch.float64 else x
 
-
+# %% ../nbs/30_losses.ipynb #1083c982
 def _outlined(
     targets: dict,  # 'masks' (B,1,H,W), 'labels' (B,) and optionally 'has_mask' (B,) bool
     probs: Tensor,  # (B,2,h,w) gives batch size, map size and device
-) -> (
-    tuple
-):  # (B,1,h,w) masks on the map's grid, (B,) bool: images whose every pixel has a known class
+) -> tuple[Tensor, Tensor]:  # (B,1,h,w) masks on the map's grid, (B,) bool: images to learn from
     "Masks, and the images that may teach pixel terms: those with a mask, and normal ones."
     b = len(probs)
     masks = _fit(_need(targets, 'masks', (b, 1, None, None)).to(probs.device), probs)
@@ -141,7 +141,7 @@ def _outlined(
     normal = _need(targets, 'labels', (b,)).to(probs.device) == 0
     return masks, torch.as_tensor(has_mask, device=probs.device).bool() | normal
 
-
+# %% ../nbs/30_losses.ipynb #5211f9a6
 def _pixel_terms(
     probs: Tensor,  # (B,2,h,w) probabilities of normal and abnormal
     masks: Tensor,  # (B,1,h,w) in {0,1}
@@ -157,6 +157,22 @@ def _pixel_terms(
     )
     return {k: term() if len(probs) else probs.sum() for k, term in terms.items() if k in wanted}
 
+# %% ../nbs/30_losses.ipynb #f1a20ae0
+def _active_terms(outputs: dict, targets: dict, active: set[str]) -> dict[str, Tensor]:
+    "Terms by name, in the order of LOSS_WEIGHTS."
+    probs = _need(outputs, 'similarity_maps', (None, 2, None, None))
+    b, _, h, w = probs.shape
+    masks, known = _outlined(targets, probs)
+    terms = _pixel_terms(probs[known], masks[known], active)
+    if 'image' in active:
+        logits, labels = _need(outputs, 'image_logits', (b, 2)), _need(targets, 'labels', (b,))
+        terms['image'] = image_loss(logits, labels)
+    if 'consistency' in active:
+        remedy = "; let the detector return a second view, or pass weights={'consistency': 0}"
+        pair = [_need(outputs, k, (b, h, w), remedy=remedy) for k in ('logits', 'paired_logits')]
+        terms['consistency'] = consistency_loss(*pair)
+    return {k: terms[k] for k in LOSS_WEIGHTS if k in active}
+
 # %% ../nbs/30_losses.ipynb #7fb8a34d
 class CrossAttentionLoss(nn.Module):
     "Weighted sum of the six terms; returns the loss and every term as a float."
@@ -170,34 +186,21 @@ class CrossAttentionLoss(nn.Module):
         if not any(self.weights.values()):
             raise ConfigError('Every loss weight is 0; give at least one term a positive weight.')
 
-    def forward(
-        self,
-        outputs: dict,  # 'similarity_maps' (B,2,h,w), 'image_logits' (B,2), 'logits' and 'paired_logits' (B,h,w)
-        targets: dict,  # 'masks' (B,1,H,W) in {0,1}, 'labels' (B,), optionally 'has_mask' (B,) bool
-    ) -> tuple[Tensor, dict]:  # loss; unweighted value of each active term, and 'total'
-        "The loss to minimise, and what it is made of."
-        terms = self.terms(outputs, targets)
-        loss = sum(self.weights[k] * v for k, v in terms.items())
-        values = torch.stack([*terms.values(), loss]).detach().tolist()
-        return loss, dict(zip([*terms, 'total'], values))
-
     def terms(
         self,
         outputs: dict,  # as in `forward`
         targets: dict,  # as in `forward`
-    ) -> dict:  # {term: scalar tensor}, only terms with a weight
+    ) -> dict[str, Tensor]:  # {term: scalar}, only terms with a weight
         "The active terms, unweighted."
-        active = {k for k, w in self.weights.items() if w}
-        probs = _need(outputs, 'similarity_maps', (None, 2, None, None))
-        b, _, h, w = probs.shape
-        masks, known = _outlined(targets, probs)
-        terms = _pixel_terms(probs[known], masks[known], active)
-        if 'image' in active:
-            terms['image'] = image_loss(
-                _need(outputs, 'image_logits', (b, 2)), _need(targets, 'labels', (b,))
-            )
-        if 'consistency' in active:
-            remedy = "; let the detector return a second view, or pass weights={'consistency': 0}"
-            pair = [_need(outputs, k, (b, h, w), remedy) for k in ('logits', 'paired_logits')]
-            terms['consistency'] = consistency_loss(*pair)
-        return {k: terms[k] for k in self.weights if k in active}
+        return _active_terms(outputs, targets, {k for k, w in self.weights.items() if w})
+
+    def forward(
+        self,
+        outputs: dict,  # similarity_maps (B,2,h,w), image_logits (B,2), (paired_)logits (B,h,w)
+        targets: dict,  # masks (B,1,H,W) in {0,1}, labels (B,), optionally has_mask (B,) bool
+    ) -> tuple[Tensor, dict]:  # loss; unweighted value of each active term, and 'total'
+        "The loss to minimise, and the parts that it is made of."
+        terms = self.terms(outputs, targets)
+        loss = sum(self.weights[k] * v for k, v in terms.items())
+        values = torch.stack([*terms.values(), loss]).detach().tolist()
+        return loss, dict(zip([*terms, 'total'], values))

@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 
 from .attention import log_ratio, select_layers
-from .data import as_rgb, image_tensor, open_image
+from .data import image_tensor
+from .images import as_rgb, open_image
 from .detector import VIEWS, HybridAnomalyDetector, over_views, smooth
 from .errors import ConfigError, DataError
 

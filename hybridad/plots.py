@@ -22,7 +22,7 @@ from matplotlib.patheffects import withStroke
 from PIL import Image
 from skimage.transform import resize
 
-from .data import write_atomic
+from .runs import write_atomic
 from .errors import HybridadError, printable
 from .metrics import finite
 

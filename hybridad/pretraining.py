@@ -32,14 +32,13 @@ from tqdm.auto import tqdm
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from .attention import QueryRecorder, read_maps
-from .backbone import load_backbone, pick_device, quiet, token_mask
+from .backbone import load_backbone
 from .corpus import Corpus, as_tensor, corpus_picture, encoding, nouns_of, parts_of
-from .data import read_json, write_atomic
 from .errors import CheckpointError, ConfigError, HybridadError
 from hybridad.grounding import (
+    Contents,
     NEUTRAL,
     WEIGHTS,
-    Contents,
     caption,
     draw_prompts,
     grounding_loss,
@@ -49,7 +48,9 @@ from hybridad.grounding import (
     phrase,
     target_shares,
 )
-from .layouts import in_use
+from .parts import pick_device, quiet
+from .runs import in_use, read_json, write_atomic
+from .text import token_mask
 
 # %% ../nbs/62b_pretraining.ipynb #3dce0526
 LIMITS = dict(
@@ -524,7 +525,7 @@ def step_losses(trainer: Trainer, batch: Batch) -> dict:
         recorder.layers,
         queries,
         prompts,
-        LAYER_WEIGHTS,
+        weights=LAYER_WEIGHTS,
         content=mask,
         size=z.shape[-2:],
     )

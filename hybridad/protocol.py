@@ -12,22 +12,16 @@ from pathlib import Path
 import numpy as np
 from tabulate import tabulate
 
-from .data import fingerprint, read_json, write_atomic
+from .data import fingerprint
 from .detector import HybridAnomalyDetector
 from .errors import ConfigError, table_cell
-from hybridad.evaluation import (
-    HEADLINE,
-    Truth,
-    WordsDetector,
-    contrast_floor,
-    decimals,
-    heading,
-    summarise,
-    write_json,
-)
+from .evaluation import Truth, WordsDetector, contrast_floor, decimals, heading, summarise
+from .features import digests
 from .layouts import published_set
+from .metrics import METRICS
 from .reports import read_results, score_in_parts
-from .training import digests, fit, lasting
+from .runs import read_json, write_atomic, write_json
+from .training import fit, lasting
 
 # %% ../nbs/61b_protocol.ipynb #8c33be20
 SOURCES = dict(
@@ -216,7 +210,7 @@ def _learned(train, config, backbone, folder, progress):
             train,
             folder,
             detector,
-            resume=(folder / 'config.json').exists(),
+            resume=(folder / 'run.json').exists(),
             progress=progress,
         )
         if (folder / 'best.safetensors').exists():
@@ -249,7 +243,7 @@ def _floors(truth, out, progress):
     return read_json(path)
 
 # %% ../nbs/61b_protocol.ipynb #972e5618
-_COLUMNS = (*HEADLINE, 'aupro_anomalyclip')
+_COLUMNS = (*METRICS, 'aupro_anomalyclip')
 
 
 def _seeded(config, tests, seeds):  # a Config for each seed

@@ -20,20 +20,13 @@ from scipy import ndimage
 from tabulate import tabulate
 from tqdm.auto import tqdm
 
-from .data import image_size, open_image, read_arrays, read_json, write_atomic
-from .detector import read_checkpoint
+from .images import image_size, open_image
+from .checkpoint import read_checkpoint
 from .errors import CheckpointError, ConfigError, DataError, csv_cell, table_cell
-from hybridad.evaluation import (
-    HEADLINE,
-    Results,
-    Truth,
-    below_baseline,
-    heading,
-    table,
-    write_json,
-)
-from .metrics import f1_threshold, finite, rate_threshold, same_length, to_json_value
-from .training import KeptInputs, digests, processes, read_kept
+from .evaluation import Results, Truth, below_baseline, heading, table
+from .features import FeatureCache, digests, read_cached
+from .metrics import METRICS, f1_threshold, finite, rate_threshold, same_length
+from .runs import processes, read_arrays, read_json, to_json_value, write_atomic, write_json
 
 # %% ../nbs/61a_reports.ipynb #affe28b0
 def asked_for(
@@ -67,9 +60,9 @@ def asked_for(
 def _score_part(detectors, samples, size):
     "Arrays of one part: NAME_maps, NAME_scores and seconds an image, timed for the first detector."
     begun, first, told = time.perf_counter(), next(iter(detectors.values())), {}
-    kept = KeptInputs(first, samples, progress=False)
+    kept = FeatureCache(first, samples, progress=False)
     for name, d in detectors.items():
-        told[f'{name}_maps'], told[f'{name}_scores'] = read_kept(d, kept, size)
+        told[f'{name}_maps'], told[f'{name}_scores'] = read_cached(d, kept, size)
         told.setdefault(
             'seconds', np.full(len(samples), (time.perf_counter() - begun) / len(samples))
         )
@@ -359,7 +352,7 @@ def _note(results, columns):
 def write_tables(
     folder,  # of the run
     results: dict,  # from `summarise`, perhaps with floors and ceilings
-    columns=HEADLINE,  # of the Markdown and LaTeX tables; JSON and csv hold everything
+    columns=METRICS,  # of the Markdown and LaTeX tables; JSON and csv hold everything
 ):
     "metrics.json, metrics.csv, table.md and table.tex of one evaluation."
     folder = Path(folder)
@@ -429,7 +422,7 @@ def comparable(
 def compare(
     runs: dict,  # name -> results; the others are compared with the first
     style: str = 'simple',  # any tabulate format
-    columns=HEADLINE,
+    columns=METRICS,
 ) -> str:
     "Means of several runs in one table, each difference from the first beside its figure, over the categories all of them have."
     shared, sizes = comparable(runs), {r.get('eval_size') for r in runs.values()}

@@ -14,16 +14,17 @@ import numpy as np
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure, SubFigure
 
-from .attention import TokenMaps
+from .probes import TokenMaps
 from .charts import short_layer
 from .curves import training_curves
-from .data import load_image, load_mask, read_json
+from .data import load_image, load_mask
+from .runs import read_json
 from .errors import DataError, HybridadError, printable
 from .evaluation import Results
-from .layouts import Sample
+from .pairing import Sample
 from .plots import HEAT, as_png, colour_bar, map_grid, one_map, panels
 from .reports import read_results
-from .training import read_log
+from .runs import read_log
 
 # %% ../nbs/70c_viewer.ipynb #92a0b49e
 def _same_tokens(maps):
@@ -116,12 +117,13 @@ class Run:
         folder: str | Path,  # of hybridad_train or hybridad_test
     ):
         self.folder = Path(folder)
-        if not (self.folder / 'config.json').is_file():
+        begun, scored = self.folder / 'run.json', self.folder / 'config.json'
+        if not (begun.is_file() or scored.is_file()):
             raise DataError(
-                f'{folder} is no run folder (no config.json): '
+                f'{folder} is no run folder (no run.json, no config.json): '
                 'give one of hybridad_train or hybridad_test'
             )
-        self.config = read_json(self.folder / 'config.json')
+        self.config = read_json(begun)['asked'] if begun.is_file() else read_json(scored)
         self.log = read_log(self.folder / 'log.jsonl')
 
     @property

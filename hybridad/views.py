@@ -22,7 +22,8 @@ from matplotlib.ticker import MaxNLocator
 from PIL.Image import Image, Resampling
 
 from .charts import short_layer
-from .data import as_rgb, image_tensor, open_image
+from .data import image_tensor
+from .images import as_rgb, open_image
 from .errors import ConfigError
 from .plots import ABNORMAL, HEAT, OUTLINE, SIGNED, to_picture
 from hybridad.words import (

@@ -73,7 +73,7 @@ class CachedImage:
         key = how.readout, t, None if replay else hash(prompts.float().cpu().numpy().tobytes())
         if key not in self.cached:
             every = list(self.layers)
-            pipe = EasonADPipeline(self.backbone, how.readout, every, t, seed=self.seed)
+            pipe = EasonADPipeline(self.backbone, how.readout, every, timestep=t, seed=self.seed)
             self.cached[key] = pipe.queries(self.latents, prompts)
         return self.cached[key]
 
@@ -175,9 +175,9 @@ def log_ratio_map(
         chosen,
         seen.queries(pair.features, how),
         pair.features,
-        backbone.weights_of(chosen),
-        backbone.mass,
-        counted(pair.content, backbone.mass),
+        weights=backbone.weights_of(chosen),
+        mass=backbone.mass,
+        content=counted(pair.content, backbone.mass),
     )
     return log_ratio(masses)[0].cpu().numpy()
 
@@ -225,7 +225,9 @@ def noun_shares(
     how: Reading = Reading(),  # its head and read-out do not count: mean over heads, replay
 ) -> np.ndarray:  # (nouns, H, W) shares of the attention
     "Attention of each place to each noun, where the nouns compete."
-    pipe = EasonADPipeline(seen.backbone, 'replay', how.layers, how.timestep, seed=seen.seed)
+    pipe = EasonADPipeline(
+        seen.backbone, 'replay', how.layers, timestep=how.timestep, seed=seen.seed
+    )
     queries = seen.queries(None, Reading(timestep=how.timestep))
     return pipe.prompt_masses(queries, nouns)[0].softmax(0).cpu().numpy()  # log masses are means
 

@@ -22,37 +22,26 @@ import tifffile
 import torch
 from PIL import Image, ImageOps
 
-from hybridad.cli import learnable
+from hybridad._dummies import dummy_tree, dummy_visa
 from hybridad.data import (
     AnomalyDataset,
-    Sample,
-    image_size,
     load_image,
-    load_mask,
     make_loader,
-    open_image,
-    read_arrays,
-    read_json,
     read_mask,
     sample_digest,
 )
-from hybridad.datasets import check_dataset, download, extract, inspect_sample
+from hybridad.datasets import check_dataset, inspect_sample
+from hybridad.downloads import download, extract
 from hybridad.errors import CheckpointError, DataError
-from hybridad.images import reading_as
-from hybridad.layouts import (
-    TREES,
-    dummy_tree,
-    dummy_visa,
-    published_set,
-    read_dataset,
-    read_meta,
-    read_table,
-    reading_summary,
-    table_rows,
-    write_meta,
-)
+from hybridad.image_files import Photos, upright
+from hybridad.images import image_size, open_image, reading_as
+from hybridad.layouts import published_set, read_dataset, reading_summary
 from hybridad.normals import load_normals
-from hybridad.scoring import Photos, upright
+from hybridad.pairing import Sample
+from hybridad.runs import read_arrays, read_json
+from hybridad.samples import learnable
+from hybridad.tables import read_meta, read_table, table_rows, write_meta
+from hybridad.trees import TREES
 
 SHARED = (
     Path(__file__).resolve().parents[1] / os.environ.get('HYBRIDAD_SHARED', '../shared')

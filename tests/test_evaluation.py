@@ -13,12 +13,14 @@ from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from hybridad import cli
+from hybridad._dummies import dummy_tree
+from hybridad.checkpoint import read_checkpoint
 from hybridad.config import get_default_config
-from hybridad.data import read_dataset
-from hybridad.detector import HybridAnomalyDetector, read_checkpoint
+from hybridad.curves import pixel_curves, score_histogram
+from hybridad.detector import HybridAnomalyDetector
 from hybridad.errors import HybridadError
 from hybridad.evaluation import Truth, summarise
-from hybridad.layouts import dummy_tree
+from hybridad.layouts import read_dataset
 from hybridad.metrics import (
     anomaly_metrics,
     f1_threshold,
@@ -27,10 +29,10 @@ from hybridad.metrics import (
     pro_curve,
     rate_threshold,
 )
-from hybridad.curves import pixel_curves, score_histogram
 from hybridad.plots import shared_range
 from hybridad.reports import calibration, found_regions, image_rows, store_thresholds, write_maps
 from hybridad.streaming import PixelStream, aupimo, bootstrap_intervals
+from hybridad.testrun import decided
 
 SHARED = (
     Path(__file__).resolve().parents[1] / os.environ.get('HYBRIDAD_SHARED', '../shared')
@@ -248,10 +250,11 @@ def test_run_leaves_everything_and_is_the_same_after_an_interruption(place, monk
         assert (im.mode, im.size) == ('F', (40, 30))
 
     import hybridad.reports as reports
+    import hybridad.testrun as testrun
 
     real, calls = reports.score_in_parts, []
     monkeypatch.setattr(
-        reports, 'score_in_parts', lambda *args, **kwargs: real(*args, **kwargs, part=4)
+        testrun, 'score_in_parts', lambda *args, **kwargs: real(*args, **kwargs, part=4)
     )
     one = reports._score_part
 
@@ -510,6 +513,6 @@ def test_images_without_a_decision_are_not_counted_as_wrong():
         dict(path=p, decision=d, label=1, unlike=False) for p, d in (('a', 'anomalous'), ('b', ''))
     ]
     assert (
-        '1 of 1 images called anomalous, 0 wrongly' in (said := cli._decided(rows, {}))
+        '1 of 1 images called anomalous, 0 wrongly' in (said := decided(rows, {}))
         and 'no decision on 1' in said
     )

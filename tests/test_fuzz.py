@@ -9,24 +9,30 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save
 
-from hybridad.backbone import MINI, load_backbone, read_settings
+from hybridad._dummies import dummy_tree
+from hybridad.backbone import load_backbone
+from hybridad.checkpoint import ABOUT, read_checkpoint
 from hybridad.config import Config, get_default_config
 from hybridad.data import read_mask
-from hybridad.detector import ABOUT, read_checkpoint
 from hybridad.errors import BackboneError, HybridadError
 from hybridad.evaluation import refuse_seen
 from hybridad.export import LearnedPrompts
+from hybridad.image_files import Photos
 from hybridad.images import full_size, open_image, reading_as
-from hybridad.layouts import dummy_tree, pair_masks, read_dataset
+from hybridad.layouts import read_dataset
 from hybridad.masks import marked_pixels
+from hybridad.pairing import pair_masks
+from hybridad.parts import MINI, read_settings
 from hybridad.pipeline import EasonADPipeline
 from hybridad.prompt_learner import MinimalPromptLearner, load_anomalyclip
-from hybridad.scoring import COLUMNS, Photos, _encode, read_scores
-from hybridad.training import read_log, usable
+from hybridad.runs import read_log
+from hybridad.scoring_runs import COLUMNS, _encode, read_scores
+from hybridad.training import usable
 
 CASES = int(os.environ.get('HYBRIDAD_FUZZ', 300))
 fuzz = settings(
@@ -275,7 +281,8 @@ def test_configs(settings):
         assert Config.from_dict(cfg.to_dict()) == cfg
 
 
-PLAIN = json.dumps(get_default_config().to_dict(), indent=1).encode()
+BEGUN = dict(command='train', asked=get_default_config().to_dict(), provenance={}, state='begun')
+PLAIN = json.dumps(BEGUN, indent=1).encode()
 
 
 @fuzz
@@ -286,7 +293,7 @@ PLAIN = json.dumps(get_default_config().to_dict(), indent=1).encode()
 def test_run_folders(tmp_path_factory, config, log):
     run = tmp_path_factory.getbasetemp() / 'run'
     run.mkdir(exist_ok=True)
-    (run / 'config.json').write_bytes(config)
+    (run / 'run.json').write_bytes(config)
     (run / 'log.jsonl').write_bytes(log)
     try:
         assert usable(run, get_default_config(), True) == run
@@ -413,14 +420,14 @@ def test_backbone_configs(tmp_path_factory, data):
         assert str(folder) in str(error)
         return
     try:
-        MinimalPromptLearner(loaded, 1, 2, 1)
+        MinimalPromptLearner(loaded, 1, 2, t_n_ctx=1)
         maps = EasonADPipeline(loaded, map_size=4)(images, ['good', 'bad'])
     except HybridadError:
         return
     assert maps.isfinite().all()
 
 
-LEARNER = MinimalPromptLearner(load_backbone('mini', 'cpu'), 2, 2, 1)
+LEARNER = MinimalPromptLearner(load_backbone('mini', 'cpu'), 2, 2, t_n_ctx=1)
 torch.save(
     dict(
         prompt_learner={

@@ -24,15 +24,17 @@ from PIL import Image
 from safetensors.torch import save
 
 from hybridad import cli
-from hybridad.datasets import download
-from hybridad.detector import read_checkpoint
+from hybridad._dummies import dummy_tree
+from hybridad.appearance import appearance, known_appearance
+from hybridad.checkpoint import read_checkpoint
+from hybridad.downloads import download
 from hybridad.errors import csv_cell, from_csv_cell, printable
-from hybridad.evaluation import HEADLINE, table
-from hybridad.layouts import dummy_tree, read_dataset
+from hybridad.evaluation import table
+from hybridad.layouts import read_dataset
+from hybridad.metrics import METRICS
 from hybridad.reports import compare, write_csv
 from hybridad.scoring import SHIPPED
 from hybridad.synthetic import picture
-from hybridad.training import appearance, known_appearance
 
 ROOT = Path(__file__).resolve().parents[1]
 FORK = mp.get_context('fork')
@@ -58,7 +60,7 @@ def test_csv_cells_come_back_and_are_no_formulas(text):
 
 
 def results_of(*names):
-    row = {k: 0.5 for k in HEADLINE}
+    row = {k: 0.5 for k in METRICS}
     return dict(
         mean=row, categories={n: row | dict(images=1) for n in names}, eval_size=64, floors={}
     )
@@ -79,11 +81,11 @@ def cells_of(text):
 def test_markdown_tables_keep_their_shape():
     found = cells_of(table(results_of(*HOSTILE), 'github'))
     assert [r[0] for r in found[1:]] == [*map(printable, HOSTILE), 'mean']
-    assert {len(r) for r in found} == {1 + len(HEADLINE)}
+    assert {len(r) for r in found} == {1 + len(METRICS)}
     runs = {name: results_of('disc') for name in HOSTILE}
     found = cells_of(compare(runs, 'github'))
     assert [r[0] for r in found[1:]] == [*map(printable, HOSTILE)]
-    assert {len(r) for r in found} == {1 + len(HEADLINE)}
+    assert {len(r) for r in found} == {1 + len(METRICS)}
 
 
 def test_terminal_and_html_tables_show_names_only():
@@ -182,7 +184,9 @@ def slow(tmp_path):
 
 def killed_download(folder, url, sha256):
     "Kill a process that downloads once a megabyte has come."
-    child = FORK.Process(target=download, args=('plates', folder, url, sha256, False))
+    child = FORK.Process(
+        target=download, args=('plates', folder, url, sha256), kwargs=dict(progress=False)
+    )
     child.start()
     part = folder / 'plates.partial' / 'plates.partial'
     until = time.time() + 60
@@ -210,7 +214,7 @@ def test_ctrl_c_names_what_is_kept(slow, tmp_path, monkeypatch, capsys):
         f.write(answer.read(2_000_000))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr('hybridad.datasets._copy', interrupted)
+    monkeypatch.setattr('hybridad.downloads._copy', interrupted)
     url, sha256 = slow
     args = ['download', 'plates', str(tmp_path / 'sets'), '--url', url, '--sha256', sha256]
     assert cli.hybridad_data(args) == 130
@@ -251,7 +255,9 @@ def written(folder, images):
 
 
 def test_photographs_unlike_those_learned_on_are_told(tmp_path, capsys):
-    seen = lambda seed, n, split: np.stack([picture(seed, i, 64, split).image for i in range(n)])
+    seen = lambda seed, n, split: np.stack(
+        [picture(seed, i, 64, split=split).image for i in range(n)]
+    )
     tensor = lambda images: torch.from_numpy(images).movedim(-1, 1) / 127.5 - 1
     known = known_appearance(appearance(tensor(seen(0, 100, 'auxiliary'))))
     tensors, about = read_checkpoint(SHIPPED)

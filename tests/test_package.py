@@ -1,25 +1,34 @@
-"The wheel holds everything and its commands answer, from an environment and a folder that know nothing of the checkout."
+"""The wheel holds everything and its commands answer, from an environment and a folder that know
+nothing of the checkout; the package offers its main names without loading torch."""
 
+import ast
+import os
 import subprocess
 import sys
 import zipfile
 from configparser import ConfigParser
+from importlib import import_module
 from pathlib import Path
 from shlex import split
 from sysconfig import get_path
 
 import pytest
 
+import hybridad
+
 ROOT = Path(__file__).resolve().parents[1]
 settings = ConfigParser(delimiters=['='])
 settings.read(ROOT / 'settings.ini', encoding='utf-8')
+HEAVY = {'torch', 'numpy', 'diffusers', 'transformers', 'matplotlib'}
 COMMANDS = [s.split('=')[0] for s in split(settings['DEFAULT']['console_scripts'])]
 
 
 def run(*args, cwd, **kwargs):
-    "The output of a command that must succeed, run in `cwd`."
+    "The output of a command that must succeed, run in `cwd` with no path to this checkout."
+    env = {k: v for k, v in os.environ.items() if k != 'PYTHONPATH'}
+    command = [str(a) for a in args]
     r = subprocess.run(
-        [str(a) for a in args], cwd=cwd, capture_output=True, text=True, timeout=300, **kwargs
+        command, cwd=cwd, env=env, capture_output=True, text=True, timeout=300, **kwargs
     )
     assert r.returncode == 0, f'{args[0]} exits {r.returncode}:\n{r.stdout}{r.stderr}'
     return r.stdout
@@ -35,7 +44,7 @@ def wheel(copy_checkout, tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def env(wheel, tmp_path_factory):
-    "A new environment with only the wheel in it; its dependencies are read from this environment, so nothing is downloaded."
+    "A new environment with only the wheel; dependencies come from this one, without a download."
     tmp = tmp_path_factory.mktemp('env')
     run(sys.executable, '-m', 'venv', '--without-pip', tmp / 'venv', cwd=tmp)
     python = tmp / 'venv' / 'bin' / 'python'
@@ -79,3 +88,45 @@ def test_wheel_is_what_gets_imported(env):
 @pytest.mark.parametrize('command', COMMANDS)
 def test_command_answers_help(env, command):
     assert 'usage' in run(env / 'venv' / 'bin' / command, '--help', cwd=env).lower()
+
+
+def test_import_is_light_and_quick():
+    code = (
+        'import sys, time; begun = time.perf_counter(); import hybridad; dir(hybridad); '
+        'took = time.perf_counter() - begun; '
+        f'print(took, *({HEAVY} & {{m.split(".")[0] for m in sys.modules}}))'
+    )
+    answers = [run(sys.executable, '-c', code, cwd=ROOT).split() for _ in range(3)]
+    assert all(len(a) == 1 for a in answers), f'import hybridad loads {answers[0][1:]}'
+    assert min(float(a[0]) for a in answers) < 0.1, answers  # seconds; the fastest of three
+
+
+@pytest.mark.parametrize('name', hybridad.__all__)
+def test_front_door_opens_the_module(name):
+    home = import_module(f'hybridad.{hybridad._HOME[name]}')
+    assert getattr(hybridad, name) is getattr(home, name)
+    assert getattr(hybridad, name).__module__ == home.__name__, 'not the module that defines it'
+
+
+def test_front_door_tells_type_checkers_the_same():
+    tree = ast.parse((ROOT / 'hybridad' / '__init__.py').read_text(encoding='utf-8'))
+    told = {
+        a.name: n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) for a in n.names
+    }
+    told.pop('TYPE_CHECKING'), told.pop('import_module')
+    assert told == hybridad._HOME and set(hybridad.__all__) == set(told) <= set(dir(hybridad))
+
+
+def test_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="module 'hybridad' has no attribute 'nothing'"):
+        hybridad.nothing  # noqa: B018
+
+
+def test_requirements_pin_the_same_torch():
+    pinned = [
+        line.split()[0]
+        for name in ('requirements.txt', 'constraints.txt')
+        for line in (ROOT / name).read_text(encoding='utf-8').splitlines()
+        if line.startswith('torch==')
+    ]
+    assert len(pinned) == 2 and pinned[0] == pinned[1], pinned

@@ -10,23 +10,23 @@ import pytest
 import torch
 from diffusers import FluxTransformer2DModel, SD3Transformer2DModel, UNet2DConditionModel
 
-from hybridad import attention, backbone as bb, bench
+from hybridad import attention, bench
+from hybridad import backbone as bb
 from hybridad.ablation import standard_variants
 from hybridad.attention import (
-    AttentionReader,
     QueryRecorder,
     cross_attention,
     log_ratio,
-    probing,
-    read_maps,
     select_layers,
     token_scores,
 )
-from hybridad.backbone import MINI, load_backbone, random_backbone
+from hybridad.backbone import load_backbone, random_backbone
 from hybridad.config import get_default_config
 from hybridad.detector import HybridAnomalyDetector
 from hybridad.errors import BackboneError, CheckpointError, ConfigError
+from hybridad.parts import MINI
 from hybridad.pipeline import EasonADPipeline
+from hybridad.probes import AttentionReader, probing
 from hybridad.prompt_learner import MinimalPromptLearner
 from hybridad.words import nearest_words
 

@@ -23,16 +23,20 @@ from diffusers import DDIMScheduler
 from PIL import Image
 from safetensors.torch import load_file
 
-from hybridad import cli, pipeline, scoring, training
+from hybridad import cli, query_cache, scoring_runs, training
 from hybridad.config import get_default_config
-from hybridad.data import read_mvtec
 from hybridad.detector import HybridAnomalyDetector
 from hybridad.errors import ConfigError, DataError, HybridadError
 from hybridad.evaluation import LinearProbe, WordsDetector
+from hybridad.features import cache_parts, read_cached
+from hybridad.layouts import read_mvtec
 from hybridad.pipeline import EasonADPipeline
-from hybridad.scoring import Scorer, read_scores, score_folder
+from hybridad.runs import read_log
+from hybridad.scoring import Scorer
+from hybridad.scoring_runs import read_scores, score_folder
+from hybridad.step import Step
 from hybridad.synthetic import picture
-from hybridad.training import Step, Trainer, fit, keep_parts, read_kept, read_log
+from hybridad.training import Trainer, fit
 
 FORK = mp.get_context('fork')
 CONFIG = get_default_config(epochs=6, batch_size=8, learning_rate=5e-3, device='cpu')
@@ -60,7 +64,7 @@ def loaded(samples):
     "One thread, the backbone, and what it said of the pictures: shared by all children."
     torch.set_num_threads(1)
     detector = HybridAnomalyDetector(CONFIG)
-    return detector.backbone, keep_parts(detector, samples, progress=False)
+    return detector.backbone, cache_parts(detector, samples, progress=False)
 
 
 def train(loaded, out, limit=None):
@@ -73,7 +77,7 @@ def train(loaded, out, limit=None):
         parts,
         out,
         HybridAnomalyDetector(CONFIG, backbone),
-        (out / 'config.json').exists(),
+        resume=(out / 'run.json').exists(),
         progress=False,
     )
 
@@ -218,7 +222,7 @@ def learn(loaded, out, kind):
 
 
 def test_a_pipe_that_nobody_reads_is_told_as_such():
-    flood = "import sys; from hybridad.cli import _command\ndef flood(a): print('x'*10**6)\nflood.arguments = lambda parser: None\nsys.exit(_command(flood)([]))"
+    flood = "import sys; from hybridad.commands import run_command\ndef flood(a): print('x'*10**6)\nsys.exit(run_command(flood, 'flood', []))"
     child = subprocess.Popen(
         [sys.executable, '-c', flood], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -242,19 +246,19 @@ def test_who_gives_up_waiting_for_a_query_cache_leaves_it_to_the_other_run(
     pipe = EasonADPipeline(loaded[0])
     (tmp_path / 'kept.part').mkdir()
     (tmp_path / 'kept.lock').touch()  # of the run that fills it
-    monkeypatch.setattr(pipeline, 'FileLock', Waiting)
+    monkeypatch.setattr(query_cache, 'FileLock', Waiting)
     with pytest.raises(KeyboardInterrupt):
-        pipeline.QueryCache(tmp_path / 'kept', pipe).write(
+        query_cache.QueryCache(tmp_path / 'kept', pipe).write(
             [loaded[1][0].latents[0][:2]], 2, tell=lambda text: None
         )
     assert (tmp_path / 'kept.part').is_dir() and (tmp_path / 'kept.lock').is_file()
 
 
 def test_another_noise_schedule_is_another_query_cache(loaded):
-    before = pipeline.QueryCache.about(EasonADPipeline(loaded[0]))
+    before = query_cache.cache_settings(EasonADPipeline(loaded[0]))
     other = copy.copy(loaded[0])
     other.scheduler = DDIMScheduler.from_config(loaded[0].scheduler.config, beta_end=0.02)
-    after = pipeline.QueryCache.about(EasonADPipeline(other))
+    after = query_cache.cache_settings(EasonADPipeline(other))
     assert [k for k in before if before[k] != after[k]] == ['configs']
 
 
@@ -319,7 +323,7 @@ def test_loader_processes_and_batches_change_nothing(loaded, samples, straight, 
         )
         same(outcome(tmp_path / f'{workers}'), straight)
     kept, words = loaded[1][0], WordsDetector(CONFIG, loaded[0])
-    whole, single = read_kept(words, kept), read_kept(words, kept, batch_size=1)
+    whole, single = read_cached(words, kept), read_cached(words, kept, batch_size=1)
     assert max(float(abs(a - b).max()) for a, b in zip(whole, single)) < 1e-5
 
 
@@ -360,7 +364,13 @@ def scored(loaded, photos, out, **how):
     how = dict(part=2, progress=False, pictures='anomalous', batch_size=2) | how
     tell = lambda f: looked.append(os.path.basename(f.image))
     score_folder(
-        photos, out, scorer, (out / 'scoring.json').exists(), tell=tell, note=notes.append, **how
+        photos,
+        out,
+        scorer,
+        resume=(out / 'scoring.json').exists(),
+        tell=tell,
+        note=notes.append,
+        **how,
     )
     return looked, notes
 
@@ -400,7 +410,7 @@ def test_parts_without_a_digest_are_not_trusted(loaded, photos, tmp_path):
 
 @pytest.mark.parametrize('what', ['a part', 'the folder', 'the plan'])
 def test_what_vanishes_during_a_scoring_is_an_error(loaded, photos, tmp_path, monkeypatch, what):
-    out, write = tmp_path / 'out', scoring.write_atomic
+    out, write = tmp_path / 'out', scoring_runs.write_atomic
 
     def vanishing(path, content):
         write(path, content)
@@ -412,7 +422,7 @@ def test_what_vanishes_during_a_scoring_is_an_error(loaded, photos, tmp_path, mo
             else:
                 (out / 'scoring.json').unlink()
 
-    monkeypatch.setattr(scoring, 'write_atomic', vanishing)
+    monkeypatch.setattr(scoring_runs, 'write_atomic', vanishing)
     told = 'part-000000.csv vanished' if what == 'a part' else 'was moved or removed'
     with pytest.raises(DataError, match=told):
         scored(loaded, photos, out)
@@ -426,14 +436,14 @@ def test_what_vanishes_during_a_scoring_is_an_error(loaded, photos, tmp_path, mo
 def test_a_lone_process_whose_parts_vanish_does_not_end_with_code_0(
     photos, tmp_path, monkeypatch, capsys
 ):
-    write = scoring.write_atomic
+    write = scoring_runs.write_atomic
 
     def vanishing(path, content):
         write(path, content)
         if path.suffix == '.csv':
             path.unlink()
 
-    monkeypatch.setattr(scoring, 'write_atomic', vanishing)
+    monkeypatch.setattr(scoring_runs, 'write_atomic', vanishing)
     args = [photos, '--out', tmp_path / 'out', '--device', 'cpu', '--quiet', '--pictures', 'none']
     assert cli.hybridad_score(list(map(str, args))) == 2
     assert 'vanished' in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Run notebooks and keep what they show: python tools/outputs.py [NOTEBOOK ...], all of them by default.
+"""Run notebooks and keep what they show: python tools/outputs.py [NOTEBOOK ...], by default all.
 
 Progress bars, warnings and widgets are dropped, which mean nothing without a kernel; of a widget
 that has a picture of itself the picture is kept. Pictures over 59 kB, or less in a notebook that

@@ -1,7 +1,8 @@
 """Write README.md from nbs/index.ipynb, with the pictures of its outputs in images/.
 
-nbdev_readme would need Quarto; this reads the stored outputs and needs only nbconvert. Links written for nbs/ are
-turned into links that work from the repository's front page. Hidden cells are left out, `#| echo: false` hides a cell's code."""
+nbdev_readme would need Quarto; this reads the stored outputs and needs only nbconvert. Links
+written for nbs/ are turned into links that work from the repository's front page. Hidden cells are
+left out, `#| echo: false` hides a cell's code."""
 
 import re
 from pathlib import Path
@@ -11,10 +12,11 @@ import nbformat
 from nbconvert import MarkdownExporter
 
 ROOT = Path(__file__).resolve().parents[1]
+NOTE = '<!-- Written by `make prepare` from nbs/index.ipynb: edit that notebook, not this file. -->'
 
 
 def from_root(text, root):
-    "`text` with every markdown or html link that starts from nbs/ and leads to a file rewritten to start from `root`."
+    "`text` with links that start from nbs/ and lead to a file rewritten to start from `root`."
 
     def fix(m):
         path, anchor = re.fullmatch(r'([^#]*)(.*)', m[2]).groups()
@@ -28,7 +30,7 @@ def from_root(text, root):
 
 
 def prepare(cell, root):
-    "`cell` with links from the root, directives removed from its code, and the code itself removed if asked."
+    "`cell` with links from the root, without directives, and without its code if asked."
     if cell.cell_type == 'markdown':
         cell.source = from_root(cell.source, root)
     if cell.cell_type == 'code':
@@ -45,10 +47,8 @@ def render(root=ROOT):
     text, resources = MarkdownExporter().from_notebook_node(
         nb, {'unique_key': 'index', 'output_files_dir': 'images'}
     )
-    note = '<!-- Written by `make prepare` from nbs/index.ipynb: edit that notebook, not this file. -->\n\n'
-    return note + re.sub(r'([ \t]*\n){3,}', '\n\n', text).strip() + '\n', resources.get(
-        'outputs', {}
-    )
+    text = re.sub(r'([ \t]*\n){3,}', '\n\n', text).strip()
+    return f'{NOTE}\n\n{text}\n', resources.get('outputs', {})
 
 
 if __name__ == '__main__':

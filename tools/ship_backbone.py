@@ -1,7 +1,8 @@
 """Turn a finished pretraining run into the embedded backbone: python tools/ship_backbone.py RUN
 
-Copies RUN/backbone to hybridad/backbones/mini, samples a few captions, and writes the model card and
-results/pretraining.json. Prompts fit one set of weights only: measure the demo afterwards, which learns new ones."""
+Copies RUN/backbone to hybridad/backbones/mini, samples a few captions, and writes the model card
+and results/pretraining.json. Prompts fit one set of weights only: `make results` afterwards learns
+new ones and measures again."""
 
 import json
 import shutil
@@ -10,14 +11,16 @@ from pathlib import Path
 
 import torch
 
-from hybridad.backbone import load_backbone, quiet
+from hybridad.backbone import load_backbone
 from hybridad.corpus import SHARES, open_textures
-from hybridad.evaluation import write_json
 from hybridad.grounding import WEIGHTS
+from hybridad.parts import quiet
 from hybridad.plots import map_grid, save_figure
+from hybridad.runs import write_json
 from hybridad.synthetic import HELD_OUT_CATEGORIES, HELD_OUT_KINDS
 
-from measure import ROOT, about
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'experiments'))
+from common import ROOT, about  # noqa: E402
 
 MINI = ROOT / 'hybridad' / 'backbones' / 'mini'
 CAPTIONS = [
@@ -38,9 +41,10 @@ tags: [anomaly-detection, latent-diffusion, synthetic-data]
 ---
 # hybridad mini
 
-A latent diffusion model of {millions:.1f} million parameters, made so that hybridad runs and can be measured without a
-download. It is not Stable Diffusion and knows nothing of the world. Its nouns are grounded: among prompts that compete,
-a pixel attends to the one that names it. Words of state (damaged, flawless, ...) occur in captions alone.
+A latent diffusion model of {millions:.1f} million parameters, made so that hybridad runs and can
+be measured without a download. It is not Stable Diffusion and knows nothing of the world. Its nouns
+are grounded: among prompts that compete, a pixel attends to the one that names it. Words of state
+(damaged, flawless, ...) occur in captions alone.
 
 ![samples](samples.png)
 
@@ -53,11 +57,12 @@ a pixel attends to the one that names it. Words of state (damaged, flawless, ...
 | stage | what | amount |
 |---|---|---|
 | autoencoder | {autoencoder} | {vae_steps} |
-| corpus | {shares}, each picture with a label for every pixel; encoded once | {pictures:,} pictures |
-| crops | denoising (a quarter of each batch) and grounding on crops of {crop}x{crop} latents | {full_from:,} steps of {batch} |
+| corpus | {shares}; every pixel labelled; encoded once | {pictures:,} pictures |
+| crops | denoising and grounding, crops of {crop}x{crop} latents | {full_from:,} steps of {batch} |
 | whole | the same on whole latents | {whole:,} steps of {full_batch} |
 
-{hours:.1f} hours on {cpu}. Last losses: {final}. {start}
+Of each batch {grounded_share:.0%} is grounded, the rest only denoised. {hours:.1f} hours on {cpu}.
+Last losses: {final}. {start}
 
 ## Data
 
@@ -69,7 +74,8 @@ Left out altogether: the categories {held_categories} and the kinds {held_kinds}
 
 ## Limits
 
-Trained on pictures of 128 px. Its vocabulary has some {words} words; any other word falls into letters.
+Trained on pictures of 128 px. Its vocabulary has some {words} words; any other word
+falls into letters.
 """
 
 
@@ -110,7 +116,7 @@ def card(run: Path, facts: dict, backbone) -> str:
     taken = f'taken over from {recipe["start"]}' if recipe['start'] else 'L1, gradient L1, KL'
     start = 'Its UNet began with the weights of the miniature before it.' if recipe['unet'] else ''
     return CARD.format(
-        **recipe,
+        **recipe | dict(start=start),
         millions=sum(p.numel() for m in modules for p in m.parameters()) / 1e6,
         captions='; '.join(c[13:] for c in CAPTIONS),
         command=facts['command'],
@@ -120,7 +126,6 @@ def card(run: Path, facts: dict, backbone) -> str:
         hours=facts['hours'],
         cpu=facts['cpu'],
         final=', '.join(f'{k} {v:.3f}' for k, v in facts['final'].items()),
-        start=start,
         sources=sources_of(recipe['textures']),
         held_categories=', '.join(HELD_OUT_CATEGORIES),
         held_kinds=' and '.join(HELD_OUT_KINDS),
@@ -148,6 +153,7 @@ def samples(folder: Path):
 def ship(run: Path):
     "Put a run's backbone into the package, with its card."
     backbone, facts = load_backbone(str(run / 'backbone'), 'cpu'), facts_of(run)
+    text = card(run, facts, backbone)  # before anything is replaced
     if MINI.exists():
         shutil.rmtree(MINI)
     shutil.copytree(run / 'backbone', MINI)
@@ -155,7 +161,7 @@ def ship(run: Path):
         shutil.copy(run / 'tokenizer' / name, MINI / 'tokenizer' / name)
     write_json(MINI / 'recipe.json', facts['recipe'])
     samples(MINI)
-    (MINI / 'README.md').write_text(card(run, facts, backbone))
+    (MINI / 'README.md').write_text(text)
     write_json(ROOT / 'results' / 'pretraining.json', facts)
 
 
