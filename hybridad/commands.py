@@ -205,7 +205,7 @@ def processes() -> tuple:  # rank, number of processes, function that waits for 
     "The place of this process among those that work together; alone it needs no torch to know."
     if int(os.environ.get('WORLD_SIZE', 1)) == 1:
         return 0, 1, _nothing
-    from hybridad.commands import processes as ask
+    from hybridad.runs import processes as ask
 
     return ask()
 

@@ -50,7 +50,7 @@ from .scoring import SHIPPED
 from .streaming import bootstrap_intervals
 from .summaries import examples
 from .testrequest import TestRequest, asked_of, normals_of, others_of, rate_of
-from .commands import processes
+from .runs import processes
 from .runs import provenance
 from .training import forecast
 

@@ -13,6 +13,7 @@ import pytest
 from house import RULES, STORED, House, measure, module_name, modules, notebooks
 
 import hybridad
+from hybridad.cli import ALIASES
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = {'diffusers', 'transformers'}  # importing these costs seconds
@@ -240,6 +241,8 @@ OFFERED = {  # what can be imported: packages, modules and the names in them
     *(m.rsplit('.', 1)[0] for m in TREES),
     *(f'{m}.{n}' for m, tree in TREES.items() for n in top_names(tree)),
     *hybridad.__all__,
+    '__version__',
+    *(f'cli.{old}' for old in ALIASES),
 }
 
 
