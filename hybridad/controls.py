@@ -147,7 +147,7 @@ def text(
 
 # %% ../nbs/70g_controls.ipynb #96403673
 def _nothing():
-    "What a click does until somebody asks for it."
+    "Do nothing: the effect of a click until there is another."
 
 
 class _Picture:
@@ -198,7 +198,7 @@ class ClickPicture(_Picture):
         self.show(image)
 
     def _press(self, event):
-        "Where the mouse was pressed, unless that was beside the picture."
+        "Mark the place of a click, unless that was beside the picture."
         if event.inaxes is self.axes:
             self.mark((event.ydata + 0.5) / self.size[0], (event.xdata + 0.5) / self.size[1])
 

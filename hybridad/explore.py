@@ -54,7 +54,7 @@ from hybridad.words import (
 
 # %% ../nbs/71_explore.ipynb #76b9109d
 def _prompt_controls(backbone, names, learned):
-    "Which image, which prompts and nouns, and whose tokens."
+    "Controls for the image, the prompts, the nouns, and whose tokens are shown."
     own = backbone.settings
     nouns = default_nouns(backbone, [own['abnormal'], own['normal']])
     return dict(
@@ -126,7 +126,7 @@ class _Attention(Explorer):
 
 # %% ../nbs/71_explore.ipynb #34a9e6a5
 class AttentionExplorer(_Attention):
-    "What each word looks at, and which words and nouns a clicked place attends to."
+    "Maps of each word, and the words and nouns that a clicked place attends to."
 
     def __init__(
         self,
@@ -248,7 +248,7 @@ def _filters(truth, page):
 
 # %% ../nbs/71_explore.ipynb #40fa1660
 class _Thumbnails(Explorer):
-    "What happens when a thumbnail is clicked."
+    "A click on a thumbnail opens its image."
 
     def _click(self):
         "Open the thumbnail that was clicked."

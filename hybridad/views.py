@@ -229,7 +229,7 @@ _ROLES = 'normal', 'damaged'
 
 @dataclass(frozen=True)
 class Nouns:
-    "What the nouns of a view are, and which of them has its map shown."
+    "Nouns of a view, and the one of them that has its map shown."
 
     names: Sequence[str]  # two or more
     chosen: str | None = None  # None: the one with the largest share at the marked place
@@ -252,7 +252,7 @@ def _noun_bars(ax, names, here, everywhere):
 
 
 def _noun_panels(fig, seen, photo, *, nouns, how, at):
-    "Which nouns the marked place attends to, and where one of them is."
+    "Nouns that the marked place attends to, and the map of one of them."
     shares = noun_shares(seen, nouns.names, how)
     h, w = shares.shape[1:]
     here = shares[:, int(at[0] * h), int(at[1] * w)]
