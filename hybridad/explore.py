@@ -339,7 +339,7 @@ class _Compared(Explorer):
     "Maps of several methods, and the constant offset of each pair."
 
     def offset(self, one: str, two: str) -> float:
-        "What the second method says more of everything."
+        "Amount by which the second method is higher everywhere."
         if (one, two) not in self._offsets:
             self._offsets[one, two] = constant_offset(self.maps[one], self.maps[two])
         return self._offsets[one, two]
