@@ -35,9 +35,9 @@ def controls_of(detector, test) -> dict:
     compare = CompareExplorer(truth, {'learned': maps, 'half': maps / 2})
     shown = [o[1] for o in compare.controls['index'].options[:3]]
     return {
-        'attention: words': (attention, 'abnormal', WORDS),
+        'attention: words': (attention, 'damaged', WORDS),
         'attention: head': (attention, 'head', [0, 1, -1]),
-        'attention: learned or words': (attention, 'words', ['learned', 'words']),
+        'attention: learned or words': (attention, 'prompts', ['learned', 'typed']),
         'decision: threshold': (DecisionExplorer(truth, maps), 'threshold', [0.3, 0.6, 0.5]),
         'decision: smoothing': (DecisionExplorer(truth, maps), 'smoothing', [1.0, 2.0, 0.0]),
         'browser: from': (ResultsBrowser(truth, maps, scores), 'first', [6, 12, 0]),

@@ -17,7 +17,7 @@ from ipympl.backend_nbagg import Canvas, FigureManager
 from matplotlib.figure import Figure
 
 from .errors import DataError, HybridadError, printable
-from .plots import ABNORMAL, OUTLINE, as_png, to_picture
+from .plots import ABNORMAL, OUTLINE, to_picture
 from .views import Photo, bare, open_photo
 
 # %% ../nbs/70g_controls.ipynb #9ab98f04
@@ -58,7 +58,7 @@ class _Telling(widgets.VBox):
         "The widget where there is a kernel, its figure in a stored notebook."
         bundle = super()._repr_mimebundle_(**kwargs)
         if bundle and self.figure is not None:
-            bundle['image/png'] = as_png(self.figure, 40)
+            bundle['image/png'] = bytes(self.shown.value)
             bundle['text/plain'] = f'{type(self).__name__}: run the notebook to get its controls'
         return bundle
 
@@ -147,7 +147,7 @@ def text(
 
 # %% ../nbs/70g_controls.ipynb #96403673
 def _nothing():
-    "What a click does until somebody asks for it."
+    "Do nothing: the effect of a click until there is another."
 
 
 class _Picture:
@@ -198,7 +198,7 @@ class ClickPicture(_Picture):
         self.show(image)
 
     def _press(self, event):
-        "Where the mouse was pressed, unless that was beside the picture."
+        "Mark the place of a click, unless that was beside the picture."
         if event.inaxes is self.axes:
             self.mark((event.ydata + 0.5) / self.size[0], (event.xdata + 0.5) / self.size[1])
 

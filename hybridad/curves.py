@@ -149,7 +149,7 @@ def _running(values, keep):
 
 
 def _best_of(key):
-    "What is best of a validation figure: the lowest loss, the highest of anything else."
+    "The function that finds the best value: the lowest loss, the highest of anything else."
     return min if 'loss' in key else max
 
 # %% ../nbs/70a_curves.ipynb #63c18631

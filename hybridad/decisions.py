@@ -65,7 +65,7 @@ def outcomes(
     labels: object,  # (N,) 0 normal, 1 anomalous
     threshold: float,
 ) -> np.ndarray:  # (N,) of OUTCOMES
-    "What became of each image."
+    "Outcome of each image at a threshold."
     names = np.array(['passed', 'missed', 'false alarm', 'found'])
     return names[2 * (np.asarray(scores) >= threshold) + (np.asarray(labels) > 0)]
 
@@ -165,7 +165,7 @@ def constant_offset(
     one: np.ndarray,  # (N, h, w) maps
     two: np.ndarray,  # (N, h, w) maps of another method
 ) -> float:
-    "What the second method says more of everything: the median of all differences."
+    "Median of all differences: the amount by which the second method is higher everywhere."
     return float(np.median(two - one))
 
 

@@ -54,7 +54,7 @@ from hybridad.words import (
 
 # %% ../nbs/71_explore.ipynb #76b9109d
 def _prompt_controls(backbone, names, learned):
-    "Which image, which prompts and nouns, and whose tokens."
+    "Controls for the image, the prompts, the nouns, and whose tokens are shown."
     own = backbone.settings
     nouns = default_nouns(backbone, [own['abnormal'], own['normal']])
     return dict(
@@ -64,7 +64,7 @@ def _prompt_controls(backbone, names, learned):
         normal=text('normal prompt', own['normal']),
         tokens_of=choice('tokens of', [('damaged prompt', 1), ('normal prompt', 0)], 1),
         nouns=text('nouns', ', '.join(nouns)),
-        noun=choice('where is', ['']),
+        noun=choice('where is', [''], width=330),
     )
 
 
@@ -126,7 +126,7 @@ class _Attention(Explorer):
 
 # %% ../nbs/71_explore.ipynb #34a9e6a5
 class AttentionExplorer(_Attention):
-    "What each word looks at, and which words and nouns a clicked place attends to."
+    "Maps of each word, and the words and nouns that a clicked place attends to."
 
     def __init__(
         self,
@@ -153,7 +153,8 @@ class AttentionExplorer(_Attention):
         self.upload.observe(self._add, 'value')
         self.nearest, self._table = widgets.HTML(), context_table(detector) if detector else ''
         fixed = widgets.Layout(flex='0 0 auto', overflow='visible')
-        beside = widgets.VBox([self.clickable.canvas, self.upload], layout=fixed)
+        hint = widgets.Label('click a place:')
+        beside = widgets.VBox([hint, self.clickable.canvas, self.upload], layout=fixed)
         super().__init__(controls | _reading_controls(backbone), [beside], below=[self.nearest])
 
     def draw(self, image: str, tokens_of: int, noun: str, **asked: object) -> Figure:
@@ -247,7 +248,7 @@ def _filters(truth, page):
 
 # %% ../nbs/71_explore.ipynb #40fa1660
 class _Thumbnails(Explorer):
-    "What happens when a thumbnail is clicked."
+    "A click on a thumbnail opens its image."
 
     def _click(self):
         "Open the thumbnail that was clicked."
@@ -338,7 +339,7 @@ class _Compared(Explorer):
     "Maps of several methods, and the constant offset of each pair."
 
     def offset(self, one: str, two: str) -> float:
-        "What the second method says more of everything."
+        "Amount by which the second method is higher everywhere."
         if (one, two) not in self._offsets:
             self._offsets[one, two] = constant_offset(self.maps[one], self.maps[two])
         return self._offsets[one, two]

@@ -348,7 +348,7 @@ def as_png(
     fig: Figure,  # what to draw
     max_kb: float = 59,  # aimed at; the smallest that can be had where it cannot be met
 ) -> bytes:  # a PNG
-    "What an object that draws itself returns from `_repr_png_`."
+    "A small PNG of a figure, as `_repr_png_` returns it."
     return _small_png(fig, max_kb, fig.dpi)[0]
 
 

@@ -229,7 +229,7 @@ _ROLES = 'normal', 'damaged'
 
 @dataclass(frozen=True)
 class Nouns:
-    "What the nouns of a view are, and which of them has its map shown."
+    "Nouns of a view, and the one of them that has its map shown."
 
     names: Sequence[str]  # two or more
     chosen: str | None = None  # None: the one with the largest share at the marked place
@@ -248,11 +248,11 @@ def _noun_bars(ax, names, here, everywhere):
     ax.set_yticks(at, [_cut(names[i]) for i in first], fontsize=_SMALL, parse_math=False)
     ax.set_ylim(max(len(first), 4) - 0.5, -0.5)
     ax.set_xlabel('share, %', fontsize=_SMALL, labelpad=1)
-    ax.set_title('nouns, marked place', fontsize=_SMALL)
+    ax.set_title('nouns, marked place', fontsize=_SMALL, loc='right')
 
 
 def _noun_panels(fig, seen, photo, *, nouns, how, at):
-    "Which nouns the marked place attends to, and where one of them is."
+    "Nouns that the marked place attends to, and the map of one of them."
     shares = noun_shares(seen, nouns.names, how)
     h, w = shares.shape[1:]
     here = shares[:, int(at[0] * h), int(at[1] * w)]

@@ -33,7 +33,7 @@ from .prompt_learner import TEMPLATES
 # %% ../nbs/70d_words.ipynb #300763d4
 @dataclass(frozen=True)
 class Reading:
-    "How attention is read: which layers and head, under which read-out and timestep."
+    "Choice of layers, head, read-out and timestep under which attention is read."
 
     layers: tuple | None = None  # names or beginnings of names; None: those the backbone reads
     head: int | None = None  # None: mean over heads
