@@ -45,7 +45,8 @@ _locks = ExitStack()  # of the run folders of a command, until it ends
 @contextmanager
 def _guarded():
     "Steer no terminal, and let go of the run folder at the end, however it ends."
-    out, err = _Shown(sys.stdout), _Shown(sys.stderr, r'\n|\r|\x1b\[A')
+    out = sys.stdout and _Shown(sys.stdout)  # None: somebody wants to hear nothing
+    err = sys.stderr and _Shown(sys.stderr, r'\n|\r|\x1b\[A')
     with _locks, redirect_stdout(out), redirect_stderr(err):
         yield
 

@@ -6,6 +6,8 @@
 __all__ = ['check_images', 'check_batch', 'in_cache', 'ImageSide', 'add_noise']
 
 # %% ../nbs/10c_latents.ipynb #b8d51a59
+from math import isfinite
+
 import sys
 import warnings
 
@@ -92,6 +94,17 @@ def _encode(vae: nn.Module, images: Tensor, cells: int = 2**17) -> Tensor:
             [vae.encode(x.to(vae.device, vae.dtype)).latent_dist.mode() for x in parts]
         )
 
+# %% ../nbs/10c_latents.ipynb #a7c1e5ca
+def _scale_of(name: str, vae) -> float:
+    "The autoencoder's scaling factor, if its config holds a finite number."
+    scale = vae.config.scaling_factor
+    if not isinstance(scale, (int, float)) or isinstance(scale, bool) or not isfinite(scale):
+        raise BackboneError(
+            f"backbone {name}: scaling_factor {scale!r} in the autoencoder's config is no finite "
+            'number: take the config from where the weights come from'
+        )
+    return scale
+
 # %% ../nbs/10c_latents.ipynb #53f37740
 class ImageSide:
     "Images to latents and noise onto them, with `vae`, `scheduler` and `unet` of a backbone."
@@ -115,7 +128,7 @@ class ImageSide:
                 f'image size {tuple(images.shape[-2:])} is no multiple of {self.factor}: '
                 'resize the images'
             )
-        latents = _encode(self.vae, images) * self.vae.config.scaling_factor
+        latents = _encode(self.vae, images) * _scale_of(self.name, self.vae)
         if not latents.isfinite().all():
             raise BackboneError(
                 f'backbone {self.name}: its autoencoder gave numbers that are not finite in '
