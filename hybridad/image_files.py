@@ -15,37 +15,18 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from .data import image_tensor, sample_digest
-from .images import DAMAGED, as_rgb, full_size, open_image
+from .images import as_rgb, full_size, open_image
 from .errors import DataError
 from .images import SUFFIXES
 
 # %% ../nbs/63a_image_files.ipynb #b57ad3ad
-# as ImageOps.exif_transpose, which also writes the note again and fails where it cannot
-_TURNS = {
-    2: Image.FLIP_LEFT_RIGHT,
-    3: Image.ROTATE_180,
-    4: Image.FLIP_TOP_BOTTOM,
-    5: Image.TRANSPOSE,
-    6: Image.ROTATE_270,
-    7: Image.TRANSVERSE,
-    8: Image.ROTATE_90,
-}
-
-
 def upright(
     path: str | os.PathLike,  # an image file
 ) -> Image.Image:  # mode RGB, or F with values 0..255
     "The image as a viewer shows it: any mode, turned as its EXIF note says."
     if not os.path.isfile(path):
         raise DataError(f'cannot read {path}: it is no regular file, remove it')
-    im = open_image(path)
-    try:
-        turn = _TURNS.get(im.getexif().get(0x0112))
-    except DAMAGED:
-        raise DataError(
-            f'cannot read {path}: its EXIF note is damaged, save it again without'
-        ) from None
-    return as_rgb(im if turn is None else im.transpose(turn), path)  # a mirrored one has number 0
+    return as_rgb(open_image(path), path)
 
 # %% ../nbs/63a_image_files.ipynb #5512597a
 FILE = ('bytes', 'modified', 'changed', 'digest')  # what tells one file from its successor
