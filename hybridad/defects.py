@@ -32,7 +32,7 @@ KINDS = {
     'patch': ('patch', 'misprint'),
     'spots': ('spots', 'contamination'),
     'dent': ('dent', 'dimple'),
-    'missing_part': ('missing part', 'bare spot'),
+    'missing_part': ('cutout', 'absence'),
     'fold': ('fold', 'crease'),
     'bend': ('bend', 'distortion'),
     'smear': ('smear', 'smudge'),
@@ -41,7 +41,7 @@ KINDS = {
     'broken': ('break', 'fragment'),
     'burr': ('burr', 'ridge'),
     'rust': ('rust', 'corrosion'),
-    'extra_part': ('extra part', 'foreign object'),
+    'extra_part': ('debris', 'residue'),
 }  # each kind of defect and the nouns for it, the usual one first
 
 # %% ../nbs/03c_defects.ipynb #2894829b

@@ -6,7 +6,7 @@
 __all__ = ['NORMAL_WORDS', 'ABNORMAL_WORDS', 'STATES', 'GENERIC', 'GROUND', 'COLOURS', 'STRANGE', 'NEUTRAL', 'SYNONYMS',
            'HELD_OUT_WORDS', 'WEIGHTS', 'PLANS', 'OPENINGS', 'words_of', 'Contents', 'named_by', 'target_shares',
            'grounding_loss', 'nonsense', 'absent_word', 'Asked', 'two_sides', 'kind_by_kind', 'divided', 'same_noun',
-           'draw_prompts', 'named_table', 'phrase', 'caption', 'label_cells', 'merges_of', 'known_words',
+           'with_kind', 'draw_prompts', 'named_table', 'phrase', 'caption', 'label_cells', 'merges_of', 'known_words',
            'make_tokenizer']
 
 # %% ../nbs/62_grounding.ipynb #c98fd346
@@ -249,7 +249,23 @@ def same_noun(asked: Asked):
     asked.fill(last, 1, 0.3)
 
 
-PLANS = {two_sides: 0.35, kind_by_kind: 0.3, divided: 0.22, same_noun: 0.13}
+def with_kind(asked: Asked):
+    "The same noun in every prompt, all but one with a kind of defect that is there or not."
+    design = [n for n in asked.names if n not in KINDS]
+    noun = _one(
+        asked.rng, GENERIC if asked.rng.random() < 0.6 else words_of(_one(asked.rng, design))
+    )
+    here = [n for n in asked.names if n in KINDS]
+    for p in range(len(asked.prompts)):
+        if 0 < p <= len(here):
+            asked.say(p, here[p - 1])
+        elif p:
+            asked.fill(p, 1, 0, kinds=1.0)
+    for prompt in asked.prompts:
+        prompt.append(noun)
+
+
+PLANS = {two_sides: 0.28, kind_by_kind: 0.28, with_kind: 0.16, divided: 0.16, same_noun: 0.12}
 
 # %% ../nbs/62_grounding.ipynb #e8a245b8
 def draw_prompts(
@@ -292,7 +308,7 @@ def phrase(
     if len(words) == 1:
         return _one(rng, OPENINGS) + words[0]
     opening = _one(rng, OPENINGS) if rng.random() < 0.3 else ''
-    return opening + _one(rng, (' and a ', ' , ', ' ', ' and ')).join(words)
+    return opening + _one(rng, (' and a ', ' , ', ' ', ' and ', ' with a ')).join(words)
 
 
 def caption(
