@@ -28,13 +28,13 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from hybridad import cli
-from hybridad.checkpoint import read_checkpoint
 from hybridad.config import get_default_config
-from hybridad.detector import HybridAnomalyDetector
 from hybridad.errors import table_cell
-from hybridad.parts import MINI
+from hybridad.models.checkpoint import read_checkpoint
+from hybridad.models.detector import HybridAnomalyDetector
+from hybridad.models.parts import MINI
 from hybridad.runs import run_lock
-from hybridad.synthetic import categories_of, picture
+from hybridad.synthetic.plain import categories_of, picture
 
 
 def png(width, height, data=b''):

@@ -18,18 +18,18 @@ import torch
 from common import RESULTS, RUNS, about, short
 from PIL import Image
 
-from hybridad import normals
-from hybridad.camera import photo_camera
-from hybridad.evaluation import Truth, summarise
-from hybridad.features import FeatureCache, read_cached
-from hybridad.hard import _NEW, _OLD, HARD_DEFECTS, _damaged, _Invisible, _scene
-from hybridad.layouts import read_mvtec
-from hybridad.normals import NormalReference, load_normals, use_normals
-from hybridad.objects import CATEGORIES, OBJECTS
+from hybridad.data.layouts import read_mvtec
+from hybridad.evaluation.evaluate import Truth, summarise
+from hybridad.inference.scoring import load_scorer
+from hybridad.models import reference as normals
+from hybridad.models.reference import NormalReference, load_normals, use_normals
 from hybridad.runs import write_json
-from hybridad.scoring import load_scorer
-from hybridad.surfaces import SURFACES, framed
-from hybridad.synthetic import HELD_OUT_CATEGORIES
+from hybridad.synthetic.camera import photo_camera
+from hybridad.synthetic.hard import _NEW, _OLD, HARD_DEFECTS, _damaged, _Invisible, _scene
+from hybridad.synthetic.objects import CATEGORIES, OBJECTS
+from hybridad.synthetic.plain import HELD_OUT_CATEGORIES
+from hybridad.synthetic.surfaces import SURFACES, framed
+from hybridad.training.features import FeatureCache, read_cached
 
 SIZE, NORMALS, TESTS = 128, 8, 15
 KEPT = [c for c in CATEGORIES if c not in HELD_OUT_CATEGORIES]

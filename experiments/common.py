@@ -14,16 +14,16 @@ from pathlib import Path
 import torch
 
 from hybridad.bench import cpu_name
-from hybridad.hard import write_hard
-from hybridad.layouts import read_dataset, read_mvtec
-from hybridad.metrics import METRICS
-from hybridad.pairing import Sample
-from hybridad.synthetic import write_dataset
+from hybridad.data.layouts import read_dataset, read_mvtec
+from hybridad.data.pairing import Sample
+from hybridad.metrics.exact import METRICS
+from hybridad.synthetic.hard import write_hard
+from hybridad.synthetic.plain import write_dataset
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, RUNS = ROOT / 'results', ROOT / 'runs' / 'measure'
 SHARED = Path(os.environ.get('HYBRIDAD_SHARED', ROOT.parent / 'shared'))
-SIZE = 128  # px at which masks and maps are compared, see hybridad.evaluation
+SIZE = 128  # px at which masks and maps are compared, see hybridad.evaluation.evaluate
 PACKAGES = 'torch', 'diffusers', 'transformers', 'numpy', 'scikit-learn'
 
 

@@ -2,7 +2,7 @@
 
 Command:  python experiments/kind_ceiling.py (writes results/kind_ceiling.json)
 Duration: about 5 minutes of one core
-Data:     drawn by hybridad.synthetic; fitted on auxiliary categories, tested on held-out ones,
+Data:     drawn by hybridad.synthetic.plain; fitted on auxiliary categories, tested on held-out ones,
           the auxiliary kinds in both
 
 A small convolutional network sees a crop around each region, never the mask: 48 px at full size and
@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from hybridad.objects import EDGED
 from hybridad.runs import write_atomic
-from hybridad.synthetic import HELD_OUT_CATEGORIES, categories_of, picture
+from hybridad.synthetic.objects import EDGED
+from hybridad.synthetic.plain import HELD_OUT_CATEGORIES, categories_of, picture
 
 SIDE = 48  # pixels of a crop
 FIT, TEST = 71, 72  # seeds

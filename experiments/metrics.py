@@ -23,8 +23,8 @@ import numpy as np
 import sklearn
 from PIL import Image
 
-from hybridad.metrics import pixel_metrics
-from hybridad.streaming import PixelStream
+from hybridad.metrics.exact import pixel_metrics
+from hybridad.metrics.streaming import PixelStream
 
 COMPARED = 'auroc', 'ap', 'f1max', 'aupro'
 
@@ -96,8 +96,8 @@ def streamed(n, size):
 
 def loader(size, images=400, workers=2):
     "Images a second from PNG files to batches of normalised tensors."
-    from hybridad.data import make_loader
-    from hybridad.pairing import Sample
+    from hybridad.data.loading import make_loader
+    from hybridad.data.pairing import Sample
 
     with tempfile.TemporaryDirectory() as tmp:
         samples = [

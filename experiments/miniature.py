@@ -19,14 +19,14 @@ import torch
 import torch.nn.functional as F
 from sklearn.metrics import roc_auc_score
 
-from hybridad.backbone import load_backbone
-from hybridad.corpus import as_tensor, contents_of, corpus_picture
-from hybridad.defects import KINDS
-from hybridad.grounding import Contents, words_of
-from hybridad.metrics import pixel_metrics
-from hybridad.pipeline import EasonADPipeline
+from hybridad.metrics.exact import pixel_metrics
+from hybridad.models.backbone import load_backbone
+from hybridad.models.pipeline import EasonADPipeline
+from hybridad.pretraining.corpus import as_tensor, contents_of, corpus_picture
+from hybridad.pretraining.grounding import Contents, words_of
 from hybridad.runs import write_json
-from hybridad.synthetic import HELD_OUT_KINDS, picture
+from hybridad.synthetic.defects import KINDS
+from hybridad.synthetic.plain import HELD_OUT_KINDS, picture
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get('HYBRIDAD_SHARED', ROOT.parent / 'shared'))

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from common import RESULTS, RUNS, SHARED, SIZE, about, short
 
-from hybridad.detector import HybridAnomalyDetector
-from hybridad.evaluation import Truth, evaluate
-from hybridad.layouts import read_dataset
-from hybridad.normals import load_normals, use_normals
+from hybridad.data.layouts import read_dataset
+from hybridad.evaluation.evaluate import Truth, evaluate
+from hybridad.models.detector import HybridAnomalyDetector
+from hybridad.models.reference import load_normals, use_normals
 from hybridad.runs import write_json
 
 CHECKPOINT = RUNS / 'demo' / 'learned' / 'best.safetensors'

@@ -2,14 +2,14 @@
 
 Command:  python experiments/onnx_graph.py (writes results/onnx.json)
 Duration: not recorded
-Data:     what hybridad.export compares with; prompts of the package"""
+Data:     what hybridad.inference.export compares with; prompts of the package"""
 
 import torch
 from common import RESULTS, about, fresh
 
-from hybridad.detector import HybridAnomalyDetector
-from hybridad.export import export_onnx
-from hybridad.parts import MINI
+from hybridad.inference.export import export_onnx
+from hybridad.models.detector import HybridAnomalyDetector
+from hybridad.models.parts import MINI
 from hybridad.runs import write_json
 
 

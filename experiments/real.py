@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from common import RESULTS, RUNS, SIZE, about, photographs, short
 
-from hybridad.detector import HybridAnomalyDetector
-from hybridad.evaluation import Truth, WordsDetector, contrast_floor, evaluate
-from hybridad.features import FeatureCache
-from hybridad.plots import map_grid, save_figure
+from hybridad.demo.summaries import examples
+from hybridad.evaluation.evaluate import Truth, WordsDetector, contrast_floor, evaluate
+from hybridad.models.detector import HybridAnomalyDetector
 from hybridad.runs import write_json
-from hybridad.summaries import examples
+from hybridad.training.features import FeatureCache
+from hybridad.visual.plots import map_grid, save_figure
 
 SHOWN = 'magnetic_tile', 'hazelnut_toy'  # whose images may be shown, see DATA.md
 

@@ -9,9 +9,9 @@ A size is a multiple of the backbone's; every row is evaluated at 128 px."""
 import torch
 from common import RESULTS, SIZE, about, photographs, short
 
-from hybridad.backbone import load_backbone
 from hybridad.config import get_default_config
-from hybridad.evaluation import Truth, WordsDetector, evaluate
+from hybridad.evaluation.evaluate import Truth, WordsDetector, evaluate
+from hybridad.models.backbone import load_backbone
 from hybridad.runs import write_json
 
 

@@ -7,15 +7,15 @@ __version__ = "0.1.0"
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # for type checkers and editors, the names of _HOME
-    from .backbone import load_backbone
+    from .models.backbone import load_backbone
     from .config import get_debug_config, get_default_config
-    from .detector import HybridAnomalyDetector
-    from .evaluation import evaluate
+    from .models.detector import HybridAnomalyDetector
+    from .evaluation.evaluate import evaluate
     from .losses import CrossAttentionLoss
-    from .pipeline import EasonADPipeline
-    from .prompt_learner import MinimalPromptLearner
-    from .scoring import score
-    from .training import fit
+    from .models.pipeline import EasonADPipeline
+    from .models.prompt_learner import MinimalPromptLearner
+    from .inference.scoring import score
+    from .training.loop import fit
 
 __all__ = [
     'CrossAttentionLoss',
@@ -32,15 +32,15 @@ __all__ = [
 
 _HOME = {  # name -> module it is defined in
     'CrossAttentionLoss': 'losses',
-    'EasonADPipeline': 'pipeline',
-    'HybridAnomalyDetector': 'detector',
-    'MinimalPromptLearner': 'prompt_learner',
-    'evaluate': 'evaluation',
-    'fit': 'training',
+    'EasonADPipeline': 'models.pipeline',
+    'HybridAnomalyDetector': 'models.detector',
+    'MinimalPromptLearner': 'models.prompt_learner',
+    'evaluate': 'evaluation.evaluate',
+    'fit': 'training.loop',
     'get_debug_config': 'config',
     'get_default_config': 'config',
-    'load_backbone': 'backbone',
-    'score': 'scoring',
+    'load_backbone': 'models.backbone',
+    'score': 'inference.scoring',
 }
 
 

@@ -10,8 +10,8 @@ import csv
 from pathlib import Path
 import numpy as np
 from PIL import Image
-from .tables import _from_rows, write_meta
-from .trees import TREES
+from .data.tables import _from_rows, write_meta
+from .data.trees import TREES
 
 # %% ../nbs/01b_dummies.ipynb #0f0a441d
 def dummy_picture(

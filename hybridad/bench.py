@@ -21,14 +21,14 @@ from torch.utils._pytree import tree_iter
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from .attention import cross_attention, log_ratio
-from .backbone import Backbone, load_backbone, random_backbone
+from .models.attention import cross_attention, log_ratio
+from .models.backbone import Backbone, load_backbone, random_backbone
 from .config import READOUTS
 from .errors import ConfigError
-from .parts import MINI, pick_device
-from .pipeline import EasonADPipeline
-from .probes import AttentionReader
-from .prompt_learner import MinimalPromptLearner
+from .models.parts import MINI, pick_device
+from .models.pipeline import EasonADPipeline
+from .models.probes import AttentionReader
+from .models.prompt_learner import MinimalPromptLearner
 from .runs import write_atomic
 
 # %% ../nbs/72_bench.ipynb #b48e6552
@@ -778,7 +778,7 @@ def bench(
     tell=print,
 ):  # contents of bench.json
     "Measure, write, and return."
-    from hybridad.plots import save_figure
+    from hybridad.visual.plots import save_figure
 
     if configs and not (Path(configs) / 'unet' / 'config.json').is_file():
         raise ConfigError(

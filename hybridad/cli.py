@@ -11,20 +11,23 @@ from collections.abc import Callable
 from importlib import import_module
 
 from . import __version__
-from .commands import Parser, run_command
+from .commands.shared import Parser, run_command
 
 # %% ../nbs/90_cli.ipynb #bae45a0a
 COMMANDS = dict(
-    data=('hybridad.cli_data', 'make, check and fetch data sets'),
-    train=('hybridad.cli_train', 'learn a normal and an abnormal prompt on a folder with masks'),
-    test=('hybridad.cli_test', 'score a data set with a checkpoint, beside baselines'),
-    score=('hybridad.cli_score', 'find defects in photographs'),
-    demo=('hybridad.cli_tools', 'see everything once, on generated data'),
-    protocol=('hybridad.cli_study', 'learn on one set, score others, over several seeds'),
-    ablation=('hybridad.cli_study', 'change one thing at a time and learn again'),
-    pretrain=('hybridad.cli_tools', 'train a miniature backbone on generated images'),
-    export=('hybridad.cli_tools', 'take learned prompts to ONNX, diffusers or the Hub'),
-    bench=('hybridad.cli_tools', 'measure what reading attention costs'),
+    data=('hybridad.commands.data', 'make, check and fetch data sets'),
+    train=(
+        'hybridad.commands.train',
+        'learn a normal and an abnormal prompt on a folder with masks',
+    ),
+    test=('hybridad.commands.test', 'score a data set with a checkpoint, beside baselines'),
+    score=('hybridad.commands.score', 'find defects in photographs'),
+    demo=('hybridad.commands.tools', 'see everything once, on generated data'),
+    protocol=('hybridad.commands.study', 'learn on one set, score others, over several seeds'),
+    ablation=('hybridad.commands.study', 'change one thing at a time and learn again'),
+    pretrain=('hybridad.commands.tools', 'train a miniature backbone on generated images'),
+    export=('hybridad.commands.tools', 'take learned prompts to ONNX, diffusers or the Hub'),
+    bench=('hybridad.commands.tools', 'measure what reading attention costs'),
 )  # name -> module, help
 _OLD_NAMES = dict(hybridad_backbone='pretrain')  # others are hybridad_NAME
 

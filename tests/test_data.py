@@ -23,25 +23,25 @@ import torch
 from PIL import Image, ImageOps
 
 from hybridad._dummies import dummy_tree, dummy_visa
-from hybridad.data import (
+from hybridad.data.datasets import check_dataset, inspect_sample
+from hybridad.data.downloads import download, extract
+from hybridad.data.images import image_size, open_image, reading_as
+from hybridad.data.layouts import published_set, read_dataset, reading_summary
+from hybridad.data.loading import (
     AnomalyDataset,
     load_image,
     make_loader,
     read_mask,
     sample_digest,
 )
-from hybridad.datasets import check_dataset, inspect_sample
-from hybridad.downloads import download, extract
+from hybridad.data.pairing import Sample
+from hybridad.data.tables import read_meta, read_table, table_rows, write_meta
+from hybridad.data.trees import TREES
+from hybridad.demo.samples import learnable
 from hybridad.errors import CheckpointError, DataError
-from hybridad.image_files import Photos, upright
-from hybridad.images import image_size, open_image, reading_as
-from hybridad.layouts import published_set, read_dataset, reading_summary
-from hybridad.normals import load_normals
-from hybridad.pairing import Sample
+from hybridad.inference.image_files import Photos, upright
+from hybridad.models.reference import load_normals
 from hybridad.runs import read_arrays, read_json
-from hybridad.samples import learnable
-from hybridad.tables import read_meta, read_table, table_rows, write_meta
-from hybridad.trees import TREES
 
 SHARED = (
     Path(__file__).resolve().parents[1] / os.environ.get('HYBRIDAD_SHARED', '../shared')
@@ -1014,7 +1014,7 @@ def test_a_picture_of_200_megapixels_needs_less_than_a_gigabyte(tmp_path):
     path = tmp_path / 'x.tif'
     tifffile.memmap(path, shape=(20000, 10000), dtype=np.uint8, photometric='minisblack').flush()
     code = (
-        'import resource, sys; from hybridad.data import load_image; '
+        'import resource, sys; from hybridad.data.loading import load_image; '
         'before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss; '
         'load_image(sys.argv[1], 64); '
         'print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e6)'

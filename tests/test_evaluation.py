@@ -14,14 +14,19 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from hybridad import cli
 from hybridad._dummies import dummy_tree
-from hybridad.checkpoint import read_checkpoint
 from hybridad.config import get_default_config
-from hybridad.curves import pixel_curves, score_histogram
-from hybridad.detector import HybridAnomalyDetector
+from hybridad.data.layouts import read_dataset
 from hybridad.errors import HybridadError
-from hybridad.evaluation import Truth, summarise
-from hybridad.layouts import read_dataset
-from hybridad.metrics import (
+from hybridad.evaluation.evaluate import Truth, summarise
+from hybridad.evaluation.reports import (
+    calibration,
+    found_regions,
+    image_rows,
+    store_thresholds,
+    write_maps,
+)
+from hybridad.evaluation.testrun import decided
+from hybridad.metrics.exact import (
     anomaly_metrics,
     f1_threshold,
     image_metrics,
@@ -29,10 +34,11 @@ from hybridad.metrics import (
     pro_curve,
     rate_threshold,
 )
-from hybridad.plots import shared_range
-from hybridad.reports import calibration, found_regions, image_rows, store_thresholds, write_maps
-from hybridad.streaming import PixelStream, aupimo, bootstrap_intervals
-from hybridad.testrun import decided
+from hybridad.metrics.streaming import PixelStream, aupimo, bootstrap_intervals
+from hybridad.models.checkpoint import read_checkpoint
+from hybridad.models.detector import HybridAnomalyDetector
+from hybridad.visual.curves import pixel_curves, score_histogram
+from hybridad.visual.plots import shared_range
 
 SHARED = (
     Path(__file__).resolve().parents[1] / os.environ.get('HYBRIDAD_SHARED', '../shared')
@@ -249,8 +255,8 @@ def test_run_leaves_everything_and_is_the_same_after_an_interruption(place, monk
     with Image.open(next((place / 'whole' / 'MAPS').rglob('*.tiff'))) as im:
         assert (im.mode, im.size) == ('F', (40, 30))
 
-    import hybridad.reports as reports
-    import hybridad.testrun as testrun
+    import hybridad.evaluation.reports as reports
+    import hybridad.evaluation.testrun as testrun
 
     real, calls = reports.score_in_parts, []
     monkeypatch.setattr(

@@ -10,8 +10,8 @@ import torch
 
 from hybridad.cli import hybridad_export
 from hybridad.config import get_default_config
-from hybridad.detector import HybridAnomalyDetector
-from hybridad.export import trial_images
+from hybridad.inference.export import trial_images
+from hybridad.models.detector import HybridAnomalyDetector
 
 pytest.importorskip('onnxruntime', reason="needs pip install 'hybridad[export]'")
 

@@ -15,24 +15,24 @@ from PIL import Image
 from safetensors.torch import save
 
 from hybridad._dummies import dummy_tree
-from hybridad.backbone import load_backbone
-from hybridad.checkpoint import ABOUT, read_checkpoint
 from hybridad.config import Config, get_default_config
-from hybridad.data import read_mask
+from hybridad.data.images import full_size, open_image, reading_as
+from hybridad.data.layouts import read_dataset
+from hybridad.data.loading import read_mask
+from hybridad.data.masks import marked_pixels
+from hybridad.data.pairing import pair_masks
 from hybridad.errors import BackboneError, HybridadError
-from hybridad.evaluation import refuse_seen
-from hybridad.export import LearnedPrompts
-from hybridad.image_files import Photos
-from hybridad.images import full_size, open_image, reading_as
-from hybridad.layouts import read_dataset
-from hybridad.masks import marked_pixels
-from hybridad.pairing import pair_masks
-from hybridad.parts import MINI, read_settings
-from hybridad.pipeline import EasonADPipeline
-from hybridad.prompt_learner import MinimalPromptLearner, load_anomalyclip
+from hybridad.evaluation.evaluate import refuse_seen
+from hybridad.inference.export import LearnedPrompts
+from hybridad.inference.image_files import Photos
+from hybridad.inference.scoring_runs import COLUMNS, _encode, read_scores
+from hybridad.models.backbone import load_backbone
+from hybridad.models.checkpoint import ABOUT, read_checkpoint
+from hybridad.models.parts import MINI, read_settings
+from hybridad.models.pipeline import EasonADPipeline
+from hybridad.models.prompt_learner import MinimalPromptLearner, load_anomalyclip
 from hybridad.runs import read_log
-from hybridad.scoring_runs import COLUMNS, _encode, read_scores
-from hybridad.training import usable
+from hybridad.training.loop import usable
 
 CASES = int(os.environ.get('HYBRIDAD_FUZZ', 300))
 fuzz = settings(

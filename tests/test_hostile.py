@@ -25,16 +25,16 @@ from safetensors.torch import save
 
 from hybridad import cli
 from hybridad._dummies import dummy_tree
-from hybridad.appearance import appearance, known_appearance
-from hybridad.checkpoint import read_checkpoint
-from hybridad.downloads import download
+from hybridad.data.downloads import download
+from hybridad.data.layouts import read_dataset
 from hybridad.errors import csv_cell, from_csv_cell, printable
-from hybridad.evaluation import table
-from hybridad.layouts import read_dataset
-from hybridad.metrics import METRICS
-from hybridad.reports import compare, write_csv
-from hybridad.scoring import SHIPPED
-from hybridad.synthetic import picture
+from hybridad.evaluation.evaluate import table
+from hybridad.evaluation.reports import compare, write_csv
+from hybridad.inference.scoring import SHIPPED
+from hybridad.metrics.exact import METRICS
+from hybridad.models.checkpoint import read_checkpoint
+from hybridad.synthetic.plain import picture
+from hybridad.training.appearance import appearance, known_appearance
 
 ROOT = Path(__file__).resolve().parents[1]
 FORK = mp.get_context('fork')
@@ -214,7 +214,7 @@ def test_ctrl_c_names_what_is_kept(slow, tmp_path, monkeypatch, capsys):
         f.write(answer.read(2_000_000))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr('hybridad.downloads._copy', interrupted)
+    monkeypatch.setattr('hybridad.data.downloads._copy', interrupted)
     url, sha256 = slow
     args = ['download', 'plates', str(tmp_path / 'sets'), '--url', url, '--sha256', sha256]
     assert cli.hybridad_data(args) == 130

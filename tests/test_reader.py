@@ -10,25 +10,26 @@ import pytest
 import torch
 from diffusers import FluxTransformer2DModel, SD3Transformer2DModel, UNet2DConditionModel
 
-from hybridad import attention, bench
-from hybridad import backbone as bb
-from hybridad.ablation import standard_variants
-from hybridad.attention import (
+from hybridad import bench
+from hybridad.config import get_default_config
+from hybridad.errors import BackboneError, CheckpointError, ConfigError
+from hybridad.evaluation.ablation import standard_variants
+from hybridad.models import attention
+from hybridad.models import backbone as bb
+from hybridad.models.attention import (
     QueryRecorder,
     cross_attention,
     log_ratio,
     select_layers,
     token_scores,
 )
-from hybridad.backbone import load_backbone, random_backbone
-from hybridad.config import get_default_config
-from hybridad.detector import HybridAnomalyDetector
-from hybridad.errors import BackboneError, CheckpointError, ConfigError
-from hybridad.parts import MINI
-from hybridad.pipeline import EasonADPipeline
-from hybridad.probes import AttentionReader, probing
-from hybridad.prompt_learner import MinimalPromptLearner
-from hybridad.words import nearest_words
+from hybridad.models.backbone import load_backbone, random_backbone
+from hybridad.models.detector import HybridAnomalyDetector
+from hybridad.models.parts import MINI
+from hybridad.models.pipeline import EasonADPipeline
+from hybridad.models.probes import AttentionReader, probing
+from hybridad.models.prompt_learner import MinimalPromptLearner
+from hybridad.visual.words import nearest_words
 
 ROOT = Path(__file__).resolve().parents[1]
 FAMILIES = sorted(p.name for p in (ROOT / 'tests' / 'configs').iterdir())

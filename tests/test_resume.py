@@ -23,20 +23,23 @@ from diffusers import DDIMScheduler
 from PIL import Image
 from safetensors.torch import load_file
 
-from hybridad import cli, query_cache, scoring_runs, training
+from hybridad import cli
 from hybridad.config import get_default_config
-from hybridad.detector import HybridAnomalyDetector
+from hybridad.data.layouts import read_mvtec
 from hybridad.errors import ConfigError, DataError, HybridadError
-from hybridad.evaluation import LinearProbe, WordsDetector
-from hybridad.features import cache_parts, read_cached
-from hybridad.layouts import read_mvtec
-from hybridad.pipeline import EasonADPipeline
+from hybridad.evaluation.evaluate import LinearProbe, WordsDetector
+from hybridad.inference import scoring_runs
+from hybridad.inference.scoring import Scorer
+from hybridad.inference.scoring_runs import read_scores, score_folder
+from hybridad.models import query_cache
+from hybridad.models.detector import HybridAnomalyDetector
+from hybridad.models.pipeline import EasonADPipeline
 from hybridad.runs import read_log
-from hybridad.scoring import Scorer
-from hybridad.scoring_runs import read_scores, score_folder
-from hybridad.step import Step
-from hybridad.synthetic import picture
-from hybridad.training import Trainer, fit
+from hybridad.synthetic.plain import picture
+from hybridad.training import loop
+from hybridad.training.features import cache_parts, read_cached
+from hybridad.training.loop import Trainer, fit
+from hybridad.training.step import Step
 
 FORK = mp.get_context('fork')
 CONFIG = get_default_config(epochs=6, batch_size=8, learning_rate=5e-3, device='cpu')
@@ -170,7 +173,7 @@ def test_a_lost_device_and_ctrl_c_end_with_the_last_good_state(
                 raise failure
             return super().__call__(*args)
 
-    monkeypatch.setattr(training, 'Step', Failing)
+    monkeypatch.setattr(loop, 'Step', Failing)
     with pytest.raises(raised, match=told) as stopped:
         train(loaded, out)
     assert f'--resume --out {out}' in str(stopped.value)
@@ -222,7 +225,7 @@ def learn(loaded, out, kind):
 
 
 def test_a_pipe_that_nobody_reads_is_told_as_such():
-    flood = "import sys; from hybridad.commands import run_command\ndef flood(a): print('x'*10**6)\nsys.exit(run_command(flood, 'flood', []))"
+    flood = "import sys; from hybridad.commands.shared import run_command\ndef flood(a): print('x'*10**6)\nsys.exit(run_command(flood, 'flood', []))"
     child = subprocess.Popen(
         [sys.executable, '-c', flood], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import torch
 
-from hybridad.backbone import load_backbone
-from hybridad.corpus import SHARES, open_textures
-from hybridad.grounding import WEIGHTS
-from hybridad.parts import quiet
-from hybridad.plots import map_grid, save_figure
+from hybridad.models.backbone import load_backbone
+from hybridad.models.parts import quiet
+from hybridad.pretraining.corpus import SHARES, open_textures
+from hybridad.pretraining.grounding import WEIGHTS
 from hybridad.runs import write_json
-from hybridad.synthetic import HELD_OUT_CATEGORIES, HELD_OUT_KINDS
+from hybridad.synthetic.plain import HELD_OUT_CATEGORIES, HELD_OUT_KINDS
+from hybridad.visual.plots import map_grid, save_figure
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'experiments'))
 from common import ROOT, about  # noqa: E402
