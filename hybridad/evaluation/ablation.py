@@ -163,8 +163,8 @@ class Bench:
         self.data = [
             *digests(learn),
             *digests(test),
-            data.fingerprint(learn),
-            data.fingerprint(test),
+            loading.fingerprint(learn),
+            loading.fingerprint(test),
         ]  # order, and masks
 
     def configured(self, variant: Variant, seed: int):  # Config
