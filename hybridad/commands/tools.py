@@ -196,8 +196,16 @@ def bench(a: Namespace):
             '--quick measures the embedded backbone alone: leave out --configs and --backbone'
         )
     out = free(a.out)
-    from hybridad.bench import bench, summary
+    from hybridad.bench.run import bench
+    from hybridad.bench.table import summary
 
-    results = bench(out, a.quick, a.configs, a.backbone, a.device, a.rounds)
+    results = bench(
+        out,
+        quick=a.quick,
+        configs=a.configs,
+        backbone=a.backbone,
+        device=a.device,
+        rounds=a.rounds,
+    )
     print(f'{summary(results)}\n')
     print(f'{results["seconds"]:.0f} s: {out}/bench.json, table.md, bench.png')
