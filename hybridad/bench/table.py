@@ -58,7 +58,7 @@ def _peer_row(name: str, peer: dict | None) -> list[str]:
 
 
 def _machine_rows(results: dict) -> list[list[str]]:
-    "What the plain pass reaches, beside what the machine can do."
+    "Speed of the plain pass, beside the best that the machine can do."
     plain, top = results['plain_forward'], results['ceilings']
     product = f'matrix product {top["matmul_gflops"]:.4g}'
     return [
