@@ -137,7 +137,7 @@ MAPS = dict(
     pixel_metrics=pixel_metrics,
     pro_curve=pro_curve,
     stream=streamed,
-    aupimo=lambda m, k: aupimo(m, k, 1e-2, 1e-1),
+    aupimo=lambda m, k: aupimo(m, k, low=1e-2, high=1e-1),
     intervals=lambda m, k: bootstrap_intervals([0, 0, 1, 1], [0, 0, 1, 1], m, k, n=2),
     both=lambda m, k: anomaly_metrics(m, k, [0, 0, 1, 1], [0, 0, 1, 1]),
     pixel_threshold=lambda m, k: f1_threshold(m, k),

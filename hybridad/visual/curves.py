@@ -67,7 +67,7 @@ def score_histogram(
 # %% ../../nbs/70a_curves.ipynb #b3a2ce41
 def _curve_lines(maps, masks, limit, names):
     "ROC, PRO and precision-recall of one method: x, y, area; of 2000 corners at most each."
-    curve, areas = pro_curve(maps, masks, names), pixel_metrics(maps, masks, limit, names)
+    curve, areas = pro_curve(maps, masks, names), pixel_metrics(maps, masks, limit, names=names)
     defect = sum(int(m.sum()) for m in masks)
     found = curve['tpr'] * defect
     false = curve['fpr'] * (sum(m.size for m in masks) - defect)
