@@ -82,10 +82,32 @@ def _metrics_beside(path: Path) -> dict | None:
     beside = path.with_name('metrics.json')
     return read_json(beside) if path.name != 'last.safetensors' and beside.is_file() else None
 
-
+# %% ../../nbs/80b_export.ipynb #6a106c81
 _DOWNLOAD = ('revision', 'cache_dir', 'force_download', 'token', 'local_files_only')
 
 
+def _fetched(model_id: str, given: dict) -> Path:
+    "The checkpoint in a folder, or downloaded from a Hub repository."
+    if Path(model_id).is_dir():
+        return Path(model_id) / 'prompts.safetensors'
+    wanted = {k: v for k, v in given.items() if k in _DOWNLOAD}
+    return Path(hf_hub_download(model_id, 'prompts.safetensors', **wanted))
+
+
+def _write_folder(folder: Path, content: bytes, metrics: dict):
+    "Write prompts, and the metrics that belong to them."
+    write_atomic(folder / 'prompts.safetensors', content)
+    if metrics:
+        write_atomic(folder / 'metrics.json', json.dumps(metrics, indent=1).encode())
+
+
+def _on_backbone(content: bytes, backbone, device: str, **given) -> HybridAnomalyDetector:
+    "A detector with the prompts of a checkpoint's bytes."
+    with tempfile.TemporaryDirectory() as work:
+        path = write_atomic(Path(work) / 'prompts.safetensors', content)
+        return HybridAnomalyDetector.from_checkpoint(path, backbone, device, **given)[0]
+
+# %% ../../nbs/80b_export.ipynb #a3dfdddd
 class LearnedPrompts(ModelHubMixin):
     "Learned prompts as a Hub repository: prompts.safetensors, config.json, README.md."
 
@@ -116,25 +138,14 @@ class LearnedPrompts(ModelHubMixin):
         other_backbone: bool = False,  # True: another fingerprint is allowed
     ) -> HybridAnomalyDetector:
         "The prompts on their frozen backbone, which must be there."
-        with tempfile.TemporaryDirectory() as work:
-            path = write_atomic(Path(work) / 'prompts.safetensors', self.content)
-            made = HybridAnomalyDetector.from_checkpoint(
-                path, backbone, device, other_backbone=other_backbone
-            )
-        return made[0]
+        return _on_backbone(self.content, backbone, device, other_backbone=other_backbone)
 
     def _save_pretrained(self, save_directory):
-        folder = Path(save_directory)
-        write_atomic(folder / 'prompts.safetensors', self.content)
-        if self.metrics:
-            write_atomic(folder / 'metrics.json', json.dumps(self.metrics, indent=1).encode())
+        _write_folder(Path(save_directory), self.content, self.metrics)
 
     @classmethod
     def _from_pretrained(cls, *, model_id, **given):
-        if Path(model_id).is_dir():
-            return cls.from_checkpoint(Path(model_id) / 'prompts.safetensors')
-        wanted = {k: v for k, v in given.items() if k in _DOWNLOAD}
-        return cls.from_checkpoint(hf_hub_download(model_id, 'prompts.safetensors', **wanted))
+        return cls.from_checkpoint(_fetched(model_id, given))
 
     def generate_model_card(self, *args, **kwargs) -> ModelCard:
         return ModelCard(card(self.about, self.metrics))

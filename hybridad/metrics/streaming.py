@@ -127,7 +127,7 @@ def _figures_of(counts: dict, limit: float) -> dict:  # counts: as from PixelStr
 # %% ../../nbs/41_streaming.ipynb #c041ads0
 _COUNTED = dict(good=np.int64, defect=np.int64, weight=np.float64)
 
-
+# %% ../../nbs/41_streaming.ipynb #f9dd4877
 class PixelStream:
     "Pixel metrics of any number of maps in constant memory; counts of several processes add."
 

@@ -191,12 +191,12 @@ def _ahead(pool, make, items, count):
 
 @torch.no_grad()
 def encode_corpus(
-    work,  # folder of the run with recipe.json and vae; work/corpus is filled
+    work: str | Path,  # folder of the run with recipe.json and vae; work/corpus is filled
     device: str = 'cpu',
     workers: int = 1,  # processes that generate
     *,
     progress: bool = True,
-):
+) -> None:
     "Generate and encode the parts that are not there yet."
     from diffusers import AutoencoderKL
 
@@ -228,7 +228,7 @@ def _die_with_parent():
 
 
 def encoding(
-    work,  # folder of the run
+    work: str | Path,  # folder of the run
     device: str = 'cpu',
     workers: int = 1,
 ) -> subprocess.Popen:
@@ -246,7 +246,7 @@ class Corpus:
 
     def __init__(
         self,
-        work,  # folder of the run
+        work: str | Path,  # folder of the run
         recipe: dict,
         maker: subprocess.Popen | None = None,  # from encoding
     ):
@@ -256,7 +256,7 @@ class Corpus:
     def __len__(self) -> int:
         return len(self.about)
 
-    def wait(self, count: int):
+    def wait(self, count: int) -> None:
         "Read the first `count` parts, as soon as they are there."
         while self.parts < min(count, parts_of(self.recipe)):
             part = read_arrays(self._file(self.parts))

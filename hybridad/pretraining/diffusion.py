@@ -55,7 +55,7 @@ def _optimizer(recipe: Recipe, unet, text) -> torch.optim.Optimizer:
     ]
     return torch.optim.AdamW(groups, recipe.lr, weight_decay=1e-2)
 
-
+# %% ../../nbs/62g_diffusion.ipynb #50a21a66
 class Trainer:
     "UNet and text encoder in training, with optimizer, moving average and resume state."
 
