@@ -7,8 +7,6 @@ __all__ = ['SD21', 'sd21_sized', 'estimate']
 
 # %% ../../nbs/72d_bench_sizes.ipynb #c4ccbdeb
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from .cases import forward_cases, words_of
 from .memory import LiveBytes
@@ -49,6 +47,9 @@ def sd21_sized(
     seed: int = 0,
 ) -> Backbone:
     "Random weights in the sizes of Stable Diffusion 2.1-base, with the embedded tokenizer."
+    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
     tokenizer = CLIPTokenizer.from_pretrained(str(MINI), subfolder='tokenizer', model_max_length=77)
     ends = dict(bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id)
     with torch.random.fork_rng():

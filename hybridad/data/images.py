@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from .formats import DAMAGED, formats_of, is_image, reading, regular
-from .large import decoded
+from .gigapixels import decoded
 from ..errors import DataError
 
 # %% ../../nbs/01_images.ipynb #ab895da9
