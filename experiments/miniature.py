@@ -51,7 +51,7 @@ def auxiliary(count: int) -> list:
     "Corpus pictures of an unused seed: (image, labels, Contents)."
     textures = SHARED / 'textures'
     folder = str(textures) if textures.is_dir() else ''
-    return [corpus_picture(SEED, i, 128, folder) for i in range(count)]
+    return [corpus_picture(SEED, i, 128, textures=folder) for i in range(count)]
 
 
 class Reader:
