@@ -251,6 +251,8 @@ _KINDS = dict(
     neutral=str,
     normal=str,
     abnormal=str,
+    kinds=list | None,
+    nouns=list | None,
 )
 
 
