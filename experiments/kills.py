@@ -33,7 +33,7 @@ TINY = (
 def command(name, *args):
     "A hybridad command in its own process, saving after each step, or five of pretraining."
     often = (
-        'import hybridad.pretraining.run as p; p.SAVE_EVERY = 5'
+        'import hybridad.pretraining.state as p; p.SAVE_EVERY = 5'
         if name == 'hybridad_backbone'
         else 'from hybridad.training.loop import Trainer; Trainer.every = 0.'
     )

@@ -16,7 +16,8 @@ from safetensors.torch import save
 
 from hybridad._dummies import dummy_tree
 from hybridad.config import Config, get_default_config
-from hybridad.data.images import full_size, open_image, reading_as
+from hybridad.data.formats import reading_as
+from hybridad.data.images import full_size, open_image
 from hybridad.data.layouts import read_dataset
 from hybridad.data.loading import read_mask
 from hybridad.data.masks import marked_pixels

@@ -162,7 +162,7 @@ def _code(
 
 def _reading(a: argparse.Namespace):
     "The reading of files as the flags of this command say, while it runs."
-    from hybridad.data.images import reading_as
+    from hybridad.data.formats import reading_as
 
     return reading_as(**{k: getattr(a, k, None) for k in ('max_pixels', 'bits', 'masks')})
 

@@ -69,9 +69,9 @@ def _value(text: str, kind: type):
 
 def recipe_from(
     pairs: list,  # strings NAME=VALUE
-):  # pretraining.Recipe
+):  # pretraining.recipe.Recipe
     "A recipe with some settings replaced."
-    from hybridad.pretraining.run import Recipe
+    from hybridad.pretraining.recipe import Recipe
 
     kinds, given = {f.name: f.type for f in fields(Recipe)}, {}
     for pair in pairs:
@@ -92,7 +92,7 @@ def pretrain(a: Namespace):
     recipe = recipe_from(getattr(a, 'set'))
     from hybridad.pretraining.run import pretrain
 
-    print(pretrain(writable(a.out), recipe, a.resume, a.until, device=a.device))
+    print(pretrain(writable(a.out), recipe, a.resume, until=a.until, device=a.device))
 
 # %% ../../nbs/89f_cli_tools.ipynb #4f2a17f8
 def _export(parser: Parser):
@@ -131,7 +131,7 @@ def _onnx(a: Namespace):
     "Write the ONNX file and say how close and how fast it is."
     import torch
     from hybridad.models.detector import HybridAnomalyDetector
-    from hybridad.inference.export import export_onnx
+    from hybridad.inference.onnx import export_onnx
 
     detector, about = HybridAnomalyDetector.from_checkpoint(
         a.checkpoint_path, a.backbone, 'cpu', a.other_backbone
@@ -196,8 +196,16 @@ def bench(a: Namespace):
             '--quick measures the embedded backbone alone: leave out --configs and --backbone'
         )
     out = free(a.out)
-    from hybridad.bench import bench, summary
+    from hybridad.bench.run import bench
+    from hybridad.bench.table import summary
 
-    results = bench(out, a.quick, a.configs, a.backbone, a.device, a.rounds)
+    results = bench(
+        out,
+        quick=a.quick,
+        configs=a.configs,
+        backbone=a.backbone,
+        device=a.device,
+        rounds=a.rounds,
+    )
     print(f'{summary(results)}\n')
     print(f'{results["seconds"]:.0f} s: {out}/bench.json, table.md, bench.png')

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from ..data.loading import image_tensor, sample_digest
 from ..data.images import as_rgb, full_size, open_image
 from ..errors import DataError
-from ..data.images import SUFFIXES
+from ..data.formats import SUFFIXES
 
 # %% ../../nbs/63a_image_files.ipynb #b57ad3ad
 def upright(

@@ -23,7 +23,7 @@ from transformers.utils import logging as transformers_logging
 from .attention import SUPPORTED
 from ..config import check
 from ..errors import BackboneError, ConfigError
-from ..data.images import is_pointer
+from ..data.formats import is_pointer
 
 # %% ../../nbs/10e_parts.ipynb #0df08a9d
 PARTS = ('vae', 'unet', 'text_encoder', 'tokenizer', 'scheduler')
@@ -251,6 +251,8 @@ _KINDS = dict(
     neutral=str,
     normal=str,
     abnormal=str,
+    kinds=list | None,
+    nouns=list | None,
 )
 
 
