@@ -33,7 +33,7 @@ from hybridad.errors import table_cell
 from hybridad.models.checkpoint import read_checkpoint
 from hybridad.models.detector import HybridAnomalyDetector
 from hybridad.models.parts import MINI
-from hybridad.runs import run_lock
+from hybridad.locks import run_lock
 from hybridad.synthetic.plain import categories_of, picture
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from ..config import LAYOUT_NAMES, described, settings
 from ..errors import CheckpointError, ConfigError, DataError, HybridadError, printable
-from ..runs import new_run, run_lock
+from ..locks import new_run, run_lock
 
 # %% ../../nbs/89_commands.ipynb #acb704a5
 class _Shown:

@@ -23,7 +23,7 @@ from ..errors import csv_cell, from_csv_cell, printable
 from ..runs import write_json
 from .image_files import FILE, find_images, replaced
 from ..runs import in_use
-from ..runs import run_lock
+from ..locks import run_lock
 from .scoring import Scorer, draw, findings
 from ..runs import processes, provenance
 

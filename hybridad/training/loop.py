@@ -21,7 +21,8 @@ from ..models.detector import HybridAnomalyDetector
 from ..errors import CheckpointError, ConfigError, HybridadError
 from .features import FeatureCache, cache_parts, check_defects, digests, validate
 from .features import _memory_of
-from ..runs import Run, append_log, processes, provenance, read_log, run_lock
+from ..locks import run_lock
+from ..runs import Run, append_log, processes, provenance, read_log
 from ..runs import to_json_value, write_atomic
 from .step import NotFinite, Step, check_way
 
