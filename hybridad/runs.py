@@ -266,7 +266,7 @@ def _refuse_old(folder):
                 'another --out'
             )
 
-
+# %% ../nbs/00a_runs.ipynb #7605ef61
 class _Found(_Asked):
     "The search for a run to continue."
 
@@ -291,8 +291,14 @@ class _Found(_Asked):
             )
         return False
 
+    @property
+    def of_this_command(self) -> bool:
+        "True where run.json names this command."
+        return self.stored()['command'] == self.command
+
     def _refuse_other_command(self):
-        if (command := self.stored()['command']) != self.command:
+        if not self.of_this_command:
+            command = self.stored()['command']
             raise ConfigError(
                 f'{self.folder} holds a run of hybridad {command}: choose another --out'
             )
@@ -336,7 +342,7 @@ def _remove_half_written(folder):
         elif not path.name.startswith('.'):
             path.unlink()
 
-
+# %% ../nbs/00a_runs.ipynb #67d07e5a
 class _Opened(_Checked):
     "The beginning and the end of a run."
 
@@ -346,7 +352,10 @@ class _Opened(_Checked):
         provenance: dict | None = None,  # of a run that begins
     ) -> '_Opened':
         "Continue the run, or begin it."
-        if not self.check(resume):
+        if self.check(resume):
+            if self.finished:  # until it is finished again
+                write_json(self.file, self.stored() | dict(state='begun'))
+        else:
             _remove_half_written(self.folder)
             about = dict(command=self.command, asked=self.asked)
             write_json(self.file, about | dict(provenance=provenance or {}, state='begun'))

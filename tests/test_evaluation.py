@@ -17,15 +17,11 @@ from hybridad._dummies import dummy_tree
 from hybridad.config import get_default_config
 from hybridad.data.layouts import read_dataset
 from hybridad.errors import HybridadError
-from hybridad.evaluation.evaluate import Truth, summarise
-from hybridad.evaluation.reports import (
-    calibration,
-    found_regions,
-    image_rows,
-    store_thresholds,
-    write_maps,
-)
+from hybridad.evaluation.evaluate import EvalSet, summarise
+from hybridad.evaluation.maps import write_maps
+from hybridad.evaluation.reports import found_regions, image_rows
 from hybridad.evaluation.testrun import decided
+from hybridad.evaluation.thresholds import calibration, store_thresholds
 from hybridad.metrics.exact import (
     anomaly_metrics,
     f1_threshold,
@@ -327,7 +323,7 @@ def test_pixel_figures_do_not_depend_on_the_size_they_are_compared_at(place):
 def test_masks_that_vanish_are_named_and_their_images_stay_defective(place):
     samples = read_dataset(marked(place / 'specks', count=3, radius=(1.1, 1.2)))
     with pytest.warns(UserWarning, match='2 of 2 masks mark nothing at 8 px, such as .*png'):
-        truth = Truth(samples, 8, progress=False)
+        truth = EvalSet(samples, 8, progress=False)
     assert truth.vanished == [str(s.mask) for s in samples if s.label]
     found = summarise(truth, np.zeros((3, 8, 8)), truth.labels)
     assert found['mean']['image_auroc'] == 1 and found['vanished'] == truth.vanished
@@ -409,16 +405,16 @@ def test_what_cannot_be_found_replaces_no_threshold(place, capsys):
     assert held['image'] == 1.5 and held['pixel'] not in (None, 2.5) and 'by hand' in held['rule']
     assert 'the stored one, 1.5, stays' in capsys.readouterr().out
     samples = [s for s in read_dataset(place / 'set') if s.split == 'test' and not s.label]
-    truth = Truth(samples, 16, progress=False)
+    truth = EvalSet(samples, 16, progress=False)
     maps, scores = np.random.default_rng(0).random((len(samples), 16, 16)), np.arange(len(samples))
     with pytest.raises(HybridadError, match='stays'):
         store_thresholds(place / 'kept.safetensors', calibration(truth, maps, scores))
     maps[1, 2, 3] = np.nan
     for refuse in (
-        lambda: calibration(truth, maps, scores, 0.1),
+        lambda: calibration(truth, maps, scores, rate=0.1),
         lambda: summarise(truth, maps, scores),
         lambda: write_maps(place / 'nan', samples, maps),
-        lambda: image_rows(truth, maps, scores, dict(pixel=0.5)),
+        lambda: image_rows(truth, maps, scores, thresholds=dict(pixel=0.5)),
     ):
         with pytest.raises(HybridadError, match='NaN'):
             refuse()

@@ -17,7 +17,7 @@ from matplotlib import colormaps
 from PIL import Image, ImageDraw
 from torch.utils.data import DataLoader
 
-from ..training.appearance import appearance, unlike_known
+from ..models.appearance import appearance, unlike_known
 from ..config import check, get_default_config
 from ..data.loading import sample_digest
 from ..models.detector import HybridAnomalyDetector, smooth
