@@ -231,7 +231,7 @@ def test_run_leaves_everything_and_is_the_same_after_an_interruption(place, monk
         'config.json',
         'images.csv',
         'log.jsonl',
-        'provenance.json',
+        'run.json',
         'examples.png',
         'metrics.json',
         'metrics.csv',
@@ -251,14 +251,14 @@ def test_run_leaves_everything_and_is_the_same_after_an_interruption(place, monk
     with Image.open(next((place / 'whole' / 'MAPS').rglob('*.tiff'))) as im:
         assert (im.mode, im.size) == ('F', (40, 30))
 
-    import hybridad.evaluation.reports as reports
+    import hybridad.evaluation.scores as scores
     import hybridad.evaluation.testrun as testrun
 
-    real, calls = reports.score_in_parts, []
+    real, calls = scores.score_in_parts, []
     monkeypatch.setattr(
         testrun, 'score_in_parts', lambda *args, **kwargs: real(*args, **kwargs, part=4)
     )
-    one = reports._score_part
+    one = scores._score_part
 
     def stopped(*args):
         if len(calls) == 2:
@@ -266,13 +266,13 @@ def test_run_leaves_everything_and_is_the_same_after_an_interruption(place, monk
         calls.append(1)
         return one(*args)
 
-    monkeypatch.setattr(reports, '_score_part', stopped)
+    monkeypatch.setattr(scores, '_score_part', stopped)
     assert (
         scored(place, 'again') == 130 and len(list((place / 'again' / 'parts').glob('*.npz'))) == 2
     )
     assert scored(place, 'again') == 2  # in use, and not asked to continue
     calls.clear()
-    monkeypatch.setattr(reports, '_score_part', lambda *args: calls.append(1) or one(*args))
+    monkeypatch.setattr(scores, '_score_part', lambda *args: calls.append(1) or one(*args))
     capsys.readouterr()
     assert (
         scored(place, 'again', '--resume', '--compare', place / 'whole') == 0
