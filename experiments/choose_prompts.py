@@ -11,7 +11,8 @@ import numpy as np
 from common import RESULTS, about, fresh, sets, short, validation_sets
 
 from hybridad.config import LEARN, get_default_config
-from hybridad.evaluation.evaluate import EvalSet, WordsDetector, evaluate
+from hybridad.evaluation.baselines import WordsDetector
+from hybridad.evaluation.evaluate import EvalSet, evaluate
 from hybridad.models.backbone import load_backbone
 from hybridad.models.detector import HybridAnomalyDetector
 from hybridad.models.features import FeatureCache

@@ -13,7 +13,8 @@ from common import RESULTS, RUNS, SHARED, about, layer_weights, short
 
 from hybridad.config import get_default_config
 from hybridad.data.layouts import read_dataset
-from hybridad.evaluation.evaluate import EvalSet, WordsDetector, evaluate
+from hybridad.evaluation.baselines import WordsDetector
+from hybridad.evaluation.evaluate import EvalSet, evaluate
 from hybridad.models.features import FeatureCache
 from hybridad.runs import write_json
 from hybridad.synthetic.hard import write_hard

@@ -15,7 +15,8 @@ import torch
 from common import RESULTS, RUNS, SIZE, about, photographs, short
 
 from hybridad.demo.summaries import examples
-from hybridad.evaluation.evaluate import EvalSet, WordsDetector, contrast_floor, evaluate
+from hybridad.evaluation.baselines import WordsDetector
+from hybridad.evaluation.evaluate import EvalSet, contrast_baseline, evaluate
 from hybridad.models.detector import HybridAnomalyDetector
 from hybridad.models.features import FeatureCache
 from hybridad.runs import write_json
@@ -66,7 +67,7 @@ def measured(name, detector, more, blank) -> dict:
         images=len(samples),
         learned=[short(r, 'defect_mean') for r in (results, *others)],
         words=short(words, 'defect_mean'),
-        local_contrast=short(contrast_floor(truth), 'defect_mean'),
+        local_contrast=short(contrast_baseline(truth), 'defect_mean'),
         random_backbone=short(random, 'defect_mean'),
     )
 

@@ -10,7 +10,8 @@ import torch
 from common import RESULTS, SIZE, about, photographs, short
 
 from hybridad.config import get_default_config
-from hybridad.evaluation.evaluate import EvalSet, WordsDetector, evaluate
+from hybridad.evaluation.baselines import WordsDetector
+from hybridad.evaluation.evaluate import EvalSet, evaluate
 from hybridad.models.backbone import load_backbone
 from hybridad.runs import write_json
 

@@ -12,7 +12,8 @@ import torch
 from common import RESULTS, RUNS, SIZE, about, fresh, sets, short
 
 from hybridad.config import LEARN, get_default_config
-from hybridad.evaluation.evaluate import EvalSet, WordsDetector, evaluate
+from hybridad.evaluation.baselines import WordsDetector
+from hybridad.evaluation.evaluate import EvalSet, evaluate
 from hybridad.models.detector import HybridAnomalyDetector
 from hybridad.models.features import FeatureCache
 from hybridad.runs import read_log, write_json

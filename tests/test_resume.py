@@ -27,7 +27,7 @@ from hybridad import cli
 from hybridad.config import get_default_config
 from hybridad.data.layouts import read_mvtec
 from hybridad.errors import ConfigError, DataError, HybridadError
-from hybridad.evaluation.evaluate import LinearProbe, WordsDetector
+from hybridad.evaluation.baselines import LinearProbe, WordsDetector
 from hybridad.inference import scoring_runs
 from hybridad.inference.scoring import Scorer
 from hybridad.inference.scoring_runs import read_scores, score_folder

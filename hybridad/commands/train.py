@@ -80,7 +80,8 @@ _LABEL = 'log-ratio of attention, abnormal to normal'
 def _validated(config: Config, detector, valid, out: Path, workers: int) -> dict:
     "Results on the validation part, with baselines and a figure of examples."
     from hybridad.runs import write_atomic
-    from hybridad.evaluation.evaluate import EvalSet, WordsDetector, contrast_floor, evaluate
+    from hybridad.evaluation.baselines import WordsDetector
+    from hybridad.evaluation.evaluate import EvalSet, contrast_baseline, evaluate
     from hybridad.visual.plots import as_png, map_grid
     from hybridad.demo.summaries import examples
 
@@ -90,7 +91,7 @@ def _validated(config: Config, detector, valid, out: Path, workers: int) -> dict
     words, *_ = evaluate(by_hand, valid.samples, truth, cached=valid)
     shown = examples(truth, {'learned': maps}, scores, 6)
     write_atomic(out / 'examples.png', as_png(map_grid(shown, across=True, label=_LABEL)))
-    return found | dict(floors=dict(local_contrast=contrast_floor(truth), words=words))
+    return found | dict(floors=dict(local_contrast=contrast_baseline(truth), words=words))
 
 # %% ../../nbs/89b_cli_train.ipynb #b7af313a
 def _report(config: Config, detector, parts, out: Path, workers: int):

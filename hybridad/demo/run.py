@@ -14,14 +14,8 @@ from ..data.layouts import read_mvtec
 from ..runs import write_atomic
 from ..models.detector import HybridAnomalyDetector
 from ..errors import ConfigError
-from hybridad.evaluation.evaluate import (
-    LinearProbe,
-    EvalSet,
-    WordsDetector,
-    contrast_floor,
-    evaluate,
-    table,
-)
+from ..evaluation.baselines import LinearProbe, WordsDetector
+from ..evaluation.evaluate import EvalSet, contrast_baseline, evaluate, table
 from ..metrics.exact import METRICS
 from ..runs import write_json
 from ..runs import in_use
@@ -78,7 +72,7 @@ def _all_ways(config: Config, learn: list, test: list, out: Path, progress: bool
     random, *_ = evaluate(
         blank, test, truth, cached=kept.with_backbone(blank, progress), progress=progress
     )
-    floors = dict(local_contrast=contrast_floor(truth, progress), random_backbone=random)
+    floors = dict(local_contrast=contrast_baseline(truth, progress), random_backbone=random)
     found = dict(
         held_out=results,
         floors={k: _means(v) for k, v in (floors | dict(words=words)).items()},

@@ -15,11 +15,11 @@ from ..data.loading import described, sample_digest
 from ..data.pairing import Sample
 from ..demo.summaries import examples
 from ..errors import ConfigError
+from .baselines import WordsDetector
 from hybridad.evaluation.evaluate import (
     EvalSet,
-    WordsDetector,
     below_baseline,
-    contrast_floor,
+    contrast_baseline,
     refuse_seen,
     summarise,
     table,
@@ -156,7 +156,7 @@ def _ready(a: TestRequest, samples: list[Sample], detector, out: Path) -> tuple:
 def _metrics(a: TestRequest, truth: EvalSet, found: dict, own: dict) -> dict:
     "Results of all methods; `own` are thresholds from reference images."
     beside = {n: summarise(truth, *found[n]) for n in ('words', 'zero_shot') if n in found}
-    contrast = None if a.no_baseline else contrast_floor(truth)
+    contrast = None if a.no_baseline else contrast_baseline(truth)
     needs = 'needs prompts of its own, learned on the auxiliary set: see hybridad_demo'
     reasons = dict(random_backbone=needs)
     if a.no_baseline:

@@ -16,14 +16,8 @@ from ..config import Config
 from ..data.loading import described, fingerprint
 from ..data.pairing import Sample
 from ..errors import ConfigError, table_cell
-from hybridad.evaluation.evaluate import (
-    EvalSet,
-    WordsDetector,
-    contrast_floor,
-    decimals,
-    heading,
-    summarise,
-)
+from ..evaluation.baselines import WordsDetector
+from ..evaluation.evaluate import EvalSet, contrast_baseline, decimals, heading, summarise
 from ..evaluation.reports import read_results
 from ..evaluation.scores import score_in_parts
 from ..metrics.exact import METRICS
@@ -63,7 +57,7 @@ def _contrast(truth, out, progress):
     "The local-contrast baseline of one set, measured once."
     path = out / 'local_contrast.json'
     if not path.exists():
-        write_json(path, contrast_floor(truth, progress))
+        write_json(path, contrast_baseline(truth, progress))
     return read_json(path)
 
 # %% ../../nbs/61b_protocol.ipynb #bc23d487

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..config import LOSS_WEIGHTS
-from ..evaluation.evaluate import WordsDetector
+from ..evaluation.baselines import WordsDetector
 from ..models.attention import cross_attention
 from ..models.backbone import Backbone
 from ..models.detector import HybridAnomalyDetector
