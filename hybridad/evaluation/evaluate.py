@@ -39,7 +39,7 @@ from ..metrics.streaming import cuts_of_counts
 
 # %% ../../nbs/61_evaluation.ipynb #6b17937d
 def _at_size(samples, size, num_workers, progress):
-    "Images (N,3,size,size) in bytes, masks by nearest pixel, labels, and whether the mask is known."
+    "Images (N, 3, size, size) in bytes, masks by nearest pixel, labels, and which masks are known."
     loader = make_loader(samples, size, 32, num_workers=num_workers, how='nearest')
     batches = list(tqdm(loader, desc='read masks', disable=not progress, leave=False))
     images = torch.cat([(b['images'] * 127.5 + 127.5).round().byte() for b in batches])

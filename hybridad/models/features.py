@@ -184,6 +184,7 @@ class FeatureCache(_Readable):
         self,
         detector: HybridAnomalyDetector,
         index: Tensor,  # (B,) of samples
+        *,
         train: bool = False,  # keep gradients and add the second view; else average over the views
         text: Tensor | dict | None = None,  # prompt features or keys; None: the prompts are asked
     ) -> dict:  # the detector's output dictionary
