@@ -61,7 +61,7 @@ class HybridadError(Exception):
     "A failure the user can repair; its message names what is wrong and what to do."
 
     def __str__(self) -> str:
-        "The sentence alone, also after a loader's worker process wrapped it in a traceback."
+        "The message alone, also after a loader's worker process wrapped it in a traceback."
         said = super().__str__().strip().rsplit(f'{type(self).__name__}: ', 1)[-1]
         return printable(said)  # the names in it are anybody's
 
