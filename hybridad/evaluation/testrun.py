@@ -65,8 +65,7 @@ def _references(a: TestRequest, samples: list[Sample]) -> tuple[dict, dict]:
     for s in samples if vouching else ():
         if sample_digest(s.image) in vouching:
             raise ConfigError(
-                f'{s.image} is among the normal images, too: '
-                'give normal images that are not scored'
+                f'{s.image} is among the normal images, too: give normal images that are not scored'
             )
     return chosen, known
 

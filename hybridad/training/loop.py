@@ -318,8 +318,7 @@ def fit(
         detector = detector or HybridAnomalyDetector(config)
         if detector.normals:
             raise ConfigError(
-                'prompts are learned without normal images: '
-                'call use_normals(detector, None) first'
+                'prompts are learned without normal images: call use_normals(detector, None) first'
             )
         parts = samples if isinstance(samples, tuple) else cache_parts(detector, samples, progress)
         how = dict(out=run.folder, accumulate=accumulate, loss_fn=loss_fn)
