@@ -124,7 +124,11 @@ def _scored(a: TestRequest, detector, words, samples: list[Sample], out: Path) -
 def _detector(a: TestRequest) -> tuple:
     "The detector with the settings of its checkpoint and of the flags, and its metadata."
     detector, about = HybridAnomalyDetector.from_checkpoint(
-        a.checkpoint_path, a.backbone, a.device, a.other_backbone, a.precision
+        a.checkpoint_path,
+        a.backbone,
+        a.device,
+        other_backbone=a.other_backbone,
+        precision=a.precision,
     )
     was = dict(image_size=detector.image_size, smoothing=detector.config.model.smoothing)
     changed = [k for k, v in was.items() if getattr(a, k) not in (None, v)]

@@ -359,7 +359,7 @@ class LearnedPrompts(ModelHubMixin):
                 write_atomic(Path(work) / 'prompts.safetensors', self.content),
                 backbone,
                 device,
-                other_backbone,
+                other_backbone=other_backbone,
             )[0]
 
     def _save_pretrained(self, save_directory):
