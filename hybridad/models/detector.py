@@ -25,7 +25,7 @@ from hybridad.models.checkpoint import (
 from ..config import Config, ModelConfig, SCORES, get_default_config
 from ..errors import CheckpointError, ConfigError
 from .latents import check_batch
-from .naming import named_regions
+from .naming import RegionNamer
 from .pipeline import EasonADPipeline
 from .prompt_learner import MinimalPromptLearner
 
@@ -388,7 +388,7 @@ class HybridAnomalyDetector(_Saved):
         words: list[str] | None = None,  # None: the kinds that the backbone knows
     ) -> list[list[dict]]:  # for each region of each image {word: probability}, best word first
         "Name regions by the words of a list, from queries at hand."
-        return named_regions(self.pipeline, queries, regions, words=words)
+        return RegionNamer(self.pipeline, words)(queries, regions)
 
     @classmethod
     def from_checkpoint(
