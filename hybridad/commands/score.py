@@ -25,7 +25,7 @@ from hybridad.commands.shared import (
     shared_out,
     writable,
 )
-from ..errors import ConfigError
+from ..errors import ConfigError, printable
 from ..demo.summaries import finding_lines, photographs_line
 
 # %% ../../nbs/89e_cli_score.ipynb #835d5bcd
@@ -40,6 +40,8 @@ def _decisions(parser: Parser):
     add('--normals', nargs='+', metavar='DIR', help=usual)
     parts = 'overlapping parts per side, for defects that are small'
     add('--tiles', type=int, default=1, metavar='N', help=parts)
+    asked = 'of regions, or a file with one a line, or none; default: the kinds the backbone knows'
+    add('--names', nargs='+', metavar='WORD', help=asked)
     rule = 'that of the normal images, else of the checkpoint'
     add('--threshold', type=float, metavar='X', help=f'of an image; default: {rule}')
     add('--pixel_threshold', type=float, metavar='X', help='of a region; default: likewise')
@@ -73,6 +75,7 @@ def _folder(a: Namespace, world: int) -> Path:
 def _scorer(a: Namespace):
     "The scorer that the flags describe."
     from hybridad.inference.scoring import load_scorer
+    from hybridad.models.naming import read_names
 
     return load_scorer(
         a.checkpoint_path,
@@ -84,6 +87,7 @@ def _scorer(a: Namespace):
         normals=a.normals,
         precision=a.precision,
         tiles=a.tiles,
+        names=read_names(a.names),
     )
 
 
@@ -95,7 +99,8 @@ def _begin(a: Namespace, scorer, total: int):
     if not a.resume and (long := forecast(scorer.detector, total, looks)):
         print(long)
     print(f'{scorer.source}')
-    print(f'anomalous from {scorer.image:.3f}, regions from {scorer.pixel:.3f}\n')
+    named = f', named {printable(", ".join(scorer.namer.words))}' if scorer.namer else ''
+    print(f'anomalous from {scorer.image:.3f}, regions from {scorer.pixel:.3f}{named}\n')
 
 # %% ../../nbs/89e_cli_score.ipynb #c8a85286
 def _run(a: Namespace, out: Path, scorer, tell) -> Counter:

@@ -23,7 +23,7 @@ from ..training.appearance import appearance, unlike_known
 from ..config import check, get_default_config
 from ..data.loading import sample_digest
 from ..models.detector import HybridAnomalyDetector, over_views, smooth
-from ..models.naming import best_names, known_namer, region_masks
+from ..models.naming import best_names, known_namer, region_masks, region_names
 from ..errors import ConfigError, DataError, printable
 from ..evaluation.evaluate import WordsDetector
 from .image_files import Photos, find_images, upright
@@ -135,7 +135,8 @@ def _regions(scorer, item, heat, masses):
     found = found_regions(heat, scorer.pixel, (item['width'], item['height']))
     if masses is None or not found:
         return found
-    named = scorer.namer.named(masses, region_masks(heat, scorer.pixel))
+    masks = region_masks(heat, scorer.pixel)
+    named = region_names(masses[None], [masks], scorer.namer.words)[0]
     return [region | dict(names=best_names(n)) for region, n in zip(found, named, strict=True)]
 
 

@@ -12,16 +12,16 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-from matplotlib import get_data_path
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from .curves import counted
 from ..data.images import as_rgb, image_size, open_image
 from ..models.detector import pool_logits, smooth
 from ..errors import ConfigError, printable
 from ..evaluation.evaluate import Truth
+from ..inference.scoring import label_font
 from hybridad.visual.plots import (
     ABNORMAL,
     HEAT,
@@ -224,11 +224,6 @@ def detail_view(
     return fig
 
 # %% ../../nbs/70f_decisions.ipynb #efbdb5e6
-@lru_cache(2)
-def _font(size):
-    return ImageFont.truetype(f'{get_data_path()}/fonts/ttf/DejaVuSans.ttf', size)
-
-
 def matching(
     truth: Truth,
     became: Sequence[str],  # (N,) of OUTCOMES
@@ -238,6 +233,8 @@ def matching(
     defect: str = 'all',
     outcome: str = 'all',  # 'all' or one of OUTCOMES
     order: str = 'highest score',  # or 'lowest score'
+    name: str = 'all',  # 'all' or one of `words`
+    words: Sequence[str] | None = None,  # (N,) best name of each image's strongest region, or ''
 ) -> list[int]:
     "The images that pass the filters, in order."
     asked = dict(category=category, defect=defect)
@@ -246,6 +243,7 @@ def matching(
         for i, s in enumerate(truth.samples)
         if all(v in ('all', getattr(s, k)) for k, v in asked.items())
         and outcome in ('all', became[i])
+        and (name == 'all' or words[i] == name)
     ]
     return sorted(keep, key=lambda i: scores[i], reverse=order == 'highest score')
 
@@ -263,7 +261,13 @@ COLUMNS, TILE = 6, (134, 154)  # thumbnails in a row; width and height of one, p
 _SIDE = 112  # longest side of a thumbnail
 
 
-def _tile(truth, i, heat, *, limits, caption, wrong, opened):
+def _write_word(draw, word, corner):
+    "The name of a region at the lower left corner of a thumbnail."
+    look = dict(font=label_font(11), fill='white', stroke_width=1, stroke_fill='black')
+    draw.text(corner, _short(printable(word), label_font(11), _SIDE - 4), anchor='ls', **look)
+
+
+def _tile(truth, i, heat, *, limits, caption, wrong, opened, word=''):
     "One thumbnail with its map laid over it, and two lines under it."
     size = _shape(truth.samples[i].image)
     small = stretched_back(to_picture(truth.images[i]), size, _SIDE)
@@ -273,10 +277,12 @@ def _tile(truth, i, heat, *, limits, caption, wrong, opened):
     tile = Image.new('RGB', TILE, 'white')
     left, top = (TILE[0] - thumb.width) // 2, 4 + (_SIDE - thumb.height) // 2
     tile.paste(thumb, (left, top))
-    draw, font = ImageDraw.Draw(tile), _font(12)
+    draw, font = ImageDraw.Draw(tile), label_font(12)
     if opened:
         frame = left - 3, top - 3, left + thumb.width + 2, top + thumb.height + 2
         draw.rectangle(frame, outline='black', width=2)
+    if word:
+        _write_word(draw, word, (left + 3, top + thumb.height - 4))
     name = _short(printable(truth.samples[i].image.name), font, TILE[0] - 6)
     for line, text, colour in ((0, name, 'black'), (1, caption, ABNORMAL if wrong else 'black')):
         at = TILE[0] / 2, _SIDE + 9 + 15 * line
@@ -294,12 +300,13 @@ def overview(
     rows: int,  # of thumbnails; places without one stay white
     limits: tuple[float, float],  # lowest and highest colour
     opened: int | None = None,  # this one has a frame
+    words: Sequence[str] | None = None,  # (N,) names, written on the thumbnails
 ) -> np.ndarray:  # (rows * height, COLUMNS * width, 3) in [0, 1]
     "Thumbnails in rows, each with its file's name, score and outcome."
     sheet = Image.new('RGB', (COLUMNS * TILE[0], rows * TILE[1]), 'white')
     for k, i in enumerate(visible):
         wrong = became[i] in ('missed', 'false alarm')
-        look = dict(limits=limits, wrong=wrong, opened=i == opened)
+        look = dict(limits=limits, wrong=wrong, opened=i == opened, word=words[i] if words else '')
         tile = _tile(truth, i, maps[i], caption=f'{scores[i]:.2f} {became[i]}', **look)
         sheet.paste(tile, (k % COLUMNS * TILE[0], k // COLUMNS * TILE[1]))
     return np.asarray(sheet) / 255
