@@ -22,7 +22,7 @@ def _strongest(samples: list, scores, count: int) -> list:
 
 
 def examples(
-    truth,  # evaluation.Truth of the samples
+    truth,  # evaluation.EvalSet of the samples
     maps: dict,  # method -> (N, H, W) anomaly maps
     scores,  # (N,) image scores that order the examples
     columns: int = 4,  # how many at most

@@ -19,13 +19,13 @@ from matplotlib import colormaps, get_data_path
 from PIL import Image, ImageDraw, ImageFont
 from torch.utils.data import DataLoader
 
-from ..training.appearance import appearance, unlike_known
+from ..models.appearance import appearance, unlike_known
 from ..config import check, get_default_config
 from ..data.loading import sample_digest
 from ..models.detector import HybridAnomalyDetector, over_views, smooth
 from ..models.naming import best_names, known_namer, region_masks, region_names
 from ..errors import ConfigError, DataError, printable
-from ..evaluation.evaluate import WordsDetector
+from ..evaluation.baselines import WordsDetector
 from .image_files import Photos, find_images, upright
 from ..models.reference import load_normals, use_normals
 from ..models.parts import MINI

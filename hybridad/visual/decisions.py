@@ -20,7 +20,7 @@ from .curves import counted
 from ..data.images import as_rgb, image_size, open_image
 from ..models.detector import pool_logits, smooth
 from ..errors import ConfigError, printable
-from ..evaluation.evaluate import Truth
+from ..evaluation.evaluate import EvalSet
 from ..inference.scoring import label_font
 from hybridad.visual.plots import (
     ABNORMAL,
@@ -81,7 +81,7 @@ def _from_file(path, bits):
 
 
 def shown_image(
-    truth: Truth,
+    truth: EvalSet,
     i: int,  # its place among the samples
 ) -> np.ndarray:  # (H, W, 3) in [0, 1]
     "An image from its file."
@@ -101,7 +101,7 @@ def stretched_back(
 
 
 def title_of(
-    truth: Truth,
+    truth: EvalSet,
     i: int,  # its place among the samples
 ) -> str:  # two lines: the file, and what it shows
     "The file's name, its category and its defect."
@@ -130,7 +130,7 @@ def _all_scores(ax, scores, labels, threshold):
 
 # %% ../../nbs/70f_decisions.ipynb #e11b9267
 def decision_view(
-    truth: Truth,  # images, masks, labels
+    truth: EvalSet,  # images, masks, labels
     maps: np.ndarray,  # (N, h, w) log-ratio maps
     index: int = 0,  # which image is shown
     *,
@@ -225,7 +225,7 @@ def detail_view(
 
 # %% ../../nbs/70f_decisions.ipynb #efbdb5e6
 def matching(
-    truth: Truth,
+    truth: EvalSet,
     became: Sequence[str],  # (N,) of OUTCOMES
     scores: np.ndarray,  # (N,)
     *,
@@ -291,7 +291,7 @@ def _tile(truth, i, heat, *, limits, caption, wrong, opened, word=''):
 
 # %% ../../nbs/70f_decisions.ipynb #48cdcf29
 def overview(
-    truth: Truth,
+    truth: EvalSet,
     maps: np.ndarray,  # (N, h, w)
     scores: np.ndarray,  # (N,) probabilities
     *,

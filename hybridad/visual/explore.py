@@ -37,11 +37,11 @@ from hybridad.visual.decisions import (
 # %% ../../nbs/71_explore.ipynb #eb2b7509
 from ..models.detector import HybridAnomalyDetector
 from ..errors import ConfigError, DataError, HybridadError, printable
-from ..evaluation.evaluate import Truth
+from ..evaluation.evaluate import EvalSet
 from ..config import READOUTS
 from ..inference.scoring import name_text
 from .plots import shared_range
-from ..training.features import FeatureCache, read_cached
+from ..models.features import FeatureCache, read_cached
 from .views import Nouns, Photo, attention_view, open_photo
 from hybridad.visual.words import (
     CachedImage,
@@ -204,7 +204,7 @@ class DecisionExplorer(Explorer):
 
     def __init__(
         self,
-        truth: Truth,
+        truth: EvalSet,
         maps: np.ndarray,  # (N, h, w) log-ratio maps
         offset: float = 0.0,  # added to image scores, as the detector does
         *,
@@ -284,7 +284,7 @@ class ResultsBrowser(_Thumbnails):
 
     def __init__(
         self,
-        truth: Truth,
+        truth: EvalSet,
         maps: np.ndarray,  # (N, h, w) log-ratio maps
         scores: np.ndarray,  # (N,) image logits
         *,
@@ -368,7 +368,7 @@ class CompareExplorer(_Compared):
 
     def __init__(
         self,
-        truth: Truth,
+        truth: EvalSet,
         maps: dict,  # {method: (N, h, w) maps}: two or more
     ):
         if len(maps) < 2:
@@ -404,7 +404,7 @@ class CompareExplorer(_Compared):
 
 # %% ../../nbs/71_explore.ipynb #6f71878c
 def compare_detectors(
-    truth: Truth,
+    truth: EvalSet,
     detectors: dict,  # {name: HybridAnomalyDetector}: checkpoints, backbones or read-outs
 ) -> CompareExplorer:
     "Ask two or more detectors about the same images."
