@@ -11,7 +11,12 @@ from argparse import Namespace
 from collections import Counter
 from pathlib import Path
 
-from .flags import backbone_arguments, out_arguments, prompts_argument
+from hybridad.commands.flags import (
+    backbone_arguments,
+    names_argument,
+    out_arguments,
+    prompts_argument,
+)
 from hybridad.commands.shared import (
     Parser,
     arguments,
@@ -33,8 +38,7 @@ def _decisions(parser: Parser) -> None:
     add('--normals', nargs='+', metavar='DIR', help=usual)
     parts = 'overlapping parts per side, for defects that are small'
     add('--tiles', type=int, default=1, metavar='N', help=parts)
-    asked = 'of regions, or a file with one a line, or none; default: the kinds the backbone knows'
-    add('--names', nargs='+', metavar='WORD', help=asked)
+    names_argument(group)
     rule = 'that of the normal images, else of the checkpoint'
     add('--threshold', type=float, metavar='X', help=f'of an image; default: {rule}')
     add('--pixel_threshold', type=float, metavar='X', help='of a region; default: likewise')
