@@ -417,6 +417,9 @@ def _overlay(finding, size):
     return ((1 - cover) * finding.small + colours).round().astype(np.uint8)
 
 # %% ../../nbs/64_scoring.ipynb #c8249576
+_WRITTEN = 5  # regions whose names are written: more would cover the photograph
+
+
 def _frame(box, size, whole):
     "A box in pixels of the photograph as one in pixels of its small copy, at least one wide."
     (w, h), (W, H), (x0, y0, x1, y1) = size, whole, box
@@ -436,14 +439,14 @@ def _write_name(pen, text, frame, size):
 def draw(
     finding: Finding,  # with map and small
 ) -> Image.Image:
-    "The photograph under its heat map, regions framed and named."
+    "The photograph under its heat map, regions framed, the strongest with their names."
     size = Image.fromarray(finding.small).size
     mixed = Image.fromarray(_overlay(finding, size))
     pen = ImageDraw.Draw(mixed)
-    for r in finding.regions if finding.decision == 'anomalous' else ():
+    for k, r in enumerate(finding.regions if finding.decision == 'anomalous' else ()):
         frame = _frame(r['box'], size, (finding.width, finding.height))
         pen.rectangle(frame, outline='cyan')
-        if r.get('names'):
+        if r.get('names') and k < _WRITTEN:
             _write_name(pen, name_text(r['names']), frame, size)
     return mixed
 
