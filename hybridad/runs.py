@@ -311,7 +311,7 @@ class _Checked(_Found):
         self,
         before: dict,  # what was asked
     ) -> tuple[str, str]:  # what differs, or ''; and what else helps, or ''
-        "What was asked otherwise."
+        "Names of all that was asked otherwise."
         same = self.same(before) == self.same(self.asked)
         return '' if same else 'other data or other settings', ''
 

@@ -46,7 +46,7 @@ class LinearProbe(HybridAnomalyDetector):
         super().__init__(config, backbone)
         if self.pipeline.readout != 'replay':
             raise ConfigError(
-                "a linear probe reads kept queries: use readout 'replay', "
+                "a linear probe reads cached queries: use readout 'replay', "
                 f"not '{self.pipeline.readout}'"
             )
         self.heads = _heads(self.pipeline, self.config.model.seed).to(self.backbone.device)

@@ -39,7 +39,7 @@ from ..metrics.streaming import cuts_of_counts
 
 # %% ../../nbs/61_evaluation.ipynb #6b17937d
 def _at_size(samples, size, num_workers, progress):
-    "Images (N,3,size,size) in bytes, masks by nearest pixel, labels, and whether the mask is known."
+    "Images (N, 3, size, size) in bytes, masks by nearest pixel, labels, and which masks are known."
     loader = make_loader(samples, size, 32, num_workers=num_workers, how='nearest')
     batches = list(tqdm(loader, desc='read masks', disable=not progress, leave=False))
     images = torch.cat([(b['images'] * 127.5 + 127.5).round().byte() for b in batches])
@@ -165,7 +165,7 @@ def _blurred(x, sigma):  # (..., S, S)
 
 
 def _contrast_maps(x, sigma, smoothings):  # {smoothing: (N, S, S) float32}
-    "Maps of (N, 3, S, S) pictures in [0,1]; widths in px of a 128 px picture."
+    "Maps of (N, 3, S, S) images in [0, 1]; widths in px of a 128 px image."
     scale = x.shape[-1] / 128
     raw = np.abs(x - _blurred(x, sigma * scale)).mean(1)
     return {m: _blurred(raw, m * scale) if m else raw for m in smoothings}
@@ -179,7 +179,7 @@ def _top(maps):  # (N,)
 
 def local_contrast(
     images: Tensor,  # (N, 3, S, S) uint8
-    sigma: float,  # of the blur, in px of a 128 px picture
+    sigma: float,  # of the blur, in px of a 128 px image
     smoothing: float = 0.0,  # of the map, likewise
 ) -> tuple[np.ndarray, np.ndarray]:  # (N, S, S) maps, (N,) means of the top 0.1 % of pixels
     "The cheapest detector: |x - G(sigma) x|, mean over channels."
@@ -218,8 +218,8 @@ def _groups(truth):  # (N,) number of the group, [(category, defect kind or None
     return np.array([names.index(k) for k in keys]), names
 
 
-def _of_counts(counts):  # dict of pixel figures, nan where undefined
-    "Pixel figures of summed counts."
+def _of_counts(counts):  # dict of pixel metrics, nan where undefined
+    "Pixel metrics of summed counts."
     good, defect, weight = counts
     missing = undefined(('auroc', 'ap', 'f1max', 'aupro'), good.sum(), defect.sum(), 'pixel')
     found = missing or figures(cuts_of_counts(*counts), good.sum(), defect.sum(), 0.3)
@@ -227,7 +227,7 @@ def _of_counts(counts):  # dict of pixel figures, nan where undefined
 
 # %% ../../nbs/61_evaluation.ipynb #ae9ed36d
 def _contrast_counts(truth, progress):  # {(sigma, smoothing): (counts of the groups, scores)}
-    "One pass over the pictures for all eight detectors."
+    "One pass over the images for all eight detectors."
     group, names = _groups(truth)
     scores = {(s, m): np.zeros(len(group)) for s in (2, 4, 8, 16) for m in (0, 2)}
     counts = {v: np.zeros((len(names), 3, _BINS)) for v in scores}
@@ -351,7 +351,7 @@ def below_baseline(
         return ''
     listed = worse[0] if len(worse) == 1 else f'{", ".join(worse[:-1])} and {worse[-1]}'
     return (
-        f'below the local-contrast baseline in {listed}: there the difference of a picture '
+        f'below the local-contrast baseline in {listed}: there the difference of an image '
         'from its blurred copy says more than this detector'
     )
 

@@ -162,12 +162,12 @@ def read_results(
         found = json.loads(path.read_text(encoding='utf-8'))
     except (OSError, ValueError, RecursionError) as err:
         raise DataError(
-            f'cannot read the figures in {path}: {err}, give the folder of a finished run'
+            f'cannot read the metrics in {path}: {err}, give the folder of a finished run'
         ) from None
     found = found.get('held_out', found) if isinstance(found, dict) else {}
     if not found.get('mean') or not found.get('categories'):
         raise DataError(
-            f'{path} holds no figures of an evaluation: give the folder of a run of hybridad_test'
+            f'{path} holds no metrics of an evaluation: give the folder of a run of hybridad_test'
         )
     return Results(found)
 
@@ -186,7 +186,7 @@ def _refuse_other_masks(runs):
         old = next(name for name, r in runs.items() if r.get('masks') != 'nearest')
         raise DataError(
             f'{old} was measured with masks that mark every touched cell, which tells other '
-            'figures of the same maps: measure it again'
+            'metrics of the same maps: measure it again'
         )
 
 

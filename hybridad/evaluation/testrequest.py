@@ -74,7 +74,7 @@ class _TestRun(Run):
 
     def differences(self, before: dict) -> tuple[str, str]:
         same = before['references'] == self.asked['references']
-        return '' if same else 'other normal pictures, or without', ''
+        return '' if same else 'other normal images, or without', ''
 
 
 def request_run(
@@ -134,7 +134,7 @@ def refuse_unfit(
         raise ConfigError('--shots needs --normals, the folder to take them from')
     if a.calibrate and a.normals:
         raise ConfigError(
-            '--calibrate finds zero-shot thresholds, and normal pictures set their own: '
+            '--calibrate finds zero-shot thresholds, and normal images set their own: '
             'leave one of the two out'
         )
     if a.checkpoint_path is None and a.calibrate:
@@ -200,12 +200,12 @@ def normals_of(
         names = next((n for p in places + alone if (n := _images_in(p, folder))), None)
         if not names:
             raise ConfigError(
-                f'there are no normal pictures of {c} in {folder}: '
+                f'there are no normal images of {c} in {folder}: '
                 f'put them into {places[0]} or {places[2]}'
             )
         if shots is not None and not 1 <= shots <= len(names):
             raise ConfigError(
-                f'--shots {shots} is out of range: {c} has {len(names)} normal pictures in {folder}'
+                f'--shots {shots} is out of range: {c} has {len(names)} normal images in {folder}'
             )
         found[c] = _spread(names, shots)
     return found

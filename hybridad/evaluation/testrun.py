@@ -68,8 +68,7 @@ def _references(a: TestRequest, samples: list[Sample]) -> tuple[dict, dict]:
     for s in samples if vouching else ():
         if sample_digest(s.image) in vouching:
             raise ConfigError(
-                f'{s.image} is among the normal pictures, too: '
-                'give normal pictures that are not scored'
+                f'{s.image} is among the normal images, too: give normal images that are not scored'
             )
     return chosen, known
 
@@ -190,7 +189,7 @@ def _thresholds(a: TestRequest, about: dict, own: dict, truth: EvalSet, found: d
         return thresholds, note
     if own:
         both = {k: {c: t.get(k) for c, t in own.items()} for k in ('image', 'pixel')}
-        return both | dict(rule='above every normal picture, or above 64 of more'), ''
+        return both | dict(rule='above every normal image, or above 64 of more'), ''
     return about.get('thresholds') or {}, ''
 
 # %% ../../nbs/86a_testrun.ipynb #38ef3d30
@@ -214,7 +213,7 @@ def _columns(level: str) -> list:
 def _no_decision(thresholds: dict) -> str:
     "The reason why nothing was decided."
     if isinstance(thresholds.get('image'), dict):
-        return 'one normal picture sets no threshold, give at least two'
+        return 'one normal image sets no threshold, give at least two'
     return (
         thresholds.get('reason')
         or 'the checkpoint holds no threshold, find one with --calibrate on a validation part'
@@ -231,16 +230,16 @@ def decided(
         return f'\nno decisions: {_no_decision(thresholds)}'
     called = sum(r['decision'] == 'anomalous' for r in rows)
     wrong = sum((r['decision'] == 'anomalous') != r['label'] for r in rows_decided)
-    rule = thresholds.get('rule', 'one flawless validation image in ten exceeds it')
+    rule = thresholds.get('rule', 'one normal validation image in ten exceeds it')
     text = (
         f'\n{called} of {len(rows_decided)} images called anomalous, {wrong} wrongly or missed, '
         f'at the stored threshold ({rule}), see images.csv'
     )
     if left := len(rows) - len(rows_decided):
-        text += f'; no decision on {left}, whose categories have one normal picture'
+        text += f'; no decision on {left}, whose categories have one normal image'
     if odd := [r['path'] for r in rows if r['unlike']]:
         text += (
-            f'\nwarning: {len(odd)} pictures are unlike those the threshold was found on, '
+            f'\nwarning: {len(odd)} images are unlike those the threshold was found on, '
             f'such as {odd[0]}: do not trust their decisions'
         )
     return text

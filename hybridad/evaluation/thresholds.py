@@ -82,7 +82,7 @@ def unlike(
     away = describe(images) - reference['mean']
     ratio = _distance(away, np.asarray(reference['inverse'])) / reference['farthest']
     stands_out = np.abs(away / reference['std']).argmax(1)
-    text = '{:.1f} times as far as the farthest validation picture, most by {}'
+    text = '{:.1f} times as far as the farthest validation image, most by {}'
     return [text.format(r, _FEATURES[k]) if r > limit else '' for r, k in zip(ratio, stands_out)]
 
 # %% ../../nbs/61_thresholds.ipynb #e4427ec7

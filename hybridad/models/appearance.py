@@ -77,6 +77,6 @@ def unlike_known(
         away = np.array([math.nan])
     if not np.isfinite(away).all():
         raise CheckpointError(
-            f'{where} holds damaged numbers on how its pictures look: use another one'
+            f'{where} holds damaged numbers on how its images look: use another one'
         )
     return away

@@ -108,7 +108,7 @@ class _Features:
         samples: list,  # of Sample
         views: int | None = None,  # how many are cached; None: those that a score is averaged over
         *,
-        budget: float = 2e9,  # bytes of queries that may be kept in memory
+        budget: float = 2e9,  # bytes of queries that may be cached in memory
         progress: bool = True,
         cache: str | Path | None = None,  # folder for queries beyond the budget; None: asked anew
         scale: float | None = None,  # of all views; None: each at its own
@@ -185,6 +185,7 @@ class FeatureCache(_Readable):
         self,
         detector: HybridAnomalyDetector,
         index: Tensor,  # (B,) of samples
+        *,
         train: bool = False,  # keep gradients and add the second view; else average over the views
         text: Tensor | dict | None = None,  # prompt features or keys; None: the prompts are asked
     ) -> dict:  # the detector's output dictionary

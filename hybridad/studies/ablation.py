@@ -118,7 +118,7 @@ def interval(
     "Mean and half-width of the confidence interval (Student's t)."
     x = np.asarray(values, float)
     if not len(x) or np.isinf(x).any():
-        raise ConfigError(f'an interval needs one or several figures, none infinite: got {values}')
+        raise ConfigError(f'an interval needs one or several numbers, none infinite: got {values}')
     if len(x) < 2:
         return float(x.mean()), math.nan
     t = stats.t.ppf(0.5 + level / 2, len(x) - 1)

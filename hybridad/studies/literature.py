@@ -25,7 +25,7 @@ SOURCES = dict(
 )
 PUBLISHED_METRICS = 'image_auroc', 'image_ap', 'pixel_auroc', 'pixel_ap', 'aupro_anomalyclip'
 
-# method | sources | side of the input in px | compared at px | parameters frozen and learned, M | ms
+# method | sources | input px | compared at px | parameters frozen and learned, M | ms
 _METHODS = """
 CLIP, two prompts              | S1     | -   | -   | -     -     | -
 WinCLIP                        | S1     | -   | -   | -     -     | -
@@ -187,7 +187,7 @@ def _row(method, row, name):
 
 def published_rows(
     samples: list[Sample],  # that were scored
-) -> tuple[list[dict], str]:  # {method, source, figures in [0, 1], ...}; why there are none
+) -> tuple[list[dict], str]:  # {method, source, figures in [0, 1], ...}; or why there are none
     "The published rows of a set, if the images are exactly that set."
     name, differs = published_set(samples)
     if name is None:

@@ -112,8 +112,8 @@ class _Resumed(_Resumable):
     def saved(self) -> str:
         "The state of a run that stops now, in words."
         if (self.out / 'resume.pt').exists():
-            return f'the last good state is kept in {self.out}'
-        return f'nothing of it is kept yet in {self.out}'
+            return f'the last good state is in {self.out}'
+        return f'nothing of it is saved yet in {self.out}'
 
 # %% ../../nbs/60c_training.ipynb #c29e26bc
 class _Stored(_Resumed):
@@ -318,8 +318,7 @@ def fit(
         detector = detector or HybridAnomalyDetector(config)
         if detector.normals:
             raise ConfigError(
-                'prompts are learned without normal pictures: '
-                'call use_normals(detector, None) first'
+                'prompts are learned without normal images: call use_normals(detector, None) first'
             )
         parts = samples if isinstance(samples, tuple) else cache_parts(detector, samples, progress)
         how = dict(out=run.folder, accumulate=accumulate, loss_fn=loss_fn)

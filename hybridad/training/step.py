@@ -41,7 +41,7 @@ class NotFinite(ArithmeticError):
 
 # %% ../../nbs/60b_step.ipynb #3491d836
 def _micro_batches(index, count):  # count tensors of one length
-    "The batch cut into equal micro-batches; the last ones begin it again."
+    "The batch divided into equal micro-batches; the last ones begin it again."
     size = math.ceil(len(index) / count)
     return index.repeat(count)[: count * size].split(size)
 
