@@ -11,7 +11,12 @@ from argparse import Namespace
 from collections import Counter
 from pathlib import Path
 
-from .flags import backbone_arguments, out_arguments, prompts_argument
+from hybridad.commands.flags import (
+    backbone_arguments,
+    names_argument,
+    out_arguments,
+    prompts_argument,
+)
 from hybridad.commands.shared import (
     Parser,
     arguments,
@@ -20,6 +25,7 @@ from hybridad.commands.shared import (
     processes,
     run_folder,
 )
+from ..errors import printable
 from ..demo.summaries import finding_lines, photographs_line
 
 # %% ../../nbs/89e_cli_score.ipynb #835d5bcd
@@ -32,6 +38,7 @@ def _decisions(parser: Parser) -> None:
     add('--normals', nargs='+', metavar='DIR', help=usual)
     parts = 'overlapping parts per side, for defects that are small'
     add('--tiles', type=int, default=1, metavar='N', help=parts)
+    names_argument(group)
     rule = 'that of the normal images, else of the checkpoint'
     add('--threshold', type=float, metavar='X', help=f'of an image; default: {rule}')
     add('--pixel_threshold', type=float, metavar='X', help='of a region; default: likewise')
@@ -62,6 +69,7 @@ def _folder(a: Namespace, world: int) -> Path:
 def _scorer(a: Namespace):
     "The scorer that the flags describe."
     from hybridad.inference.scoring import load_scorer
+    from hybridad.models.naming import read_names
 
     return load_scorer(
         a.checkpoint_path,
@@ -73,6 +81,7 @@ def _scorer(a: Namespace):
         normals=a.normals,
         precision=a.precision,
         tiles=a.tiles,
+        names=read_names(a.names),
     )
 
 
@@ -84,7 +93,8 @@ def _begin(a: Namespace, scorer, total: int):
     if not a.resume and (long := forecast(scorer.detector, total, looks)):
         print(long)
     print(f'{scorer.source}')
-    print(f'anomalous from {scorer.image:.3f}, regions from {scorer.pixel:.3f}\n')
+    named = f', named {printable(", ".join(scorer.namer.words))}' if scorer.namer else ''
+    print(f'anomalous from {scorer.image:.3f}, regions from {scorer.pixel:.3f}{named}\n')
 
 # %% ../../nbs/89e_cli_score.ipynb #c8a85286
 def _run(a: Namespace, out: Path, scorer, tell) -> Counter:

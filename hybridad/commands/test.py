@@ -13,6 +13,7 @@ from pathlib import Path
 from hybridad.commands.flags import (
     backbone_arguments,
     data_arguments,
+    names_argument,
     out_arguments,
     prompts_argument,
 )
@@ -42,6 +43,7 @@ def _model(parser: Parser) -> None:
     for key, kind in dict(image_size=int, eval_size=int, smoothing=float).items():
         text = f'{settings()[key].metadata["help"].split(";")[0]}; default: as in training'
         add(f'--{key}', type=kind, metavar='N' if kind is int else 'X', help=text)
+    names_argument(group)
 
 # %% ../../nbs/89c_cli_test.ipynb #b2a86c5f
 def _compared(parser: Parser) -> None:
@@ -91,10 +93,20 @@ def _checked(a: TestRequest) -> list[Sample]:
     return samples
 
 
+def _request(a: Namespace) -> TestRequest:
+    "The request of the flags, with the words of a file in place of its name."
+    request = TestRequest(**{f.name: getattr(a, f.name) for f in fields(TestRequest)})
+    if a.names:
+        from hybridad.models.naming import read_names
+
+        request.names = read_names(a.names)
+    return request
+
+
 @arguments(_arguments)
 def test(a: Namespace) -> None:
     "Score a folder with a checkpoint."
-    a = TestRequest(**{f.name: getattr(a, f.name) for f in fields(TestRequest)})
+    a = _request(a)
     rank, world, wait = processes()
     rate_of(a.calibrate)
     out = run_folder(a, 'test', world)

@@ -133,7 +133,7 @@ def _onnx(a: Namespace):
     from hybridad.inference.onnx import export_onnx
 
     detector, about = HybridAnomalyDetector.from_checkpoint(
-        a.checkpoint_path, a.backbone, 'cpu', a.other_backbone
+        a.checkpoint_path, a.backbone, 'cpu', other_backbone=a.other_backbone
     )
     detector.backbone.to(torch.float32)
     same = about['backbone_hash'] == detector.backbone.hash

@@ -15,7 +15,8 @@ from tqdm.auto import tqdm
 from ..data.pairing import Sample
 from ..errors import ConfigError, DataError
 from ..models.detector import HybridAnomalyDetector
-from ..models.features import FeatureCache, digests, read_cached
+from ..models.features import FeatureCache, digests, read_cached, read_words
+from ..models.naming import RegionNamer
 from ..runs import Run, processes, read_arrays, write_atomic
 
 # %% ../../nbs/60d_scores.ipynb #00339ef2
@@ -32,14 +33,14 @@ def _identity(d: HybridAnomalyDetector) -> str:
     return hashlib.sha256(tensors + text.encode()).hexdigest()[:16]
 
 
-def _asked(detectors: dict, samples: list[Sample], **how: int) -> dict:
-    "All that makes two evaluations the same; `how`: size and part."
+def _asked(detectors: dict, samples: list[Sample], **how) -> dict:
+    "All that makes two evaluations the same; `how`: size, part, and names where there are any."
     images = hashlib.sha256(''.join(digests(samples)).encode()).hexdigest()[:16]
     return dict(detectors={k: _identity(d) for k, d in detectors.items()}, images=images, **how)
 
 # %% ../../nbs/60d_scores.ipynb #56ac1d75
-def _score_part(detectors, samples, size):
-    "Arrays of one part: NAME_maps, NAME_scores and seconds an image, timed for the first detector."
+def _score_part(detectors, samples, size, namer=None):
+    "Arrays of one part: NAME_maps, NAME_scores, seconds an image of the first detector, names."
     begun, found = time.perf_counter(), {}
     cached = FeatureCache(next(iter(detectors.values())), samples, progress=False)
     for name, d in detectors.items():
@@ -47,6 +48,8 @@ def _score_part(detectors, samples, size):
         if 'seconds' not in found:
             seconds = (time.perf_counter() - begun) / len(samples)
             found['seconds'] = np.full(len(samples), seconds)
+    if namer:
+        found['names'] = read_words(namer, next(iter(detectors.values())), cached)
     return found
 
 
@@ -60,9 +63,11 @@ def _write_part(folder, first, found):
 
 
 def _joined(names, parts):
-    "{name: (maps, scores)} of all images, and seconds an image."
+    "{name: (maps, scores)} of all images, perhaps names, and seconds an image."
     whole = {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
     found = {name: (whole[f'{name}_maps'], whole[f'{name}_scores']) for name in names}
+    if 'names' in whole:
+        found['names'] = (whole['names'],)
     return found, whole['seconds']
 
 # %% ../../nbs/60d_scores.ipynb #a4dd1c94
@@ -93,18 +98,20 @@ def score_in_parts(
     folder: str | Path | None = None,  # of the parts; None: nothing is written
     part: int = 64,  # images in a part
     progress: bool = True,
+    namer: RegionNamer | None = None,  # adds names: ((N, P, S, S) log masses of its P words,)
 ) -> tuple[dict, np.ndarray]:  # {name: ((N, size, size) maps, (N,) scores)}, (N,) seconds an image
     "Raw maps and scores of all detectors; with a folder an interrupted call is continued."
     rank, world, wait = processes()
     _refuse(samples, folder, world)
     if folder is not None:
-        run = _opened(folder, detectors, samples, size=size, part=part)
+        named = dict(names=namer.words) if namer else {}
+        run = _opened(folder, detectors, samples, size=size, part=part, **named)
     starts, cached = range(0, len(samples), part), {}
     bar = dict(desc='score parts', disable=not progress or rank > 0, leave=False)
     for first in tqdm(starts[rank::world], **bar):
         if folder is not None and _part_file(folder, first).exists():
             continue
-        found = _score_part(detectors, samples[first : first + part], size)
+        found = _score_part(detectors, samples[first : first + part], size, namer)
         if folder is None:
             cached[first] = found
         else:

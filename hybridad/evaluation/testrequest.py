@@ -44,6 +44,7 @@ class TestRequest:
     calibrate: str | None = None  # rule of the thresholds to store
     intervals: int = 0  # draws of the bootstrap; 0 = none
     maps: bool = False  # write float maps
+    names: list | None = None  # words for regions; None = the backbone's kinds, [] = none
     compare: list = field(default_factory=list)  # earlier runs
     against: list = field(default_factory=list)  # NAME=DIR of other methods
     no_baseline: bool = False

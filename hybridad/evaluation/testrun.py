@@ -30,9 +30,11 @@ from hybridad.evaluation.reports import (
     compare,
     image_rows,
     read_results,
+    threshold_of,
     write_csv,
     write_tables,
 )
+from .names import named_images, named_rows, names_table
 from .scores import score_in_parts
 from .testrequest import TestRequest, asked_of, normals_of, others_of, rate_of
 from .testrequest import request_run
@@ -43,6 +45,7 @@ from ..inference.scoring import SHIPPED
 from ..metrics.exact import METRICS
 from ..metrics.streaming import bootstrap_intervals
 from ..models.detector import HybridAnomalyDetector
+from ..models.naming import RegionNamer, known_namer
 from ..models.forecast import forecast
 from ..models.reference import load_normals, use_normals
 from ..runs import Run, processes, provenance, write_atomic
@@ -89,13 +92,13 @@ def _joined(parts: list) -> tuple:
         return np.concatenate(rows)[order]
 
     found = {
-        name: tuple(joined([f[name][k] for _, f, _ in parts]) for k in (0, 1))
-        for name in parts[0][1]
+        name: tuple(joined([f[name][k] for _, f, _ in parts]) for k in range(len(arrays)))
+        for name, arrays in parts[0][1].items()
     }
     return found, joined([seconds for *_, seconds in parts])
 
 
-def _by_category(detector, words, samples, *, out, chosen) -> tuple:
+def _by_category(detector, words, samples, *, out, chosen, namer=None) -> tuple:
     "Scores with reference images, one category after the other, and zero-shot beside."
     zero_shot, parts, thresholds = copy.copy(detector), [], {}
     ways = dict(learned=detector, words=words, zero_shot=zero_shot)
@@ -104,22 +107,26 @@ def _by_category(detector, words, samples, *, out, chosen) -> tuple:
         use_normals(detector, load_normals(chosen[c], detector.load_size))
         thresholds[c] = detector.normals.thresholds
         these, folder = [samples[i] for i in index], out / 'parts' / f'{number:03d}'
-        parts.append((index, *score_in_parts(ways, these, size, folder=folder)))
+        parts.append((index, *score_in_parts(ways, these, size, folder=folder, namer=namer)))
     return *_joined(parts), thresholds
 
 
-def _scored(detector, words, samples: list[Sample], *, out: Path, chosen: dict) -> tuple:
+def _scored(detector, words, samples: list[Sample], *, out: Path, chosen: dict, namer) -> tuple:
     "{name: (maps, scores)}, seconds an image, {category: thresholds} of reference images."
     if chosen:
-        return _by_category(detector, words, samples, out=out, chosen=chosen)
+        return _by_category(detector, words, samples, out=out, chosen=chosen, namer=namer)
     ways, size = dict(learned=detector, words=words), detector.config.data.eval_size
-    return *score_in_parts(ways, samples, size, folder=out / 'parts'), {}
+    return *score_in_parts(ways, samples, size, folder=out / 'parts', namer=namer), {}
 
 # %% ../../nbs/86a_testrun.ipynb #ab6f334b
 def _detector(a: TestRequest) -> tuple:
     "The detector with the settings of its checkpoint and of the flags, and its metadata."
     detector, about = HybridAnomalyDetector.from_checkpoint(
-        a.checkpoint_path, a.backbone, a.device, a.other_backbone, a.precision
+        a.checkpoint_path,
+        a.backbone,
+        a.device,
+        other_backbone=a.other_backbone,
+        precision=a.precision,
     )
     was = dict(image_size=detector.image_size, smoothing=detector.config.model.smoothing)
     changed = [k for k, v in was.items() if getattr(a, k) not in (None, v)]
@@ -269,11 +276,22 @@ def _write_examples(out: Path, truth: EvalSet, found: dict):
 _LABEL = 'log-ratio of attention, abnormal to normal'
 
 # %% ../../nbs/86a_testrun.ipynb #82497631
+def _rows(about: dict, truth: EvalSet, found: dict, seconds) -> list[dict]:
+    "One row for each image, with names of its regions where words are known."
+    how = dict(thresholds=about['thresholds'], seconds=seconds)
+    rows, words = image_rows(truth, *found['learned'], **how), about['names']
+    if not words:
+        return rows
+    at = [threshold_of(about['thresholds'], 'pixel', s.category) for s in truth.samples]
+    maps, (masses,) = found['learned'][0], found['names']
+    return named_rows(rows, named_images(maps, masses, words, thresholds=at))
+
+
 def _write(run: Run, a: TestRequest, about: dict, *, truth, found: dict, results, seconds):
     "Everything a test run leaves; the parts go once nothing is missing."
     out = run.folder
     run.write('config.json', about)
-    rows = image_rows(truth, *found['learned'], thresholds=about['thresholds'], seconds=seconds)
+    rows = _rows(about, truth, found, seconds)
     write_csv(out / 'images.csv', rows)
     _write_log(out, rows)
     if a.maps:
@@ -284,13 +302,16 @@ def _write(run: Run, a: TestRequest, about: dict, *, truth, found: dict, results
     shutil.rmtree(out / 'parts')
     _say(a, results)
     print(decided(rows, about['thresholds']))
+    if about['names']:
+        print(f'\n{names_table(rows)}')
 
 # %% ../../nbs/86a_testrun.ipynb #e30d1afb
-def _about(a: TestRequest, detector, thresholds: dict) -> dict:
+def _about(a: TestRequest, detector, thresholds: dict, namer: RegionNamer | None) -> dict:
     "The configuration of the run."
     place = dict(data_path=str(a.data_path), layout=a.dataset, categories=a.categories)
     detector.config.data.update(place)
-    about = dict(checkpoint=str(a.checkpoint_path), thresholds=thresholds)
+    names = namer and namer.words
+    about = dict(checkpoint=str(a.checkpoint_path), thresholds=thresholds, names=names)
     return detector.config.to_dict() | about | dict(backbone_hash=detector.backbone.hash)
 
 
@@ -327,20 +348,22 @@ def run_test(
     a = copy.copy(request)
     a.checkpoint_path = a.checkpoint_path or SHIPPED
     detector, about = _detector(a)
+    namer = known_namer(detector.pipeline, a.names)
     (earlier, others, seen), since = _ready(a, samples, detector, out), time.perf_counter()
     _warn_of_time(a, detector, len(samples))
     words = WordsDetector(detector.config, detector.backbone)
     chosen, known = _references(a, samples)
     origin = provenance(detector, **described(samples))
     run = _opened(request, out, known, origin)
-    found, spent, own = _scored(detector, words, samples, out=out, chosen=chosen)
+    how = dict(out=out, chosen=chosen, namer=namer)
+    found, spent, own = _scored(detector, words, samples, **how)
     if processes()[0]:
         return
     size = detector.config.data.eval_size
     truth, found = EvalSet(samples, size, num_workers=a.num_workers), found | others
     results = _results(a, truth, found, own, seen=seen, since=since)
     thresholds, note = _thresholds(a, about, own, truth, found)
-    about = _about(a, detector, thresholds)
+    about = _about(a, detector, thresholds, namer)
     _write(run, a, about, truth=truth, found=found, results=results, seconds=spent)
     _summary(run, samples, results, earlier, note)
 

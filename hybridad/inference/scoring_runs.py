@@ -25,12 +25,20 @@ from ..locks import run_lock
 from ..runs import Run, processes, provenance, write_atomic
 
 # %% ../../nbs/64a_scoring_runs.ipynb #7ff6cc95
-COLUMNS = ('image', 'decision', 'score', 'regions', 'width', 'height', 'reason')
+_BEFORE_NAMES = ('image', 'decision', 'score', 'regions', 'width', 'height', 'reason')
+COLUMNS = (*_BEFORE_NAMES, 'name', 'probability')  # of the strongest region, empty without names
 csv.field_size_limit(2**31 - 1)  # all regions of a photograph stand in one field
+
+
+def _best_name(regions):
+    "The best word of the strongest region and its probability."
+    named = regions[0].get('names') if regions else None
+    return next(iter(named.items())) if named else ('', None)
 
 
 def _row(f):
     "A finding as plain values."
+    name, probability = _best_name(f.regions)
     return dict(
         image=printable(f.image),
         decision=f.decision,
@@ -39,6 +47,8 @@ def _row(f):
         width=f.width,
         height=f.height,
         reason=printable(f.reason),
+        name=printable(name),
+        probability=probability,
         **dict(zip(FILE, f.file)),
     )
 
@@ -47,7 +57,7 @@ def _encode_parquet(rows):
     import pyarrow as pa, pyarrow.parquet as pq
 
     whole = ('width', 'height', *FILE[:3])
-    kinds = dict(score=pa.float64()) | {c: pa.int64() for c in whole}
+    kinds = {c: pa.float64() for c in ('score', 'probability')} | {c: pa.int64() for c in whole}
     schema = pa.schema([(c, kinds.get(c, pa.string())) for c in (*COLUMNS, *FILE)])
     sink = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(rows, schema), sink)
@@ -75,14 +85,20 @@ def _raw_rows(path):
     return [{k: from_csv_cell(v) for k, v in r.items()} for r in csv.DictReader(text)]
 
 
+def _number(value):
+    return None if value in ('', None) else float(value)
+
+
 def _typed(r):
-    "A row with its types; a part of an older run has no file times."
+    "A row with its types; a part of an older run has no file times and no names."
     return (
-        {c: r[c] for c in COLUMNS}
+        {c: r[c] for c in _BEFORE_NAMES}
         | {c: int(r[c]) for c in FILE[:3] if c in r}
         | dict(
             digest=r.get('digest'),
-            score=None if r['score'] in ('', None) else float(r['score']),
+            name=r.get('name') or '',
+            probability=_number(r.get('probability')),
+            score=_number(r['score']),
             regions=json.loads(r['regions']),
             width=int(r['width']),
             height=int(r['height']),
@@ -151,6 +167,7 @@ def _asked(scorer, names, batch_size, **how) -> dict:
         backbone_hash=d.backbone.hash,
         image_size=d.image_size,
         tiles=scorer.tiles,
+        names=scorer.namer and scorer.namer.words,
         model={k: v for k, v in model.items() if k not in ('device', 'backbone')},
         image_threshold=scorer.image,
         pixel_threshold=scorer.pixel,
