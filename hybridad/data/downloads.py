@@ -368,8 +368,8 @@ def download(
     name: str,  # a key of SOURCES, or a name of your own with url and sha256
     folder: str | os.PathLike,  # where the data set appears as folder/name
     url: str | None = None,  # None = the known one
-    sha256: str | None = None,  # None = the known one
     *,
+    sha256: str | None = None,  # None = the known one
     progress: bool = True,
 ) -> Path:  # folder/name
     "Fetch, verify and unpack a data set; an archive's single top folder is left out."

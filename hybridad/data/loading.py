@@ -193,7 +193,8 @@ def make_loader(
     samples: list,  # of Sample
     size: int,  # side of the images in px
     batch_size: int,  # images in a batch; the last one may be smaller
-    seed=None,  # of the order; None = as listed
+    *,
+    seed: int | None = None,  # of the order; None = as listed
     epoch: int = 0,  # each epoch has an order of its own
     num_workers: int = 0,  # processes; 0 = load in this one
     mask_size: int | None = None,  # side of the masks in px; None = that of the images

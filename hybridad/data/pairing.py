@@ -101,6 +101,7 @@ def image_folders(
     folder: Path,  # a folder of folders, which may be absent
     root: Path,  # the data set it belongs to
     skip: Path | None = None,  # a folder in it to leave out
+    *,
     folders: bool = False,  # as for `images_in`
 ) -> dict:  # name -> image paths
     "The images of each folder in `folder`; an image lying loose beside them is a DataError."

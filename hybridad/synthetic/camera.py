@@ -134,7 +134,7 @@ def _uneven_light(rng, size):
         light *= 1 - rng.uniform(0.1, 0.4) * ((y / 64 - 1) ** 2 + (x / 64 - 1) ** 2) / 2
     if rng.random() < 0.4:
         depth, slope = rng.uniform(0.05, 0.3), rng.uniform(1.5, 3)
-        light *= np.clip(1 + depth * noise(rng, size, slope, 128, 24), 0.2, None)
+        light *= np.clip(1 + depth * noise(rng, size, slope, coarse=128, fine=24), 0.2, None)
     if rng.random() < 0.4:
         depth = rng.uniform(0.1, 0.6)
         across = (v - np.median(v) - rng.uniform(-60, 60)) / rng.uniform(6, 30)

@@ -49,7 +49,7 @@ def _blob(rng, size, centre, radius, ragged):
     "Depth inside a ragged blob, units: positive inside, zero at its outline."
     y, x = grid_of(size)
     sy, sx = np.exp(rng.uniform(-0.4, 0.4, 2))
-    rough = noise(rng, size, 1.8, 40, 3) * ragged * radius
+    rough = noise(rng, size, 1.8, coarse=40, fine=3) * ragged * radius
     d = np.hypot((y - centre[0]) * sy, (x - centre[1]) * sx) + rough
     far = np.hypot(y - centre[0], x - centre[1]) > 2.2 * radius
     return np.where(far, -9, radius - d)  # no islands far away
@@ -227,7 +227,11 @@ def _chip(rng, image, centre, radius, region):
     behind = colour(rng, (0, 0.2), 0.3) if rng.random() < 0.6 else colour(rng, (0.6, 1), 0.3)
     if not region.all():
         behind = np.median(image[near if near.sum() > 3 else ~region], 0)
-    broken = image * rng.choice([0.5, 1.6]) * (1 + 0.15 * noise(rng, size, 1, 16, 3))[..., None]
+    broken = (
+        image
+        * rng.choice([0.5, 1.6])
+        * (1 + 0.15 * noise(rng, size, 1, coarse=16, fine=3))[..., None]
+    )
     out = blend(image, np.clip(broken, 0, 1), sharp_edge(depth, size))
     plain = behind + 0.01 * noise(rng, size, 1)[..., None]
     out = blend(out, plain, sharp_edge(depth - face, size))
@@ -264,7 +268,7 @@ def _smear(rng, image, centre, radius, region):
     size, half, wide = len(image), 1.2 * radius + 6, 0.3 * radius + 2
     u, v = frame_at(size, centre, rng.uniform(0, np.pi))
     at = np.stack([v + 64, 0.06 * u + 64]) * size / UNIT
-    streaks = map_coordinates(noise(rng, size, 0.6, 12, 1.5), at, order=1, mode='wrap')
+    streaks = map_coordinates(noise(rng, size, 0.6, coarse=12, fine=1.5), at, order=1, mode='wrap')
     ends = np.clip((half * (1 + 0.12 * streaks) - np.abs(u)) / (0.35 * half), 0, 1)
     alpha = ends * np.clip(wide - np.abs(v) + 0.5, 0, 1)
     blur = gaussian_filter(image, (3 * size / UNIT, 3 * size / UNIT, 0))

@@ -45,7 +45,9 @@ def _blotch(rng, image, centre, radius, region):
     y, x = grid_of(size)
     sy, sx = np.exp(rng.uniform(-0.6, 0.6, 2))
     r = np.hypot((y - centre[0]) * sy, (x - centre[1]) * sx) / radius
-    level = (1 - r + rng.uniform(0.05, 0.3) * noise(rng, size, 1.8, 3 * radius, 3)) * radius
+    level = (
+        1 - r + rng.uniform(0.05, 0.3) * noise(rng, size, 1.8, coarse=3 * radius, fine=3)
+    ) * radius
     alpha = np.clip(0.5 + level / rng.uniform(1, 5), 0, 1) * (r < 2.2)
     ring = np.exp(-((np.clip(level, 0, None) / rng.uniform(1.5, 0.25 * radius + 2)) ** 2))
     pool = rng.uniform(0.25, 0.6)
@@ -62,7 +64,7 @@ def _streak(rng, image, centre, radius, region, turn=None):
     v = (y - centre[0]) * np.cos(turn) - (x - centre[1]) * np.sin(turn)
     half = min(80, (radius + 2) * rng.uniform(1.5, 7))
     width = rng.uniform(0.5, 0.9 + 0.07 * radius)
-    frayed = rng.uniform(0.1, 0.6) * width * noise(rng, size, 1.2, 40, 4)
+    frayed = rng.uniform(0.1, 0.6) * width * noise(rng, size, 1.2, coarse=40, fine=4)
     depth = (width + frayed) * np.clip((half - np.abs(u)) / (0.3 * half), 0, 1) ** 0.5
     alpha = np.clip((depth - np.abs(v)) / rng.uniform(0.6, 1.2) + 0.5, 0, 1) * (np.abs(u) < half)
     burr = np.clip(0.5 - np.abs(v - depth - 0.5), 0, 1) * (np.abs(u) < half)
@@ -178,7 +180,7 @@ def _scene(rng, size, category):
     image, region, parts = scene_of((CATEGORIES | SURFACES)[category](rng, size))
     if category not in (*OBJECTS, 'tray'):
         waves = rng.uniform(0, 0.8) * (rng.random() < 0.5)
-        fade = log_uniform(rng, 0.05, 1) * np.exp(waves * noise(rng, size, 2, 128, 30))
+        fade = log_uniform(rng, 0.05, 1) * np.exp(waves * noise(rng, size, 2, coarse=128, fine=30))
         mean = image.mean((0, 1))
         image = mean + (image - mean) * np.clip(fade, 0, 1.5)[..., None]
         parts = [(noun, where & (fade > 0.15)) for noun, where in parts]

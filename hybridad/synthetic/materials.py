@@ -36,7 +36,7 @@ def _carpet(rng, size):
     p = rng.uniform(4, 8)
     weave = 0.5 + 0.25 * np.sin(2 * np.pi * u / p) + 0.25 * np.sin(2 * np.pi * v / p)
     tone = colour(rng)
-    weave = weave + rng.uniform(0.05, 0.15) * noise(rng, size, 0.3, 8)
+    weave = weave + rng.uniform(0.05, 0.15) * noise(rng, size, 0.3, coarse=8)
     return lit(tone, np.clip(weave, 0, 1))
 
 # %% ../../nbs/03a_materials.ipynb #9f91aebc
@@ -54,11 +54,11 @@ def _grid(rng, size):
 def _wood(rng, size):
     "Year rings bent by slow noise, with pores."
     u, _ = turned(rng, size)
-    bent = u / rng.uniform(7, 18) + rng.uniform(0.2, 0.8) * noise(rng, size, 2, 64, 12)
+    bent = u / rng.uniform(7, 18) + rng.uniform(0.2, 0.8) * noise(rng, size, 2, coarse=64, fine=12)
     rings = 0.5 + 0.5 * np.sin(2 * np.pi * bent)
     tone = rng.uniform(0.04, 0.13), rng.uniform(0.25, 0.7), rng.uniform(0.45, 0.9)
     base = np.array(colorsys.hsv_to_rgb(*tone), np.float32)
-    relief = rng.uniform(0.3, 0.8) * rings + 0.12 * noise(rng, size, 0.4, 8) + 0.2
+    relief = rng.uniform(0.3, 0.8) * rings + 0.12 * noise(rng, size, 0.4, coarse=8) + 0.2
     return lit(base, np.clip(relief, 0, 1))
 
 # %% ../../nbs/03a_materials.ipynb #6056584e
@@ -95,7 +95,7 @@ def _leather(rng, size):
 def _marble(rng, size):
     "Two tones mixed by turbulent veins."
     n = noise(rng, size, rng.uniform(1.4, 2.2))
-    vein = np.abs(np.sin(n * rng.uniform(0.8, 2) + noise(rng, size, 2, 64, 16)))
+    vein = np.abs(np.sin(n * rng.uniform(0.8, 2) + noise(rng, size, 2, coarse=64, fine=16)))
     ground = np.ones((size, size, 3), np.float32) * colour(rng, (0.3, 0.9), 0.3)
     tone = colour(rng, (0.3, 0.95), 0.3)
     return np.clip(blend(ground, tone, vein ** rng.uniform(0.5, 2)), 0, 1)
@@ -107,12 +107,14 @@ def _twill(rng, size):
     p = rng.uniform(4, 9)
     crossed = u + 0.4 * p * np.sin(2 * np.pi * v / p / rng.uniform(0.8, 1.6))
     ribs = 0.5 + 0.3 * np.sin(2 * np.pi * crossed / p)
-    return lit(colour(rng, (0.2, 0.8), 0.7), np.clip(ribs + 0.1 * noise(rng, size, 0.3, 6), 0, 1))
+    return lit(
+        colour(rng, (0.2, 0.8), 0.7), np.clip(ribs + 0.1 * noise(rng, size, 0.3, coarse=6), 0, 1)
+    )
 
 # %% ../../nbs/03a_materials.ipynb #490bd6a6
 def _granite(rng, size):
     "Speckles of three minerals."
-    n, m = noise(rng, size, 0.8, 16, 1.5), noise(rng, size, 0.8, 16, 1.5)
+    n, m = noise(rng, size, 0.8, coarse=16, fine=1.5), noise(rng, size, 0.8, coarse=16, fine=1.5)
     ground = np.ones((size, size, 3), np.float32) * colour(rng, (0.5, 0.9), 0.2)
     out = blend(ground, colour(rng, (0.05, 0.4), 0.2), np.clip(n * 2 - 1, 0, 1))
     return np.clip(blend(out, colour(rng, (0.5, 0.95), 0.5), np.clip(m * 2 - 1.6, 0, 1)), 0, 1)
@@ -133,8 +135,8 @@ def _perforated(rng, size):
 # %% ../../nbs/03a_materials.ipynb #90f30af7
 def _concrete(rng, size):
     "Cloudy grey with pores."
-    relief = 0.5 + 0.1 * noise(rng, size, 1.6) + 0.06 * noise(rng, size, 0, 4)
-    pores = np.clip(noise(rng, size, 0.5, 10, 2) - rng.uniform(2, 2.6), 0, 1)
+    relief = 0.5 + 0.1 * noise(rng, size, 1.6) + 0.06 * noise(rng, size, 0, coarse=4)
+    pores = np.clip(noise(rng, size, 0.5, coarse=10, fine=2) - rng.uniform(2, 2.6), 0, 1)
     image = lit(colour(rng, (0.4, 0.85), 0.12), np.clip(relief - 0.5 * pores, 0, 1))
     return filled(image, ('pore', pores > 0.3))
 
@@ -150,7 +152,7 @@ def _foam(rng, size):
 def _plaster(rng, size):
     "Paint or sheet steel: almost flat, a slow cloud and fine grain."
     relief = 0.55 + rng.uniform(0.01, 0.06) * noise(rng, size, 2)
-    relief = relief + rng.uniform(0.005, 0.03) * noise(rng, size, 0, 6)
+    relief = relief + rng.uniform(0.005, 0.03) * noise(rng, size, 0, coarse=6)
     return lit(colour(rng, (0.25, 0.95), 0.5), np.clip(relief, 0, 1))
 
 
@@ -161,7 +163,7 @@ def _knit(rng, size):
     row = np.cos(2 * np.pi * (v / q + 0.35 * np.abs(u / p % 1 - 0.5) * 2))
     stitch = row * np.sin(np.pi * (u / p % 1)) ** 0.5
     tone = colour(rng, (0.25, 0.85), 0.6)
-    return lit(tone, np.clip(0.5 + 0.3 * stitch + 0.08 * noise(rng, size, 0.3, 6), 0, 1))
+    return lit(tone, np.clip(0.5 + 0.3 * stitch + 0.08 * noise(rng, size, 0.3, coarse=6), 0, 1))
 
 # %% ../../nbs/03a_materials.ipynb #b08214dd
 def _terrazzo(rng, size):
@@ -186,7 +188,7 @@ def _terrazzo(rng, size):
 # %% ../../nbs/03a_materials.ipynb #84b679aa
 def _spectral(rng, size):
     "A random spectrum between two random wavelengths: any grain, cloud or ripple."
-    n = noise(rng, size, rng.uniform(0, 2), rng.uniform(8, 64), rng.uniform(1, 5))
+    n = noise(rng, size, rng.uniform(0, 2), coarse=rng.uniform(8, 64), fine=rng.uniform(1, 5))
     return lit(colour(rng, (0.25, 0.95), 0.6), np.clip(0.5 + rng.uniform(0.05, 0.25) * n, 0, 1))
 
 # %% ../../nbs/03a_materials.ipynb #3fec2e39
@@ -200,7 +202,7 @@ def _paving(rng, size):
     tone = rng.normal(0, rng.uniform(0.02, 0.18), (64, 64))[
         row.astype(int) % 64, np.floor(along).astype(int) % 64
     ]
-    grain = rng.uniform(0.03, 0.13) * noise(rng, size, rng.uniform(0.2, 1.6), 24)
+    grain = rng.uniform(0.03, 0.13) * noise(rng, size, rng.uniform(0.2, 1.6), coarse=24)
     gap = np.minimum(
         (0.5 - np.abs(along % 1 - 0.5)) * long, (0.5 - np.abs(v / high % 1 - 0.5)) * high
     )

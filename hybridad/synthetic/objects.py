@@ -54,7 +54,7 @@ def _washer(rng, size):
     outer = rng.uniform(36, 54)
     bore = within(d, outer * rng.uniform(0.35, 0.62))
     ring = within(d, outer) * (1 - bore)
-    sheen = 0.85 + 0.15 * np.cos(2 * a + rng.uniform(0, 6)) + 0.05 * noise(rng, size, 1, 16)
+    sheen = 0.85 + 0.15 * np.cos(2 * a + rng.uniform(0, 6)) + 0.05 * noise(rng, size, 1, coarse=16)
     face = colour(rng, (0.45, 0.9), 0.3) * sheen[..., None]
     return _place(rng, size, ring, face, ('bore', bore > 0.5))
 
@@ -67,7 +67,7 @@ def _hex_nut(rng, size):
     bore = within(d, outer * rng.uniform(0.35, 0.5))
     body = within(flat, outer * 0.87) * (1 - bore)
     sides = 0.2 * (np.floor(a / (np.pi / 3)) % 2) * (d > outer * 0.6)
-    sheen = 0.8 + sides + 0.04 * noise(rng, size, 1, 16)
+    sheen = 0.8 + sides + 0.04 * noise(rng, size, 1, coarse=16)
     face = colour(rng, (0.4, 0.9), 0.3) * sheen[..., None]
     return _place(rng, size, body, face, ('bore', bore > 0.5))
 
@@ -108,7 +108,7 @@ def _gear(rng, size):
     bore = within(d, outer * rng.uniform(0.12, 0.25))
     hub = within(d, outer * rng.uniform(0.4, 0.7))
     tone = colour(rng, (0.35, 0.9), 0.35)
-    face = tone * (0.85 + 0.1 * hub + 0.04 * noise(rng, size, 1, 16))[..., None]
+    face = tone * (0.85 + 0.1 * hub + 0.04 * noise(rng, size, 1, coarse=16))[..., None]
     rim_part = (within(d, rim) > 0.5) & (d > outer * 0.9)
     parts = ('hub', hub > 0.5), ('bore', bore > 0.5), ('teeth', rim_part)
     return _place(rng, size, within(d, rim) * (1 - bore), face, *parts)
@@ -238,7 +238,7 @@ def _wiring(rng, size):
     y, x = grid_of(size)
     out = np.ones((size, size, 3), np.float32) * colour(rng, (0.05, 0.9), 0.4)
     out = out * (1 + rng.uniform(0.01, 0.08) * noise(rng, size, 1))[..., None]
-    slow, wide = noise(rng, size, 2, 128, 40) * rng.uniform(0, 5), rng.uniform(1, 6)
+    slow, wide = noise(rng, size, 2, coarse=128, fine=40) * rng.uniform(0, 5), rng.uniform(1, 6)
     wires = np.zeros((size, size), bool)
     for _ in range(int(rng.integers(4, 20))):
         t, w = rng.choice([0, np.pi / 2]) + rng.normal(0, 0.15), wide * rng.uniform(0.6, 1.4)

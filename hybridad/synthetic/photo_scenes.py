@@ -72,7 +72,7 @@ def _clutter(
     photo, noun = textures.draw(rng, thing=True)
     scene = _whole(crop(rng, photo, size, closest=0.5, middle=True), noun)
     y, x = grid_of(size)
-    reach = 36 + 8 * noise(rng, size, 2, 128, 12)
+    reach = 36 + 8 * noise(rng, size, 2, coarse=128, fine=12)
     scene.region = np.hypot(y - UNIT / 2, x - UNIT / 2) < reach
     scene.outlined = False
     return scene
@@ -87,7 +87,7 @@ def _joint(
     first, second = (textures.draw(rng) for _ in range(2))
     scene = _whole(crop(rng, first[0], size), first[1])
     u, _ = turned(rng, size)
-    wave = rng.uniform(0, 4) * noise(rng, size, 2, 128, 16) * (rng.random() < 0.5)
+    wave = rng.uniform(0, 4) * noise(rng, size, 2, coarse=128, fine=16) * (rng.random() < 0.5)
     depth = u - np.median(u) - rng.uniform(-30, 30) + wave
     face = crop(rng, second[0], size)
     if rng.random() < 0.5:

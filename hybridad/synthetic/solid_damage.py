@@ -9,7 +9,7 @@ __all__ = ['SOLID_KINDS', 'draw_damage']
 import numpy as np
 
 from .canvas import colour, log_uniform
-from .sdf import ANY, box, norm, stick, torus, wave_field
+from .sdf import ANY, box, dot, norm, shifted, stick, torus, wave_field
 from .solid_light import Finish, finish, linear, tangents
 from .solid_render import Frame
 from .solid_scene import Damage, Stage, rotation
@@ -38,10 +38,11 @@ def _hole(kind, part, c, *, n, r, look, wavy, deep):
     "A hole at point c along its normal n."
 
     def carve(x, y, z):
-        p = np.stack([x - c[0], y - c[1], z - c[2]])
+        p = np.stack(shifted((x, y, z), c))
         h = n @ p
-        side = np.sqrt(np.maximum((p * p).sum(0) - h * h, 0)) - r
-        return np.maximum(side + 0.06 * r * wavy(x, y, z), np.abs(h) - deep)
+        beside = np.maximum((p * p).sum(0) - h * h, 0)
+        side = np.sqrt(beside) - r + 0.06 * r * wavy(x, y, z)
+        return np.maximum(side, np.abs(h) - deep)
 
     dark = Finish('hole', 0.25 * look.albedo, look.metal, 0.8, 'cast', 0.2)
     return Damage(kind, part, c, 1.5 * r + deep, carve, look=dark)
@@ -57,13 +58,14 @@ def _carved(rng, kind, part, *, c, n, r, look):
         at, wide = c + n * r, 1.35 * r
 
         def bowl(x, y, z):
-            return norm(x - at[0], y - at[1], z - at[2]) - wide
+            return norm(*shifted((x, y, z), at)) - wide
 
         return Damage(kind, part, c, 2 * r, bowl, look=look)
     at, fresh = c + 0.1 * r * n, _fresh(rng, look, kind)
 
     def bite(x, y, z):
-        return 0.8 * (norm(x - at[0], y - at[1], z - at[2]) - r - 0.3 * r * wavy(x, y, z))
+        depth = norm(*shifted((x, y, z), at)) - r
+        return 0.8 * (depth - 0.3 * r * wavy(x, y, z))
 
     return Damage(kind, part, c, 1.6 * r, bite, look=fresh)
 
@@ -106,9 +108,8 @@ def _gone(rng, solid, part):
     size, c = np.broadcast_to(reach, 3), np.array(centre, np.float32)
 
     def carve(x, y, z):
-        if np.ndim(reach) == 0:
-            return norm(x - c[0], y - c[1], z - c[2]) - reach
-        return box(x - c[0], y - c[1], z - c[2], *size)
+        p = shifted((x, y, z), c)
+        return norm(*p) - reach if np.ndim(reach) == 0 else box(p, size)
 
     reach_out = min(float(norm(*size)) + 0.1, 1.3 * solid.radius)
     return Damage('missing_part', part, c, reach_out, carve, piece)
@@ -122,11 +123,10 @@ def _burr(rng, part, c, *, n, r, look):
     high = rng.uniform(0.5, 0.9) * r
 
     def add(x, y, z, d):
-        px, py, pz = x - c[0], y - c[1], z - c[2]
-        wave = wavy(x, y, z)
-        plane = np.abs(t[0] * px + t[1] * py + t[2] * pz + 0.15 * r * wave) - thin
+        p, wave = shifted((x, y, z), c), wavy(x, y, z)
+        plane = np.abs(dot(t, p) + 0.15 * r * wave) - thin
         lip = np.maximum(plane, d - high * (1 + 0.5 * wave))
-        return 0.7 * np.maximum(lip, norm(px, py, pz) - 1.3 * r)
+        return 0.7 * np.maximum(lip, norm(*p) - 1.3 * r)
 
     return Damage('burr', part, c, 2.2 * r, add=add, look=look)
 
@@ -138,14 +138,15 @@ def _extra(rng, part, c, *, n, r):
     look = finish(rng, ANY[rng.integers(len(ANY))])
 
     def add(x, y, z, d):
-        u, v, w = turn @ np.stack([x - at[0], y - at[1], z - at[2]])
+        p = turn @ np.stack(shifted((x, y, z), at))
         if shape == 0:
-            return norm(u, v, w) - 0.8 * r
+            return norm(*p) - 0.8 * r
         if shape == 1:
-            return box(u, v, w, r, 0.6 * r, 0.5 * r, 0.08 * r)
+            return box(p, (r, 0.6 * r, 0.5 * r), 0.08 * r)
         if shape == 2:
-            return torus(u, v, w, 0.9 * r, 0.28 * r)
-        return stick(u, v, w, (-1.6 * r, 0, 0), (1.6 * r, 0, 0), 0.3 * r)
+            return torus(p, 0.9 * r, 0.28 * r)
+        end = 1.6 * r
+        return stick(p, (-end, 0, 0), (end, 0, 0), radius=0.3 * r)
 
     return Damage('extra_part', part, c, 2.6 * r, add=add, look=look)
 
@@ -212,7 +213,8 @@ def _scratch(rng, flats, r, *, look, pixel):
     width = rng.uniform(0.5, 1) * pixel
     cover = _line(rng, flats[0], rng.uniform(1.2, 2.5) * r + 5 * pixel, width=width, jag=0)
     pale = rng.random() < 0.8 and look.albedo.mean() < 0.5
-    tone = linear(colour(rng, *((0.85, 1) if pale else (0.15, 0.35), 0.1)))
+    brightness = (0.85, 1) if pale else (0.15, 0.35)
+    tone = linear(colour(rng, brightness, 0.1))
     return cover, Finish('scratch', tone, 0.0, 0.5)
 
 
@@ -242,7 +244,7 @@ def _stain(rng, flats, r, *, look, pixel):
 
 def _rust(rng, flats, r, *, look, pixel):
     "Cover and finish of flakes of rust."
-    tone = linear(colour(rng, (0.3, 0.6), 0.3, (0.02, 0.09)) * [1.1, 0.75, 0.5])
+    tone = linear(colour(rng, (0.3, 0.6), 0.3, hue=(0.02, 0.09)) * [1.1, 0.75, 0.5])
     flakes = _patch(rng, flats[0], 1.5 * r, level=0.5, wave=0.8 * r)
     return flakes, Finish('rust', tone, 0.0, 0.95, 'cast', 0.6)
 

@@ -38,15 +38,15 @@ def _casting(rng: np.random.Generator) -> Solid:
     bored = [(0, 0, 0.55 * big)] + [(y, z, bore) for y, z in spots]
 
     def body(x, y, z):
-        d = box(x, y, z, thick, 0.85, wide, 0.08)
+        d = box((x, y, z), (thick, 0.85, wide), 0.08)
         for a, b in spots:
-            d = soft_min(d, rod(x + thick, y - a, z - b, boss, 1.6 * thick, 0.02), soft)
-        d = soft_min(d, rod(x + tall / 2, y, z, big, tall / 2 + thick, 0.03), soft)
+            d = soft_min(d, rod((x + thick, y - a, z - b), boss, 1.6 * thick, edge=0.02), soft)
+        d = soft_min(d, rod((x + tall / 2, y, z), big, tall / 2 + thick, edge=0.03), soft)
         if upright:
             d = soft_min(
-                d, box(x + tall / 2, y + 0.75, z, tall / 2 + thick, 0.07, wide, 0.03), soft
+                d, box((x + tall / 2, y + 0.75, z), (tall / 2 + thick, 0.07, wide), 0.03), soft
             )
-        d = soft_min(d, box(x + tall / 4, y, z, tall / 4 + thick, 0.8, 0.05, 0.03), soft)
+        d = soft_min(d, box((x + tall / 4, y, z), (tall / 4 + thick, 0.8, 0.05), 0.03), soft)
         for a, b, r in bored:
             d = np.maximum(d, r - norm(y - a, z - b))
         return d
@@ -79,9 +79,9 @@ def _tube(rng: np.random.Generator) -> Solid:
 
     def body(x, y, z):
         q, t = line(x, y, z)
-        d = slab(np.maximum(q - r, r - wall - q), t, 0.98, 0.015)
+        d = slab(np.maximum(q - r, r - wall - q), t, 0.98, edge=0.015)
         if flange:
-            collar = slab(np.maximum(q - wide, r - wall - q), np.abs(t) - 0.9, 0.07, 0.02)
+            collar = slab(np.maximum(q - wide, r - wall - q), np.abs(t) - 0.9, 0.07, edge=0.02)
             d = np.minimum(d, collar)
         return d
 
@@ -136,7 +136,7 @@ def _biscuit(rng: np.random.Generator) -> Solid:
     def body(x, y, z):
         q = np.maximum(np.abs(y), np.abs(z)) if square else norm(y, z)
         edge = q - 0.93 + wave * np.cos(n * np.arctan2(z, y))
-        d = slab(edge, x, thick, 0.07) + 0.012 * bump(x, y, z)
+        d = slab(edge, x, thick, edge=0.07) + 0.012 * bump(x, y, z)
         pricks = 0.045 - norm(repeat(y, pitch, 3), repeat(z, pitch, 3))
         return np.maximum(d, np.minimum(pricks, x + 2 * thick)) * 0.8
 
@@ -162,13 +162,15 @@ def _brush(rng: np.random.Generator) -> Solid:
     tuft, wave = 0.4 * min(pitch, gap), rng.uniform(0, 0.06)
 
     def block(x, y, z):
-        head = box(x - 0.25, y, z + 0.08, 0.72, wide, 0.08, 0.07)
-        return soft_min(head, stick(x, y, z, (-0.4, 0, -0.08), (-0.95, 0, -0.08), 0.08), 0.15)
+        head = box((x - 0.25, y, z + 0.08), (0.72, wide, 0.08), 0.07)
+        return soft_min(
+            head, stick((x, y, z), (-0.4, 0, -0.08), (-0.95, 0, -0.08), radius=0.08), 0.15
+        )
 
     def tufts(x, y, z):
         end = high + wave * np.cos(6 * x)
         a, b = repeat(x - 0.25, pitch, n), repeat(y, gap, rows)
-        return slab(norm(a, b) - tuft, z - end / 2, end / 2, 0.3 * tuft) * 0.9
+        return slab(norm(a, b) - tuft, z - end / 2, end / 2, edge=0.3 * tuft) * 0.9
 
     def second(x, y, z):
         return (np.floor((x - 0.25) / pitch + (n % 2) / 2) % 3 == 0) & (z > 0.02)
@@ -194,14 +196,16 @@ def _toy(rng: np.random.Generator) -> Solid:
     top, k = -0.95 + head + (0.25 if horns else 0), rng.uniform(0.05, 0.15)
 
     def body(x, y, z):
-        trunk = egg(x - 0.3, y, z, 0.45, fat, 0.8 * fat)
-        d = soft_min(egg(x - top, y, z, head, head, 0.9 * head), trunk, k)
-        arms = stick(x, np.abs(y), z, (0.15, fat - 0.05, 0), (0.3 - lift, 0.72, 0.1), arm)
-        legs = stick(x, np.abs(y), z, (0.6, 0.2, 0), (0.86, 0.24, 0), leg)
+        trunk = egg((x - 0.3, y, z), (0.45, fat, 0.8 * fat))
+        d = soft_min(egg((x - top, y, z), (head, head, 0.9 * head)), trunk, k)
+        arms = stick((x, np.abs(y), z), (0.15, fat - 0.05, 0), (0.3 - lift, 0.72, 0.1), radius=arm)
+        legs = stick((x, np.abs(y), z), (0.6, 0.2, 0), (0.86, 0.24, 0), radius=leg)
         d = soft_min(soft_min(d, arms, k), legs, k)
         if horns:
             up = top - 0.8 * head
-            d = np.minimum(d, stick(x, np.abs(y), z, (up, 0.12, 0), (up - 0.25, 0.25, 0), 0.045))
+            d = np.minimum(
+                d, stick((x, np.abs(y), z), (up, 0.12, 0), (up - 0.25, 0.25, 0), radius=0.045)
+            )
         return d
 
     def eyes(x, y, z):

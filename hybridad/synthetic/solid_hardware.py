@@ -56,11 +56,13 @@ def _screw(rng: np.random.Generator) -> Solid:
         side = norm(y, z) - h
         if sunk:
             side = np.maximum(side, 0.7 * (norm(y, z) - h + (x + 0.95)))
-        d = slab(side, x + 1 - high / 2 - 0.02, high / 2 + 0.02, 0.03)
+        d = slab(side, x + 1 - high / 2 - 0.02, high / 2 + 0.02, edge=0.03)
         return np.maximum(d, -recess(x + 1, y, z))
 
     def shaft(x, y, z):
-        d = np.maximum(threaded(x, y, z, r - depth, depth, pitch), norm(y, z) - r + 0.2 * depth)
+        d = np.maximum(
+            threaded((x, y, z), r - depth, depth=depth, pitch=pitch), norm(y, z) - r + 0.2 * depth
+        )
         d = np.where(x < -0.8 + bare, norm(y, z) - r + 0.6 * depth, d)
         d = np.maximum(d, np.maximum(x - 1, -x - 0.95))
         return np.maximum(d, 0.6 * (norm(y, z) - 1.2 * (1 - x))) if tip else d
@@ -87,12 +89,14 @@ def _bolt(rng: np.random.Generator) -> Solid:
     flange = rng.random() < 0.3
 
     def head(x, y, z):
-        d = slab(fold(y, z, 6)[0] - h, x + 1 - high / 2, high / 2, 0.015)
+        d = slab(fold(y, z, 6)[0] - h, x + 1 - high / 2, high / 2, edge=0.015)
         d = np.maximum(d, 0.7 * (norm(y, z) - 1.06 * h - 1.4 * (x + 1)))
-        return np.minimum(d, rod(x + 1 - high, y, z, 1.3 * h, 0.04, 0.02)) if flange else d
+        return np.minimum(d, rod((x + 1 - high, y, z), 1.3 * h, 0.04, edge=0.02)) if flange else d
 
     def shaft(x, y, z):
-        d = np.maximum(threaded(x, y, z, r - depth, depth, pitch), norm(y, z) - r + 0.1 * depth)
+        d = np.maximum(
+            threaded((x, y, z), r - depth, depth=depth, pitch=pitch), norm(y, z) - r + 0.1 * depth
+        )
         d = np.where(x < -1 + high + bare, norm(y, z) - r, d)
         d = np.maximum(d, np.maximum(x - 1, -x - 0.9))
         return np.maximum(d, 0.7 * (norm(y, z) - r - 0.9 + x))
@@ -119,11 +123,11 @@ def _hex_nut(rng: np.random.Generator) -> Solid:
 
     def body(x, y, z):
         r = norm(y, z)
-        d = slab(fold(y, z, n)[0] - 0.85, x, thick, 0.02)
+        d = slab(fold(y, z, n)[0] - 0.85, x, thick, edge=0.02)
         d = np.maximum(d, 0.7 * (r - 0.92 - 1.6 * (thick - np.abs(x))))
         if cap:
-            d = np.minimum(d, rod(x + thick, y, z, 1.05, 0.07, 0.03))
-        return np.maximum(d, -threaded(x, y, z, bore, 0.04, pitch))
+            d = np.minimum(d, rod((x + thick, y, z), 1.05, 0.07, edge=0.03))
+        return np.maximum(d, -threaded((x, y, z), bore, depth=0.04, pitch=pitch))
 
     return Solid(
         (thick + (0.07 if cap else 0), 1.2, 1.2),
@@ -146,7 +150,7 @@ def _washer(rng: np.random.Generator) -> Solid:
         edge = r - 0.98
         if style == 1:
             edge = 0.6 * (r - 0.94 - 0.04 * np.clip(3 * np.cos(n * np.arctan2(z, y)), -1, 1))
-        d = slab(np.maximum(edge, bore - r), x, thick, 0.02)
+        d = slab(np.maximum(edge, bore - r), x, thick, edge=0.02)
         return np.maximum(d, 0.05 - np.maximum(np.abs(z), -y)) if style == 2 else d
 
     return Solid(
@@ -167,20 +171,20 @@ def _bearing(rng: np.random.Generator) -> Solid:
 
     def outer(x, y, z):
         q = norm(y, z)
-        d = slab(np.maximum(q - 1, mid + gap - q), x, thick, 0.03)
-        return np.maximum(d, 1.05 * r - torus(x, y, z, mid, 0))
+        d = slab(np.maximum(q - 1, mid + gap - q), x, thick, edge=0.03)
+        return np.maximum(d, 1.05 * r - torus((x, y, z), mid, 0))
 
     def inner(x, y, z):
         q = norm(y, z)
-        d = slab(np.maximum(q - mid + gap, bore - q), x, thick, 0.03)
-        return np.maximum(d, 1.05 * r - torus(x, y, z, mid, 0))
+        d = slab(np.maximum(q - mid + gap, bore - q), x, thick, edge=0.03)
+        return np.maximum(d, 1.05 * r - torus((x, y, z), mid, 0))
 
     def balls(x, y, z):
         a, b = fold(y, z, n)
         return norm(x, a - mid, b) - r
 
     def cage(x, y, z):
-        return slab(np.abs(norm(y, z) - mid) - 0.4 * gap, x, 0.3 * thick, 0.01)
+        return slab(np.abs(norm(y, z) - mid) - 0.4 * gap, x, 0.3 * thick, edge=0.01)
 
     around = [2 * np.pi * k / n for k in range(n)]
     return Solid(
@@ -206,7 +210,7 @@ def _spring(rng: np.random.Generator) -> Solid:
         at = np.clip(np.round(x / pitch - phase + turns / 2), 0, turns - 1) - turns / 2 + phase
         d = norm(norm(y, z) - wide, 0.96 * (x - pitch * at)) - wire
         if closed:
-            ends = torus(np.abs(x) - pitch * turns / 2, y, z, wide, wire)
+            ends = torus((np.abs(x) - pitch * turns / 2, y, z), wide, wire)
             d = np.minimum(d, ends)
         return d
 
@@ -242,7 +246,7 @@ def _gear(rng: np.random.Generator) -> Solid:
     def wheel(x, y, z):
         r, a = norm(y, z), np.arctan2(z, y) + slant * x
         tooth = np.clip(sharp * np.cos(n * a), -1, 1)
-        d = slab(0.65 * (r - 1 + depth / 2 - depth / 2 * tooth), x, thick, 0.015)
+        d = slab(0.65 * (r - 1 + depth / 2 - depth / 2 * tooth), x, thick, edge=0.015)
         if web:
             d = _web(d, x, r, thick, hub)
         if holes:
@@ -282,8 +286,8 @@ def _hook(rng: np.random.Generator) -> Solid:
         bow = norm(np.where(a > 0, norm(a, side), np.abs(side)) - wide, z)
         bow = np.where(a > 0, bow, 9.0)
         ends = np.minimum(
-            stick(x, y, z, (low, wide, 0), (high, wide, 0), 0.0),
-            stick(x, y, z, (low, -wide, 0), (low - 0.2 - opening, -1.1 * wide, 0), 0.0),
+            stick((x, y, z), (low, wide, 0), (high, wide, 0), radius=0.0),
+            stick((x, y, z), (low, -wide, 0), (low - 0.2 - opening, -1.1 * wide, 0), radius=0.0),
         )
         loop = norm(norm(x - high + eye, y - wide) - eye, z)
         return np.minimum(np.minimum(bow, ends), loop) - wire
@@ -335,8 +339,10 @@ def _spindle(rng: np.random.Generator) -> Solid:
         return np.maximum(d, 0.8 * q + np.abs(x) - 1 + free - 0.06)
 
     def ends(x, y, z):
-        d = rod(x, y, z, 0.72 * r, 1.0, 0.02)
-        return np.minimum(d, rod(x - 0.9 + free, y, z, 1.25 * r, 0.06, 0.02)) if collar else d
+        d = rod((x, y, z), 0.72 * r, 1.0, edge=0.02)
+        return (
+            np.minimum(d, rod((x - 0.9 + free, y, z), 1.25 * r, 0.06, edge=0.02)) if collar else d
+        )
 
     return Solid(
         (1.0, 1.26 * r, 1.26 * r),

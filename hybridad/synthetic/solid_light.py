@@ -58,8 +58,9 @@ def _coated(rng, tint):
     }
 
 # %% ../../nbs/03l_solid_light.ipynb #45735997
-def _tint(rng, *how):
-    return linear(colour(rng, *how))
+def _tint(rng, value, saturation, hue=(0, 1)):
+    "Linear light of a random colour."
+    return linear(colour(rng, value, saturation, hue=hue))
 
 
 def _natural(rng):

@@ -41,8 +41,8 @@ def _bottle_cap(rng: np.random.Generator) -> Solid:
         else:
             side = r - 0.94 - rib * np.clip(2 * np.cos(n * a), -1, 1) * (low > 0.08)
             side = np.maximum(side, r - 1.2 + 0.24 * (band & (np.abs(low - 0.8) < 0.03)))
-        d = slab(0.8 * side, x, thick, 0.08)
-        return np.maximum(d, -rod(x - 0.12, y, z, 0.8 if not crown else 0.72, thick))
+        d = slab(0.8 * side, x, thick, edge=0.08)
+        return np.maximum(d, -rod((x - 0.12, y, z), 0.8 if not crown else 0.72, thick))
 
     def top(x, y, z):
         return (x < -thick + 0.04) & mark(y, z)
@@ -65,12 +65,12 @@ def _connector(rng: np.random.Generator) -> Solid:
     pin, out = pitch * rng.uniform(0.12, 0.2), rng.uniform(0.05, 0.3)
 
     def housing(x, y, z):
-        d = box(x, y, z, deep, 0.95, wide, 0.04)
-        return np.maximum(d, -box(x + deep, y, z, 1.4 * deep, 0.87, wide - 0.07, 0.02))
+        d = box((x, y, z), (deep, 0.95, wide), 0.04)
+        return np.maximum(d, -box((x + deep, y, z), (1.4 * deep, 0.87, wide - 0.07), 0.02))
 
     def pins(x, y, z):
         a, b = repeat(y, pitch, n), repeat(z, pitch, rows)
-        return box(x, a, b, deep + out, pin, pin, 0.3 * pin)
+        return box((x, a, b), (deep + out, pin, pin), 0.3 * pin)
 
     def label(x, y, z):
         return (z > wide - 0.01) & (np.abs(y) < 0.3) & (np.abs(x) < 0.1)
@@ -96,10 +96,10 @@ def _capsule(rng: np.random.Generator) -> Solid:
     printed = rng.random() < 0.5
 
     def body(x, y, z):
-        return stick(x, y, z, (-length + r, 0, 0), (length - r, 0, 0), r - 0.02)
+        return stick((x, y, z), (-length + r, 0, 0), (length - r, 0, 0), radius=r - 0.02)
 
     def cap(x, y, z):
-        d = stick(x, y, z, (-length + r, 0, 0), (length - r, 0, 0), r)
+        d = stick((x, y, z), (-length + r, 0, 0), (length - r, 0, 0), radius=r)
         return np.maximum(d, x - seam)
 
     def joint(x, y, z):
@@ -130,7 +130,7 @@ def _tablet(rng: np.random.Generator) -> Solid:
     def body(x, y, z):
         r = norm(np.maximum(np.abs(y) - (1 - long), 0), z) if long < 1 else norm(y, z)
         high = thick + dome * (1 - r * r / long**2)
-        d = slab(r - (0.98 if long == 1 else long - 0.02), x, high, 0.1)
+        d = slab(r - (0.98 if long == 1 else long - 0.02), x, high, edge=0.1)
         return (
             np.maximum(d, -np.maximum(groove(y, z), high - np.abs(x) - depth)) if style < 2 else d
         )
@@ -162,12 +162,12 @@ def _ampoule(rng: np.random.Generator) -> Solid:
     span = 0.32 * (1 + high)
 
     def body(x, y, z):
-        d = rod(x + (high - 1) / 2, y, z, r, (high + 1) / 2, 0.05)
-        return soft_min(d, rod(x + 0.4, y, z, neck, 0.42, 0.02), soft)
+        d = rod((x + (high - 1) / 2, y, z), r, (high + 1) / 2, edge=0.05)
+        return soft_min(d, rod((x + 0.4, y, z), neck, 0.42, edge=0.02), soft)
 
     def top(x, y, z):
         ribs = 0.012 * np.cos(24 * np.arctan2(z, y))
-        return rod(x + 1 - cap, y, z, neck + 0.05 + ribs, cap, 0.03) * 0.8
+        return rod((x + 1 - cap, y, z), neck + 0.05 + ribs, cap, edge=0.03) * 0.8
 
     def label(x, y, z):
         return labelled & (np.abs(x + base) < span) & (norm(y, z) > r - 0.02)
@@ -207,7 +207,7 @@ def _cable(rng: np.random.Generator) -> Solid:
         return np.maximum(norm(a - round_at, b) - thick, np.abs(x) - end)
 
     def sheath(x, y, z):
-        return slab(norm(y - curve(x), z) - jacket, x + (1 - start) / 2, (1 + start) / 2, 0.02)
+        return slab(norm(y - curve(x), z) - jacket, x + (1 - start) / 2, (1 + start) / 2, edge=0.02)
 
     def stripe(x, y, z):
         return (twisted(x, y, z)[0] > 0.3 * round_at) & (x > start) & (np.abs(x) < 0.93)
@@ -240,8 +240,8 @@ def _laid_out(rng, wide):
 def _component(x, y, z, p):
     "Distance to a component of `_laid_out`: a can or a chip."
     if p[5]:
-        return rod(x + p[4], y - p[0], z - p[1], min(p[2:4]), p[4], 0.02)
-    return box(x + p[4], y - p[0], z - p[1], p[4], p[2], p[3], 0.01)
+        return rod((x + p[4], y - p[0], z - p[1]), min(p[2:4]), p[4], edge=0.02)
+    return box((x + p[4], y - p[0], z - p[1]), (p[4], p[2], p[3]), 0.01)
 
 
 def _circuit_board(rng: np.random.Generator) -> Solid:
@@ -250,7 +250,7 @@ def _circuit_board(rng: np.random.Generator) -> Solid:
     parts = _laid_out(rng, wide)
 
     def board(x, y, z):
-        return box(x, y, z, 0.03, 1, wide, 0.01)
+        return box((x, y, z), (0.03, 1, wide), 0.01)
 
     def tracks(x, y, z):
         lane = (z / step % 1 < 0.3) & (np.sin(9 * y + 5 * np.floor(z / step)) > -0.2)
@@ -283,12 +283,12 @@ def _pressed(rng, wide):
         if style == 0:
             c, s = np.cos(tilt), np.sin(tilt)
             u, v = c * (x + 0.1) + s * y, c * y - s * (x + 0.1)
-            return box(u, v, z, 0.14, 0.66, wide - 0.2, 0.03)
+            return box((u, v, z), (0.14, 0.66, wide - 0.2), 0.03)
         if style == 1:
-            collar = rod(x + 0.16, y, z, r + 0.1, 0.05, 0.02)
-            return np.minimum(rod(x + 0.25, y, z, r, 0.16, 0.05), collar)
-        lever = stick(x, y, z, (-0.1, 0, 0), (-0.6, 1.4 * tilt, 0), 0.1)
-        return np.minimum(lever, rod(x + 0.2, y, z, 0.24, 0.08, 0.02))
+            collar = rod((x + 0.16, y, z), r + 0.1, 0.05, edge=0.02)
+            return np.minimum(rod((x + 0.25, y, z), r, 0.16, edge=0.05), collar)
+        lever = stick((x, y, z), (-0.1, 0, 0), (-0.6, 1.4 * tilt, 0), radius=0.1)
+        return np.minimum(lever, rod((x + 0.2, y, z), 0.24, 0.08, edge=0.02))
 
     return style, button
 
@@ -299,14 +299,14 @@ def _switch(rng: np.random.Generator) -> Solid:
     style, button = _pressed(rng, wide)
 
     def housing(x, y, z):
-        rim = box(x + 0.1, y, z, 0.06, 0.95, wide, 0.03)
-        d = np.minimum(rim, box(x - 0.2, y, z, 0.3, 0.8, wide - 0.1, 0.03))
+        rim = box((x + 0.1, y, z), (0.06, 0.95, wide), 0.03)
+        d = np.minimum(rim, box((x - 0.2, y, z), (0.3, 0.8, wide - 0.1), 0.03))
         if style == 0:
-            d = np.maximum(d, -box(x + 0.2, y, z, 0.2, 0.72, wide - 0.16, 0.02))
+            d = np.maximum(d, -box((x + 0.2, y, z), (0.2, 0.72, wide - 0.16), 0.02))
         return d
 
     def contacts(x, y, z):
-        return box(x - 0.6, repeat(y, 0.5, 3), z, 0.2, 0.08, 0.03, 0.01)
+        return box((x - 0.6, repeat(y, 0.5, 3), z), (0.2, 0.08, 0.03), 0.01)
 
     def ink(x, y, z):
         return (x < (-0.12 if style else -0.05)) & mark(np.abs(y), z)

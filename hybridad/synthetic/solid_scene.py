@@ -250,6 +250,6 @@ def draw_stage(
     ground, noun = _ground(rng, eye, ray, size)
     if cell and rng.random() < 0.5:
         ground, noun = _tray(rng, eye, ray, ground.mean(0), cell, int(np.sqrt(len(spots)))), 'tray'
-    tile = noise(rng, 128, 0.4, 24)
+    tile = noise(rng, 128, 0.4, coarse=24)
     light = draw_light(rng, ground.mean(0))
     return Stage(solid, looks, turn, place, scale, eye, ray, light, ground, noun, tile, size)

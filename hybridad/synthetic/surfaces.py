@@ -34,7 +34,7 @@ def _sheet_edges(rng, sheet):
     size = len(sheet)
     region = np.ones((size, size), bool)
     y, _ = grid_of(size)
-    wave = 0.8 * noise(rng, size, 2, 128, 20)
+    wave = 0.8 * noise(rng, size, 2, coarse=128, fine=20)
     for depth in (y + wave, UNIT - y + wave) if rng.random() < 0.4 else ():
         inside = np.clip(depth - rng.uniform(0, 9), 0, 1).astype(np.float32)
         region &= inside > 0.5
@@ -51,7 +51,7 @@ def _rolled_sheet(rng, size):
     bands = (bands / bands.std())[:, None]
     relief = 0.5 + rng.uniform(0.01, 0.12) * marks
     relief = relief + rng.uniform(0, 0.15) * bands
-    relief = relief + rng.uniform(0.005, 0.05) * noise(rng, size, rng.uniform(0, 1), 8)
+    relief = relief + rng.uniform(0.005, 0.05) * noise(rng, size, rng.uniform(0, 1), coarse=8)
     sheet = lit(colour(rng, (0.2, 0.95), 0.2), np.clip(relief, 0, 1))
     sheet, region = _sheet_edges(rng, sheet)
     turn = rng.integers(4)
@@ -176,7 +176,7 @@ SURFACES = table_of(_rolled_sheet, _dead_leaves, _wavelets, _snapshot, _quilted,
 def _depth_from_sides(rng, size):
     "Depth (S, S) inside a part, units, whose sides are in view at random; inf where none is."
     y, x = grid_of(size)
-    turn, wave = rng.normal(0, 0.015), rng.uniform(0, 0.6) * noise(rng, size, 2, 64, 12)
+    turn, wave = rng.normal(0, 0.015), rng.uniform(0, 0.6) * noise(rng, size, 2, coarse=64, fine=12)
     u, v = x + turn * (y - UNIT / 2) + wave, y - turn * (x - UNIT / 2) + wave
     depth = np.full((size, size), np.inf, np.float32)
     for d in (u, UNIT - u, v, UNIT - v):
