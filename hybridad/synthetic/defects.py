@@ -249,12 +249,12 @@ def _missing_part(rng, image, centre, radius, region):
 # %% ../../nbs/03c_defects.ipynb #3e56abde
 def _edge_near(region, centre):
     "The pixel of a part's outline nearest to a centre, units; its border if it fills the image."
-    pixel = UNIT / len(region)
-    inside = np.pad(region, 1) if region.all() else region
-    inner = distance_transform_edt(inside) * pixel
-    inner = inner[1:-1, 1:-1] if region.all() else inner
-    edge = np.argwhere((inner > 0) & (inner < 1.5 * pixel + 0.1)) * pixel
-    return edge[np.argmin(((edge - centre) ** 2).sum(1))]
+    size, whole = len(region), region.all()
+    inner = distance_transform_edt(np.pad(region, 1) if whole else region)
+    inner = (inner[1:-1, 1:-1] if whole else inner) * UNIT / size
+    edge = (inner > 0) & (inner < 1.5 * UNIT / size + 0.1)
+    places = np.argwhere(edge) * UNIT / size
+    return places[np.argmin(((places - centre) ** 2).sum(1))]
 
 # %% ../../nbs/03c_defects.ipynb #a9d16dab
 def _lobed(rng, u, v, radius):
@@ -370,10 +370,9 @@ _INSTEAD = {'chip': 'missing_part', 'bend': 'smear', 'hole': 'stain'}
 # %% ../../nbs/03c_defects.ipynb #7dc9ad75
 def _most_detail(rng, image, places):
     "Number of the place, of twelve tried out of (N, 2) pixels, around which most can be bent."
-    k = len(image) / UNIT
-    tone = image.mean(-1)
-    detail = np.abs(tone - gaussian_filter(tone, 4 * k))
-    detail = gaussian_filter(detail, 3 * k)
+    pixel, tone = UNIT / len(image), image.mean(-1)
+    detail = np.abs(tone - gaussian_filter(tone, 4 / pixel))
+    detail = gaussian_filter(detail, 3 / pixel)
     some = rng.integers(0, len(places), 12)
     return some[np.argmax(detail[tuple(places[some].T)])]
 
