@@ -10,9 +10,10 @@ __all__ = ['Array', 'Point', 'METALS', 'HARD', 'MOULDED', 'ANY', 'march', 'norm'
 # %% ../../nbs/03h_sdf.ipynb #1f280534
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import reduce
 
 import numpy as np
+
+from .canvas import TURN, rotated
 
 Array = np.ndarray  # coordinates and distances, of any one shape
 Point = tuple[Array, Array, Array]  # x, y, z of one or many points
@@ -30,7 +31,8 @@ def march(
     count: int = 40,  # steps at most
 ) -> Array:  # (N,) way to the surface, inf where the ray misses it
     "Walk along rays until they meet the surface."
-    way, found = near.copy(), np.full(len(near), np.inf, np.float32)
+    way = near.copy()
+    found = np.full(len(near), np.inf, np.float32)
     walking = np.nonzero(near < far)[0]
     rays = np.stack([*start, *along, way, far])[:, walking]
     for k in range(count):
@@ -45,7 +47,8 @@ def march(
         walking, rays = walking[on], rays[:, on]
     hit = np.isfinite(found)  # a last step makes the way independent of the steps before
     t = found[hit]
-    found[hit] += distance(*(o[hit] + t * d[hit] for o, d in zip(start, along)))
+    points = [o[hit] + t * d[hit] for o, d in zip(start, along)]
+    found[hit] += distance(*points)
     return found
 
 # %% ../../nbs/03h_sdf.ipynb #bfcfe748
@@ -56,17 +59,18 @@ def norm(*parts: Array) -> Array:
 # %% ../../nbs/03h_sdf.ipynb #d18b5d0f
 def box(p: Point, half: tuple, r: float = 0.0) -> Array:
     "Box of three half sides with edges rounded by r."
-    qx, qy, qz = (np.abs(x) - (side - r) for x, side in zip(p, half))
-    inner = np.minimum(np.maximum(qx, np.maximum(qy, qz)), 0)
-    outer = norm(*(np.maximum(q, 0) for q in (qx, qy, qz)))
-    return outer + inner - r
+    a, b, c = (np.abs(x) - (side - r) for x, side in zip(p, half))
+    inner = np.minimum(np.maximum(a, np.maximum(b, c)), 0)
+    outer = [np.maximum(q, 0) for q in (a, b, c)]
+    return norm(*outer) + inner - r
 
 
 def slab(side: Array, height: Array, h: float, *, edge: float = 0.0) -> Array:
     "A profile with distance `side`, cut to |height| < h, with rounded edges."
     a, b = side + edge, np.abs(height) - (h - edge)
     inner = np.minimum(np.maximum(a, b), 0)
-    return inner + norm(np.maximum(a, 0), np.maximum(b, 0)) - edge
+    outer = norm(np.maximum(a, 0), np.maximum(b, 0))
+    return inner + outer - edge
 
 # %% ../../nbs/03h_sdf.ipynb #54824782
 def rod(p: Point, radius: float, h: float, *, edge: float = 0.0) -> Array:
@@ -88,19 +92,22 @@ def shifted(p: Point, centre: tuple) -> Point:
 
 def dot(a: Point, b: Point) -> Array:
     "Scalar product of two vectors."
-    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
+    (ax, ay, az), (bx, by, bz) = a, b
+    return ax * bx + ay * by + az * bz
 
 # %% ../../nbs/03h_sdf.ipynb #32daf5d1
 def stick(p: Point, a: tuple, b: tuple, *, radius: float) -> Array:
     "Capsule from point a to point b."
     p, axis = shifted(p, a), np.subtract(b, a)
-    h = np.clip(dot(p, axis) / dot(axis, axis), 0, 1)
-    return norm(*(x - h * e for x, e in zip(p, axis))) - radius
+    along = np.clip(dot(p, axis) / dot(axis, axis), 0, 1)
+    beside = [x - along * e for x, e in zip(p, axis)]
+    return norm(*beside) - radius
 
 
 def egg(p: Point, half: tuple) -> Array:
     "Ellipsoid of three half axes, approximately."
-    return (norm(*(x / a for x, a in zip(p, half))) - 1) * min(half)
+    scaled = [x / a for x, a in zip(p, half)]
+    return (norm(*scaled) - 1) * min(half)
 
 # %% ../../nbs/03h_sdf.ipynb #eea59c2a
 def soft_min(a: Array, b: Array, k: float) -> Array:
@@ -120,15 +127,15 @@ def fold(y: Array, z: Array, n: int) -> tuple[Array, Array]:
 def repeat(x: Array, pitch: float, n: int) -> Array:
     "Coordinate within the nearest of n cells in a row, centred on 0."
     middle = (n - 1) / 2
-    cell = np.clip(np.round(x / pitch + middle), 0, n - 1) - middle
-    return x - pitch * cell
+    cell = np.clip(np.round(x / pitch + middle), 0, n - 1)
+    return x - pitch * (cell - middle)
 
 
 def threaded(p: Point, radius: float, *, depth: float, pitch: float) -> Array:
     "Distance to a threaded rod around x, without ends."
     x, y, z = p
-    turn = x / pitch - np.arctan2(z, y) / (2 * np.pi)
-    ridge = np.abs((turn % 1) - 0.5) * 4 - 1
+    turn = (x / pitch - np.arctan2(z, y) / TURN) % 1
+    ridge = np.abs(turn - 0.5) * 4 - 1
     return norm(y, z) - radius - depth * ridge
 
 # %% ../../nbs/03h_sdf.ipynb #07dae2f2
@@ -139,19 +146,21 @@ def print_mark(
 ) -> Callable:  # from y and z (N,) to (N,) bool
     "Printed bars, dots or a ring on a face seen along x."
     style, pitch = rng.integers(3), size * rng.uniform(0.25, 0.5)
-    thin, t = rng.uniform(0.25, 0.5), rng.uniform(0, np.pi)
+    thin, angle = rng.uniform(0.25, 0.5), rng.uniform(0, np.pi)
     lengths = rng.uniform(0.5, 1, 9)
 
     def where(u, v):
-        a, b = u - centre[0], v - centre[1]
-        a, b = a * np.cos(t) + b * np.sin(t), b * np.cos(t) - a * np.sin(t)
+        a, b = rotated(v - centre[1], u - centre[0], angle)
         if style == 0:
             row = np.clip(b / pitch + 4, 0, 8).astype(np.int64)
-            return (np.abs(b) < size) & (np.abs(a) < size * lengths[row]) & (b / pitch % 1 < thin)
+            inside = (np.abs(b) < size) & (np.abs(a) < size * lengths[row])
+            return inside & (b / pitch % 1 < thin)
         if style == 1:
-            return np.abs(norm(a, b) - 0.7 * size) < 0.25 * thin * size
+            off = np.abs(norm(a, b) - 0.7 * size)
+            return off < 0.25 * thin * size
         dots = (a / pitch % 1 < 0.6) & (b / pitch % 1 < 0.7)
-        return dots & (np.abs(a) < size) & (np.abs(b) < 0.4 * size)
+        inside = (np.abs(a) < size) & (np.abs(b) < 0.4 * size)
+        return dots & inside
 
     return where
 
@@ -161,14 +170,16 @@ def wave_field(
     size: float,  # length of a wave
 ) -> Callable:  # from x, y, z (N,) to (N,), about -1 to 1
     "A wavy function of space."
-    waves, phase = rng.normal(size=(4, 3)) * (3 / size), rng.uniform(0, 6, 4)
+    waves = rng.normal(size=(4, 3)) * (3 / size)
+    phases = rng.uniform(0, 6, 4)
 
     def waviness(x, y, z):
-        return sum(np.sin(a * x + b * y + c * z + p) for (a, b, c), p in zip(waves, phase)) / 3
+        turns = [a * x + b * y + c * z for a, b, c in waves]
+        return sum(np.sin(t + phase) for t, phase in zip(turns, phases)) / 3
 
     return waviness
 
-
+# %% ../../nbs/03h_sdf.ipynb #c6002101
 def bore_mark(
     radius: float,
 ) -> Callable:  # from x, y, z (N,) to (N,) bool
@@ -204,30 +215,41 @@ MOULDED = ('plastic', 'painted metal', 'rubber')
 ANY = (*HARD, 'plastic', 'ceramic', 'wood', 'rubber')
 
 # %% ../../nbs/03h_sdf.ipynb #382007ad
-def _nearest_piece(solid, x, y, z):
-    return reduce(np.minimum, [piece(x, y, z) for *_, piece in solid.pieces])
+def _nearest_piece(solid, p):
+    "Distance of points p to the nearest piece, and the number of that piece."
+    distances = np.stack([piece(*p) for *_, piece in solid.pieces])
+    return distances.min(0), distances.argmin(0)
 
 
 def _normals(solid, p):
     "Unit normals (3, N) at points p (3, N), from differences of the field."
-    e = 0.01 * np.eye(3, dtype=np.float32)[:, :, None]
-    steps = [_nearest_piece(solid, *(p + d)) - _nearest_piece(solid, *(p - d)) for d in e]
-    return np.stack(steps) / np.linalg.norm(np.stack(steps), axis=0)
+    steps = []
+    for d in 0.01 * np.eye(3, dtype=np.float32):
+        ahead, _ = _nearest_piece(solid, p + d[:, None])
+        behind, _ = _nearest_piece(solid, p - d[:, None])
+        steps.append(ahead - behind)
+    return np.stack(steps) / np.linalg.norm(steps, axis=0)
 
 
+def _parallel_rays(solid, view, size):
+    "Starts and directions (N, 3) of parallel rays, one for a pixel."
+    axis = np.linspace(-1.1, 1.1, size, dtype=np.float32) * solid.radius
+    u, v = (c.ravel() for c in np.meshgrid(axis, axis))
+    start = np.stack([u, v, np.full_like(u, -3)], 1) @ view.T
+    return start, np.repeat(view[None, :, 2], len(u), 0)
+
+# %% ../../nbs/03h_sdf.ipynb #f6aac44f
 def sketch(
     solid: Solid,
     view: Array,  # (3, 3) float32, columns are right, down and ahead
     size: int = 112,  # pixels
 ) -> tuple[Array, Array]:  # brightness and number of the piece, from 1, (size, size) each
     "A design in its own axes under parallel light."
-    axis = np.linspace(-1.1, 1.1, size, dtype=np.float32) * solid.radius
-    u, v = (c.ravel() for c in np.meshgrid(axis, axis))
-    start = np.stack([u, v, np.full_like(u, -3)], 1) @ view.T
-    along, far = np.repeat(view[None, :, 2], len(u), 0), np.full_like(u, 6)
+    start, along = _parallel_rays(solid, view, size)
+    far = np.full(len(start), 6, np.float32)
 
     def distance(*p):
-        return _nearest_piece(solid, *p)
+        return _nearest_piece(solid, p)[0]
 
     how = dict(near=0 * far, far=far, step=solid.step, count=60)
     way = march(distance, start.T, along.T, **how)
@@ -236,5 +258,5 @@ def sketch(
     shade, piece = np.zeros((2, size * size))
     lamp = view @ np.array([-0.5, -0.6, -0.62])
     shade[hit] = np.clip(lamp @ _normals(solid, p), 0.05, 1)
-    piece[hit] = 1 + np.stack([piece(*p) for *_, piece in solid.pieces]).argmin(0)
+    piece[hit] = 1 + _nearest_piece(solid, p)[1]
     return shade.reshape(size, size), piece.reshape(size, size)
