@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Array', 'Point', 'METALS', 'HARD', 'MOULDED', 'ANY', 'march', 'norm', 'box', 'slab', 'rod', 'torus', 'shifted', 'dot',
-           'stick', 'egg', 'soft_min', 'fold', 'repeat', 'threaded', 'print_mark', 'wave_field', 'bore_mark', 'Solid',
-           'sketch']
+           'stick', 'egg', 'soft_min', 'cut', 'fold', 'repeat', 'threaded', 'print_mark', 'wave_field', 'bore_mark',
+           'Solid', 'sketch']
 
 # %% ../../nbs/03h_sdf.ipynb #1f280534
 from collections.abc import Callable
@@ -116,6 +116,11 @@ def soft_min(a: Array, b: Array, k: float) -> Array:
     return np.minimum(a, b) - h * h * k * 0.25
 
 
+def cut(d: Array, away: Array) -> Array:
+    "Distance to what is left of a solid after another one is taken away."
+    return np.maximum(d, -away)
+
+# %% ../../nbs/03h_sdf.ipynb #f2ce614a
 def fold(y: Array, z: Array, n: int) -> tuple[Array, Array]:
     "One of n equal sectors around x, its middle along the first axis: radial and tangential."
     angle, r = np.arctan2(z, y), norm(y, z)
