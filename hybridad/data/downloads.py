@@ -21,7 +21,7 @@ from ..runs import run_lock
 # %% ../../nbs/04a_downloads.ipynb #72c6201a
 @dataclass(frozen=True)
 class Source:
-    "Where a data set is published."
+    "Place where a data set is published."
 
     page: str  # where its makers describe it
     licence: str  # as that page states it
