@@ -68,7 +68,7 @@ def _download(a: Namespace):
 
     if a.name in SOURCES:
         print(f'{a.name}: licence {SOURCES[a.name].licence}, as stated at {SOURCES[a.name].page}')
-    print(download(a.name, a.dir, a.url, a.sha256))
+    print(download(a.name, a.dir, a.url, sha256=a.sha256))
 
 
 def _write(a: Namespace):
