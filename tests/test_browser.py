@@ -152,25 +152,38 @@ def shoot(cell, name):
     cell.locator('.jp-OutputArea-output').last.screenshot(path=SHOTS / f'{name}.png')
 
 
+def keeps_shape(found):
+    "Whether a figure grows without losing its shape, and a canvas is shown as it is."
+    (width, height), (wide, high) = found['own'], found['shown']
+    if found['kind'] == 'IMG':
+        return wide <= width + 1 and abs(wide * height / width - high) <= 1.5
+    return max(abs(width - wide), abs(height - high)) <= 1
+
+
 def check_sizes(page, name, count):
-    "Every image and canvas of an explorer at its own size and uncut; their number is known."
+    "Every image and canvas of an explorer in its own shape and uncut; the figure's width."
     cell = cell_with(page, name)
     page.wait_for_timeout(500)
     found = cell.evaluate(SIZES)
-    assert sum(f['kind'] == 'IMG' for f in found) == 1, (name, found)
-    assert len(found) >= count, (name, found)
+    figures = [f['shown'][0] for f in found if f['kind'] == 'IMG']
+    assert len(figures) == 1 and len(found) >= count, (name, found)
     for f in found:
-        apart = max(abs(own - shown) for own, shown in zip(f['own'], f['shown']))
-        assert apart <= 1 and f['cut'] <= 1, (name, page.viewport_size, f)
+        assert keeps_shape(f) and f['cut'] <= 1, (name, page.viewport_size, f)
+    return figures[0]
 
 
 def check_all_sizes(page, tag):
-    "All explorers at both widths."
+    "All explorers at both widths: a wide screen shows larger figures."
+    wide = {}
     for screen, (width, height) in SCREENS.items():
         page.set_viewport_size({'width': width, 'height': height})
         for name in EXPLORERS:
-            check_sizes(page, name, 2 if name in ('attention', 'browser') else 1)
+            wide[name, screen] = check_sizes(
+                page, name, 2 if name in ('attention', 'browser') else 1
+            )
             shoot(cell_with(page, name), f'{name}_{tag}_{screen}')
+    for name in EXPLORERS:
+        assert wide[name, 'large'] > 1.2 * wide[name, 'small'], (name, wide)
     width, height = SCREENS['small']
     page.set_viewport_size({'width': width, 'height': height})
 
