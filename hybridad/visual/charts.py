@@ -179,8 +179,6 @@ def _dots(ax, rows, first, *, value, span, colours):
         ax.errorbar(apart, place, xerr=spread if np.isfinite(spread) else None, **look)
     names = [r['variant'] for r in rows]
     ax.set_yticks(range(len(rows)), labels=names, fontsize=_TEXT, parse_math=False)
-    for tick, row in zip(ax.get_yticklabels(), rows):
-        tick.set_color(colours[row['group']])
 
 # %% ../../nbs/70b_charts.ipynb #ebec2d76
 def _ablation_panel(ax, rows, first, **look):
@@ -190,7 +188,7 @@ def _ablation_panel(ax, rows, first, **look):
         ax.axvspan(-own, own, color='0.9', lw=0)
     ax.axvline(0, color='grey', lw=1, ls=':')
     _dots(ax, rows, first, **look)
-    ax.set_ylim(len(rows) - 0.5, -0.5)
+    ax.set_ylim(len(rows) - 0.4, -0.6)
     if look['span'] is not None:
         ax.set_xlim(-1.04 * look['span'], 1.04 * look['span'])
     ax.grid(axis='x', lw=0.4, alpha=0.5)
@@ -198,10 +196,10 @@ def _ablation_panel(ax, rows, first, **look):
 
 
 def _group_legend(fig, colours):
-    "The colours of the groups, under the panels."
+    "The colours of the groups, above the panels."
     marks = [Line2D([], [], marker='o', ls='none', color=c) for c in colours.values()]
     look = dict(frameon=False, fontsize=_TEXT, handletextpad=0, columnspacing=1)
-    fig.legend(marks, list(colours), loc='outside lower center', ncols=len(marks), **look)
+    fig.legend(marks, list(colours), loc='outside upper center', ncols=len(marks), **look)
 
 # %% ../../nbs/70b_charts.ipynb #1dbd7d25
 def ablation_chart(
@@ -221,7 +219,8 @@ def ablation_chart(
     groups = dict.fromkeys(r['group'] for r in rows)
     colours = {g: PALETTE[i % len(PALETTE)] for i, g in enumerate(groups)}
     look = dict(value=value, span=span, colours=colours)
-    for ax, part in zip(fig.subplots(1, count, squeeze=False)[0], (rows[:high], rows[high:])):
+    panels = fig.subplots(1, count, squeeze=False)[0]
+    for ax, part in zip(panels, (rows[:high], rows[high:])):
         _ablation_panel(ax, part, rows[0], **look)
     size = f' at {rows[0]["eval_size"]} px' if rows[0].get('eval_size') else ''
     name = label or value.replace('_', ' ') + size
