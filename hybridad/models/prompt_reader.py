@@ -40,7 +40,7 @@ def text_keys(
     *,
     reference: Tensor | None = None,  # (1, C, h, w) latents, for joint attention only
     timestep: float = 100,
-    **more,  # as in Recorder.run
+    **more: object,  # as in Recorder.run
 ) -> dict[str, Tensor]:  # {name: (P, heads, L, d)}; read_maps takes them
     "Keys of prompts: exact where text keeps to itself, else those beside a reference image."
     views = select_views(model, layers)
@@ -96,7 +96,7 @@ class _Parts:
         readout: str = 'exact',  # 'exact', 'replay' or 'joint'
         timestep: float = 100,
         mass: str = 'competing',  # as in attention.log_masses
-        **more,  # as in Recorder.run
+        **more: object,  # as in Recorder.run
     ):
         if readout not in ('exact', 'replay', 'joint'):
             raise ConfigError(f"readout '{readout}' does not exist: choose exact, replay or joint")

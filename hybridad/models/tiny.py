@@ -78,7 +78,7 @@ TINY = dict(
 # %% ../../nbs/10f_tiny.ipynb #cef6bb33
 def tiny_transformer(
     family: str,  # a key of TINY
-    **changes,  # of its config
+    **changes: object,  # of its config
 ) -> nn.Module:
     "A small random model of a family, frozen."
     if family not in TINY:
@@ -141,7 +141,7 @@ _ENCODERS = dict(
 # %% ../../nbs/10f_tiny.ipynb #bb0f13fc
 def tiny_encoder(
     name: str,  # a class of transformers
-    **changes,  # of its config
+    **changes: object,  # of its config
 ) -> nn.Module:
     "A small random text encoder, frozen."
     if name not in _ENCODERS:

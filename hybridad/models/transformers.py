@@ -268,5 +268,6 @@ def rotated(
     if rotary is None:
         return x
     cos, sin = (t.to(x.device) for t in rotary)
-    across = torch.stack([-x[..., 1::2], x[..., ::2]], -1).flatten(-2)
+    even, odd = x[..., ::2], x[..., 1::2]
+    across = torch.stack([-odd, even], -1).flatten(-2)
     return (wide(x) * cos + wide(across) * sin).to(x.dtype)
