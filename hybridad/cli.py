@@ -37,7 +37,7 @@ COMMANDS = dict(
 _OLD_NAMES = dict(hybridad_backbone='pretrain')  # others are hybridad_NAME
 _NEW = ('pretrain', 'check-backbone')  # without an older name of that form
 
-
+# %% ../nbs/90_cli.ipynb #dc578fc6
 def command(
     name: str,  # a key of COMMANDS
 ) -> Callable:  # takes the parsed arguments

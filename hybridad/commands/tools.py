@@ -215,7 +215,7 @@ def _check(parser: Parser):
 
 
 @arguments(_check)
-def check_backbone(a: Namespace):
+def check_backbone(a: Namespace) -> None:
     "Find out whether a backbone knows where things are, and how it is best read."
     if a.count < 4:
         raise ConfigError(f'--count {a.count} is out of range: choose at least 4')

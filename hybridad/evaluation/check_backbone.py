@@ -59,10 +59,16 @@ def auroc(
     return float(wins / counts[0].sum() / counts[1].sum())
 
 # %% ../../nbs/65_check_backbone.ipynb #ccd80410
-def _nonsense(count: int, seed: int = 0) -> list[str]:
-    "Prompts about words that nobody knows."
+def _nonsense(count: int, seed: int = 0) -> list[tuple[str, str]]:
+    "Pairs of prompts about words that nobody knows."
     rng, letters = np.random.default_rng(seed), list('bcdfghjklmnpqrstvwxyz')
-    return [f'a photo of a {"".join(rng.choice(letters, 6))} object' for _ in range(count)]
+    words = [''.join(rng.choice(letters, 6)) for _ in range(2 * count)]
+    texts = [f'a photo of a {w} object' for w in words]
+    return list(zip(texts[::2], texts[1::2]))
+
+
+def _own_pair(backbone: Backbone) -> tuple[str, str]:
+    return backbone.settings['normal'], backbone.settings['abnormal']
 
 
 def _queries(backbone: Backbone, images: Tensor, timestep: int, batch: int = 4) -> dict:
@@ -81,10 +87,10 @@ def layer_maps(
     images: Tensor,  # (N, 3, S, S) in [-1, 1]
     timestep: int,
     *,
-    others: list[str],  # P prompts, each compared with the normal one
+    pairs: list[tuple[str, str]],  # P pairs of prompts: normal and abnormal
 ) -> dict[str, Tensor]:  # {layer: (P, N, 64, 64)} log-ratios
-    "Maps of every layer by itself, for each of several prompts."
-    texts = [backbone.settings['normal'], *others]
+    "Maps of every layer by itself, for each of several pairs of prompts."
+    texts = [text for pair in pairs for text in pair]
     content = counted(backbone.token_mask(texts, end=False), backbone.mass)
     views, queries = select_views(backbone.unet), _queries(backbone, images, timestep)
     keys = text_keys(backbone.unet, Text(backbone.encode_text(texts)))
@@ -92,12 +98,11 @@ def layer_maps(
     with torch.no_grad():
         for n, view in views.items():
             q = {n: queries[n].to(backbone.device)}
-            pairs = [[0, i + 1] for i in range(len(others))]
-            chosen = [None if content is None else content[p] for p in pairs]
-            read = [
-                read_maps({n: view}, q, {n: keys[n][p]}, content=c, **how)
-                for p, c in zip(pairs, chosen)
-            ]
+            read = []
+            for i in range(0, len(texts), 2):
+                words = None if content is None else content[i : i + 2]
+                pair = {n: keys[n][i : i + 2]}
+                read.append(read_maps({n: view}, q, pair, content=words, **how))
             maps[n] = torch.stack([log_ratio(r).cpu() for r in read])
     return maps
 
@@ -125,15 +130,21 @@ CLEAR = 0.05  # how far above the best nonsense a figure must lie
 
 
 def _sweep(backbone: Backbone, made: Drawn, steps: tuple, controls: int) -> dict:
-    "AUROC {timestep: {layer: [words, nonsense, ..]}}, and of all default layers under ''."
-    prompts, found = [backbone.settings['abnormal'], *_nonsense(controls)], {}
+    "AUROC {timestep: {layer: [words, nonsense, ..]}}, and of the default layers under ''."
+    pairs, found = [_own_pair(backbone), *_nonsense(controls)], {}
     layers = list(backbone.layers)
     weights = torch.tensor(backbone.weights_of(backbone.layers) or [1 / len(layers)] * len(layers))
     for t in steps:
-        maps = layer_maps(backbone, made.images, t, others=prompts)
+        maps = layer_maps(backbone, made.images, t, pairs=pairs)
         maps[''] = sum(w * maps[n] for w, n in zip(weights, layers))
         found[t] = {n: [auroc(m, made.masks) for m in each] for n, each in maps.items()}
     return found
+
+
+def _chance(sweep: dict) -> float:
+    "The best that any pair of nonsense words reaches at any timestep, either way round."
+    found = [c for at in sweep.values() for each in at.values() for c in each[1:]]
+    return max(max(c, 1 - c) for c in found)
 
 
 def _proposed(at: dict, chance: float) -> list[str]:
@@ -148,13 +159,13 @@ def check_backbone(
     made: Drawn | None = None,  # None: 16 images at the backbone's own size
     *,
     steps: tuple = STEPS,  # timesteps that are tried, beside the backbone's own
-    controls: int = 8,  # prompts of nonsense words
+    controls: int = 8,  # pairs of nonsense words
 ) -> dict:  # figures, proposal and verdict
     "Find out on generated images whether a backbone localises, and where."
     began, made = time.monotonic(), made or drawn(16, backbone.image_size)
     sweep = _sweep(backbone, made, sorted({*steps, backbone.timestep}), controls)
     best = {t: max(each[0] for each in at.values()) for t, at in sweep.items()}
-    chance = max(c for at in sweep.values() for each in at.values() for c in each[1:])
+    chance = _chance(sweep)
     timestep = max(best, key=best.get)
     return dict(
         name=backbone.name,
