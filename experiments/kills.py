@@ -165,7 +165,7 @@ def main():
         ),
         test=(
             command('hybridad_test', '--data_path', data, *cpu),
-            ['parts/run.json', 'metrics.json'],
+            ['run.json'],
             same_test,
         ),
         ablation=(
@@ -185,12 +185,12 @@ def main():
                 'no noise',
                 *cpu,
             ),
-            ['provenance.json'],
+            ['run.json'],
             same_ablation,
         ),
         score=(
             command('hybridad_score', data, '--part', 8, '--quiet', *cpu),
-            ['scoring.json'],
+            ['run.json'],
             same_scores,
         ),
         backbone=(

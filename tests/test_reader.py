@@ -14,7 +14,6 @@ from hybridad.bench import cases
 from hybridad.bench.sizes import SD21
 from hybridad.config import READOUTS, get_default_config
 from hybridad.errors import BackboneError, CheckpointError, ConfigError
-from hybridad.evaluation.ablation import standard_variants
 from hybridad.models import attention
 from hybridad.models import backbone as bb
 from hybridad.models.attention import (
@@ -30,6 +29,7 @@ from hybridad.models.parts import MINI
 from hybridad.models.pipeline import EasonADPipeline
 from hybridad.models.probes import AttentionReader, probing
 from hybridad.models.prompt_learner import MinimalPromptLearner
+from hybridad.studies.variants import standard_variants
 from hybridad.visual.words import nearest_words
 
 ROOT = Path(__file__).resolve().parents[1]

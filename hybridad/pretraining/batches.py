@@ -13,9 +13,10 @@ import numpy as np
 import torch
 
 from .corpus import Corpus, parts_of
-from .grounding import NEUTRAL, Contents, target_shares
-from .prompts import caption, draw_prompts, named_table, phrase
+from .grounding import KNOWN_KINDS, NEUTRAL, Contents, target_shares
+from .prompts import OPENINGS, caption, draw_prompts, named_table, phrase
 from .recipe import Recipe
+from ..synthetic.defects import KINDS
 
 # %% ../../nbs/62f_batches.ipynb #e44e3521
 def _in_view(
@@ -45,6 +46,19 @@ def _crop_cells(
         y, x = np.clip(spot, 0, free)
     return z[:, y : y + side, x : x + side], labels[y : y + side, x : x + side]
 
+# %% ../../nbs/62f_batches.ipynb #k1nd0002
+def _kind_cells(labels: np.ndarray, names: list[str]) -> np.ndarray:
+    "(h, w) int64: index of each cell's kind in KNOWN_KINDS, -1 where no defect is."
+    table = [KNOWN_KINDS.index(n) if n in KNOWN_KINDS else -1 for n in names]
+    return np.array(table, np.int64)[labels]
+
+
+def _kind_prompts(recipe: Recipe, step: int) -> list[str]:
+    "A prompt for each kind, all opened alike; depends on (seed, step) alone."
+    rng = np.random.default_rng([recipe.seed, 3, step])
+    opening = OPENINGS[rng.integers(len(OPENINGS))]
+    return [opening + KINDS[k][rng.integers(len(KINDS[k]))] for k in KNOWN_KINDS]
+
 # %% ../../nbs/62f_batches.ipynb #bdbf85f6
 @dataclass
 class Batch:
@@ -55,6 +69,8 @@ class Batch:
     prompts: list  # (G, P) texts of the last G rows
     shares: torch.Tensor  # (G, P, h, w), from target_shares
     decided: torch.Tensor  # (G, h, w) bool
+    kinds: torch.Tensor  # (G, h, w) int64 indices into kind_prompts, -1 where no defect is
+    kind_prompts: list  # one for each of KNOWN_KINDS
 
 
 def _ask(
@@ -95,7 +111,7 @@ def make_batch(
     rng = np.random.default_rng([recipe.seed, 2, step])
     _wait_for(corpus, recipe, step)
     whole, size, plain = _sizes(recipe, step)
-    z, contexts, asked = [], [], []
+    z, contexts, asked, kinds = [], [], [], []
     for i, at in enumerate(rng.integers(0, len(corpus), size)):
         latent, labels, shown = corpus[at]
         if not whole:
@@ -104,8 +120,9 @@ def make_batch(
         text = caption(rng, shown)
         if i >= plain:
             asked.append(_ask(rng, labels, shown, nouns=nouns, count=recipe.prompts))
+            kinds.append(_kind_cells(labels, shown.names))
             text = NEUTRAL if rng.random() < 0.8 else text
         contexts.append(text)
     prompts, shares, decided = zip(*asked)
-    shares, decided = (torch.from_numpy(np.stack(a)) for a in (shares, decided))
-    return Batch(torch.stack(z), contexts, list(prompts), shares, decided)
+    maps = (torch.from_numpy(np.stack(a)) for a in (shares, decided, kinds))
+    return Batch(torch.stack(z), contexts, list(prompts), *maps, _kind_prompts(recipe, step))

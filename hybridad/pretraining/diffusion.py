@@ -123,14 +123,38 @@ def _noised(
     noisy = trainer.scheduler.add_noise(z, eps, t).contiguous(memory_format=torch.channels_last)
     return noisy, t, eps
 
-# %% ../../nbs/62g_diffusion.ipynb #0f84bb7b
+# %% ../../nbs/62g_diffusion.ipynb #k1nd0005
 LAYER_WEIGHTS = (0.14, 0.14, 0.14, 0.14, 0.14, 0.3)  # of the six layers that are read
+_KIND_TOKENS = 10  # of a prompt for a kind: start, an opening of up to five words, a noun, end
 
 
+def _kind_loss(
+    trainer: 'Trainer', batch: Batch, layers: dict, *, queries: dict
+) -> torch.Tensor:  # scalar
+    "Cross entropy over kinds in the cells of defects."
+    kinds = batch.kinds.to(trainer.device)
+    here = (kinds >= 0).flatten(1).any(1)
+    if not here.any():
+        return kinds.new_zeros((), dtype=torch.float32)
+    args = trainer.text, trainer.tokenizer, batch.kind_prompts, trainer.device
+    features, mask = (x[:, :_KIND_TOKENS] for x in _encode_texts(*args))
+    kinds, rows = kinds[here], int(here.sum())
+    masses = read_maps(
+        layers,
+        {k: q[here] for k, q in queries.items()},
+        features.expand(rows, -1, -1, -1),
+        weights=LAYER_WEIGHTS,
+        content=mask.expand(rows, -1, -1),
+        size=kinds.shape[-2:],
+    )
+    cells = F.cross_entropy(masses.float(), kinds, ignore_index=-1, reduction='none')
+    return (cells.flatten(1).sum(1) / (kinds >= 0).flatten(1).sum(1)).mean()
+
+# %% ../../nbs/62g_diffusion.ipynb #0f84bb7b
 def step_losses(
     trainer: Trainer,
     batch: Batch,
-) -> dict[str, torch.Tensor]:  # scalars: mse, and the terms of grounding_loss
+) -> dict[str, torch.Tensor]:  # scalars: mse, the terms of grounding_loss, kinds
     "Denoising error of a batch and the grounding terms of its last rows."
     device, count, z = trainer.device, len(batch.prompts), batch.z.to(trainer.device)
     texts = batch.contexts + [p for row in batch.prompts for p in row]
@@ -146,6 +170,8 @@ def step_losses(
         recorder.layers, queries, prompts, weights=LAYER_WEIGHTS, content=mask, size=size
     )
     found = grounding_loss(masses, batch.shares.to(device), batch.decided.to(device))
+    if trainer.step >= trainer.recipe.kinds_from:
+        found['kinds'] = _kind_loss(trainer, batch, recorder.layers, queries=queries)
     return dict(mse=F.mse_loss(out, eps), **found)
 
 # %% ../../nbs/62g_diffusion.ipynb #46f3e2d7
@@ -166,7 +192,7 @@ def advance(
     for g in trainer.optimizer.param_groups:
         g['lr'] = g['rate'] * cosine(trainer.step, r.steps, 200)
     terms = step_losses(trainer, batch)
-    loss = terms['mse'] + r.ground * sum(w * terms[k] for k, w in WEIGHTS.items())
+    loss = terms['mse'] + r.ground * sum(w * terms[k] for k, w in WEIGHTS.items() if k in terms)
     trainer.optimizer.zero_grad()
     loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(trainer.parameters, 1.0)

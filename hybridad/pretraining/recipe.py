@@ -30,6 +30,7 @@ _LIMITS = dict(
     lr=(0, 1),
     text_lr=(0, 1),
     ground=(0, 100),
+    kinds_from=(0, 10**7),
     grounded_share=(0.1, 0.9),
     low_t=(1, 1000),
     ema=(0, 0.99999),
@@ -88,6 +89,7 @@ class Recipe:
     lr: float = 1e-3  # of the UNet
     text_lr: float = 1e-3  # of the text encoder
     ground: float = 1.0  # weight of grounding; 0 is plain denoising
+    kinds_from: int = 0  # first step at which all kinds compete for each defect
     grounded_share: float = 0.75  # of a batch; the rest is denoised at any timestep
     low_t: int = 30  # grounding happens below this timestep
     ema: float = 0.998  # decay of the averaged weights

@@ -22,11 +22,12 @@ from ..models.parts import pick_device, quiet
 from .autoencoder import train_autoencoder, write_autoencoder
 from .corpus import Corpus, encoding, nouns_of
 from .diffusion import LAYER_WEIGHTS, Trainer, averaged, train_diffusion
-from .grounding import NEUTRAL
+from .grounding import KNOWN_KINDS, NEUTRAL
 from .parts import new_scheduler, new_text_encoder, new_unet, start_of
 from .recipe import Recipe
 from .state import JsonLog
 from .tokenizer import known_words, make_tokenizer
+from ..synthetic.defects import KINDS
 from ..runs import in_use, read_json, write_atomic
 
 # %% ../../nbs/62h_pretraining.ipynb #9e6e9aef
@@ -84,7 +85,7 @@ def _export_backbone(out: Path, modules: tuple, tokenizer, settings: dict) -> Pa
     return out
 
 
-def _export_run(out: Path, trainer: Trainer) -> Path:
+def _export_run(out: Path, trainer: Trainer, nouns: list[str]) -> Path:
     "Export the averaged weights of a run to out/backbone."
     vae = AutoencoderKL.from_pretrained(out / 'vae')
     modules = tuple(m.cpu() for m in (vae, *averaged(trainer)))
@@ -94,6 +95,8 @@ def _export_run(out: Path, trainer: Trainer) -> Path:
         weights=list(LAYER_WEIGHTS),
         neutral=NEUTRAL,
         mass='competing',
+        kinds=[KINDS[k][0] for k in KNOWN_KINDS],
+        nouns=nouns,
     )
     return _export_backbone(out / 'backbone', modules, trainer.tokenizer, settings)
 
@@ -157,4 +160,4 @@ def pretrain(
     finally:
         maker.stdin.close()
         maker.wait()
-    return _export_run(out, trainer)
+    return _export_run(out, trainer, nouns)

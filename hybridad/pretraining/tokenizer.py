@@ -13,11 +13,9 @@ from pathlib import Path
 
 from transformers import CLIPTokenizer
 
-from .grounding import GENERIC, GROUND, STATES, words_of
+from .grounding import GENERIC, GROUND, KNOWN_KINDS, STATES, words_of
 from .prompts import COLOURS
 from ..runs import write_atomic
-from ..synthetic.defects import KINDS
-from ..synthetic.plain import HELD_OUT_KINDS
 
 # %% ../../nbs/62_tokenizer.ipynb #18a8150c
 def _merged(piece: tuple, a: str, b: str) -> tuple:
@@ -46,7 +44,7 @@ def known_words(
     nouns: list[str],  # of materials, parts and what is on them
 ) -> list[str]:  # sorted
     "Single words that the tokenizer keeps whole."
-    kinds = [w for k in KINDS if k not in HELD_OUT_KINDS for w in words_of(k)]
+    kinds = [w for k in KNOWN_KINDS for w in words_of(k)]
     texts = [*STATES, *GENERIC, *GROUND, *COLOURS, *kinds, *(w for n in nouns for w in words_of(n))]
     texts += ['a photo of an image picture the with and on in . ,']
     return sorted({w for t in texts for w in t.split()})
