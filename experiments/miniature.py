@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from samples import part_samples
 from sklearn.metrics import roc_auc_score
 
 from hybridad.metrics.exact import pixel_metrics
@@ -27,6 +28,7 @@ from hybridad.pretraining.grounding import Contents, words_of
 from hybridad.runs import write_json
 from hybridad.synthetic.defects import KINDS
 from hybridad.synthetic.plain import HELD_OUT_KINDS, picture
+from hybridad.visual.plots import save_figure
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get('HYBRIDAD_SHARED', ROOT.parent / 'shared'))
@@ -185,7 +187,13 @@ def part_names(name: str) -> dict:
     )
 
 
-PARTS = dict(nouns=part_nouns, controls=part_controls, kinds=part_kinds, names=part_names)
+PARTS = dict(
+    nouns=part_nouns,
+    controls=part_controls,
+    kinds=part_kinds,
+    names=part_names,
+    samples=part_samples,
+)
 
 
 def main():
@@ -202,6 +210,8 @@ def main():
         command = f'python experiments/miniature.py {a.backbone} {part}'
         about = dict(command=command, seconds=round(time.time() - begun))
         a.out.mkdir(parents=True, exist_ok=True)
+        if figure := found.pop('sheet', None):
+            save_figure(figure, a.out / f'miniature_{part}.png', max_kb=59)
         write_json(a.out / f'miniature_{part}.json', found | about)
         print(part, json.dumps(found)[:1500], flush=True)
 
