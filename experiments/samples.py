@@ -136,9 +136,7 @@ def part_samples(name: str, count: int = COUNT, each: int = 60, epochs: int = 20
     asked = torch.arange(count) % len(CATEGORIES)
     seen = small(torch.from_numpy(made).permute(0, 3, 1, 2).float() * 2 - 1)
     right = (said(net, seen) == asked).numpy()
-    by_category = {
-        c: round(float(right[i :: len(CATEGORIES)].mean()), 3) for i, c in enumerate(CATEGORIES)
-    }
+    shares = [round(float(right[i :: len(CATEGORIES)].mean()), 3) for i in range(len(CATEGORIES))]
     return dict(
         accuracy=round(float(right.mean()), 4),
         chance=round(1 / len(CATEGORIES), 4),
@@ -148,6 +146,6 @@ def part_samples(name: str, count: int = COUNT, each: int = 60, epochs: int = 20
         guidance=GUIDANCE,
         seconds_fitting=round(fitting, 1),
         seconds_generating=round(time.perf_counter() - begun, 1),
-        by_category=by_category,
+        by_category=dict(zip(CATEGORIES, shares)),
         sheet=sheet(made, right),
     )
