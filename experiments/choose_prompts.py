@@ -39,7 +39,7 @@ CHOICES = {
     'rate 0.01': dict(learning_rate=1e-2),
     'rate 0.02': dict(learning_rate=2e-2),
     'rate 0.005, from the words that follow': RATE | dict(ctx_init=WORDS),
-    'rate 0.005, batches of 16': RATE | dict(batch_size=16),
+    'rate 0.005, batches of 8': RATE | dict(batch_size=8),
     'rate 0.005, 16 epochs': RATE | dict(epochs=16),
     'rate 0.005, 4 contexts': RATE | dict(n_ctx=4),
     'rate 0.005, no compound prompts': RATE | dict(depth=1),
@@ -68,7 +68,7 @@ class Study:
     "Validation sets as a backbone sees them."
 
     def __init__(self, a, **changes):
-        self.a, self.changes = a, ONE_VIEW | (dict(batch_size=8, epochs=16) if a.small else {})
+        self.a, self.changes = a, ONE_VIEW | dict(batch_size=8 if a.small else 16)
         self.changes |= changes
         self.backbone = load_backbone(a.backbone, 'cpu')
         self.sets = validation_sets(*((2, 1, 30) if a.small else (6, 3, 6)))
@@ -99,7 +99,7 @@ def shown(name, row):
 def part_learn(a) -> dict:
     "Starts, rates, lengths: two seeds of each."
     study, rows = Study(a), {}
-    learn, _ = sets(auxiliary=2, held_out=2) if a.small else sets()
+    learn, _ = sets(auxiliary=2 if a.small else 10, held_out=2)
     first = HybridAnomalyDetector(study.config(), study.backbone)
     parts = cached_parts(first, learn)
     rows['state words'] = [
@@ -129,7 +129,7 @@ def part_lists(a) -> dict:
 def part_looks(a) -> dict:
     "Views and sizes, with prompts learned at one."
     study, rows = Study(a), {}
-    learn, _ = sets(auxiliary=2, held_out=2) if a.small else sets()
+    learn, _ = sets(auxiliary=2 if a.small else 10, held_out=2)
     config = study.config()
     detector = HybridAnomalyDetector(config, study.backbone)
     fit(config, cached_parts(detector, learn), out := fresh('prompt_choice'), detector)

@@ -153,14 +153,17 @@ class Timed:
 
     def __init__(self, a: argparse.Namespace, name: str, command: str):
         self.path, self.command = a.out / f'{name}.json', f'{command} --backbone {a.backbone}'
-        self.begun, self.small = time.perf_counter(), a.small
+        self.begun, self.small = (time.perf_counter(), time.process_time()), a.small
 
     def write(self, found: dict) -> None:
         "Write a result, and print where."
-        seconds = round(time.perf_counter() - self.begun, 1)
+        now = time.perf_counter(), time.process_time()
+        took = dict(
+            zip(('seconds', 'cpu_seconds'), (round(b - a, 1) for a, b in zip(self.begun, now)))
+        )
         small = dict(small=True) if self.small else {}
-        write_json(self.path, found | dict(seconds=seconds) | small | about(self.command))
-        print(f'{self.path} after {seconds} s', flush=True)
+        write_json(self.path, found | took | small | about(self.command))
+        print(self.path, took, flush=True)
 
 
 def layer_weights(last: float) -> list[float]:

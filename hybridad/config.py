@@ -410,7 +410,7 @@ def get_debug_config(
 
 
 LEARN = dict(
-    learning_rate=2e-3,
+    learning_rate=5e-3,
     views=2,
     scales=[1.0, 2.0],
 )  # how the demo learns prompts on the embedded backbone and scores images
