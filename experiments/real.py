@@ -2,7 +2,7 @@
 
 Command:  python experiments/real.py zero halves
           [--sets NAME ...] [--against BACKBONE --against_prompts FILE]
-          (writes results/real_zero.json, real_halves.json, real_*.png, worst_magnetic_tile.png)
+          (writes results/real.json, real_halves.json, real_*.png, worst_magnetic_tile.png)
 Duration: not recorded; `seconds` of each set are in the results
 Data:     the sets of DATA.md, from the folder that HYBRIDAD_SHARED names
 
@@ -216,7 +216,10 @@ def numbers(row):
 
 def measure(part: str, a, detector):
     "One part for every set that is not in its file yet."
-    path, names = a.out / f'real_{part}.json', a.sets if part == 'zero' else marked(a.sets)
+    path, names = (
+        a.out / dict(zero='real.json', halves='real_halves.json')[part],
+        a.sets if part == 'zero' else marked(a.sets),
+    )
     mark = dict(backbone=detector.backbone.hash, prompts=fingerprint([detector.prompts])[:16])
     mark['against'] = a.other.backbone.hash if a.other and part == 'zero' else None
     before = read_json(path) if path.exists() else {}

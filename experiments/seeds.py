@@ -91,9 +91,8 @@ def part_seeds(bench) -> dict:
     floors = {name: bench.pair(name) for name in PAIRS}
     floors['local_contrast'] = short(contrast_floor(bench.truth))
     gains = {n: {k: worst(rows)[k] - f[k] for k in METRICS} for n, f in floors.items()}
-    return dict(
-        mean=means(rows), worst=worst(rows), learned=rows, floors=floors, worst_minus_floor=gains
-    )
+    found = dict(mean=means(rows), worst=worst(rows), learned=rows, words=floors['words'])
+    return found | dict(floors=floors, worst_minus_floor=gains)
 
 
 def exchanged(detector, contexts: bool, words: bool) -> HybridAnomalyDetector:
