@@ -42,7 +42,7 @@ def looked(a, backbone) -> dict:
 def main():
     a = arguments(__doc__)
     timed = Timed(a, 'auxiliary', 'python experiments/auxiliary.py')
-    synthetic, _ = sets(auxiliary=2, held_out=4) if a.small else sets()
+    synthetic, _ = sets(auxiliary=2, held_out=2) if a.small else sets()
     steel = learnable(read_dataset(SHARED / 'data' / 'steel_strip'), 20 if a.small else None)
     first, rows = HybridAnomalyDetector(learning(a, **ONE_VIEW)), {}
     tests = looked(a, first.backbone)

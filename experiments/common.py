@@ -106,7 +106,9 @@ def arguments(doc: str, parts: dict | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=doc, formatter_class=style)
     parser.add_argument('--backbone', default='mini', help="'mini' or a diffusers folder")
     parser.add_argument('--out', type=Path, default=RESULTS, help='folder of the results')
-    parser.add_argument('--small', action='store_true', help='few images, to see that it runs')
+    parser.add_argument(
+        '--small', action='store_true', help='few images, one epoch, to see that it runs'
+    )
     if parts:
         parser.add_argument('parts', nargs='*', metavar='PART', help=f'of {", ".join(parts)}')
     a = parser.parse_args()
@@ -118,7 +120,8 @@ def arguments(doc: str, parts: dict | None = None) -> argparse.Namespace:
 
 def learning(a: argparse.Namespace, seed: int = 0, **changes) -> Config:
     "The settings that prompts are learned with, on the backbone that was asked for."
-    usual = dict(batch_size=32, epochs=8, seed=seed, device='cpu', backbone=a.backbone)
+    epochs = 1 if getattr(a, 'small', False) else 8
+    usual = dict(batch_size=32, epochs=epochs, seed=seed, device='cpu', backbone=a.backbone)
     return get_default_config(**usual | LEARN | changes)
 
 

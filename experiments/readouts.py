@@ -18,7 +18,7 @@ from hybridad.training.loop import fit
 def main():
     a = arguments(__doc__)
     timed, count = Timed(a, 'readouts', 'python experiments/readouts.py'), 12 if a.small else 75
-    learn, test = sets(auxiliary=2, held_out=4) if a.small else sets()
+    learn, test = sets(auxiliary=2, held_out=2) if a.small else sets()
     learn, rows, epochs = learnable(learn, count), {}, 1 if a.small else 4
     for readout in ('replay', 'exact', 'joint'):
         changes = dict(epochs=epochs, batch_size=16, readout=readout)

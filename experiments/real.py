@@ -90,7 +90,7 @@ def some(samples, a) -> list:
     by_defect = {}
     for s in samples:
         by_defect.setdefault(s.defect, []).append(s)
-    return [s for many in by_defect.values() for s in many[:: max(1, len(many) // 5)]]
+    return [s for many in by_defect.values() for s in many[:: max(1, len(many) // 2)]]
 
 
 def differences(ours: dict, theirs: dict) -> dict:
@@ -150,8 +150,8 @@ def in_halves(samples, name, learn: int = 20) -> tuple:
 
 def taught(detector, samples, start: bool) -> HybridAnomalyDetector:
     "Prompts learned on a few photographs, from those at hand or from noise; the last epoch counts."
-    changes = dict(batch_size=8, epochs=16, validation_fraction=0)
-    config = learning(argparse.Namespace(backbone=detector.backbone.name), **changes)
+    a = argparse.Namespace(backbone=detector.backbone.name)
+    config = learning(a, batch_size=8, epochs=16, validation_fraction=0)
     other = HybridAnomalyDetector(config, detector.backbone)
     if start:
         other.load_state_dict(detector.state_dict())

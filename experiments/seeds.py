@@ -47,7 +47,7 @@ class Bench:
 
     def __init__(self, a):
         self.a, self.seeds = a, range(1 if a.small else 3)
-        learn, test = sets(auxiliary=2, held_out=4) if a.small else sets()
+        learn, test = sets(auxiliary=2, held_out=2) if a.small else sets()
         self.first = HybridAnomalyDetector(learning(a))
         self.truth, self.kept = Truth(test, SIZE), cached(self.first, test)
         self.parts = cached_parts(self.first, learn)
