@@ -2,7 +2,7 @@
 
 Command:  python experiments/miniature.py BACKBONE nouns controls kinds samples names
           (writes results/miniature_PART.json, or into --out)
-Duration: about 12 minutes on two cores for all parts
+Duration: about 12 minutes on two cores for all parts but samples, which take as long again on one
 Data:     images of the corpus under a seed that no training uses, and held-out synthetic images
 
 BACKBONE is 'mini' or a diffusers folder."""
@@ -25,10 +25,10 @@ from hybridad.models.backbone import load_backbone
 from hybridad.models.pipeline import EasonADPipeline
 from hybridad.pretraining.corpus import as_tensor, contents_of, corpus_picture
 from hybridad.pretraining.grounding import Contents, words_of
-from hybridad.runs import write_json
+from hybridad.runs import write_atomic, write_json
 from hybridad.synthetic.defects import KINDS
 from hybridad.synthetic.plain import HELD_OUT_KINDS, picture
-from hybridad.visual.plots import save_figure
+from hybridad.visual.plots import as_png
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get('HYBRIDAD_SHARED', ROOT.parent / 'shared'))
@@ -211,7 +211,7 @@ def main():
         about = dict(command=command, seconds=round(time.time() - begun))
         a.out.mkdir(parents=True, exist_ok=True)
         if figure := found.pop('sheet', None):
-            save_figure(figure, a.out / f'miniature_{part}.png', max_kb=59)
+            write_atomic(a.out / f'miniature_{part}.png', as_png(figure))
         write_json(a.out / f'miniature_{part}.json', found | about)
         print(part, json.dumps(found)[:1500], flush=True)
 

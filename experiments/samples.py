@@ -115,9 +115,8 @@ def generated(name: str, count: int) -> np.ndarray:  # (count, S, S, 3) in [0, 1
 def sheet(images: np.ndarray, right: np.ndarray) -> Figure:
     "One image of each category; the names of those that are recognised are bold."
     figure = Figure(figsize=(9, 5.6), layout='constrained')
-    for ax, image, category, known in zip(
-        figure.subplots(4, 7).ravel(), images, CATEGORIES, right, strict=False
-    ):
+    axes = figure.subplots(4, 7).ravel()
+    for ax, image, category, known in zip(axes, images, CATEGORIES, right):
         ax.imshow(image[::2, ::2])
         weight = 'bold' if known else 'normal'
         ax.set_title(category.replace('_', ' '), fontsize=8, weight=weight)
