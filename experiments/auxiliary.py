@@ -25,7 +25,7 @@ from common import (
 from hybridad.config import ONE_VIEW
 from hybridad.data.layouts import read_dataset
 from hybridad.demo.samples import learnable
-from hybridad.evaluation.evaluate import Truth, evaluate
+from hybridad.evaluation.evaluate import EvalSet, evaluate
 from hybridad.models.detector import HybridAnomalyDetector
 from hybridad.training.loop import fit
 
@@ -35,7 +35,7 @@ def looked(a, backbone) -> dict:
     first, found = HybridAnomalyDetector(learning(a, **ONE_VIEW), backbone), {}
     for name in ('magnetic_tile', 'hazelnut_toy'):
         samples = photographs(name)[:: 10 if a.small else 1]
-        found[name] = samples, Truth(samples, SIZE), cached(first, samples)
+        found[name] = samples, EvalSet(samples, SIZE), cached(first, samples)
     return found
 
 
@@ -51,9 +51,9 @@ def main():
     for seed in range(1 if a.small else 3):
         for source in learn:
             detector = HybridAnomalyDetector(learning(a, seed, **ONE_VIEW), first.backbone)
-            fit(detector.config, parts[source], fresh('auxiliary'), detector)
+            fit(detector.config, parts[source], fresh('auxiliary'), detector=detector)
             for name, (samples, truth, kept) in tests.items():
-                results, *_ = evaluate(detector, samples, truth, kept)
+                results, *_ = evaluate(detector, samples, truth, cached=kept)
                 row = rows.setdefault(name, {}).setdefault(source, [])
                 row.append(short(results, 'defect_mean'))
                 print(seed, source, name, row[-1], flush=True)

@@ -26,7 +26,7 @@ from common import (
 
 from hybridad.config import ONE_VIEW
 from hybridad.demo.pairs import PAIRS, PairDetector
-from hybridad.evaluation.evaluate import Truth, evaluate
+from hybridad.evaluation.evaluate import EvalSet, evaluate
 from hybridad.models.backbone import load_backbone
 from hybridad.models.detector import HybridAnomalyDetector
 from hybridad.training.loop import fit
@@ -72,7 +72,7 @@ class Study:
         self.changes |= changes
         self.backbone = load_backbone(a.backbone, 'cpu')
         self.sets = validation_sets(*((2, 1, 30) if a.small else (6, 3, 6)))
-        self.truths = {n: Truth(s, 128, progress=False) for n, s in self.sets.items()}
+        self.truths = {n: EvalSet(s, 128, progress=False) for n, s in self.sets.items()}
         plain = HybridAnomalyDetector(self.config(), self.backbone)
         self.kept = {n: cached(plain, s) for n, s in self.sets.items()}
 
@@ -83,7 +83,7 @@ class Study:
         "Mean of all figures of all sets, and the figures."
         found = {}
         for n, s in self.sets.items():
-            results, *_ = evaluate(detector, s, self.truths[n], self.kept[n], progress=False)
+            results, *_ = evaluate(detector, s, self.truths[n], cached=self.kept[n], progress=False)
             found[n] = short(results, 'defect_mean')
         score = float(np.mean([np.nanmean(list(f.values())) for f in found.values()]))
         return dict(mean=round(score, 4), sets=found)
@@ -110,7 +110,7 @@ def part_learn(a) -> dict:
             config = study.config(seed, **changes)
             detector = HybridAnomalyDetector(config, study.backbone)
             begun = time.process_time()
-            fit(config, parts, fresh('prompt_choice'), detector, progress=False)
+            fit(config, parts, fresh('prompt_choice'), detector=detector, progress=False)
             row = study.read(detector) | dict(cpu_seconds=round(time.process_time() - begun, 1))
             rows.setdefault(name, []).append(shown(name, row))
     images = {n: len(s) for n, s in study.sets.items()}
@@ -133,7 +133,7 @@ def part_looks(a) -> dict:
     learn, _ = sets(auxiliary=2 if a.small else 10, held_out=2)
     config = study.config()
     detector = HybridAnomalyDetector(config, study.backbone)
-    fit(config, cached_parts(detector, learn), out := fresh('prompt_choice'), detector)
+    fit(config, cached_parts(detector, learn), out := fresh('prompt_choice'), detector=detector)
     for name, look in LOOKS.items():
         study = Study(a, **look)
         other = HybridAnomalyDetector(study.config(), study.backbone)

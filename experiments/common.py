@@ -15,17 +15,17 @@ from pathlib import Path
 
 import torch
 
-from hybridad.bench import cpu_name
+from hybridad.bench.run import cpu_name
 from hybridad.config import LEARN, Config, get_default_config
 from hybridad.data.layouts import read_dataset, read_mvtec
 from hybridad.data.loading import split_validation
 from hybridad.data.pairing import Sample
 from hybridad.metrics.exact import METRICS
 from hybridad.models.detector import HybridAnomalyDetector
+from hybridad.models.features import FeatureCache
 from hybridad.runs import write_json
 from hybridad.synthetic.hard import write_hard
 from hybridad.synthetic.plain import write_dataset
-from hybridad.training.features import FeatureCache
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, RUNS = ROOT / 'results', ROOT / 'runs' / 'measure'

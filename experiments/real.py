@@ -36,7 +36,7 @@ from common import (
 from hybridad.data.layouts import read_dataset
 from hybridad.demo.pairs import PAIRS, PairDetector
 from hybridad.demo.summaries import examples
-from hybridad.evaluation.evaluate import Truth, contrast_floor, evaluate
+from hybridad.evaluation.evaluate import EvalSet, contrast_baseline, evaluate
 from hybridad.metrics.exact import METRICS
 from hybridad.models.detector import HybridAnomalyDetector
 from hybridad.models.fingerprint import fingerprint
@@ -101,16 +101,16 @@ def differences(ours: dict, theirs: dict) -> dict:
 def zero(name, a, detector) -> dict:
     "Metrics of one set of photographs; figures of those that may be shown are saved."
     samples = some(photographs(name), a)
-    truth, kept = Truth(samples, SIZE), cached(detector, samples)
-    results, maps, scores = evaluate(detector, samples, truth, kept)
-    found = dict(learned=results, local_contrast=contrast_floor(truth))
+    truth, kept = EvalSet(samples, SIZE), cached(detector, samples)
+    results, maps, scores = evaluate(detector, samples, truth, cached=kept)
+    found = dict(learned=results, local_contrast=contrast_baseline(truth))
     for pair, prompts in PAIRS.items():
         by_hand = PairDetector(detector.config, detector.backbone, prompts)
-        found[pair], pair_maps, _ = evaluate(by_hand, samples, truth, kept)
+        found[pair], pair_maps, _ = evaluate(by_hand, samples, truth, cached=kept)
         if pair == 'words':
             shown = examples(truth, {'words': pair_maps, 'learned': maps}, scores, 5)
     if a.other:
-        found['against'], *_ = evaluate(a.other, samples, truth, cached(a.other, samples))
+        found['against'], *_ = evaluate(a.other, samples, truth, cached=cached(a.other, samples))
     if name in SHOWN:
         save(shown, a.out / f'real_{name}.png')
     if name == SHOWN[0]:
@@ -156,7 +156,7 @@ def taught(detector, samples, start: bool, *, epochs: int) -> HybridAnomalyDetec
     if start:
         other.load_state_dict(detector.state_dict())
     part = cached(other, samples, 2, 1.0)
-    return fit(config, (part, None), fresh('halves'), other, progress=False)
+    return fit(config, (part, None), fresh('halves'), detector=other, progress=False)
 
 
 def halves(name, a, detector) -> dict:
@@ -169,14 +169,15 @@ def halves(name, a, detector) -> dict:
     left = set(second) | {s for s in tests if not s.label}
     index = torch.tensor([i for i, s in enumerate(tests) if s in left])
     kept = some_of(cached(detector, tests), index)
-    truth, epochs = Truth(kept.samples, SIZE), 1 if a.small else 16
+    truth, epochs = EvalSet(kept.samples, SIZE), 1 if a.small else 16
     ways = {
         'zero-shot': detector,
         'from the shipped prompts': taught(detector, learn, True, epochs=epochs),
         'from noise': taught(detector, learn, False, epochs=epochs),
     }
     rows = {
-        k: short(evaluate(d, kept.samples, truth, kept)[0], 'defect_mean') for k, d in ways.items()
+        k: short(evaluate(d, kept.samples, truth, cached=kept)[0], 'defect_mean')
+        for k, d in ways.items()
     }
     gains = {k: differences(r, rows['zero-shot']) for k, r in rows.items() if k != 'zero-shot'}
     return dict(learned_on=len(learn), tested_on=len(kept.samples), **rows, gain=gains)

@@ -11,7 +11,7 @@ from common import SIZE, Timed, arguments, photographs, short
 
 from hybridad.config import get_default_config
 from hybridad.demo.pairs import PAIRS, PairDetector
-from hybridad.evaluation.evaluate import Truth, evaluate
+from hybridad.evaluation.evaluate import EvalSet, evaluate
 from hybridad.models.backbone import load_backbone
 
 
@@ -21,7 +21,7 @@ def main():
     backbone, found = load_backbone(a.backbone, 'cpu'), {}
     for name in ('magnetic_tile', 'steel_strip'):
         samples = photographs(name)[:: 40 if a.small else 1]
-        truth, rows = Truth(samples, SIZE), found.setdefault(name, {})
+        truth, rows = EvalSet(samples, SIZE), found.setdefault(name, {})
         for scales in ([1.0], [1.5], [2.0], [3.0], [1.0, 2.0]):
             config = get_default_config(views=len(scales), scales=scales, device='cpu')
             detector = PairDetector(config, backbone, PAIRS['nouns'])

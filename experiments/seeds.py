@@ -33,7 +33,7 @@ from common import (
 from matplotlib.figure import Figure
 
 from hybridad.demo.pairs import PAIRS, PairDetector
-from hybridad.evaluation.evaluate import Truth, contrast_floor, evaluate
+from hybridad.evaluation.evaluate import EvalSet, contrast_baseline, evaluate
 from hybridad.metrics.exact import METRICS
 from hybridad.models.detector import HybridAnomalyDetector
 from hybridad.training.loop import fit
@@ -49,13 +49,13 @@ class Bench:
         self.a, self.seeds = a, range(1 if a.small else 3)
         learn, test = sets(auxiliary=2, held_out=2) if a.small else sets()
         self.first = HybridAnomalyDetector(learning(a))
-        self.truth, self.kept = Truth(test, SIZE), cached(self.first, test)
+        self.truth, self.kept = EvalSet(test, SIZE), cached(self.first, test)
         self.parts = cached_parts(self.first, learn)
         self.done = {}
 
     def figures(self, detector) -> dict:
         "Metrics on the held-out categories."
-        return short(evaluate(detector, self.kept.samples, self.truth, self.kept)[0])
+        return short(evaluate(detector, self.kept.samples, self.truth, cached=self.kept)[0])
 
     def blank(self, seed: int, **changes) -> HybridAnomalyDetector:
         "A detector that has learned nothing yet."
@@ -70,7 +70,7 @@ class Bench:
         "Prompts learned as the demo does."
         if seed not in self.done:
             detector = self.blank(seed)
-            fit(detector.config, self.parts, fresh(f'seed{seed}'), detector)
+            fit(detector.config, self.parts, fresh(f'seed{seed}'), detector=detector)
             self.done[seed] = detector
         return self.done[seed]
 
@@ -89,7 +89,7 @@ def part_seeds(bench) -> dict:
     "Three seeds, and hand-written pairs."
     rows = [dict(seed=s, **bench.figures(bench.learned(s))) for s in bench.seeds]
     floors = {name: bench.pair(name) for name in PAIRS}
-    floors['local_contrast'] = short(contrast_floor(bench.truth))
+    floors['local_contrast'] = short(contrast_baseline(bench.truth))
     gains = {n: {k: worst(rows)[k] - f[k] for k in METRICS} for n, f in floors.items()}
     found = dict(mean=means(rows), worst=worst(rows), learned=rows, words=floors['words'])
     return found | dict(floors=floors, worst_minus_floor=gains)
@@ -113,7 +113,7 @@ def shuffled(bench, seed: int = 0) -> HybridAnomalyDetector:
     part, detector = copy.copy(bench.parts[0]), bench.blank(seed)
     order = torch.from_numpy(np.random.default_rng(seed).permutation(len(part)))
     part.masks, part.labels, part.known = (x[order] for x in (part.masks, part.labels, part.known))
-    return fit(detector.config, (part, None), fresh('shuffled'), detector)
+    return fit(detector.config, (part, None), fresh('shuffled'), detector=detector)
 
 
 def part_controls(bench) -> dict:
@@ -129,7 +129,7 @@ def part_controls(bench) -> dict:
     }
     rows, first = {}, None
     for name, detector in ways.items():
-        results, maps, _ = evaluate(detector, bench.kept.samples, bench.truth, bench.kept)
+        results, maps, _ = evaluate(detector, bench.kept.samples, bench.truth, cached=bench.kept)
         first = maps if first is None else first
         like = float(np.corrcoef(first.ravel(), maps.ravel())[0, 1])
         rows[name] = short(results) | dict(correlation_with_learned=like)
@@ -157,7 +157,7 @@ def taught(bench, count: int | None, seed: int) -> HybridAnomalyDetector:
     batch = min(whole.training.batch_size, len(train))
     epochs = math.ceil(steps / math.ceil(len(train) / batch))
     detector = bench.blank(seed, batch_size=batch, epochs=epochs)
-    return fit(detector.config, (train, None), fresh('curve'), detector, progress=False)
+    return fit(detector.config, (train, None), fresh('curve'), detector=detector, progress=False)
 
 
 def draw(rows: dict, floors: dict) -> Figure:

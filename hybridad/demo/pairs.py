@@ -8,7 +8,7 @@ __all__ = ['PAIRS', 'PairDetector']
 # %% ../../nbs/85_pairs.ipynb #68de69c6
 from ..config import Config
 from ..errors import ConfigError
-from ..evaluation.evaluate import WordsDetector
+from ..evaluation.baselines import WordsDetector
 from ..models.backbone import Backbone
 
 # %% ../../nbs/85_pairs.ipynb #9fd30e3f

@@ -15,14 +15,16 @@ from .pairs import PAIRS, PairDetector
 from .shown import noun_records
 from .summaries import examples
 from ..errors import ConfigError
-from ..evaluation.evaluate import LinearProbe, Truth, contrast_floor, evaluate, table
+from ..evaluation.baselines import LinearProbe
+from ..evaluation.evaluate import EvalSet, contrast_baseline, evaluate, table
 from ..metrics.exact import METRICS
 from ..models.checkpoint import read_checkpoint
 from ..models.detector import HybridAnomalyDetector
+from ..models.features import FeatureCache
 from ..runs import in_use, write_atomic, write_json
 from ..synthetic.plain import write_dataset
-from ..training.features import FeatureCache, cache_parts
 from ..training.loop import fit
+from ..training.validation import cache_parts
 from ..visual.plots import as_png, map_grid
 
 # %% ../../nbs/85b_demo.ipynb #c84a2492
@@ -39,14 +41,14 @@ def _sets(out: Path, counts: dict, seed: int, progress: bool) -> list:
 def _probe(config: Config, detector, parts, out, progress: bool):
     "A linear probe on the same features, learned from the same samples."
     probe = LinearProbe(config, detector.backbone)
-    return fit(config, parts, out / 'linear_probe', probe, progress=progress)
+    return fit(config, parts, out / 'linear_probe', detector=probe, progress=progress)
 
 
 def _blank(config: Config, detector, learn, out, progress: bool) -> HybridAnomalyDetector:
     "The same learning on a backbone that was never trained; its last epoch counts."
     blank = HybridAnomalyDetector(config, detector.backbone.reinitialised(config.model.seed))
     parts = learn.with_backbone(blank, progress), None
-    fit(config, parts, out / 'random_backbone', blank, progress=progress)
+    fit(config, parts, out / 'random_backbone', detector=blank, progress=progress)
     return blank
 
 
@@ -60,14 +62,15 @@ def _by_hand(config: Config, detector, kept, truth, progress: bool) -> dict:
     found = {}
     for name, pair in PAIRS.items():
         by_hand = PairDetector(config, detector.backbone, pair)
-        found[name] = evaluate(by_hand, truth.samples, truth, kept, progress)[:2]
+        found[name] = evaluate(by_hand, truth.samples, truth, cached=kept, progress=progress)[:2]
     return found
 
 
 def _untrained(config: Config, detector, learn, *, kept, truth, out, progress: bool) -> dict:
     "Results of prompts learned on the untrained backbone."
     blank = _blank(config, detector, learn, out, progress)
-    return evaluate(blank, truth.samples, truth, kept.with_backbone(blank, progress), progress)[0]
+    cached = kept.with_backbone(blank, progress)
+    return evaluate(blank, truth.samples, truth, cached=cached, progress=progress)[0]
 
 # %% ../../nbs/85b_demo.ipynb #ee223059
 def _figures(detector, truth, maps: dict, scores, out: Path) -> dict:
@@ -84,17 +87,17 @@ def _figures(detector, truth, maps: dict, scores, out: Path) -> dict:
 def _all_ways(config: Config, learn: list, test: list, out: Path, progress: bool):
     "What every method reaches on the test samples, and examples of their maps."
     detector = HybridAnomalyDetector(config)
-    truth = Truth(test, progress=progress)
+    truth = EvalSet(test, progress=progress)
     parts = cache_parts(detector, learn, progress)
     kept = FeatureCache(detector, test, progress=progress)
-    fit(config, parts, out / 'learned', detector, progress=progress)
-    results, maps, scores = evaluate(detector, test, truth, kept, progress)
+    fit(config, parts, out / 'learned', detector=detector, progress=progress)
+    results, maps, scores = evaluate(detector, test, truth, cached=kept, progress=progress)
     by_hand = _by_hand(config, detector, kept, truth, progress)
     probe = _probe(config, detector, parts, out, progress)
-    ceiling, *_ = evaluate(probe, test, truth, kept, progress)
+    ceiling, *_ = evaluate(probe, test, truth, cached=kept, progress=progress)
     seen = dict(kept=kept, truth=truth, out=out, progress=progress)
     floors = dict(
-        local_contrast=contrast_floor(truth, progress),
+        local_contrast=contrast_baseline(truth, progress),
         random_backbone=_untrained(config, detector, parts[0], **seen),
         **{name: found for name, (found, _) in by_hand.items()},
     )

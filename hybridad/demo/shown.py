@@ -8,12 +8,13 @@ __all__ = ['shares', 'strongest_region', 'name_of', 'noun_records']
 # %% ../../nbs/85aa_shown.ipynb #c1eabf42
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from .summaries import strongest
 from ..errors import printable
-from ..evaluation.evaluate import Truth
-from ..evaluation.reports import patches
-from ..models.detector import HybridAnomalyDetector, resized
+from ..evaluation.evaluate import EvalSet
+from ..models.detector import HybridAnomalyDetector
+from ..models.naming import known_namer, region_masks
 from ..synthetic.defects import KINDS
 
 # %% ../../nbs/85aa_shown.ipynb #62a1c6b6
@@ -33,13 +34,8 @@ def strongest_region(
     threshold: float | None,  # cells from here up are marked; None: unknown
 ) -> np.ndarray | None:  # (H, W) bool, or None where there is none
     "The connected patch with the highest peak."
-    found = [] if threshold is None else patches(heat, threshold)
-    if not found:
-        return None
-    rows, columns, *_ = found[0]
-    region = np.zeros(heat.shape, bool)
-    region[rows, columns] = heat[rows, columns] >= threshold
-    return region
+    found = iter(()) if threshold is None else region_masks(heat, threshold)
+    return next(found, None)
 
 # %% ../../nbs/85aa_shown.ipynb #29105e92
 def name_of(
@@ -48,9 +44,10 @@ def name_of(
     region: np.ndarray | None,  # (H, W) bool
 ) -> str:  # such as 'scratch 0.62', '' where nothing can be named
     "The kind that fits a region best, and how sure that is."
-    if region is None or not detector.backbone.settings.get('kinds'):
+    namer = known_namer(detector.pipeline)
+    if region is None or namer is None:
         return ''
-    ((named,),) = detector.name(queries, [[region]])
+    ((named,),) = namer(queries, [[region]])
     word, probability = next(iter(named.items()))
     return f'{word} {probability:.2f}'
 
@@ -59,7 +56,8 @@ def _record(detector, truth, i, *, heat, threshold):
     "One example: image, mask, title and the shares of three nouns."
     image, sample = truth.images[i], truth.samples[i]
     with torch.no_grad():
-        seen = resized(image[None].float() / 127.5 - 1, detector.image_size)
+        side = (detector.image_size,) * 2
+        seen = F.interpolate(image[None].float() / 127.5 - 1, side, mode='bilinear')
         queries = detector.queries(seen.to(detector.backbone.device))
     kind = KINDS.get(sample.defect, (sample.defect,))[0]
     ground, thing, defect = shares(detector, queries, ['background', 'object', kind]).values()
@@ -72,7 +70,7 @@ def _record(detector, truth, i, *, heat, threshold):
 
 def noun_records(
     detector: HybridAnomalyDetector,
-    truth: Truth,
+    truth: EvalSet,
     maps: np.ndarray,  # (N, H, W) raw maps
     scores: np.ndarray,  # (N,) that order the examples
     *,
