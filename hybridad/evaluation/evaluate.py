@@ -25,6 +25,7 @@ from ..models.checkpoint import read_checkpoint
 from ..models.detector import HybridAnomalyDetector
 from ..errors import CheckpointError, DataError, table_cell
 from ..models.features import FeatureCache, digests, read_cached
+from ..metrics.checks import same_length
 from hybridad.metrics.exact import (
     METRICS,
     anomaly_metrics,
@@ -32,7 +33,6 @@ from hybridad.metrics.exact import (
     image_metrics,
     mean_metrics,
     region_weights,
-    same_length,
     undefined,
 )
 from ..metrics.streaming import cuts_of_counts

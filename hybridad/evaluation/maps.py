@@ -17,7 +17,7 @@ from PIL import Image
 from ..data.images import image_size, open_image
 from ..data.pairing import Sample
 from ..errors import DataError
-from ..metrics.exact import finite, same_length
+from ..metrics.checks import finite, same_length
 from ..runs import write_atomic
 
 # %% ../../nbs/61_maps.ipynb #4b9c859f

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from ..errors import CheckpointError, DataError
 from .evaluate import EvalSet
-from ..metrics.exact import f1_threshold, finite, rate_threshold, same_length
+from ..metrics.checks import finite, same_length
+from ..metrics.exact import f1_threshold, rate_threshold
 from ..models.checkpoint import read_checkpoint
 from ..runs import to_json_value, write_atomic
 

@@ -17,7 +17,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
 from ..errors import HybridadError
-from ..metrics.exact import finite, image_metrics, pixel_metrics, pro_curve, same_length
+from ..metrics.checks import finite, same_length
+from ..metrics.exact import image_metrics, pixel_metrics, pro_curve
 from .plots import ABNORMAL, NORMAL, PALETTE, as_array, own_axes, panels
 
 # %% ../../nbs/70a_curves.ipynb #2509de7a
