@@ -19,9 +19,10 @@ from common import RESULTS, RUNS, about, short
 from PIL import Image
 
 from hybridad.data.layouts import read_mvtec
-from hybridad.evaluation.evaluate import Truth, summarise
+from hybridad.evaluation.evaluate import EvalSet, summarise
 from hybridad.inference.scoring import load_scorer
 from hybridad.models import reference as normals
+from hybridad.models.features import FeatureCache, read_cached
 from hybridad.models.reference import NormalReference, load_normals, use_normals
 from hybridad.runs import write_json
 from hybridad.synthetic.camera import photo_camera
@@ -29,7 +30,6 @@ from hybridad.synthetic.hard import _NEW, _OLD, HARD_DEFECTS, _damaged, _Invisib
 from hybridad.synthetic.objects import CATEGORIES, OBJECTS
 from hybridad.synthetic.plain import HELD_OUT_CATEGORIES
 from hybridad.synthetic.surfaces import SURFACES, framed
-from hybridad.training.features import FeatureCache, read_cached
 
 SIZE, NORMALS, TESTS = 128, 8, 15
 KEPT = [c for c in CATEGORIES if c not in HELD_OUT_CATEGORIES]
@@ -162,7 +162,7 @@ def read_lines(detector, every, changed, told, count):  # figures of one choice
             )
     return short(
         summarise(
-            Truth([s for samples in test.values() for s in samples], SIZE),
+            EvalSet([s for samples in test.values() for s in samples], SIZE),
             *map(np.concatenate, zip(*found)),
         )
     )

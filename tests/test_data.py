@@ -25,7 +25,8 @@ from PIL import Image, ImageOps
 from hybridad._dummies import dummy_tree, dummy_visa
 from hybridad.data.datasets import check_dataset, inspect_sample
 from hybridad.data.downloads import download, extract
-from hybridad.data.images import image_size, open_image, reading_as
+from hybridad.data.formats import reading_as
+from hybridad.data.images import image_size, open_image
 from hybridad.data.layouts import published_set, read_dataset, reading_summary
 from hybridad.data.loading import (
     AnomalyDataset,

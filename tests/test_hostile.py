@@ -32,9 +32,9 @@ from hybridad.evaluation.evaluate import table
 from hybridad.evaluation.reports import compare, write_csv
 from hybridad.inference.scoring import SHIPPED
 from hybridad.metrics.exact import METRICS
+from hybridad.models.appearance import appearance, known_appearance
 from hybridad.models.checkpoint import read_checkpoint
 from hybridad.synthetic.plain import picture
-from hybridad.training.appearance import appearance, known_appearance
 
 ROOT = Path(__file__).resolve().parents[1]
 FORK = mp.get_context('fork')

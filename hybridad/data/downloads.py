@@ -16,7 +16,7 @@ from urllib.request import Request, urlopen
 from tqdm.auto import tqdm
 from .loading import sample_digest
 from ..errors import DataError, printable
-from ..runs import run_lock
+from ..locks import run_lock
 
 # %% ../../nbs/04a_downloads.ipynb #72c6201a
 @dataclass(frozen=True)

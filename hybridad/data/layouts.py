@@ -12,7 +12,8 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from ..errors import DataError
-from .images import is_deep, is_image, open_image, reading, regular, set_bits
+from .formats import is_image, reading, regular
+from .images import is_deep, open_image, set_bits
 from .masks import edge_share, marked_pixels, set_marks
 from .pairing import images_in, is_text, listing, nfc
 from .tables import TABLES, read_meta, read_table, read_visa

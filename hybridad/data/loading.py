@@ -16,7 +16,8 @@ import numpy as np, torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, default_collate
 from ..errors import DataError
-from .images import as_rgb, full_size, open_image, reading, regular, turned
+from .formats import reading, regular
+from .images import as_rgb, full_size, open_image, turned
 from .layouts import mask_files, read_dataset, read_folder
 from .masks import marked_pixels
 from .pairing import Sample

@@ -11,7 +11,7 @@ import os, unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
 from ..errors import DataError
-from .images import is_image
+from .formats import is_image
 
 # %% ../../nbs/01_pairing.ipynb #776764de
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ __all__ = ['TABLES', 'table_rows', 'read_table', 'read_visa', 'read_meta', 'writ
 import csv, json, os
 from pathlib import Path
 from ..errors import DataError
-from .images import regular
+from .formats import regular
 from .pairing import NORMAL, Sample, category_name, is_text, nfc
 from ..runs import write_atomic
 

@@ -10,7 +10,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from ..errors import DataError
-from .images import is_image
+from .formats import is_image
 from .pairing import NORMAL, Sample, beside, category_name, image_folders, images_in
 from .pairing import listing, nfc, pair_masks, plain_name
 

@@ -67,6 +67,8 @@ DEFAULTS = dict(
     neutral='a photo of an object',
     normal='a photo of a flawless object',
     abnormal='a photo of a damaged object',
+    kinds=None,  # nouns of the defects that the backbone was trained on
+    nouns=None,  # and of all else
 )
 
 # %% ../../nbs/11_backbone.ipynb #b60be0bb

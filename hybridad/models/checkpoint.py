@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch.nn import Module
 
-from ..data.images import is_pointer
+from ..data.formats import is_pointer
 from ..config import Config, check
 from ..runs import write_atomic
 from ..errors import CheckpointError, ConfigError
