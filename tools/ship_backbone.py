@@ -14,7 +14,7 @@ import torch
 from hybridad.models.backbone import load_backbone
 from hybridad.models.parts import quiet
 from hybridad.pretraining.corpus import SHARES, open_textures
-from hybridad.pretraining.grounding import WEIGHTS
+from hybridad.pretraining.grounding import KNOWN_KINDS, WEIGHTS
 from hybridad.runs import write_json
 from hybridad.synthetic.plain import HELD_OUT_CATEGORIES, HELD_OUT_KINDS
 from hybridad.visual.plots import map_grid, save_figure
@@ -56,17 +56,19 @@ are grounded: among prompts that compete, a pixel attends to the one that names 
 
 | stage | what | amount |
 |---|---|---|
-| autoencoder | {autoencoder} | {vae_steps} |
-| corpus | {shares}; every pixel labelled; encoded once | {pictures:,} pictures |
+| autoencoder | {autoencoder} | {vae_amount} |
+| corpus | {shares}; every pixel labelled; encoded once | {pictures:,} images |
 | crops | denoising and grounding, crops of {crop}x{crop} latents | {full_from:,} steps of {batch} |
+| kinds | from step {kinds_from:,}, all {known_kinds} kinds compete in the cells of each defect | |
 | whole | the same on whole latents | {whole:,} steps of {full_batch} |
 
-Of each batch {grounded_share:.0%} is grounded, the rest only denoised. {hours:.1f} hours on {cpu}.
+Of each batch {grounded_share:.0%} is grounded, the rest only denoised. Seen: {seen:,} crops and
+latents, in {hours:.1f} hours on {cpu}.
 Last losses: {final}. {start}
 
 ## Data
 
-Pictures generated from seed {seed}, and photographs of textures:
+Images generated from seed {seed}, and photographs of textures:
 
 {sources}
 
@@ -74,9 +76,11 @@ Left out altogether: the categories {held_categories} and the kinds {held_kinds}
 
 ## Limits
 
-Trained on pictures of 128 px. Its vocabulary has some {words} words; any other word
+Trained on images of 128 px. Its vocabulary has some {words} words; any other word
 falls into letters.
 """
+STARTED = """Autoencoder and UNet, but for what reads text, began with the weights of the
+miniature before it (commit bd1151d of this repository), the text encoder with random ones."""
 
 
 def hours_of(rows: list) -> float:
@@ -97,7 +101,7 @@ def facts_of(run: Path) -> dict:
         hours=hours_of(rows),
         seen=steps[-1]['seen'],
         final={k: steps[-1][k] for k in terms},
-        log=[{k: r[k] for k in ('step', *terms)} for r in steps],
+        log=[{k: r[k] for k in ('step', *terms) if k in r} for r in steps],
     )
 
 
@@ -114,19 +118,22 @@ def card(run: Path, facts: dict, backbone) -> str:
     recipe = json.loads((run / 'recipe.json').read_text())
     modules = backbone.unet, backbone.text_encoder, backbone.vae
     taken = f'taken over from {recipe["start"]}' if recipe['start'] else 'L1, gradient L1, KL'
-    start = 'Its UNet began with the weights of the miniature before it.' if recipe['unet'] else ''
+    start = STARTED if recipe['unet'] else ''
     return CARD.format(
         **recipe | dict(start=start),
         millions=sum(p.numel() for m in modules for p in m.parameters()) / 1e6,
         captions='; '.join(c[13:] for c in CAPTIONS),
         command=facts['command'],
         autoencoder=taken,
+        vae_amount='none' if recipe['start'] else f'{recipe["vae_steps"]:,} steps',
         shares=', '.join(f'{v:.0%} {k}' for k, v in SHARES.items()),
         whole=recipe['steps'] - recipe['full_from'],
         hours=facts['hours'],
         cpu=facts['cpu'],
         final=', '.join(f'{k} {v:.3f}' for k, v in facts['final'].items()),
         sources=sources_of(recipe['textures']),
+        known_kinds=len(KNOWN_KINDS),
+        seen=facts['seen'],
         held_categories=', '.join(HELD_OUT_CATEGORIES),
         held_kinds=' and '.join(HELD_OUT_KINDS),
         words=len(backbone.tokenizer) - 190,
@@ -134,7 +141,7 @@ def card(run: Path, facts: dict, backbone) -> str:
 
 
 def samples(folder: Path):
-    "Pictures for CAPTIONS, saved beside the weights."
+    "Images for CAPTIONS, saved beside the weights."
     with quiet():
         from diffusers import StableDiffusionPipeline
 
