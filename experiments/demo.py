@@ -13,7 +13,7 @@ import shutil
 import torch
 from common import RESULTS, about, fresh
 
-from hybridad.commands.tools import demo
+from hybridad.demo.run import demo
 from hybridad.models.parts import MINI
 from hybridad.runs import write_json
 

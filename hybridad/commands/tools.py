@@ -47,7 +47,7 @@ def demo(a: Namespace) -> None:
     found = demo(out, seed=a.seed, device=a.device, **less)
     print(
         f'\n{found["trainable_parameters"]:,} learned values, {found["seconds"]:.0f} s: '
-        f'{a.out}/metrics.json, {a.out}/examples.png'
+        f'{a.out}/metrics.json, examples.png and nouns.png'
     )
 
 # %% ../../nbs/89f_cli_tools.ipynb #c78c4e15
