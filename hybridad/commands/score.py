@@ -36,11 +36,13 @@ def _decisions(parser: Parser):
     shipped = 'written by hybridad train; default: the prompts of the package'
     add('--checkpoint_path', type=Path, metavar='FILE', help=shipped)
     other_backbone_argument(group)
-    usual = 'a folder of normal images, or some files; two or more set thresholds'
+    usual = 'reference images: a folder or some files, all normal; two or more set thresholds'
     add('--normals', nargs='+', metavar='DIR', help=usual)
+    each_other = 'compare the photographs with each other: of one kind, most of them fine'
+    add('--among', action='store_true', help=each_other)
     parts = 'overlapping parts per side, for defects that are small'
     add('--tiles', type=int, default=1, metavar='N', help=parts)
-    rule = 'that of the normal images, else of the checkpoint'
+    rule = 'that of the reference images, else of the checkpoint'
     add('--threshold', type=float, metavar='X', help=f'of an image; default: {rule}')
     add('--pixel_threshold', type=float, metavar='X', help='of a region; default: likewise')
 
@@ -58,9 +60,14 @@ def _arguments(parser: Parser):
     add('--quiet', action='store_true', help='print the summary only')
     backbone_arguments(parser)
 
-# %% ../../nbs/89e_cli_score.ipynb #cc9053c1
+# %% ../../nbs/89e_cli_score.ipynb #3a43afa1
 def _folder(a: Namespace, world: int) -> Path:
     "The run's folder; what cannot be found is refused with it."
+    if a.among and a.normals:
+        raise ConfigError(
+            '--among compares the photographs with each other and --normals with normal ones: '
+            'leave one of the two out'
+        )
     if a.resume and not a.out:
         raise ConfigError('--resume needs --out, the folder of the run to continue')
     out = shared_out(a.out, 'score', world)
@@ -69,7 +76,7 @@ def _folder(a: Namespace, world: int) -> Path:
     existing_checkpoint(a.checkpoint_path)
     return out
 
-
+# %% ../../nbs/89e_cli_score.ipynb #4f958091
 def _scorer(a: Namespace):
     "The scorer that the flags describe."
     from hybridad.inference.scoring import load_scorer
@@ -81,7 +88,8 @@ def _scorer(a: Namespace):
         other_backbone=a.other_backbone,
         threshold=a.threshold,
         pixel_threshold=a.pixel_threshold,
-        normals=a.normals,
+        references=a.normals,
+        among=a.images if a.among else None,
         precision=a.precision,
         tiles=a.tiles,
     )

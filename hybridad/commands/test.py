@@ -28,7 +28,7 @@ from ..config import settings
 from ..errors import ConfigError
 from hybridad.evaluation.testrequest import (
     TestRequest,
-    normals_of,
+    references_of,
     others_of,
     rate_of,
     refuse_unfit,
@@ -43,7 +43,7 @@ def _model(parser: Parser):
     shipped = 'written by hybridad train; default: the prompts of the package'
     add('--checkpoint_path', type=Path, metavar='FILE', help=shipped)
     other_backbone_argument(group)
-    where = 'normal images: DIR/CATEGORY/train/good, DIR/CATEGORY or DIR; without: zero-shot'
+    where = 'reference images: DIR/CATEGORY/train/good, DIR/CATEGORY or DIR; without: zero-shot'
     add('--normals', type=Path, metavar='DIR', help=where)
     add('--shots', type=int, metavar='K', help='only K of each category; default: all')
     add('--allow_seen', action='store_true', help='score images the checkpoint was trained on')
@@ -103,7 +103,7 @@ def _checked(a: TestRequest) -> list:  # of Sample
     existing_checkpoint(a.checkpoint_path)
     others_of(a.against)
     if a.normals:
-        normals_of(a.normals, dict.fromkeys(s.category for s in samples), a.shots)
+        references_of(a.normals, dict.fromkeys(s.category for s in samples), a.shots)
     return samples
 
 

@@ -22,6 +22,7 @@ from tqdm.auto import tqdm
 
 from ..data.images import image_size, open_image
 from ..models.checkpoint import read_checkpoint
+from ..models.reference import reference_hash
 from ..errors import CheckpointError, ConfigError, DataError, csv_cell, table_cell
 from .evaluate import Results, Truth, below_baseline, heading, table
 from ..training.features import FeatureCache, digests, read_cached
@@ -46,7 +47,7 @@ def asked_for(
             k: v for k, v in d.config.to_dict()['model'].items() if k not in ('device', 'backbone')
         }  # the hash says which backbone
         told = json.dumps(
-            [type(d).__name__, model, d.image_size, d.backbone.hash, d.normals and d.normals.hash],
+            [type(d).__name__, model, d.image_size, d.backbone.hash, reference_hash(d)],
             sort_keys=True,
         )
         return hashlib.sha256(tensors + told.encode()).hexdigest()[:16]

@@ -30,7 +30,7 @@ from hybridad.evaluation.evaluate import (
 from ..metrics.exact import METRICS
 from ..runs import write_json
 from ..data.pairing import Sample
-from ..models.reference import load_normals, use_normals
+from ..models.reference import ReferenceDetector, load_references
 from ..visual.plots import as_png, map_grid
 from hybridad.evaluation.reports import (
     calibration,
@@ -49,7 +49,7 @@ from hybridad.evaluation.reports import (
 from ..inference.scoring import SHIPPED
 from ..metrics.streaming import bootstrap_intervals
 from ..demo.summaries import examples
-from .testrequest import TestRequest, asked_of, normals_of, others_of, rate_of
+from .testrequest import TestRequest, asked_of, others_of, rate_of, references_of
 from ..runs import processes
 from ..runs import provenance
 from ..training.loop import forecast
@@ -60,14 +60,14 @@ def _references(a: TestRequest, samples: list[Sample]) -> tuple:
     places = {}
     for i, s in enumerate(samples):
         places.setdefault(s.category, []).append(i)
-    chosen = normals_of(a.normals, places, a.shots) if a.normals else {}
+    chosen = references_of(a.normals, places, a.shots) if a.normals else {}
     known = {c: [sample_digest(p) for p in names] for c, names in chosen.items()}
     vouching = {d for ds in known.values() for d in ds}
     for s in samples if vouching else ():
         if sample_digest(s.image) in vouching:
             raise ConfigError(
-                f'{s.image} is among the normal pictures, too: '
-                'give normal pictures that are not scored'
+                f'{s.image} is among the reference images, too: '
+                'give reference images that are not scored'
             )
     return places, chosen, known
 
@@ -77,7 +77,7 @@ def _as_before(folder: Path, known: dict, first: bool):
     note = folder / 'run.json'
     if note.exists() and read_json(note) != known:
         raise ConfigError(
-            f'{folder} was begun with other normal pictures, or without: '
+            f'{folder} was begun with other reference images, or without: '
             'continue with the same, or choose another --out'
         )
     if first:
@@ -100,11 +100,11 @@ def _joined(parts: list) -> tuple:
 
 def _by_category(detector, words, samples, size, out, places, chosen) -> tuple:
     "Scores with reference images, one category after the other, and zero-shot beside."
-    zero_shot, parts, thresholds = copy.copy(detector), [], {}
-    ways = dict(learned=detector, words=words, zero_shot=zero_shot)
+    parts, thresholds = [], {}
     for number, (c, index) in enumerate(places.items()):
-        use_normals(detector, load_normals(chosen[c], detector.load_size))
-        thresholds[c] = detector.normals.thresholds
+        beside = ReferenceDetector(detector, load_references(chosen[c], detector.load_size))
+        thresholds[c] = beside.references.thresholds
+        ways = dict(learned=beside, words=words, zero_shot=detector)
         these, folder = [samples[i] for i in index], out / 'parts' / f'{number:03d}'
         parts.append((index, *score_in_parts(ways, these, size, folder)))
     return *_joined(parts), thresholds
@@ -187,7 +187,7 @@ def _thresholds(a: TestRequest, about: dict, own: dict, truth: Truth, found: dic
         return thresholds, note
     if own:
         cuts = {k: {c: t.get(k) for c, t in own.items()} for k in ('image', 'pixel')}
-        return cuts | dict(rule='above every normal picture, or above 64 of more'), ''
+        return cuts | dict(rule='above every reference image, or above 64 of more'), ''
     return about.get('thresholds') or {}, ''
 
 # %% ../../nbs/86a_testrun.ipynb #38ef3d30
@@ -211,7 +211,7 @@ def _columns(level: str) -> list:
 def _no_decision(thresholds: dict) -> str:
     "The reason why nothing was decided."
     if isinstance(thresholds.get('image'), dict):
-        return 'one normal picture sets no threshold, give at least two'
+        return 'one reference image sets no threshold, give at least two'
     return (
         thresholds.get('reason')
         or 'the checkpoint holds no threshold, find one with --calibrate on a validation part'
@@ -234,7 +234,7 @@ def decided(
         f'at the stored threshold ({rule}), see images.csv'
     )
     if left := len(rows) - len(rows_decided):
-        text += f'; no decision on {left}, whose categories have one normal picture'
+        text += f'; no decision on {left}, whose categories have one reference image'
     if odd := [r['path'] for r in rows if r['unlike']]:
         text += (
             f'\nwarning: {len(odd)} pictures are unlike those the threshold was found on, '

@@ -25,6 +25,7 @@ from ..models.detector import HybridAnomalyDetector, over_views, smooth
 from ..errors import CheckpointError, ConfigError, HybridadError, printable, table_cell
 from ..evaluation.evaluate import table
 from ..models.prompt_learner import TEMPLATES
+from ..models.reference import ReferenceDetector
 from ..runs import read_json, write_atomic
 from ..synthetic.plain import picture
 
@@ -34,9 +35,10 @@ class FixedPrompts(nn.Module):
 
     def __init__(self, detector: HybridAnomalyDetector):
         super().__init__()
-        if detector.normals:
+        if isinstance(detector, ReferenceDetector):
             raise ConfigError(
-                'normal pictures cannot be exported with the prompts: call use_normals(detector, None) first'
+                'reference images cannot be exported with the prompts: give the detector inside, '
+                '.detector'
             )
         p, b = detector.pipeline, detector.backbone
         if b.double:

@@ -24,7 +24,8 @@ from ..models.detector import HybridAnomalyDetector, smooth
 from ..errors import ConfigError, DataError, printable
 from ..evaluation.evaluate import WordsDetector
 from .image_files import Photos, find_images, upright
-from ..models.reference import load_normals, use_normals
+from ..models.among import LEAST, AmongDetector, spread
+from ..models.reference import ReferenceDetector, load_references
 from ..models.parts import MINI
 from ..evaluation.reports import found_regions
 from ..runs import write_atomic
@@ -204,28 +205,62 @@ def _bytes_of(path):
 
 def apart(
     names: list,  # paths of the images to score
-    normals: str | os.PathLike | list,  # a folder or list of normal images
+    references: str | os.PathLike | list,  # a folder or list of normal images
 ) -> None:
-    "Refuse normal images that are to be scored as well: they would vouch for themselves."
-    known = [p for p in find_images(normals)[0] if _bytes_of(p)]
+    "Refuse reference images that are to be scored as well: they would vouch for themselves."
+    known = [p for p in find_images(references)[0] if _bytes_of(p)]
     sizes, digests = set(map(_bytes_of, known)), set(map(sample_digest, known))
     for name in names:
         if _bytes_of(name) in sizes and sample_digest(name) in digests:
             raise ConfigError(
-                f'{name} is given as normal and to be scored: leave it out of one of the two'
+                f'{name} is given as a reference and to be scored: leave it out of one of the two'
             )
 
 # %% ../../nbs/64_scoring.ipynb #346b5c13
-def _with_normals(detector, normals, tiles):
-    "Give a detector normal images; their number and thresholds come back as text and dict."
-    names, refused, _ = find_images(normals)
+def _beside(kind, detector, images, tiles):
+    "A detector with references, each photograph in so many parts."
+    parts = _tiles_of(images, tiles)
+    return kind(detector, parts, photo=[i // tiles**2 for i in range(len(parts))])
+
+
+def _with_references(detector, references, tiles):
+    "A detector with reference images; their number as text and their thresholds."
+    names, refused, _ = find_images(references)
     if refused:
         raise DataError(next(iter(refused.values())))
-    images = load_normals(names, detector.load_size * (tiles + 1) // 2, upright)
-    parts = _tiles_of(images, tiles)
-    use_normals(detector, parts, photo=[i // tiles**2 for i in range(len(parts))])
-    count = detector.normals.count
-    return f', and {count} normal picture{"s" * (count > 1)}', detector.normals.thresholds
+    images = load_references(names, detector.load_size * (tiles + 1) // 2, upright)
+    beside = _beside(ReferenceDetector, detector, images, tiles)
+    count = beside.references.count
+    said = f', and {count} reference image{"s" * (count > 1)}'
+    return beside, said, beside.references.thresholds
+
+# %% ../../nbs/64_scoring.ipynb #18dbe784
+def _among(detector, photographs, tiles):
+    "A detector that compares photographs with each other; their number as text, thresholds."
+    names, refused, _ = find_images(photographs)
+    chosen = spread([n for n in names if n not in refused])
+    side = detector.load_size * (tiles + 1) // 2
+    read = [b['image'] for b in Photos(chosen, side, refused, sight=0) if 'image' in b]
+    if len(read) < LEAST:
+        raise DataError(
+            f'{len(read)} photographs cannot be compared with each other: give at least {LEAST}'
+            ' that can be read, or normal ones as --normals'
+        )
+    beside = _beside(AmongDetector, detector, torch.stack(read), tiles)
+    said = f', and {beside.references.count} of the photographs, compared with each other'
+    return beside, said, beside.references.thresholds
+
+
+def _compared(detector, references, among, *, tiles):
+    "What `_with_references` or `_among` gives; None where nothing is compared."
+    if references is not None and among is not None:
+        raise ConfigError(
+            '--among compares the photographs with each other and --normals with normal ones: leave'
+            ' one of the two out'
+        )
+    if references is not None:
+        return _with_references(detector, references, tiles)
+    return None if among is None else _among(detector, among, tiles)
 
 # %% ../../nbs/64_scoring.ipynb #149060f4
 def _hand_written(backbone, device, precision):
@@ -262,10 +297,10 @@ def _stored_thresholds(detector, about):
 
 
 def _check_decided(stored, *given):
-    "Refuse normal images that set no threshold where none was given."
+    "Refuse reference images that set no threshold where none was given."
     if not stored and None in given:
         raise ConfigError(
-            'one normal picture moves the scores and cannot say where normal ends: give at least'
+            'one reference image moves the scores and cannot say where normal ends: give at least'
             ' two, or --threshold and --pixel_threshold'
         )
 
@@ -273,8 +308,8 @@ def _check_decided(stored, *given):
 def _of_whole_images(tiles):
     "The end of the sentence on the source, where tiles are held against a whole image's threshold."
     return (
-        f'; the threshold was found on whole pictures, and the worst of {tiles**2} parts exceeds'
-        ' it more often: give normal pictures, or a threshold'
+        f'; the threshold was found on whole images, and the worst of {tiles**2} parts exceeds'
+        ' it more often: give reference images, or a threshold'
     )
 
 # %% ../../nbs/64_scoring.ipynb #3b0901f4
@@ -284,24 +319,24 @@ def load_scorer(
     device: str = 'auto',
     *,
     other_backbone: bool = False,  # accept prompts learned on other frozen weights
-    threshold: float | None = None,  # of the image score; None: the normal images' or the stored
+    threshold: float | None = None,  # of the image score; None: the references' or the stored
     pixel_threshold: float | None = None,  # of the map
-    normals=None,  # a folder or list of normal images; they add evidence and set the thresholds
+    references=None,  # a folder or list of normal images, as evidence and for the thresholds
     precision: str | None = None,  # of the frozen weights; None: as in training
     tiles: int = 1,  # parts per side that a photograph is scored in, for small defects
+    among=None,  # the photographs to score, to compare them with each other
 ) -> Scorer:
     "A detector ready to decide."
     _checked_tiles(tiles)
     how = dict(other_backbone=other_backbone, precision=precision)
     detector, about, source = _detector(checkpoint, backbone, device, **how)
-    stored = _stored_thresholds(detector, about)
-    if normals is not None:
-        said, stored = _with_normals(detector, normals, tiles)
+    stored, known = _stored_thresholds(detector, about), about.get('appearance')
+    if beside := _compared(detector, references, among, tiles=tiles):
+        (detector, said, stored), known = beside, None  # references bring their own world
         source += said
         _check_decided(stored, threshold, pixel_threshold)
     elif tiles > 1 and stored.get('image') is not None and threshold is None:
         source += _of_whole_images(tiles)
-    known = about.get('appearance') if normals is None else None  # normals bring their own world
     if known is not None:  # refused before any work
         unlike_known(np.zeros((1, 12)), known, str(checkpoint or SHIPPED))
     image = stored.get('image') if threshold is None else threshold
@@ -343,8 +378,8 @@ def score(
         raise ConfigError(
             f'a Scorer has its settings already: give {", ".join(how)} to load_scorer'
         )
-    if how.get('normals') is not None:
-        apart(names, how['normals'])
+    if how.get('references') is not None:
+        apart(names, how['references'])
     scorer = checkpoint if isinstance(checkpoint, Scorer) else load_scorer(checkpoint, **how)
     yield from findings(scorer, names, refused, batch_size=batch_size, num_workers=num_workers)
 
@@ -391,8 +426,8 @@ class Strangers:
             return ''
         return (
             f'warning: {self.odd} of {self.seen} photographs look unlike the'
-            f' {self.known.get("images", "")} pictures that prompts and thresholds were made on,'
+            f' {self.known.get("images", "")} images that prompts and thresholds were made on,'
             f' most of all {printable(self.worst[1])}: check decisions by eye before you trust'
-            ' them; normal pictures as --normals, prompts learned on such photographs, or a larger'
+            ' them; reference images as --normals, prompts learned on such photographs, or a larger'
             ' backbone help'
         )

@@ -21,6 +21,7 @@ from ..runs import write_atomic
 from ..errors import CheckpointError, ConfigError, DataError
 from ..errors import csv_cell, from_csv_cell, printable
 from ..runs import write_json
+from ..models.reference import reference_hash
 from .image_files import FILE, find_images, replaced
 from ..runs import in_use
 from ..runs import run_lock
@@ -150,7 +151,7 @@ def _plan(scorer, names, batch_size, **how):
         images=len(names),
         list=_list_digest(names),
         prompts=_weights(d),
-        normals=d.normals and d.normals.hash,
+        normals=reference_hash(d),
         backbone_hash=d.backbone.hash,
         image_size=d.image_size,
         tiles=scorer.tiles,

@@ -145,7 +145,6 @@ class HybridAnomalyDetector(nn.Module):
         )
         self.log_temperature = nn.Parameter(torch.tensor(float(m.temperature)).log())
         self.image_offset = nn.Parameter(torch.zeros(()))
-        self.normals = None  # a reference of normal pictures, see normals.use_normals
         self.to(self.backbone.device, torch.float64 if m.precision == 'float64' else None)
         if self.config.training.gradient_checkpointing:
             self.backbone.unet.enable_gradient_checkpointing()
@@ -199,8 +198,7 @@ class HybridAnomalyDetector(nn.Module):
         return [self.pipeline.queries(latents, text, d) for d in range(self.pipeline.draws)]
 
     def read(self, queries, text):  # (B, 2, S, S) log masses
-        masses = self.pipeline.masses(queries, text, self.layer_weights, content=self.counted)
-        return self.normals(masses, queries) if self.normals else masses
+        return self.pipeline.masses(queries, text, self.layer_weights, content=self.counted)
 
     def side(self, view):
         return round(self.image_size * self.scales[view % len(self.scales)])  # px that a view sees
