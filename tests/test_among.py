@@ -10,22 +10,21 @@ from hybridad import cli
 from hybridad.config import get_default_config
 from hybridad.models.detector import HybridAnomalyDetector
 from hybridad.synthetic.canvas import scene_of
-from hybridad.synthetic.defects import add_defect
 from hybridad.synthetic.materials import MATERIALS
 
 SIDE, HURT = 64, 4  # px of a photograph; the number of the damaged one
 
 
 def surface(folder, material, seed, count):
-    "Photographs of places of one surface, the one of number HURT with a defect."
+    "Photographs of places of one surface, the one of number HURT with a red mark."
     folder.mkdir(exist_ok=True)
     wide = scene_of(MATERIALS[material](np.random.default_rng(seed), 3 * SIDE)).image
-    everywhere = np.ones((SIDE, SIDE), bool)
     for i in range(count):
         y, x = i // 3 * SIDE, i % 3 * SIDE
         image = wide[y : y + SIDE, x : x + SIDE]
         if i == HURT:
-            image = add_defect(np.random.default_rng(seed), image, everywhere, kind='smear')[0]
+            image = image.copy()
+            image[20:40, 20:40] = (1, 0.1, 0.1)
         pixels = (np.clip(image, 0, 1) * 255).astype(np.uint8)
         Image.fromarray(pixels).save(folder / f'{material}{i}.png')
     return folder

@@ -6,7 +6,7 @@
 __all__ = ['WEIGHT', 'reference_distances', 'nearest', 'whitening', 'with_neighbours', 'LayerBank', 'layer_features', 'distinct',
            'References', 'trust', 'highest', 'ReferenceDetector', 'reference_hash', 'load_references']
 
-# %% ../../nbs/51_reference.ipynb #55402bc8
+# %% ../../nbs/51_reference.ipynb #fab2b6b8
 import copy
 import hashlib
 import json
@@ -26,7 +26,7 @@ from .detector import VIEWS, HybridAnomalyDetector, over_views
 from .detector import pool_logits, smooth
 from ..errors import ConfigError, DataError
 
-# %% ../../nbs/51_reference.ipynb #a9da4eb9
+# %% ../../nbs/51_reference.ipynb #3028e0f0
 def reference_distances(
     features: Tensor,  # (B, h, w, C)
     rows: Tensor,  # (M, C) cells of the references, one reference after the other
@@ -39,7 +39,7 @@ def reference_distances(
         found.append(torch.stack([s.amin(1) for s in squared.split(counts, 1)], 1))
     return torch.stack(found).clamp(min=0).unflatten(1, features.shape[1:3])
 
-# %% ../../nbs/51_reference.ipynb #bd9c6a84
+# %% ../../nbs/51_reference.ipynb #e917b6df
 def nearest(
     distances: Tensor,  # (B, h, w, K) to each of K references
     left_out: list[int] | None = None,  # for each image the reference that does not count
@@ -51,7 +51,7 @@ def nearest(
         distances = distances.masked_fill(own[:, None, None], torch.inf)
     return distances.amin(-1)
 
-# %% ../../nbs/51_reference.ipynb #208463fe
+# %% ../../nbs/51_reference.ipynb #dfc763cf
 def whitening(
     cells: Tensor,  # (M, C)
 ) -> tuple[Tensor, Tensor]:  # their mean (C,), a map (C, C) that evens their directions out
@@ -61,7 +61,7 @@ def whitening(
     shrunk = (variances.clamp(min=0) + variances.mean()) / 2 + 1e-12
     return mean, directions / shrunk.sqrt() @ directions.T
 
-# %% ../../nbs/51_reference.ipynb #a4d92aad
+# %% ../../nbs/51_reference.ipynb #f29fedf5
 def with_neighbours(
     features: Tensor,  # (B, h, w, C)
 ) -> Tensor:  # (B, h, w, C)
@@ -69,7 +69,7 @@ def with_neighbours(
     padded = F.pad(features.permute(0, 3, 1, 2), (1, 1, 1, 1), mode='replicate')
     return F.avg_pool2d(padded, 3, 1).permute(0, 2, 3, 1)
 
-# %% ../../nbs/51_reference.ipynb #cf5aeb51
+# %% ../../nbs/51_reference.ipynb #0ef5534d
 class LayerBank:
     "Cells of reference images in one layer at one resolution."
 
@@ -104,7 +104,7 @@ class LayerBank:
         "Log distance in standard deviations of normal ones."
         return (distance - self.usual[0]) / self.usual[1]
 
-# %% ../../nbs/51_reference.ipynb #ff186e97
+# %% ../../nbs/51_reference.ipynb #f45b595d
 def layer_features(
     queries: list[dict],  # for each draw {name: (B, h, w, C)}, for exact {name: (B, P, h, w, C)}
     layer: str,
@@ -125,7 +125,7 @@ def _sampled(features: Tensor, rows: int, seed: int) -> Tensor:  # (B, h, w, C) 
     order = torch.randperm(cells.shape[1], generator=torch.Generator().manual_seed(seed))
     return cells[:, order[: max(1, rows)].to(cells.device)]
 
-# %% ../../nbs/51_reference.ipynb #f0509fb6
+# %% ../../nbs/51_reference.ipynb #467ce04d
 def distinct(
     images: Tensor,  # (N, 3, H, W)
     photo: list,  # the photograph that each image is a part of
@@ -139,7 +139,7 @@ def distinct(
     kept = set(first.values())
     return [i for i, p in enumerate(photo) if p in kept], list(first)
 
-# %% ../../nbs/51_reference.ipynb #b967dfd6
+# %% ../../nbs/51_reference.ipynb #faf554f6
 def _of_side(maps: Tensor, size: tuple) -> Tensor:  # (B, h, w) -> (B, *size)
     how = dict(mode='bilinear', align_corners=False)
     return F.interpolate(maps[:, None], size=tuple(size), **how)[:, 0]
@@ -149,7 +149,7 @@ def _whole(unusual: Tensor) -> Tensor:  # (B, H, W) -> (B,)
     "How unusual an image is: the mean of its most unusual cells."
     return pool_logits(unusual, 'topk', 0.005)
 
-# %% ../../nbs/51_reference.ipynb #2b5fd096
+# %% ../../nbs/51_reference.ipynb #cef5a5d1
 @dataclass
 class References:
     "Reference images as a detector sees them, and how unusual another image is beside them."
@@ -180,9 +180,9 @@ class References:
     def evidence(self, distances: dict, size: tuple) -> Tensor:  # (B, H, W)
         "Share of the references in a log-ratio map: of each cell, and of the image as a whole."
         z = self.unusual(distances, size)
-        return self.weight * self.scale * (z / 2 + _whole(z)[:, None, None])
+        return self.weight * self.scale * (z / 4 + _whole(z)[:, None, None])
 
-# %% ../../nbs/51_reference.ipynb #86a1224f
+# %% ../../nbs/51_reference.ipynb #22dea6f4
 def _bank(references: References, layer: str, features: Tensor) -> LayerBank:
     "The bank for features of this resolution."
     grid = features.shape[1:3]
@@ -194,7 +194,7 @@ def _bank(references: References, layer: str, features: Tensor) -> LayerBank:
         )
     return references.banks[layer, grid]
 
-# %% ../../nbs/51_reference.ipynb #acf54f06
+# %% ../../nbs/51_reference.ipynb #6fd7704c
 _AT_ONCE = 8  # reference images in memory
 
 
@@ -224,14 +224,14 @@ def _banks(cells: dict, reduce: Callable) -> dict:  # {(layer, grid): LayerBank}
         for place, owned in cells.items()
     }
 
-# %% ../../nbs/51_reference.ipynb #71fecfed
+# %% ../../nbs/51_reference.ipynb #c3d8f25a
 def trust(
     distance: Tensor,  # log distances of normal cells to the nearest cell of another image
 ) -> float:  # 0 to 1
     "Share of the evidence that counts: 1 if references explain each other, 0 from a fourth on."
     return max(0.0, 1 - 4 * math.exp(distance.mean().item()))
 
-# %% ../../nbs/51_reference.ipynb #300ab300
+# %% ../../nbs/51_reference.ipynb #63002f0b
 def _among_themselves(
     detector: 'ReferenceDetector', images: Tensor, owners: list[int], view: int
 ) -> tuple[dict, Tensor]:  # {layer: (B, h, w)} log distances, (B, S, S) map of the prompts
@@ -246,7 +246,7 @@ def _among_themselves(
     joined = {n: torch.cat([d[n] for d in distances]) for n in distances[0]}
     return joined, torch.cat(prompts)
 
-# %% ../../nbs/51_reference.ipynb #f8c7cea9
+# %% ../../nbs/51_reference.ipynb #671a1eaf
 def _weighed(references: References, prompts: list[Tensor], distances: list[dict]) -> Tensor:
     "Maps of the prompts with the evidence, averaged over views."
 
@@ -274,7 +274,7 @@ def _thresholds(detector: 'ReferenceDetector', maps: Tensor) -> dict:  # (B, S, 
     pixel = cells.kthvalue(max(1, round(0.999 * len(cells)))).values
     return dict(image=image, pixel=pixel.item())
 
-# %% ../../nbs/51_reference.ipynb #7ed45698
+# %% ../../nbs/51_reference.ipynb #05607a29
 def _calibrate(
     detector: 'ReferenceDetector', images: Tensor, owners: list[int], weight: float | None
 ) -> None:
@@ -286,14 +286,15 @@ def _calibrate(
     for seen in reversed(distances):  # where two views have one resolution the first decides
         for layer, d in seen.items():
             references.banks[layer, d.shape[1:3]].learn_usual(d)
-    references.weight = _default_weight(references, distances) if weight is None else weight
+    own = _default_weight(references, distances, detector.most)
+    references.weight = own if weight is None else weight
     spread = references.unusual(distances[0], prompts[0].shape[1:]).std().clamp(min=0.1)
     references.scale = (prompts[0].std().clamp(min=1e-6) / spread).item()
     if references.count > 1:
         references.thresholds = _thresholds(detector, _weighed(references, prompts, distances))
 
-# %% ../../nbs/51_reference.ipynb #caf8d374
-WEIGHT = 0.125  # of the evidence where references explain each other
+# %% ../../nbs/51_reference.ipynb #172a48d9
+WEIGHT = 0.08  # of the evidence where references explain each other
 
 
 def _compared(detector: HybridAnomalyDetector, layers: list[str] | None) -> list[str]:
@@ -305,14 +306,14 @@ def _compared(detector: HybridAnomalyDetector, layers: list[str] | None) -> list
     return list(select_layers(unet, [f'{stage}.']))[:1]
 
 
-def _default_weight(references: References, distances: list[dict]) -> float:
+def _default_weight(references: References, distances: list[dict], most: float) -> float:
     "Weight of the evidence, from log distances of the references to each other, by view."
     if references.count == 1:
-        return WEIGHT / 4  # mirror images say nothing of others
+        return most / 4  # mirror images say nothing of others
     every = [trust(torch.cat([d[n].flatten() for d in distances])) for n in references.layers]
-    return WEIGHT * sum(every) / len(every)
+    return most * sum(every) / len(every)
 
-# %% ../../nbs/51_reference.ipynb #7e35622b
+# %% ../../nbs/51_reference.ipynb #d5040bde
 @torch.no_grad()
 def _learn(
     detector: 'ReferenceDetector', images: Tensor, photo: list, *, limit, judged, weight
@@ -341,12 +342,13 @@ def _check_given(images: Tensor, photo: list) -> None:
     if len(photo) != len(images):
         raise DataError(f'{len(images)} reference images belong to {len(photo)} photographs')
 
-# %% ../../nbs/51_reference.ipynb #09a633a0
+# %% ../../nbs/51_reference.ipynb #92f46923
 class ReferenceDetector(nn.Module):
     "A detector that also counts how unlike its reference images an image is."
 
     reduce = staticmethod(nearest)  # distances to each reference -> one distance
     end = staticmethod(highest)  # scores of references -> threshold
+    most = WEIGHT  # of the evidence, see trust
     queries, masses = HybridAnomalyDetector.queries, HybridAnomalyDetector.masses
     forward = HybridAnomalyDetector.forward
 
@@ -357,7 +359,7 @@ class ReferenceDetector(nn.Module):
         *,
         photo: list | None = None,  # which photograph each is a part of; None: each is one
         layers: list[str] | None = None,  # as in select_layers; None: see _compared
-        weight: float | None = None,  # of the evidence; None: at most WEIGHT, see trust
+        weight: float | None = None,  # of the evidence; None: see trust
         limit: int = 16384,  # rows of a bank, a fixed random part of each image
         judged: int = 64,  # photographs that are compared with the others, spread over all
     ):
@@ -383,7 +385,7 @@ class ReferenceDetector(nn.Module):
         more = self.references.evidence(found, masses.shape[2:])
         return masses + torch.stack([torch.zeros_like(more), more], 1)
 
-# %% ../../nbs/51_reference.ipynb #ca6a76dd
+# %% ../../nbs/51_reference.ipynb #7ad45d4b
 def reference_hash(
     detector: nn.Module,  # with references or without
 ) -> str | None:
