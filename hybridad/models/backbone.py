@@ -233,9 +233,11 @@ class Backbone(_Conditioned):
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             unet = UNet2DConditionModel.from_config(self.unet.config)
+        with quiet():
+            unet.to(self.device, self.unet.dtype)
         return Backbone(
             self.vae,
-            unet.to(self.device, self.unet.dtype),
+            unet,
             self.text_encoder,
             tokenizer=self.tokenizer,
             scheduler=self.scheduler,
