@@ -68,7 +68,11 @@ def test_too_few_or_several_kinds_are_refused(tmp_path, prompts, capsys):
     few = surface(tmp_path / 'few', 'paving', 1, 4)
     assert scored(few, tmp_path / 'out', prompts) == 2
     assert 'give at least 5' in capsys.readouterr().err
-    mixed = surface(surface(tmp_path / 'mixed', 'paving', 1, 4), 'leather', 2, 4)
+    mixed, rng = tmp_path / 'mixed', np.random.default_rng(0)
+    mixed.mkdir()
+    for i in range(8):
+        grey = rng.normal(50 if i < 4 else 200, 5, (SIDE, SIDE, 3)).astype(np.uint8)
+        Image.fromarray(grey).save(mixed / f'{i}.png')
     assert scored(mixed, tmp_path / 'out', prompts) == 2
     assert 'several kinds' in capsys.readouterr().err
     assert not (tmp_path / 'out' / 'scores.csv').exists()
