@@ -50,12 +50,13 @@ proof: $(READY)     # hours: kills, hostile files, bad inputs, 20,000 images, tw
 	$(BIN)/python experiments/onnx_graph.py
 	$(BIN)/python experiments/ablation.py
 
-lab: $(READY)       # read and edit the notebooks
-	$(BIN)/jupyter lab nbs
+lab: $(READY)       # read and edit the notebooks; the whole repository is its root, so all pictures appear
+	$(BIN)/jupyter lab --ServerApp.root_dir='$(CURDIR)' --LabApp.default_url=/lab/tree/nbs/index.ipynb
 
-docs: $(READY)      # a site in _docs; needs Quarto, which nothing else here does
-	@command -v quarto >/dev/null || { echo 'make docs needs Quarto: https://quarto.org/docs/get-started' >&2; exit 1; }
-	$(BIN)/nbdev_docs
+docs: $(READY)      # a site in build/html: guides, every notebook, API reference, search
+	$(BIN)/pip install -c constraints.txt -e '.[docs]'
+	$(BIN)/python tools/docs/build.py
+	$(BIN)/pytest tests/test_docs.py
 
 # Exact versions only: torch first, so that no open range is ever resolved for it.
 $(READY): constraints.txt settings.ini

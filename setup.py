@@ -26,7 +26,8 @@ setup(
     package_data={cfg['lib_path']: ['py.typed', 'backbones/mini/**/*', 'backbones/LICENSE']},
     install_requires=split(cfg['requirements']),
     extras_require={
-        extra: split(cfg[f'{extra}_requirements']) for extra in ('dev', 'export', 'tracking')
+        extra: split(cfg[f'{extra}_requirements'])
+        for extra in ('dev', 'docs', 'export', 'tracking')
     },
     entry_points={
         'console_scripts': split(cfg['console_scripts']),

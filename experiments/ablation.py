@@ -17,9 +17,9 @@ import torch
 from common import RESULTS, RUNS, about
 
 from hybridad.cli import hybridad_ablation
-from hybridad.evaluation.ablation import standard_variants
 from hybridad.models.backbone import load_backbone
 from hybridad.runs import write_json
+from hybridad.studies.variants import standard_variants
 
 CODE = 'import sys; from hybridad.cli import hybridad_ablation as f; sys.exit(f(sys.argv[1:]))'
 

@@ -14,10 +14,10 @@ from common import RESULTS, SHARED, SIZE, about, fresh, photographs, sets, short
 from hybridad.config import LEARN, ONE_VIEW, get_default_config
 from hybridad.data.layouts import read_dataset
 from hybridad.demo.samples import learnable
-from hybridad.evaluation.evaluate import Truth, evaluate
+from hybridad.evaluation.evaluate import EvalSet, evaluate
 from hybridad.models.detector import HybridAnomalyDetector
+from hybridad.models.features import FeatureCache
 from hybridad.runs import write_json
-from hybridad.training.features import FeatureCache
 from hybridad.training.loop import fit
 
 
@@ -29,16 +29,21 @@ def main():
     tests = {}
     for name in ('magnetic_tile', 'hazelnut_toy'):
         samples = photographs(name)
-        tests[name] = samples, Truth(samples, SIZE), FeatureCache(first, samples)
+        tests[name] = samples, EvalSet(samples, SIZE), FeatureCache(first, samples)
     for seed in range(3):
         config = get_default_config(epochs=8, batch_size=32, seed=seed, **LEARN | ONE_VIEW)
         blank = HybridAnomalyDetector(config, first.backbone)
         kept = {n: k.with_backbone(blank) if seed else k for n, (_, _, k) in tests.items()}
         for source, images in learn.items():
             detector = HybridAnomalyDetector(config, first.backbone)
-            fit(config, images, fresh(f'auxiliary_{source.replace(" ", "_")}{seed}'), detector)
+            fit(
+                config,
+                images,
+                fresh(f'auxiliary_{source.replace(" ", "_")}{seed}'),
+                detector=detector,
+            )
             for name, (samples, truth, _) in tests.items():
-                results, *_ = evaluate(detector, samples, truth, kept[name])
+                results, *_ = evaluate(detector, samples, truth, cached=kept[name])
                 row = rows.setdefault(name, {}).setdefault(source, [])
                 row.append(short(results, 'defect_mean'))
                 print(seed, source, name, row[-1], flush=True)

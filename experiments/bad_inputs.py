@@ -30,10 +30,10 @@ from safetensors.torch import save_file
 from hybridad import cli
 from hybridad.config import get_default_config
 from hybridad.errors import table_cell
+from hybridad.locks import run_lock
 from hybridad.models.checkpoint import read_checkpoint
 from hybridad.models.detector import HybridAnomalyDetector
 from hybridad.models.parts import MINI
-from hybridad.runs import run_lock
 from hybridad.synthetic.plain import categories_of, picture
 
 

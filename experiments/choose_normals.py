@@ -20,13 +20,14 @@ from common import RESULTS, SHARED, SIZE, about, short
 from hybridad.config import get_default_config
 from hybridad.data.layouts import read_dataset
 from hybridad.data.pairing import Sample
-from hybridad.evaluation.evaluate import Truth, WordsDetector, summarise
+from hybridad.evaluation.baselines import WordsDetector
+from hybridad.evaluation.evaluate import EvalSet, summarise
 from hybridad.inference.scoring import load_scorer
 from hybridad.models.among import spread
 from hybridad.models.detector import HybridAnomalyDetector
+from hybridad.models.features import FeatureCache, read_cached
 from hybridad.models.reference import ReferenceDetector, load_references
 from hybridad.runs import write_json
-from hybridad.training.features import FeatureCache, read_cached
 
 SETS = 'ballscrew', 'asphalt', 'leather', 'aliens'
 NORMALS, GOOD, BAD = 8, 16, 24
@@ -62,7 +63,7 @@ def chosen_of(name: str) -> tuple[list[Sample], list[Sample]]:
     return known, good + sum(bad, [])
 
 
-def row(truth: Truth, detector, cached: FeatureCache) -> dict:
+def row(truth: EvalSet, detector, cached: FeatureCache) -> dict:
     "Headline metrics; None where they are not defined."
     found = short(summarise(truth, *read_cached(detector, cached, SIZE)), 'defect_mean')
     return {k: None if math.isnan(v) else round(v, 4) for k, v in found.items()}
@@ -71,7 +72,7 @@ def row(truth: Truth, detector, cached: FeatureCache) -> dict:
 def rows_of(name: str, detector: HybridAnomalyDetector) -> dict:
     "Metrics of a set for each way of comparing."
     known, samples = chosen_of(name)
-    truth = Truth(samples, SIZE, progress=False)
+    truth = EvalSet(samples, SIZE, progress=False)
     images = load_references([s.image for s in known], detector.load_size)
     deep = ReferenceDetector(detector, images[:2], layers=[''])  # so that all layers are cached
     cached = FeatureCache(deep, samples, progress=False)

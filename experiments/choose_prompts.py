@@ -11,12 +11,14 @@ import numpy as np
 from common import RESULTS, about, fresh, sets, short, validation_sets
 
 from hybridad.config import LEARN, get_default_config
-from hybridad.evaluation.evaluate import Truth, WordsDetector, evaluate
+from hybridad.evaluation.baselines import WordsDetector
+from hybridad.evaluation.evaluate import EvalSet, evaluate
 from hybridad.models.backbone import load_backbone
 from hybridad.models.detector import HybridAnomalyDetector
+from hybridad.models.features import FeatureCache
 from hybridad.runs import write_json
-from hybridad.training.features import FeatureCache, cache_parts
 from hybridad.training.loop import fit
+from hybridad.training.validation import cache_parts
 
 NOISE, SEEDS = dict(ctx_init=None), range(3)
 CHOICES = {
@@ -35,7 +37,7 @@ def settings(seed, **changes):
 def read(name, detector, seed, every, truths, kept, rows):
     "Add what a detector reaches on every validation set to its rows."
     found = {
-        n: short(evaluate(detector, s, truths[n], kept[n], progress=False)[0], 'defect_mean')
+        n: short(evaluate(detector, s, truths[n], cached=kept[n], progress=False)[0], 'defect_mean')
         for n, s in every.items()
     }
     score = float(np.mean([np.nanmean(list(f.values())) for f in found.values()]))
@@ -46,7 +48,7 @@ def read(name, detector, seed, every, truths, kept, rows):
 
 def choose():
     learn, every, rows, kept = [*sets()][0], validation_sets(), {}, {}
-    truths, backbone = {n: Truth(s, 128) for n, s in every.items()}, load_backbone('mini', 'cpu')
+    truths, backbone = {n: EvalSet(s, 128) for n, s in every.items()}, load_backbone('mini', 'cpu')
     for seed in SEEDS:
         plain = HybridAnomalyDetector(settings(seed), backbone)
         parts = cache_parts(plain, learn)
@@ -61,7 +63,7 @@ def choose():
             read('hand-written words', WordsDetector(settings(seed), backbone), *known)
         for name, changes in CHOICES.items():
             detector = HybridAnomalyDetector(config := settings(seed, **changes), backbone)
-            fit(config, parts, fresh('prompt_choice'), detector, progress=False)
+            fit(config, parts, fresh('prompt_choice'), detector=detector, progress=False)
             read(name, detector, *known)
     write_json(
         RESULTS / 'prompt_choice.json',

@@ -13,11 +13,12 @@ from common import RESULTS, RUNS, SHARED, about, layer_weights, short
 
 from hybridad.config import get_default_config
 from hybridad.data.layouts import read_dataset
-from hybridad.evaluation.evaluate import Truth, WordsDetector, evaluate
+from hybridad.evaluation.baselines import WordsDetector
+from hybridad.evaluation.evaluate import EvalSet, evaluate
+from hybridad.models.features import FeatureCache
 from hybridad.runs import write_json
 from hybridad.synthetic.hard import write_hard
 from hybridad.synthetic.plain import write_dataset
-from hybridad.training.features import FeatureCache
 
 SEED = 21  # of pictures that neither backbone nor prompts have seen
 EQUAL = 1 / 6  # of six layers; what the last one does not get, the others share
@@ -59,7 +60,7 @@ def pictures():  # name -> list of Sample
 
 def choose():
     detector, rows, samples = WordsDetector(get_default_config(device='cpu')), [], pictures()
-    truths, looked = {name: Truth(s, 128) for name, s in samples.items()}, None
+    truths, looked = {name: EvalSet(s, 128) for name, s in samples.items()}, None
     for name, (detector.config.model.views, detector.config.model.scales, last) in CHOICES.items():
         looks = detector.config.model.views, detector.config.model.scales
         if looks != looked:
@@ -70,7 +71,8 @@ def choose():
         detector.layer_logits.data = torch.tensor(layer_weights(last)).log()
         found = {
             s: short(
-                evaluate(detector, samples[s], truths[s], kept[s], progress=False)[0], 'defect_mean'
+                evaluate(detector, samples[s], truths[s], cached=kept[s], progress=False)[0],
+                'defect_mean',
             )
             for s in samples
         }

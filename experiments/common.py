@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from hybridad.bench import cpu_name
+from hybridad.bench.run import cpu_name
 from hybridad.data.layouts import read_dataset, read_mvtec
 from hybridad.data.pairing import Sample
 from hybridad.metrics.exact import METRICS

@@ -9,7 +9,7 @@ import time
 import torch
 from common import RESULTS, SIZE, about, sets
 
-from hybridad.evaluation.evaluate import Truth, evaluate
+from hybridad.evaluation.evaluate import EvalSet, evaluate
 from hybridad.models.detector import HybridAnomalyDetector
 from hybridad.models.parts import MINI
 from hybridad.runs import write_json
@@ -32,7 +32,7 @@ def as_image(i) -> torch.Tensor:
 
 def controls_of(detector, test) -> dict:
     "Name -> explorer, control, and the values to move it to."
-    truth = Truth(test, SIZE)
+    truth = EvalSet(test, SIZE)
     _, maps, scores = evaluate(detector, test, truth)
     attention = AttentionExplorer(
         detector.backbone, {f'{i}': as_image(i) for i in range(2)}, detector

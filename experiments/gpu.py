@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from hybridad.bench import gpu_figures, sd21_sized
+from hybridad.bench.gpu import gpu_figures
+from hybridad.bench.sizes import sd21_sized
 from hybridad.config import LEARN, ONE_VIEW, get_default_config
 from hybridad.data.layouts import read_mvtec
 from hybridad.models.attention import QueryRecorder

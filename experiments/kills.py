@@ -33,7 +33,7 @@ TINY = (
 def command(name, *args):
     "A hybridad command in its own process, saving after each step, or five of pretraining."
     often = (
-        'import hybridad.pretraining.run as p; p.SAVE_EVERY = 5'
+        'import hybridad.pretraining.state as p; p.SAVE_EVERY = 5'
         if name == 'hybridad_backbone'
         else 'from hybridad.training.loop import Trainer; Trainer.every = 0.'
     )
@@ -165,7 +165,7 @@ def main():
         ),
         test=(
             command('hybridad_test', '--data_path', data, *cpu),
-            ['parts/run.json', 'metrics.json'],
+            ['run.json'],
             same_test,
         ),
         ablation=(
@@ -185,12 +185,12 @@ def main():
                 'no noise',
                 *cpu,
             ),
-            ['provenance.json'],
+            ['run.json'],
             same_ablation,
         ),
         score=(
             command('hybridad_score', data, '--part', 8, '--quiet', *cpu),
-            ['scoring.json'],
+            ['run.json'],
             same_scores,
         ),
         backbone=(

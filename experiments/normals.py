@@ -9,7 +9,7 @@ import torch
 from common import RESULTS, RUNS, SHARED, SIZE, about, short
 
 from hybridad.data.layouts import read_dataset
-from hybridad.evaluation.evaluate import Truth, evaluate
+from hybridad.evaluation.evaluate import EvalSet, evaluate
 from hybridad.models.detector import HybridAnomalyDetector
 from hybridad.models.reference import ReferenceDetector, load_references
 from hybridad.runs import write_json
@@ -39,7 +39,7 @@ def main():
         every = read_dataset(SHARED / 'data' / name)
         samples = [s for s in every if s.split == 'test']
         good = [s.image for s in every if s.split == 'train' and s.label == 0]
-        truth, rows = Truth(samples, SIZE), {}
+        truth, rows = EvalSet(samples, SIZE), {}
         for k in (0, 1, 2, 4, 8, len(good)):
             draws = range(3 if k == 8 else 1)
             figures = [with_references(samples, truth, good, k, draw) for draw in draws]

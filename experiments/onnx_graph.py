@@ -2,12 +2,12 @@
 
 Command:  python experiments/onnx_graph.py (writes results/onnx.json)
 Duration: not recorded
-Data:     what hybridad.inference.export compares with; prompts of the package"""
+Data:     what hybridad.inference.onnx compares with; prompts of the package"""
 
 import torch
 from common import RESULTS, about, fresh
 
-from hybridad.inference.export import export_onnx
+from hybridad.inference.onnx import export_onnx
 from hybridad.models.detector import HybridAnomalyDetector
 from hybridad.models.parts import MINI
 from hybridad.runs import write_json

@@ -15,10 +15,11 @@ import torch
 from common import RESULTS, RUNS, SIZE, about, photographs, short
 
 from hybridad.demo.summaries import examples
-from hybridad.evaluation.evaluate import Truth, WordsDetector, contrast_floor, evaluate
+from hybridad.evaluation.baselines import WordsDetector
+from hybridad.evaluation.evaluate import EvalSet, contrast_baseline, evaluate
 from hybridad.models.detector import HybridAnomalyDetector
+from hybridad.models.features import FeatureCache
 from hybridad.runs import write_json
-from hybridad.training.features import FeatureCache
 from hybridad.visual.plots import map_grid, save_figure
 
 SHOWN = 'magnetic_tile', 'hazelnut_toy'  # whose images may be shown, see DATA.md
@@ -50,12 +51,12 @@ def save(records, name, **how):
 def measured(name, detector, more, blank) -> dict:
     "Metrics of one set of photographs; figures of those that may be shown are saved."
     samples = photographs(name)
-    truth, kept = Truth(samples, SIZE), FeatureCache(detector, samples)
-    results, maps, scores = evaluate(detector, samples, truth, kept)
+    truth, kept = EvalSet(samples, SIZE), FeatureCache(detector, samples)
+    results, maps, scores = evaluate(detector, samples, truth, cached=kept)
     by_words = WordsDetector(detector.config, detector.backbone)
-    words, words_maps, _ = evaluate(by_words, samples, truth, kept)
-    random, *_ = evaluate(blank, samples, truth, kept.with_backbone(blank))
-    others = [evaluate(d, samples, truth, kept.with_backbone(d))[0] for d in more]
+    words, words_maps, _ = evaluate(by_words, samples, truth, cached=kept)
+    random, *_ = evaluate(blank, samples, truth, cached=kept.with_backbone(blank))
+    others = [evaluate(d, samples, truth, cached=kept.with_backbone(d))[0] for d in more]
     if name == SHOWN[0]:
         columns = ['image', 'mask', 'map']
         save(worst(truth, maps, scores), 'worst_magnetic_tile.png', columns=columns)
@@ -66,7 +67,7 @@ def measured(name, detector, more, blank) -> dict:
         images=len(samples),
         learned=[short(r, 'defect_mean') for r in (results, *others)],
         words=short(words, 'defect_mean'),
-        local_contrast=short(contrast_floor(truth), 'defect_mean'),
+        local_contrast=short(contrast_baseline(truth), 'defect_mean'),
         random_backbone=short(random, 'defect_mean'),
     )
 

@@ -10,7 +10,8 @@ import torch
 from common import RESULTS, SIZE, about, photographs, short
 
 from hybridad.config import get_default_config
-from hybridad.evaluation.evaluate import Truth, WordsDetector, evaluate
+from hybridad.evaluation.baselines import WordsDetector
+from hybridad.evaluation.evaluate import EvalSet, evaluate
 from hybridad.models.backbone import load_backbone
 from hybridad.runs import write_json
 
@@ -19,7 +20,7 @@ def main():
     backbone, found = load_backbone('mini', 'cpu'), {}
     for name in ('magnetic_tile', 'steel_strip'):
         samples = photographs(name)
-        truth, rows = Truth(samples, SIZE), found.setdefault(name, {})
+        truth, rows = EvalSet(samples, SIZE), found.setdefault(name, {})
         for scales in ([1.0], [1.5], [2.0], [3.0], [1.0, 2.0]):
             config = get_default_config(views=len(scales), scales=scales)
             results, *_ = evaluate(WordsDetector(config, backbone), samples, truth)

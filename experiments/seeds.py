@@ -12,11 +12,13 @@ import torch
 from common import RESULTS, RUNS, SIZE, about, fresh, sets, short
 
 from hybridad.config import LEARN, get_default_config
-from hybridad.evaluation.evaluate import Truth, WordsDetector, evaluate
+from hybridad.evaluation.baselines import WordsDetector
+from hybridad.evaluation.evaluate import EvalSet, evaluate
 from hybridad.models.detector import HybridAnomalyDetector
+from hybridad.models.features import FeatureCache
 from hybridad.runs import read_log, write_json
-from hybridad.training.features import FeatureCache, cache_parts
 from hybridad.training.loop import fit
+from hybridad.training.validation import cache_parts
 
 
 def main():
@@ -24,8 +26,8 @@ def main():
     rows = []
     config = get_default_config(epochs=8, batch_size=32, **LEARN)
     first = HybridAnomalyDetector(config)
-    truth, kept = Truth(test, SIZE), FeatureCache(first, test)
-    words = short(evaluate(WordsDetector(config, first.backbone), test, truth, kept)[0])
+    truth, kept = EvalSet(test, SIZE), FeatureCache(first, test)
+    words = short(evaluate(WordsDetector(config, first.backbone), test, truth, cached=kept)[0])
     for seed in range(3):
         config = get_default_config(epochs=8, batch_size=32, seed=seed, **LEARN)
         detector = HybridAnomalyDetector(config, first.backbone)
@@ -33,8 +35,8 @@ def main():
         parts = cache_parts(detector, learn)
         encoding = time.perf_counter() - begun
         same = kept if seed == 0 else kept.with_backbone(detector)
-        fit(config, parts, fresh(f'seed{seed}'), detector)
-        found = short(evaluate(detector, test, truth, same)[0])
+        fit(config, parts, fresh(f'seed{seed}'), detector=detector)
+        found = short(evaluate(detector, test, truth, cached=same)[0])
         seconds = read_log(RUNS / f'seed{seed}' / 'log.jsonl')[-1]['seconds']
         rows.append(dict(seed=seed, **found, seconds=seconds, seconds_encoding=round(encoding, 1)))
         print(rows[-1])

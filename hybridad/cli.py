@@ -31,7 +31,7 @@ COMMANDS = dict(
 )  # name -> module, help
 _OLD_NAMES = dict(hybridad_backbone='pretrain')  # others are hybridad_NAME
 
-
+# %% ../nbs/90_cli.ipynb #b5894dca
 def command(
     name: str,  # a key of COMMANDS
 ) -> Callable:  # takes the parsed arguments

@@ -81,7 +81,7 @@ def _covered(
     prob: Tensor,  # (h,w) probability of a defect
     mask: Tensor,  # (h,w) defect where > 0
 ) -> Tensor:  # (R,) mean probability inside each 8-connected region
-    "How much of each region the map covers, softly."
+    "Share of each region that the map covers, softly."
     labels, n = ndimage.label(mask.cpu().numpy() > 0, [[1] * 3] * 3)
     index = torch.as_tensor(labels.ravel(), dtype=torch.long, device=prob.device)
     total = prob.new_zeros(n + 1).index_add(0, index, prob.flatten())

@@ -1,12 +1,14 @@
 "The visualize guide in JupyterLab with a live kernel: sizes, sliders, clicks, an upload, errors."
 
 import os
+import re
 import shutil
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -81,11 +83,10 @@ def wait_for(address, log):
     pytest.fail(f'JupyterLab did not answer in 90 s: {log.read_text()[-2000:]}')
 
 
-@pytest.fixture
-def lab(tmp_path):
-    "JupyterLab over a copy of the guide; its address."
-    shutil.copy(ROOT / 'nbs/guides/visualize.ipynb', tmp_path / 'visualize.ipynb')
-    quiet = tmp_path / 'settings' / '@jupyterlab' / 'apputils-extension'
+@contextmanager
+def running_lab(folder):
+    "JupyterLab over a folder; its address."
+    quiet = folder / 'settings' / '@jupyterlab' / 'apputils-extension'
     quiet.mkdir(parents=True)
     (quiet / 'notification.jupyterlab-settings').write_text(
         '{"fetchNews": "false", "checkForUpdates": false}'
@@ -94,15 +95,15 @@ def lab(tmp_path):
     address = f'http://127.0.0.1:{port}'
     environment = os.environ | dict(
         HF_HUB_OFFLINE='1',
-        JUPYTER_CONFIG_DIR=str(tmp_path / 'config'),
-        JUPYTERLAB_WORKSPACES_DIR=str(tmp_path / 'workspaces'),
-        JUPYTERLAB_SETTINGS_DIR=str(tmp_path / 'settings'),
+        JUPYTER_CONFIG_DIR=str(folder / 'config'),
+        JUPYTERLAB_WORKSPACES_DIR=str(folder / 'workspaces'),
+        JUPYTERLAB_SETTINGS_DIR=str(folder / 'settings'),
     )
-    with open(tmp_path / 'lab.log', 'w') as log:
-        options = dict(cwd=tmp_path, env=environment, stdout=log, stderr=log)
+    with open(folder / 'lab.log', 'w') as log:
+        options = dict(cwd=folder, env=environment, stdout=log, stderr=log)
         process = subprocess.Popen(lab_command(port), **options)
         try:
-            wait_for(address, tmp_path / 'lab.log')
+            wait_for(address, folder / 'lab.log')
             yield address
         finally:
             process.terminate()
@@ -110,7 +111,8 @@ def lab(tmp_path):
 
 
 @pytest.fixture
-def page(lab):
+def small_page():
+    "An empty page of a small screen."
     sync_api = pytest.importorskip(
         'playwright.sync_api', reason='playwright is not installed: pip install playwright'
     )
@@ -119,10 +121,18 @@ def page(lab):
         width, height = SCREENS['small']
         page = browser.new_page(viewport={'width': width, 'height': height})
         page.set_default_timeout(60_000)
-        page.goto(f'{lab}/lab/tree/visualize.ipynb?reset')
-        page.wait_for_selector('.jp-Notebook', timeout=120_000)
         yield page
         browser.close()
+
+
+@pytest.fixture
+def page(small_page, tmp_path):
+    "A copy of the guide, open in JupyterLab."
+    shutil.copy(ROOT / 'nbs/guides/visualize.ipynb', tmp_path / 'visualize.ipynb')
+    with running_lab(tmp_path) as address:
+        small_page.goto(f'{address}/lab/tree/visualize.ipynb?reset')
+        small_page.wait_for_selector('.jp-Notebook', timeout=120_000)
+        yield small_page
 
 
 def picture_of(cell):
@@ -152,25 +162,38 @@ def shoot(cell, name):
     cell.locator('.jp-OutputArea-output').last.screenshot(path=SHOTS / f'{name}.png')
 
 
+def keeps_shape(found):
+    "Whether a figure grows without losing its shape, and a canvas is shown as it is."
+    (width, height), (wide, high) = found['own'], found['shown']
+    if found['kind'] == 'IMG':
+        return wide <= width + 1 and abs(wide * height / width - high) <= 1.5
+    return max(abs(width - wide), abs(height - high)) <= 1
+
+
 def check_sizes(page, name, count):
-    "Every image and canvas of an explorer at its own size and uncut; their number is known."
+    "Every image and canvas of an explorer in its own shape and uncut; the figure's width."
     cell = cell_with(page, name)
     page.wait_for_timeout(500)
     found = cell.evaluate(SIZES)
-    assert sum(f['kind'] == 'IMG' for f in found) == 1, (name, found)
-    assert len(found) >= count, (name, found)
+    figures = [f['shown'][0] for f in found if f['kind'] == 'IMG']
+    assert len(figures) == 1 and len(found) >= count, (name, found)
     for f in found:
-        apart = max(abs(own - shown) for own, shown in zip(f['own'], f['shown']))
-        assert apart <= 1 and f['cut'] <= 1, (name, page.viewport_size, f)
+        assert keeps_shape(f) and f['cut'] <= 1, (name, page.viewport_size, f)
+    return figures[0]
 
 
 def check_all_sizes(page, tag):
-    "All explorers at both widths."
+    "All explorers at both widths: a wide screen shows larger figures."
+    wide = {}
     for screen, (width, height) in SCREENS.items():
         page.set_viewport_size({'width': width, 'height': height})
         for name in EXPLORERS:
-            check_sizes(page, name, 2 if name in ('attention', 'browser') else 1)
+            wide[name, screen] = check_sizes(
+                page, name, 2 if name in ('attention', 'browser') else 1
+            )
             shoot(cell_with(page, name), f'{name}_{tag}_{screen}')
+    for name in EXPLORERS:
+        assert wide[name, 'large'] > 1.2 * wide[name, 'small'], (name, wide)
     width, height = SCREENS['small']
     page.set_viewport_size({'width': width, 'height': height})
 
@@ -246,6 +269,29 @@ def try_too_long(page):
     words.fill('a photo of a hole')
     words.press('Enter')
     complaint.wait_for(state='detached')
+
+
+INDEX = 'nbs/index.ipynb', 'results/method.png', 'results/demo/examples.png'
+NATURAL = """() => [...document.querySelectorAll('.jp-Notebook img')].map(i => i.naturalWidth)"""
+
+
+def test_the_index_shows_its_pictures_and_the_guides_come_first(small_page, tmp_path):
+    for name in (*INDEX, 'nbs/guides/visualize.ipynb', 'nbs/00_errors.ipynb'):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    lab = next(x for x in (ROOT / 'Makefile').read_text().splitlines() if 'jupyter lab' in x)
+    opens = re.search(r'--LabApp.default_url=(\S+)', lab)[1]
+    assert "--ServerApp.root_dir='$(CURDIR)'" in lab
+    with running_lab(tmp_path) as address:
+        small_page.goto(f'{address}{opens}?reset')
+        small_page.wait_for_selector('.jp-Notebook img', timeout=120_000)
+        small_page.wait_for_timeout(3000)
+        assert len(widths := small_page.evaluate(NATURAL)) == 2 and min(widths) > 300, widths
+        listed = small_page.locator('.jp-DirListing-item .jp-DirListing-itemText')
+        assert listed.first.inner_text() == 'guides'
+        assert 'Start here' in small_page.locator('.jp-Notebook').inner_text()
+        SHOTS.mkdir(parents=True, exist_ok=True)
+        small_page.screenshot(path=SHOTS / 'lab.png')
 
 
 def test_the_guide_answers_in_jupyterlab(page, tmp_path):

@@ -25,7 +25,8 @@ from PIL import Image, ImageOps
 from hybridad._dummies import dummy_tree, dummy_visa
 from hybridad.data.datasets import check_dataset, inspect_sample
 from hybridad.data.downloads import download, extract
-from hybridad.data.images import image_size, open_image, reading_as
+from hybridad.data.formats import reading_as
+from hybridad.data.images import image_size, open_image
 from hybridad.data.layouts import published_set, read_dataset, reading_summary
 from hybridad.data.loading import (
     AnomalyDataset,
@@ -1142,7 +1143,7 @@ def server(tmp_path):
 
 def test_download_appears_whole(server, tmp_path):
     url, sha256 = server
-    found = download('plates', tmp_path / 'sets', f'{url}/good', sha256, progress=False)
+    found = download('plates', tmp_path / 'sets', f'{url}/good', sha256=sha256, progress=False)
     assert found == tmp_path / 'sets' / 'plates' and len(read_dataset(found)) == 16
     assert [p.name for p in (tmp_path / 'sets').iterdir()] == ['plates']
     refused(
@@ -1162,7 +1163,9 @@ def test_download_appears_whole(server, tmp_path):
 def test_broken_download_leaves_nothing(server, tmp_path, path, says):
     url, sha256 = server
     refused(
-        lambda: download('plates', tmp_path / 'sets', f'{url}/{path}', sha256, progress=False),
+        lambda: download(
+            'plates', tmp_path / 'sets', f'{url}/{path}', sha256=sha256, progress=False
+        ),
         names=f'{url}/{path}',
         says=says,
     )
@@ -1172,7 +1175,7 @@ def test_broken_download_leaves_nothing(server, tmp_path, path, says):
 def test_wrong_hash_leaves_nothing(server, tmp_path):
     refused(
         lambda: download(
-            'plates', tmp_path / 'sets', f'{server[0]}/good', '0' * 64, progress=False
+            'plates', tmp_path / 'sets', f'{server[0]}/good', sha256='0' * 64, progress=False
         ),
         names=server[0],
         says='instead of',
@@ -1191,7 +1194,9 @@ def test_wrong_hash_leaves_nothing(server, tmp_path):
     ],
 )
 def test_download_asks_for_what_it_needs(tmp_path, name, url, sha256, says):
-    refused(lambda: download(name, tmp_path / 'sets', url, sha256, progress=False), says=says)
+    refused(
+        lambda: download(name, tmp_path / 'sets', url, sha256=sha256, progress=False), says=says
+    )
     assert not (tmp_path / 'sets').exists() or not any((tmp_path / 'sets').iterdir())
 
 

@@ -17,15 +17,11 @@ from hybridad._dummies import dummy_tree
 from hybridad.config import get_default_config
 from hybridad.data.layouts import read_dataset
 from hybridad.errors import HybridadError
-from hybridad.evaluation.evaluate import Truth, summarise
-from hybridad.evaluation.reports import (
-    calibration,
-    found_regions,
-    image_rows,
-    store_thresholds,
-    write_maps,
-)
+from hybridad.evaluation.evaluate import EvalSet, summarise
+from hybridad.evaluation.maps import write_maps
+from hybridad.evaluation.reports import found_regions, image_rows
 from hybridad.evaluation.testrun import decided
+from hybridad.evaluation.thresholds import calibration, store_thresholds
 from hybridad.metrics.exact import (
     anomaly_metrics,
     f1_threshold,
@@ -137,7 +133,7 @@ MAPS = dict(
     pixel_metrics=pixel_metrics,
     pro_curve=pro_curve,
     stream=streamed,
-    aupimo=lambda m, k: aupimo(m, k, 1e-2, 1e-1),
+    aupimo=lambda m, k: aupimo(m, k, low=1e-2, high=1e-1),
     intervals=lambda m, k: bootstrap_intervals([0, 0, 1, 1], [0, 0, 1, 1], m, k, n=2),
     both=lambda m, k: anomaly_metrics(m, k, [0, 0, 1, 1], [0, 0, 1, 1]),
     pixel_threshold=lambda m, k: f1_threshold(m, k),
@@ -235,7 +231,7 @@ def test_run_leaves_everything_and_is_the_same_after_an_interruption(place, monk
         'config.json',
         'images.csv',
         'log.jsonl',
-        'provenance.json',
+        'run.json',
         'examples.png',
         'metrics.json',
         'metrics.csv',
@@ -255,14 +251,14 @@ def test_run_leaves_everything_and_is_the_same_after_an_interruption(place, monk
     with Image.open(next((place / 'whole' / 'MAPS').rglob('*.tiff'))) as im:
         assert (im.mode, im.size) == ('F', (40, 30))
 
-    import hybridad.evaluation.reports as reports
+    import hybridad.evaluation.scores as scores
     import hybridad.evaluation.testrun as testrun
 
-    real, calls = reports.score_in_parts, []
+    real, calls = scores.score_in_parts, []
     monkeypatch.setattr(
         testrun, 'score_in_parts', lambda *args, **kwargs: real(*args, **kwargs, part=4)
     )
-    one = reports._score_part
+    one = scores._score_part
 
     def stopped(*args):
         if len(calls) == 2:
@@ -270,13 +266,13 @@ def test_run_leaves_everything_and_is_the_same_after_an_interruption(place, monk
         calls.append(1)
         return one(*args)
 
-    monkeypatch.setattr(reports, '_score_part', stopped)
+    monkeypatch.setattr(scores, '_score_part', stopped)
     assert (
         scored(place, 'again') == 130 and len(list((place / 'again' / 'parts').glob('*.npz'))) == 2
     )
     assert scored(place, 'again') == 2  # in use, and not asked to continue
     calls.clear()
-    monkeypatch.setattr(reports, '_score_part', lambda *args: calls.append(1) or one(*args))
+    monkeypatch.setattr(scores, '_score_part', lambda *args: calls.append(1) or one(*args))
     capsys.readouterr()
     assert (
         scored(place, 'again', '--resume', '--compare', place / 'whole') == 0
@@ -327,7 +323,7 @@ def test_pixel_figures_do_not_depend_on_the_size_they_are_compared_at(place):
 def test_masks_that_vanish_are_named_and_their_images_stay_defective(place):
     samples = read_dataset(marked(place / 'specks', count=3, radius=(1.1, 1.2)))
     with pytest.warns(UserWarning, match='2 of 2 masks mark nothing at 8 px, such as .*png'):
-        truth = Truth(samples, 8, progress=False)
+        truth = EvalSet(samples, 8, progress=False)
     assert truth.vanished == [str(s.mask) for s in samples if s.label]
     found = summarise(truth, np.zeros((3, 8, 8)), truth.labels)
     assert found['mean']['image_auroc'] == 1 and found['vanished'] == truth.vanished
@@ -409,16 +405,16 @@ def test_what_cannot_be_found_replaces_no_threshold(place, capsys):
     assert held['image'] == 1.5 and held['pixel'] not in (None, 2.5) and 'by hand' in held['rule']
     assert 'the stored one, 1.5, stays' in capsys.readouterr().out
     samples = [s for s in read_dataset(place / 'set') if s.split == 'test' and not s.label]
-    truth = Truth(samples, 16, progress=False)
+    truth = EvalSet(samples, 16, progress=False)
     maps, scores = np.random.default_rng(0).random((len(samples), 16, 16)), np.arange(len(samples))
     with pytest.raises(HybridadError, match='stays'):
         store_thresholds(place / 'kept.safetensors', calibration(truth, maps, scores))
     maps[1, 2, 3] = np.nan
     for refuse in (
-        lambda: calibration(truth, maps, scores, 0.1),
+        lambda: calibration(truth, maps, scores, rate=0.1),
         lambda: summarise(truth, maps, scores),
         lambda: write_maps(place / 'nan', samples, maps),
-        lambda: image_rows(truth, maps, scores, dict(pixel=0.5)),
+        lambda: image_rows(truth, maps, scores, thresholds=dict(pixel=0.5)),
     ):
         with pytest.raises(HybridadError, match='NaN'):
             refuse()

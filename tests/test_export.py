@@ -10,7 +10,7 @@ import torch
 
 from hybridad.cli import hybridad_export
 from hybridad.config import get_default_config
-from hybridad.inference.export import trial_images
+from hybridad.inference.onnx import trial_images
 from hybridad.models.detector import HybridAnomalyDetector
 
 pytest.importorskip('onnxruntime', reason="needs pip install 'hybridad[export]'")

@@ -16,7 +16,8 @@ from safetensors.torch import save
 
 from hybridad._dummies import dummy_tree
 from hybridad.config import Config, get_default_config
-from hybridad.data.images import full_size, open_image, reading_as
+from hybridad.data.formats import reading_as
+from hybridad.data.images import full_size, open_image
 from hybridad.data.layouts import read_dataset
 from hybridad.data.loading import read_mask
 from hybridad.data.masks import marked_pixels
@@ -32,7 +33,7 @@ from hybridad.models.parts import MINI, read_settings
 from hybridad.models.pipeline import EasonADPipeline
 from hybridad.models.prompt_learner import MinimalPromptLearner, load_anomalyclip
 from hybridad.runs import read_log
-from hybridad.training.loop import usable
+from hybridad.training.loop import training_run
 
 CASES = int(os.environ.get('HYBRIDAD_FUZZ', 300))
 fuzz = settings(
@@ -296,7 +297,7 @@ def test_run_folders(tmp_path_factory, config, log):
     (run / 'run.json').write_bytes(config)
     (run / 'log.jsonl').write_bytes(log)
     try:
-        assert usable(run, get_default_config(), True) == run
+        assert training_run(run, get_default_config()).check(True)
     except HybridadError as error:
         assert str(run) in str(error)
     assert all(isinstance(r['epoch'], int) for r in read_log(run / 'log.jsonl'))

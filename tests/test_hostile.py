@@ -32,9 +32,9 @@ from hybridad.evaluation.evaluate import table
 from hybridad.evaluation.reports import compare, write_csv
 from hybridad.inference.scoring import SHIPPED
 from hybridad.metrics.exact import METRICS
+from hybridad.models.appearance import appearance, known_appearance
 from hybridad.models.checkpoint import read_checkpoint
 from hybridad.synthetic.plain import picture
-from hybridad.training.appearance import appearance, known_appearance
 
 ROOT = Path(__file__).resolve().parents[1]
 FORK = mp.get_context('fork')
@@ -185,7 +185,7 @@ def slow(tmp_path):
 def killed_download(folder, url, sha256):
     "Kill a process that downloads once a megabyte has come."
     child = FORK.Process(
-        target=download, args=('plates', folder, url, sha256), kwargs=dict(progress=False)
+        target=download, args=('plates', folder, url), kwargs=dict(sha256=sha256, progress=False)
     )
     child.start()
     part = folder / 'plates.partial' / 'plates.partial'
@@ -201,9 +201,10 @@ def killed_download(folder, url, sha256):
 @pytest.mark.parametrize('ranges', [True, False])
 def test_a_killed_download_is_continued_or_cleared_up(slow, tmp_path, ranges):
     Slow.ranges, folder = ranges, tmp_path / 'sets'
-    had = killed_download(folder, *slow)
+    url, sha256 = slow
+    had = killed_download(folder, url, sha256)
     Slow.pause, Slow.asked = 0.0, []
-    found = download('plates', folder, *slow, progress=False)
+    found = download('plates', folder, url, sha256=sha256, progress=False)
     assert len(read_dataset(found)) == 8
     assert Slow.asked == ([f'bytes={had}-'] if ranges else [None])
     assert [p.name for p in folder.iterdir()] == ['plates']
@@ -228,7 +229,7 @@ def test_a_download_of_another_address_begins_anew(slow, tmp_path):
     url, sha256 = slow
     killed_download(tmp_path, url, sha256)
     Slow.pause, Slow.asked = 0.0, []
-    download('plates', tmp_path, url + '?again', sha256, progress=False)
+    download('plates', tmp_path, url + '?again', sha256=sha256, progress=False)
     assert Slow.asked == [None]
 
 
@@ -239,7 +240,8 @@ def test_what_an_older_version_left_is_removed(slow, tmp_path):
         (folder / 'plates.partial').write_bytes(b'x')
     os.utime(old, (1, 1))
     Slow.pause = 0.0
-    download('plates', tmp_path, *slow, progress=False)
+    url, sha256 = slow
+    download('plates', tmp_path, url, sha256=sha256, progress=False)
     assert not old.exists() and new.exists()  # the second may belong to a running process
 
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 from diffusers import FluxTransformer2DModel, SD3Transformer2DModel, UNet2DConditionModel
 
-from hybridad import bench
-from hybridad.config import get_default_config
+from hybridad.bench import cases
+from hybridad.bench.sizes import SD21
+from hybridad.config import READOUTS, get_default_config
 from hybridad.errors import BackboneError, CheckpointError, ConfigError
-from hybridad.evaluation.ablation import standard_variants
 from hybridad.models import attention
 from hybridad.models import backbone as bb
 from hybridad.models.attention import (
@@ -29,6 +29,7 @@ from hybridad.models.parts import MINI
 from hybridad.models.pipeline import EasonADPipeline
 from hybridad.models.probes import AttentionReader, probing
 from hybridad.models.prompt_learner import MinimalPromptLearner
+from hybridad.studies.variants import standard_variants
 from hybridad.visual.words import nearest_words
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -497,16 +498,16 @@ def test_words_near_a_vector_are_found_for_one_text_encoder_and_two(model):
 
 
 def test_every_case_of_the_benchmark_runs(model, inputs, monkeypatch):
-    monkeypatch.setattr(bench, 'has_peer', lambda: True)
-    cases = bench.forward_cases(model, inputs[0])
-    assert (cases.pop('attention-map-diffusers', None) is None) == (
+    monkeypatch.setattr(cases, 'has_peer', lambda: True)
+    timed = cases.forward_cases(model, inputs[0])
+    assert (timed.pop('attention-map-diffusers', None) is None) == (
         model.family == 'sdxl'
     )  # it does not hand on what SDXL is conditioned on
-    plain, *reading = (cases[n]() for n in ('plain', 'reader', 'store_everything'))
+    plain, *reading = (timed[n]() for n in ('plain', 'reader', 'store_everything'))
     for out in reading:
         torch.testing.assert_close(out, plain, atol=1e-5, rtol=1e-5)
-    for n in bench.READOUTS:
-        assert cases[n]().isfinite().all()
+    for n in READOUTS:
+        assert timed[n]().isfinite().all()
 
 
 real = pytest.mark.skipif(
@@ -532,7 +533,7 @@ def test_benchmark_has_the_real_sizes():
         p: json.loads((SHARED / p / 'config.json').read_text()) for p in ('unet', 'vae')
     } | dict(text_encoder=text)
     plain = lambda v: list(v) if isinstance(v, tuple) else v
-    for part, sizes in bench.SD21.items():
+    for part, sizes in SD21.items():
         assert {k: real[part][k] for k in sizes} == {k: plain(v) for k, v in sizes.items()}
 
 

@@ -27,19 +27,20 @@ from hybridad import cli
 from hybridad.config import get_default_config
 from hybridad.data.layouts import read_mvtec
 from hybridad.errors import ConfigError, DataError, HybridadError
-from hybridad.evaluation.evaluate import LinearProbe, WordsDetector
+from hybridad.evaluation.baselines import LinearProbe, WordsDetector
 from hybridad.inference import scoring_runs
 from hybridad.inference.scoring import Scorer
 from hybridad.inference.scoring_runs import read_scores, score_folder
 from hybridad.models import query_cache
 from hybridad.models.detector import HybridAnomalyDetector
+from hybridad.models.features import read_cached
 from hybridad.models.pipeline import EasonADPipeline
 from hybridad.runs import read_log
 from hybridad.synthetic.plain import picture
 from hybridad.training import loop
-from hybridad.training.features import cache_parts, read_cached
 from hybridad.training.loop import Trainer, fit
 from hybridad.training.step import Step
+from hybridad.training.validation import cache_parts
 
 FORK = mp.get_context('fork')
 CONFIG = get_default_config(epochs=6, batch_size=8, learning_rate=5e-3, device='cpu')
@@ -79,7 +80,7 @@ def train(loaded, out, limit=None):
         CONFIG,
         parts,
         out,
-        HybridAnomalyDetector(CONFIG, backbone),
+        detector=HybridAnomalyDetector(CONFIG, backbone),
         resume=(out / 'run.json').exists(),
         progress=False,
     )
@@ -321,7 +322,7 @@ def test_loader_processes_and_batches_change_nothing(loaded, samples, straight, 
             config,
             samples,
             tmp_path / f'{workers}',
-            HybridAnomalyDetector(config, loaded[0]),
+            detector=HybridAnomalyDetector(config, loaded[0]),
             progress=False,
         )
         same(outcome(tmp_path / f'{workers}'), straight)
@@ -335,7 +336,7 @@ def test_scoring_survives_kills_without_gaps_or_repeats(loaded, samples, tmp_pat
 
     def run(out):
         score_folder(
-            folder, out, scorer, resume=(out / 'scoring.json').exists(), part=2, progress=False
+            folder, out, scorer, resume=(out / 'run.json').exists(), part=2, progress=False
         )
 
     run(tmp_path / 'straight')
@@ -370,7 +371,7 @@ def scored(loaded, photos, out, **how):
         photos,
         out,
         scorer,
-        resume=(out / 'scoring.json').exists(),
+        resume=(out / 'run.json').exists(),
         tell=tell,
         note=notes.append,
         **how,
@@ -396,9 +397,9 @@ def test_photographs_replaced_under_their_names_are_scored_again(loaded, photos,
     assert looked == ['0.bmp', '1.bmp', '6.bmp', '7.bmp']
     assert len(notes) == 1 and '2 photographs were replaced' in notes[0] and '0.bmp' in notes[0]
     scored(loaded, photos, tmp_path / 'fresh')
-    for name in ('scores.csv', 'scoring.json'):
+    for name in ('scores.csv', 'run.json'):
         kept, fresh = ((d / name).read_text() for d in (out, tmp_path / 'fresh'))
-        assert name == 'scoring.json' or kept == fresh
+        assert name == 'run.json' or kept == fresh
     assert overlays(out) == overlays(tmp_path / 'fresh')
 
 
@@ -423,7 +424,7 @@ def test_what_vanishes_during_a_scoring_is_an_error(loaded, photos, tmp_path, mo
             elif what == 'the folder':
                 shutil.rmtree(out)
             else:
-                (out / 'scoring.json').unlink()
+                (out / 'run.json').unlink()
 
     monkeypatch.setattr(scoring_runs, 'write_atomic', vanishing)
     told = 'part-000000.csv vanished' if what == 'a part' else 'was moved or removed'

@@ -8,11 +8,12 @@ __all__ = ['data']
 # %% ../../nbs/89a_cli_data.ipynb #095894f1
 from argparse import Namespace
 
-from .shared import Parser, arguments, layout_argument, reading_arguments
+from .flags import layout_argument, reading_arguments
+from .shared import Parser, arguments
 from ..data.layouts import data_root
 
 # %% ../../nbs/89a_cli_data.ipynb #dbf5769b
-def _synth(act: Parser):
+def _synth(act: Parser) -> None:
     add = act.add_argument
     add('--out', required=True, metavar='DIR', help='folder to create')
     add('--size', type=int, default=128, metavar='PX', help='side in pixels, 64 to 512')
@@ -22,14 +23,14 @@ def _synth(act: Parser):
     add('--workers', type=int, metavar='N', help='processes; default: one per core')
 
 
-def _check_arguments(act: Parser):
+def _check_arguments(act: Parser) -> None:
     act.add_argument('dir', metavar='DATA', help='the data set')
     layout_argument(act)
     act.add_argument('--workers', type=int, default=4, metavar='N', help='threads that decode')
     reading_arguments(act)
 
 
-def _download_arguments(act: Parser):
+def _download_arguments(act: Parser) -> None:
     names = 'mvtec, mvtec_ad2, mvtec_loco, visa, btad, mpdd, or any name with --url and --sha256'
     act.add_argument('name', help=names)
     act.add_argument('dir', metavar='DIR', help='the set appears as DIR/NAME')
@@ -38,7 +39,7 @@ def _download_arguments(act: Parser):
 
 
 _ACTIONS = dict(
-    synth=('write synthetic inspection pictures in MVTec layout', _synth),
+    synth=('write synthetic inspection images in MVTec layout', _synth),
     check=(
         'decode every file of a data set and say what is there and what is wrong',
         _check_arguments,
@@ -67,7 +68,7 @@ def _download(a: Namespace):
 
     if a.name in SOURCES:
         print(f'{a.name}: licence {SOURCES[a.name].licence}, as stated at {SOURCES[a.name].page}')
-    print(download(a.name, a.dir, a.url, a.sha256))
+    print(download(a.name, a.dir, a.url, sha256=a.sha256))
 
 
 def _write(a: Namespace):

@@ -11,43 +11,42 @@ from argparse import Namespace
 from collections import Counter
 from pathlib import Path
 
+from hybridad.commands.flags import (
+    backbone_arguments,
+    names_argument,
+    out_arguments,
+    prompts_argument,
+)
 from hybridad.commands.shared import (
-    RESUME,
     Parser,
     arguments,
-    backbone_arguments,
     existing_checkpoint,
     existing_paths,
-    free,
-    other_backbone_argument,
-    out_arguments,
     processes,
-    shared_out,
-    writable,
+    run_folder,
 )
-from ..errors import ConfigError
+from ..errors import ConfigError, printable
 from ..demo.summaries import finding_lines, photographs_line
 
 # %% ../../nbs/89e_cli_score.ipynb #835d5bcd
-def _decisions(parser: Parser):
-    "The prompts, and what makes an image anomalous."
+def _decisions(parser: Parser) -> None:
+    "The prompts, and all that makes an image anomalous."
     group = parser.add_argument_group('prompts and decisions')
+    prompts_argument(group)
     add = group.add_argument
-    shipped = 'written by hybridad train; default: the prompts of the package'
-    add('--checkpoint_path', type=Path, metavar='FILE', help=shipped)
-    other_backbone_argument(group)
     usual = 'reference images: a folder or some files, all normal; two or more set thresholds'
     add('--normals', nargs='+', metavar='DIR', help=usual)
     each_other = 'compare the photographs with each other: of one kind, most of them fine'
     add('--among', action='store_true', help=each_other)
     parts = 'overlapping parts per side, for defects that are small'
     add('--tiles', type=int, default=1, metavar='N', help=parts)
+    names_argument(group)
     rule = 'that of the reference images, else of the checkpoint'
     add('--threshold', type=float, metavar='X', help=f'of an image; default: {rule}')
     add('--pixel_threshold', type=float, metavar='X', help='of a region; default: likewise')
 
 
-def _arguments(parser: Parser):
+def _arguments(parser: Parser) -> None:
     what = 'photographs, or folders that are searched to the bottom'
     parser.add_argument('images', nargs='+', metavar='IMAGES', help=what)
     _decisions(parser)
@@ -60,26 +59,24 @@ def _arguments(parser: Parser):
     add('--quiet', action='store_true', help='print the summary only')
     backbone_arguments(parser)
 
-# %% ../../nbs/89e_cli_score.ipynb #3a43afa1
+# %% ../../nbs/89e_cli_score.ipynb #cc9053c1
 def _folder(a: Namespace, world: int) -> Path:
-    "The run's folder; what cannot be found is refused with it."
+    "The run's folder; paths that are not there are refused with it."
     if a.among and a.normals:
         raise ConfigError(
             '--among compares the photographs with each other and --normals with normal ones: '
             'leave one of the two out'
         )
-    if a.resume and not a.out:
-        raise ConfigError('--resume needs --out, the folder of the run to continue')
-    out = shared_out(a.out, 'score', world)
-    out = writable(out) if a.resume else free(out, RESUME)
+    out = run_folder(a, 'score', world)
     existing_paths([*a.images, *(a.normals or ())])
     existing_checkpoint(a.checkpoint_path)
     return out
 
-# %% ../../nbs/89e_cli_score.ipynb #4f958091
+# %% ../../nbs/89e_cli_score.ipynb #542e28c3
 def _scorer(a: Namespace):
     "The scorer that the flags describe."
     from hybridad.inference.scoring import load_scorer
+    from hybridad.models.naming import read_names
 
     return load_scorer(
         a.checkpoint_path,
@@ -92,18 +89,20 @@ def _scorer(a: Namespace):
         among=a.images if a.among else None,
         precision=a.precision,
         tiles=a.tiles,
+        names=read_names(a.names),
     )
 
 
 def _begin(a: Namespace, scorer, total: int):
     "Print how long it will take, where that is long, and what decides."
-    from hybridad.training.loop import forecast
+    from hybridad.models.forecast import forecast
 
     looks = scorer.detector.looks * scorer.tiles**2
     if not a.resume and (long := forecast(scorer.detector, total, looks)):
         print(long)
     print(f'{scorer.source}')
-    print(f'anomalous from {scorer.image:.3f}, regions from {scorer.pixel:.3f}\n')
+    named = f', named {printable(", ".join(scorer.namer.words))}' if scorer.namer else ''
+    print(f'anomalous from {scorer.image:.3f}, regions from {scorer.pixel:.3f}{named}\n')
 
 # %% ../../nbs/89e_cli_score.ipynb #c8a85286
 def _run(a: Namespace, out: Path, scorer, tell) -> Counter:

@@ -10,39 +10,32 @@ from argparse import Namespace
 from dataclasses import fields
 from pathlib import Path
 
-from hybridad.commands.shared import (
-    RESUME,
-    Parser,
-    arguments,
+from hybridad.commands.flags import (
     backbone_arguments,
     data_arguments,
-    existing_checkpoint,
-    free,
-    other_backbone_argument,
+    names_argument,
     out_arguments,
-    processes,
-    shared_out,
-    writable,
+    prompts_argument,
 )
+from .shared import Parser, arguments, existing_checkpoint, processes, run_folder
 from ..config import settings
-from ..errors import ConfigError
+from ..data.pairing import Sample
 from hybridad.evaluation.testrequest import (
     TestRequest,
     references_of,
     others_of,
     rate_of,
     refuse_unfit,
+    request_run,
     samples_to_test,
 )
 
-# %% ../../nbs/89c_cli_test.ipynb #0729ee5c
-def _model(parser: Parser):
-    "The prompts, and what may differ from the way they were learned."
+# %% ../../nbs/89c_cli_test.ipynb #f8e48e3a
+def _model(parser: Parser) -> None:
+    "The prompts, and all that may differ from the way they were learned."
     group = parser.add_argument_group('prompts and reference images')
+    prompts_argument(group)
     add = group.add_argument
-    shipped = 'written by hybridad train; default: the prompts of the package'
-    add('--checkpoint_path', type=Path, metavar='FILE', help=shipped)
-    other_backbone_argument(group)
     where = 'reference images: DIR/CATEGORY/train/good, DIR/CATEGORY or DIR; without: zero-shot'
     add('--normals', type=Path, metavar='DIR', help=where)
     add('--shots', type=int, metavar='K', help='only K of each category; default: all')
@@ -50,10 +43,11 @@ def _model(parser: Parser):
     for key, kind in dict(image_size=int, eval_size=int, smoothing=float).items():
         text = f'{settings()[key].metadata["help"].split(";")[0]}; default: as in training'
         add(f'--{key}', type=kind, metavar='N' if kind is int else 'X', help=text)
+    names_argument(group)
 
-
-def _compared(parser: Parser):
-    "What a test run also finds and compares."
+# %% ../../nbs/89c_cli_test.ipynb #b2a86c5f
+def _compared(parser: Parser) -> None:
+    "Thresholds to find and runs to compare with."
     add = parser.add_argument_group('thresholds and comparisons').add_argument
     rule = "store thresholds: 'f1max', or the share of normal images to flag, as 0.01"
     add('--calibrate', metavar='RULE', help=rule)
@@ -67,36 +61,28 @@ def _compared(parser: Parser):
     add('--no_baseline', action='store_true', help=cheap)
 
 
-def _arguments(parser: Parser):
+_LEVELS = 'image-level', 'pixel-level', 'image-pixel-level'
+
+
+def _arguments(parser: Parser) -> None:
     data_arguments(parser)
     backbone_arguments(parser)
     _model(parser)
     _compared(parser)
     add = out_arguments(parser, 'test', 'continue the evaluation in --out').add_argument
-    add(
-        '--metrics',
-        default='image-pixel-level',
-        choices=('image-level', 'pixel-level', 'image-pixel-level'),
-        metavar='LEVEL',
-        help='to print: image-level, pixel-level or image-pixel-level',
-    )
+    levels = dict(default=_LEVELS[-1], choices=_LEVELS, metavar='LEVEL')
+    add('--metrics', help=f'to print: {", ".join(_LEVELS[:2])} or {_LEVELS[2]}', **levels)
     add('--maps', action='store_true', help='write float tiff as the MVTec evaluation reads it')
 
-# %% ../../nbs/89c_cli_test.ipynb #a8f8222e
-def _folder(a: TestRequest, world: int) -> Path:
-    "The run's folder, new or to be continued."
-    if not a.resume:
-        return free(shared_out(a.out, 'test', world), RESUME)
-    kept = a.out and any((a.out / n).exists() for n in ('parts/run.json', 'metrics.json'))
-    if not kept:
-        raise ConfigError(
-            f'{a.out or "--resume"} holds no evaluation to continue: '
-            'give the folder of a stopped one as --out, or leave out --resume'
-        )
-    return writable(a.out)
+# %% ../../nbs/89c_cli_test.ipynb #327c8fef
+def _finished(a: TestRequest, out: Path) -> bool:
+    "True where a run to be continued is complete already; refuses a folder that holds none."
+    run = request_run(a, out)
+    run.find(a.resume or None)
+    return a.resume and run.finished
 
 
-def _checked(a: TestRequest) -> list:  # of Sample
+def _checked(a: TestRequest) -> list[Sample]:
     "The images to test on, once all that needs no backbone was refused."
     refuse_unfit(a)
     samples = samples_to_test(a)
@@ -107,15 +93,25 @@ def _checked(a: TestRequest) -> list:  # of Sample
     return samples
 
 
+def _request(a: Namespace) -> TestRequest:
+    "The request of the flags, with the words of a file in place of its name."
+    request = TestRequest(**{f.name: getattr(a, f.name) for f in fields(TestRequest)})
+    if a.names:
+        from hybridad.models.naming import read_names
+
+        request.names = read_names(a.names)
+    return request
+
+
 @arguments(_arguments)
-def test(a: Namespace):
+def test(a: Namespace) -> None:
     "Score a folder with a checkpoint."
-    a = TestRequest(**{f.name: getattr(a, f.name) for f in fields(TestRequest)})
+    a = _request(a)
     rank, world, wait = processes()
     rate_of(a.calibrate)
-    out = _folder(a, world)
+    out = run_folder(a, 'test', world)
+    finished = _finished(a, out)
     wait()  # until all have found it free
-    finished = a.resume and not (out / 'parts' / 'run.json').exists()
     samples = None if finished else _checked(a)
     from hybridad.evaluation.testrun import run_test, show_finished
 

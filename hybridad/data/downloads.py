@@ -16,12 +16,12 @@ from urllib.request import Request, urlopen
 from tqdm.auto import tqdm
 from .loading import sample_digest
 from ..errors import DataError, printable
-from ..runs import run_lock
+from ..locks import run_lock
 
 # %% ../../nbs/04a_downloads.ipynb #72c6201a
 @dataclass(frozen=True)
 class Source:
-    "Where a data set is published."
+    "Place where a data set is published."
 
     page: str  # where its makers describe it
     licence: str  # as that page states it
@@ -368,8 +368,8 @@ def download(
     name: str,  # a key of SOURCES, or a name of your own with url and sha256
     folder: str | os.PathLike,  # where the data set appears as folder/name
     url: str | None = None,  # None = the known one
-    sha256: str | None = None,  # None = the known one
     *,
+    sha256: str | None = None,  # None = the known one
     progress: bool = True,
 ) -> Path:  # folder/name
     "Fetch, verify and unpack a data set; an archive's single top folder is left out."

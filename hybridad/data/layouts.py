@@ -12,7 +12,8 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from ..errors import DataError
-from .images import is_deep, is_image, open_image, reading, regular, set_bits
+from .formats import is_image, reading, regular
+from .images import is_deep, open_image, set_bits
 from .masks import edge_share, marked_pixels, set_marks
 from .pairing import images_in, is_text, listing, nfc
 from .tables import TABLES, read_meta, read_table, read_visa
@@ -122,7 +123,7 @@ def _with_bits(samples):
     bits = {c: set_bits(paths) for c, paths in files.items()}
     return [replace(s, bits=bits[s.category]) if s.image in deep else s for s in samples]
 
-
+# %% ../../nbs/01a_layouts.ipynb #a0298a69
 def mask_files(
     path: Path,  # a mask, or a folder of masks that count together
 ) -> list:  # of mask files
@@ -131,7 +132,7 @@ def mask_files(
         return [path]
     return images_in(path, path) or [path / '000.png']  # the name that is missing, for the message
 
-
+# %% ../../nbs/01a_layouts.ipynb #8e539d01
 def _looks(samples, most):
     "(share marked, share of the edges marked) of some masks, read as if white marked."
     for s in samples[:: -(-len(samples) // most)]:
@@ -144,19 +145,20 @@ def _looks(samples, most):
 
 # %% ../../nbs/01a_layouts.ipynb #4c216abf
 def _drawn_in(category, group):
-    "How the masks of one category draw defects, as for `marked_pixels`."
+    "Marks of one category's masks, as for `marked_pixels`."
     looks = list(_looks(group, 5))
     if any(share > 0.5 for share, _ in looks):
         looks = list(_looks(group, 64))  # unusual, so look closer
     if marks := set_marks(looks):
         return marks
+    large = sum(share > 0.5 for share, _ in looks)
     raise DataError(
-        f'{sum(share > 0.5 for share, _ in looks)} of {len(looks)} masks of {category}, such as '
-        f'{group[0].mask}, mark more than half of the picture: if white is what is sound, '
-        f'say --masks dark, and if the defects are so large, --masks bright'
+        f'{large} of {len(looks)} masks of {category}, such as {group[0].mask}, mark more than '
+        'half of the image: if white is what is sound, say --masks dark, and if the defects are '
+        'so large, --masks bright'
     )
 
-
+# %% ../../nbs/01a_layouts.ipynb #27cd5c70
 def _with_marks(samples):
     "The samples with how their category draws masks; one that cannot be told is a DataError."
     groups, told = {}, reading()['masks']
@@ -198,7 +200,7 @@ def read_mvtec(
     "The samples of a data set in MVTec layout; train/good or test/good may be absent."
     return read_dataset(root, 'mvtec')
 
-
+# %% ../../nbs/01a_layouts.ipynb #aa000b89
 def read_folder(
     root: str | os.PathLike,  # a folder with good/ and bad/, or a folder of such
 ) -> list:  # of Sample, all of split 'test'
@@ -214,7 +216,7 @@ def _shown(path, root):
 def _printable(text):
     return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in text)
 
-
+# %% ../../nbs/01a_layouts.ipynb #313815d6
 def _used_paths(samples):
     "Absolute paths of all images and masks."
     used = set()
@@ -269,7 +271,7 @@ def _counted(samples):
         parts.append(f'{split} {", ".join(told)}')
     return '; '.join(parts)
 
-
+# %% ../../nbs/01a_layouts.ipynb #036fcc3e
 def _read_text(samples):
     "Counts of what was read."
     categories, bad = {s.category for s in samples}, [s for s in samples if s.label]

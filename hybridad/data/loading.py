@@ -16,7 +16,8 @@ import numpy as np, torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, default_collate
 from ..errors import DataError
-from .images import as_rgb, full_size, open_image, reading, regular, turned
+from .formats import reading, regular
+from .images import as_rgb, full_size, open_image, turned
 from .layouts import mask_files, read_dataset, read_folder
 from .masks import marked_pixels
 from .pairing import Sample
@@ -33,9 +34,9 @@ def image_tensor(
     pixels = torch.from_numpy(np.array(im.resize((size, size), Image.BICUBIC)))
     return pixels.permute(2, 0, 1).contiguous().float().div_(127.5).sub_(1)
 
-
+# %% ../../nbs/02_data.ipynb #d8d8fb4e
 def load_image(
-    path,  # an image file
+    path: str | Path,  # an image file
     size: int,  # side of the result in px
     bits: int | None = None,  # of 16-bit grey, as for `as_rgb`
 ) -> torch.Tensor:  # (3,size,size) float32 in [-1,1]
@@ -46,10 +47,10 @@ def load_image(
 def _cells(marked, size, axis):
     "Cells along one axis, each marked if a marked pixel touches it."
     n = marked.shape[axis]
-    parts = [marked.take(range(i * n // size, -(-(i + 1) * n // size)), axis) for i in range(size)]
-    return np.stack([p.any(axis) for p in parts], axis)
+    rows = [range(i * n // size, -(-(i + 1) * n // size)) for i in range(size)]
+    return np.stack([marked.take(r, axis).any(axis) for r in rows], axis)
 
-
+# %% ../../nbs/02_data.ipynb #e21bee6c
 def shrink_mask(
     marked: np.ndarray,  # (H,W) bool
     size: int,  # side of the result in cells
@@ -59,7 +60,8 @@ def shrink_mask(
     if how == 'any':
         small = _cells(_cells(marked, size, 0), size, 1)
     elif how == 'nearest':
-        small = Image.fromarray(marked.astype(np.uint8)).resize((size, size), Image.NEAREST)
+        small = Image.fromarray(marked.astype(np.uint8))
+        small = small.resize((size, size), Image.NEAREST)
     else:
         raise DataError(f'how={how!r} is no way to resize a mask: use any or nearest')
     return torch.from_numpy(np.array(small, dtype=np.float32))[None]
@@ -68,11 +70,12 @@ def shrink_mask(
 def _in_frame(marked, im, file, image_hw, image, tag):
     "A mask turned as its image is; one of another size or an unknown frame is a DataError."
     known = 'turned' in im.info  # it has a tag of its own, so it is upright like the image
-    stored = tuple(image_hw)[::-1] if tag > 4 else tuple(image_hw)
-    if marked.shape == tuple(image_hw) and (tag == 1 or known or stored != marked.shape):
+    upright = tuple(image_hw)
+    stored = upright[::-1] if tag > 4 else upright
+    if marked.shape == upright and (tag == 1 or known or stored != upright):
         return marked
     if tag > 1 and marked.shape == stored and not known:
-        if stored != tuple(image_hw):
+        if stored != upright:
             return turned(marked, tag)
         raise DataError(
             f'{image} is turned by its orientation tag {tag}, and whether its mask {file} is too '
@@ -83,33 +86,36 @@ def _in_frame(marked, im, file, image_hw, image, tag):
         f'has {image_hw[1]}x{image_hw[0]} px: export the mask at the size of the image'
     )
 
-
+# %% ../../nbs/02_data.ipynb #bda0ac1f
 def read_mask(
-    path,  # a mask file, or a folder of them that count together
-    image_hw=None,  # (height, width) of the upright image in px, None = not checked
+    path: str | Path,  # a mask file, or a folder of them that count together
+    image_hw: tuple | None = None,  # (height, width) of the upright image in px; None = unchecked
     *,
-    image=None,  # the image file, for the message
+    image: str | Path | None = None,  # the image file, for the message
     tag: int = 1,  # by which the image was turned, 1 to 8
     marks: str = 'auto',  # as for `masks.marked_pixels`
 ) -> np.ndarray:  # (H,W) bool, True where a defect is marked
     "The mask at `path` in the size and frame of its image."
-    total, marks = None, marks if reading()['masks'] == 'auto' else reading()['masks']
+    asked = reading()['masks']
+    marks = marks if asked == 'auto' else asked
+    tag = 1 if image_hw is None else tag
+    total, frame = None, image_hw
     for file in mask_files(Path(path)):
         im = open_image(file, grey=True)
         marked = marked_pixels(im, file, marks)
-        if image_hw is not None or total is not None:
-            hw = total.shape if total is not None else image_hw
-            marked = _in_frame(marked, im, file, hw, image, tag if image_hw is not None else 1)
+        if frame is not None:
+            marked = _in_frame(marked, im, file, frame, image, tag)
         total = marked if total is None else total | marked
+        frame = total.shape
     return total
 
 # %% ../../nbs/02_data.ipynb #4686c67b
 def load_mask(
-    path,  # a mask file, or a folder of them
+    path: str | Path,  # a mask file, or a folder of them
     size: int,  # side of the result in cells
-    image_hw=None,  # (height, width) of the upright image in px, None = not checked
+    image_hw: tuple | None = None,  # (height, width) of the upright image in px; None = unchecked
     *,
-    image=None,  # the image file, for the message
+    image: str | Path | None = None,  # the image file, for the message
     tag: int = 1,  # by which the image was turned, 1 to 8
     how: str = 'any',  # as for `shrink_mask`
     marks: str = 'auto',  # as for `masks.marked_pixels`
@@ -119,6 +125,14 @@ def load_mask(
     return shrink_mask(marked, size, how)
 
 # %% ../../nbs/02_data.ipynb #a93c3c48
+def _mask_of(s, im):
+    "The mask of a sample whose image is open, (H,W) bool in the frame of that image."
+    (width, height), tag = full_size(im), im.info.get('turned', 1)
+    marked = read_mask(s.mask, (height, width), image=s.image, tag=tag, marks=s.marks)
+    _agrees(s, marked.any())
+    return marked
+
+
 def _agrees(s, marked):
     "Refuse a mask that says the opposite of the label."
     if marked and not s.label:
@@ -156,44 +170,44 @@ class AnomalyDataset(Dataset):
         image = image_tensor(as_rgb(im, s.image, s.bits), self.size)
         mask = torch.zeros(1, self.mask_size, self.mask_size)
         if s.mask is not None:
-            (width, height), tag = full_size(im), im.info.get('turned', 1)
-            marked = read_mask(s.mask, (height, width), image=s.image, tag=tag, marks=s.marks)
-            _agrees(s, marked.any())
-            mask = shrink_mask(marked, self.mask_size, self.how)
-        return dict(
-            image=image,
-            mask=mask,
-            label=s.label,
-            index=index,
-            has_mask=(s.label == 0 or s.mask is not None),
-        )
+            mask = shrink_mask(_mask_of(s, im), self.mask_size, self.how)
+        known = s.label == 0 or s.mask is not None
+        return dict(image=image, mask=mask, label=s.label, index=index, has_mask=known)
 
 # %% ../../nbs/02_data.ipynb #6ff36735
 def collate(
     batch: list,  # of items of an AnomalyDataset
 ) -> dict:  # images (B,3,S,S), targets, indices (B,), has_mask (B,)
-    "Items stacked into a batch, by a loader process directly into shared memory; targets holds masks (B,1,S,S) and labels (B,)."
-    column = lambda key: [item[key] for item in batch]
+    """Items stacked into a batch, by a loader process directly into shared memory.
+    `targets` holds masks (B,1,S,S) and labels (B,)."""
+    columns = {key: [item[key] for item in batch] for key in batch[0]}
+    targets = dict(
+        masks=default_collate(columns['mask']),
+        labels=torch.tensor(columns['label']),
+    )
     return dict(
-        images=default_collate(column('image')),
-        indices=torch.tensor(column('index')),
-        has_mask=torch.tensor(column('has_mask')),
-        targets=dict(masks=default_collate(column('mask')), labels=torch.tensor(column('label'))),
+        images=default_collate(columns['image']),
+        indices=torch.tensor(columns['index']),
+        has_mask=torch.tensor(columns['has_mask']),
+        targets=targets,
     )
 
 # %% ../../nbs/02_data.ipynb #e76363cb
-def stable_number(*parts) -> int:
+def stable_number(
+    *parts: object,  # anything whose text tells it from others
+) -> int:
     "A number in [0, 2**63) from the text of `parts`, equal on every machine and in every run."
-    return (
-        int.from_bytes(hashlib.sha256('/'.join(map(str, parts)).encode()).digest()[:8], 'big') >> 1
-    )
+    text = '/'.join(map(str, parts))
+    digest = hashlib.sha256(text.encode()).digest()
+    return int.from_bytes(digest[:8], 'big') >> 1
 
-
+# %% ../../nbs/02_data.ipynb #a666b48e
 def make_loader(
     samples: list,  # of Sample
     size: int,  # side of the images in px
     batch_size: int,  # images in a batch; the last one may be smaller
-    seed=None,  # of the order; None = as listed
+    *,
+    seed: int | None = None,  # of the order; None = as listed
     epoch: int = 0,  # each epoch has an order of its own
     num_workers: int = 0,  # processes; 0 = load in this one
     mask_size: int | None = None,  # side of the masks in px; None = that of the images
@@ -201,11 +215,9 @@ def make_loader(
 ) -> DataLoader:  # of batches as made by `collate`
     "Batches in an order that depends on `seed` and `epoch` alone."
     gen = torch.Generator().manual_seed(stable_number('loader', seed, epoch))
-    order = (
-        list(range(len(samples)))
-        if seed is None
-        else torch.randperm(len(samples), generator=gen).tolist()
-    )
+    order = list(range(len(samples)))
+    if seed is not None:
+        order = torch.randperm(len(samples), generator=gen).tolist()
     return DataLoader(
         AnomalyDataset(samples, size, mask_size, how=how),
         batch_size,
@@ -217,13 +229,12 @@ def make_loader(
 
 # %% ../../nbs/02_data.ipynb #eecae3a9
 def sample_digest(
-    path,  # a file, or a folder of masks
+    path: str | Path,  # a file, or a folder of masks
 ) -> str:  # 64 hex digits
     "The sha256 of the file's bytes; of a folder of masks that of its files' hashes."
     if Path(path).is_dir():
-        return hashlib.sha256(
-            ''.join(map(sample_digest, mask_files(Path(path)))).encode()
-        ).hexdigest()
+        hashes = ''.join(map(sample_digest, mask_files(Path(path))))
+        return hashlib.sha256(hashes.encode()).hexdigest()
     try:
         regular(path)
         with open(path, 'rb') as f:
@@ -231,7 +242,7 @@ def sample_digest(
     except OSError as err:
         raise DataError(f'cannot read {path}: {err.strerror}, check the path') from None
 
-
+# %% ../../nbs/02_data.ipynb #6a7e54cb
 def sample_name(s: Sample) -> str:
     "A name for the sample that does not depend on where the data set lies."
     name = f'{s.category}/{s.split}/{s.defect}/{s.image.name}'
@@ -252,25 +263,33 @@ def fingerprint(
 def described(
     samples: list,  # of Sample
 ) -> dict:  # number of images and their fingerprint, as `runs.provenance` stores them
-    "What tells a list of samples from any other."
+    "Facts that tell a list of samples from any other."
     return dict(images=len(samples), data_fingerprint=fingerprint(samples))
 
 # %% ../../nbs/02_data.ipynb #745bea4d
+def _groups(samples):
+    "Samples by category and defect; defects seen once in a category are one group together."
+    kinds = Counter((s.category, s.defect) for s in samples)
+    groups = {}
+    for s in samples:
+        defect = s.defect if kinds[s.category, s.defect] > 1 else ''
+        groups.setdefault((s.category, s.label, defect), []).append(s)
+    return groups.values()
+
+
 def split_validation(
     samples: list,  # of Sample
     fraction: float,  # share to hold out, in [0, 1)
     seed: int,  # which samples are drawn
 ) -> tuple:  # (train, valid), both in the given order
-    "The samples in two parts, stratified by category and defect; a group of two or more has at least one in each part."
+    """The samples in two parts, stratified by category and defect.
+    A group of two or more has at least one in each part."""
     if not 0 <= fraction < 1:
         raise DataError(f'validation_fraction must lie in [0, 1): got {fraction}')
-    held, kinds = set(), Counter((s.category, s.defect) for s in samples)
-    groups = {}  # defects seen once in a category are drawn from together
-    for s in samples:
-        groups.setdefault(
-            (s.category, s.label, s.defect if kinds[s.category, s.defect] > 1 else ''), []
-        ).append(s)
-    for group in groups.values():
-        count = min(max(round(fraction * len(group)), 1), len(group) - 1) if fraction else 0
-        held.update(sorted(group, key=lambda s: stable_number(seed, sample_name(s)))[:count])
-    return [s for s in samples if s not in held], [s for s in samples if s in held]
+    held = set()
+    for group in _groups(samples) if fraction else ():
+        count = max(round(fraction * len(group)), 1)
+        ranked = sorted(group, key=lambda s: stable_number(seed, sample_name(s)))
+        held.update(ranked[: min(count, len(group) - 1)])
+    train = [s for s in samples if s not in held]
+    return train, [s for s in samples if s in held]

@@ -20,7 +20,7 @@ def _values(levels):
 
 
 def _spread(levels, values):
-    "Whether grey values are bright and dark with soft or noisy edges between, and nothing else."
+    "True if grey values are bright and dark with soft or noisy edges between, and nothing else."
     top = float(values[-1])
     bright, dark = levels >= 0.75 * top, levels <= top / 8
     middle = ~bright & ~dark
@@ -34,8 +34,8 @@ def _spread(levels, values):
 # %% ../../nbs/01_masks.ipynb #5083a442
 def level_marks(
     levels: np.ndarray,  # (H,W) grey values, whole or float
-    noisy: bool = False,  # whether the format changes values, as JPEG does
-):  # (H,W) bool, True where marked; None where it cannot be told
+    noisy: bool = False,  # True where the format changes values, as JPEG does
+) -> np.ndarray | None:  # (H,W) bool, True where marked; None where it cannot be told
     "The marked pixels of a grey mask: all above 0, or above half where edges are soft or noisy."
     if levels.dtype.kind == 'f':
         if not np.isfinite(levels).all() or levels.min() < 0:
@@ -65,7 +65,7 @@ _MOST = 0.75  # share of the edge pixels from which a value counts as the ground
 def edge_share(
     marked: np.ndarray,  # (H,W) bool
 ) -> float:  # in [0, 1]
-    "The share of pixels on the four edges of the picture that are marked."
+    "The share of pixels on the four edges of the image that are marked."
     return float(np.concatenate((marked[0], marked[-1], marked[:, 0], marked[:, -1])).mean())
 
 
@@ -86,7 +86,7 @@ def _ground(codes, colours, counts):
 def colour_marks(
     rgb: np.ndarray,  # (H,W,3) uint8
     noisy: bool = False,  # as for `level_marks`
-):  # (H,W) bool; None where it cannot be told
+) -> np.ndarray | None:  # (H,W) bool; None where it cannot be told
     "The marked pixels of a mask in colours."
     spread = int((rgb.max(-1) - rgb.min(-1)).max())
     if spread == 0:
@@ -121,7 +121,7 @@ def _entry_ground(index, used, counts, colours):
 def palette_marks(
     index: np.ndarray,  # (H,W) uint8
     palette: np.ndarray,  # (n,3) uint8 colours of the entries
-):  # (H,W) bool; None where it cannot be told
+) -> np.ndarray | None:  # (H,W) bool; None where it cannot be told
     "The marked pixels of a mask with a palette."
     counts = np.bincount(index.ravel())
     used = counts.nonzero()[0].tolist()
@@ -139,7 +139,7 @@ def palette_marks(
 def alpha_marks(
     rgba: np.ndarray,  # (H,W,4) uint8
     noisy: bool = False,  # as for `level_marks`
-):  # (H,W) bool; None where it cannot be told
+) -> np.ndarray | None:  # (H,W) bool; None where it cannot be told
     "The marked pixels of a mask with transparency."
     rgb, alpha = rgba[..., :3], np.ascontiguousarray(rgba[..., 3])
     low, top = int(alpha.min()), int(alpha.max())
@@ -180,7 +180,7 @@ def marked_pixels(
     path,  # its file, for the message
     marks: str = 'auto',  # 'bright' or 'dark' where known, 'usual': bright in the rest of the set
 ) -> np.ndarray:  # (H,W) bool
-    "Where a mask marks a defect; a mask that cannot be told is a DataError."
+    "Pixels that a mask marks as defect; a mask that cannot be told is a DataError."
     marked = _drawn(im)
     if marked is None:
         raise DataError(f'cannot tell what the mask {path} marks by its values: {_REMEDY}')
@@ -200,8 +200,8 @@ def marked_pixels(
 # %% ../../nbs/01_masks.ipynb #f3835bee
 def set_marks(
     looks: list,  # (share marked, share of the edges marked) of some masks, read as bright
-):  # 'usual', 'dark' or 'auto' as for `marked_pixels`; None where it cannot be told
-    "Whether a set of masks is drawn in white or in black."
+) -> str | None:  # 'usual', 'dark' or 'auto' as for `marked_pixels`; None: cannot be told
+    "The colour, white or black, that a set of masks marks with."
     big = [(share, edge) for share, edge in looks if share > 0.5]
     if 2 * len(big) <= len(looks):
         return 'usual'

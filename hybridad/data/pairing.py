@@ -11,7 +11,7 @@ import os, unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
 from ..errors import DataError
-from .images import is_image
+from .formats import is_image
 
 # %% ../../nbs/01_pairing.ipynb #776764de
 @dataclass(frozen=True)
@@ -31,14 +31,14 @@ class Sample:
 
 # %% ../../nbs/01_pairing.ipynb #43761c94
 def is_text(
-    name,  # str or Path
+    name: str | Path,
 ) -> bool:
-    "Whether UTF-8 can write it; surrogates stand for the bytes of a file name that is none."
+    "True for what UTF-8 can write; surrogates stand for the bytes of a file name that is none."
     return not any('\ud800' <= c <= '\udfff' for c in str(name))
 
 
 def nfc(
-    name,  # str or Path
+    name: str | Path,
 ) -> str:
     "A name in one Unicode form: macOS writes a letter and its dots apart, keyboards as one."
     return unicodedata.normalize('NFC', str(name))
@@ -96,11 +96,12 @@ def images_in(
             )
     return [p for p in entries if is_image(p)]
 
-
+# %% ../../nbs/01_pairing.ipynb #ad0cfc40
 def image_folders(
     folder: Path,  # a folder of folders, which may be absent
     root: Path,  # the data set it belongs to
     skip: Path | None = None,  # a folder in it to leave out
+    *,
     folders: bool = False,  # as for `images_in`
 ) -> dict:  # name -> image paths
     "The images of each folder in `folder`; an image lying loose beside them is a DataError."
@@ -114,6 +115,24 @@ def image_folders(
 _MARKS = '_mask', '_gt', '_label', '_seg', ''  # what follows the image's stem in a mask's
 
 
+def _by_stem(paths):
+    "Paths by their stem in one Unicode form; two of one name are a DataError."
+    found = {}
+    for p in paths:
+        if (stem := nfc(p.stem)) in found:
+            raise DataError(
+                f'{found[stem]} and {p} share a name, so masks cannot be paired: rename one of them'
+            )
+        found[stem] = p
+    return found
+
+
+def _taken(stem, by_stem):
+    "The mask of an image, taken out of those that are left; None where it has none."
+    names = [stem + mark for mark in _MARKS]
+    return next((by_stem.pop(n) for n in names if n in by_stem), None)
+
+# %% ../../nbs/01_pairing.ipynb #b598d593
 def pair_masks(
     images: list,  # image paths
     masks: list,  # mask paths
@@ -121,19 +140,9 @@ def pair_masks(
     "The mask of each image by stem; a mask without image, or an ambiguous name, is a DataError."
     if not masks:
         return [None] * len(images)
-    for paths in (images, masks):
-        by_stem = {}
-        for p in paths:
-            if (stem := nfc(p.stem)) in by_stem:
-                raise DataError(
-                    f'{by_stem[stem]} and {p} share a name, so masks cannot be paired: '
-                    f'rename one of them'
-                )
-            by_stem[stem] = p
-    paired = [
-        next((by_stem.pop(n) for m in _MARKS if (n := nfc(p.stem) + m) in by_stem), None)
-        for p in images
-    ]
+    _by_stem(images)  # two images of one name could not be told apart either
+    by_stem = _by_stem(masks)
+    paired = [_taken(nfc(p.stem), by_stem) for p in images]
     for orphan in by_stem.values():
         raise DataError(
             f'the mask {orphan} has no image: name it after its image, with or without _mask, '
@@ -160,7 +169,7 @@ def category_name(
     "The name of a folder as a category, in one Unicode form."
     return nfc(Path(os.path.abspath(folder)).name)
 
-
+# %% ../../nbs/01_pairing.ipynb #c720a647
 def plain_name(
     name: str,  # of a folder
 ) -> str:

@@ -9,7 +9,7 @@ __all__ = ['TABLES', 'table_rows', 'read_table', 'read_visa', 'read_meta', 'writ
 import csv, json, os
 from pathlib import Path
 from ..errors import DataError
-from .images import regular
+from .formats import regular
 from .pairing import NORMAL, Sample, category_name, is_text, nfc
 from ..runs import write_atomic
 
@@ -35,7 +35,7 @@ def _on_disk(root, text):
 def _beyond(path, root):
     return not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
 
-
+# %% ../../nbs/01_tables.ipynb #3089bf94
 def _inside(root, text, where):
     "The file that a list names, which must lie inside `root`."
     text = text.replace('\\', '/')
@@ -129,7 +129,7 @@ def _read_rows(path):
         table = csv.DictReader(f, strict=True)
         return table.fieldnames or [], list(table)
 
-
+# %% ../../nbs/01_tables.ipynb #3786dc3f
 def table_rows(
     path: Path,  # a .csv or .parquet file
     needed: tuple = (),  # columns that must be there
@@ -162,8 +162,11 @@ def _check_fields(path, rows):
             )
 
 # %% ../../nbs/01_tables.ipynb #afe2533e
+TABLES = 'samples.csv', 'samples.parquet'
+
+
 def read_table(
-    path,  # a .csv or .parquet file, or a folder with samples.csv or samples.parquet
+    path: str | os.PathLike,  # a .csv or .parquet file, or a folder with one called samples
 ) -> list:  # of Sample
     "Samples of a table with image, label, perhaps mask, category, defect, split; relative paths."
     path = Path(path)
@@ -171,36 +174,36 @@ def read_table(
         path = next((path / n for n in TABLES if (path / n).is_file()), path / TABLES[0])
     return _from_rows(table_rows(path, ('image', 'label')), path.parent, path)
 
-
-TABLES = 'samples.csv', 'samples.parquet'
-
-
+# %% ../../nbs/01_tables.ipynb #e1deb04d
 def read_visa(
-    root,  # the folder that VisA was unpacked into
+    root: str | os.PathLike,  # the folder that VisA was unpacked into
 ) -> list:  # of Sample
     "The samples of VisA by its official one-class split; nothing is copied or moved."
     path = Path(root) / 'split_csv' / '1cls.csv'
     rows = table_rows(path, ('object', 'split', 'label', 'image', 'mask'))
-    return _from_rows([dict(r, category=r['object']) for r in rows], Path(root), path)
+    rows = [dict(r, category=r['object']) for r in rows]
+    return _from_rows(rows, Path(root), path)
 
 # %% ../../nbs/01_tables.ipynb #8ac2ce06
+_META = dict(  # our columns, and AnomalyCLIP's names for them
+    image='img_path',
+    mask='mask_path',
+    label='anomaly',
+    category='cls_name',
+    defect='specie_name',
+)
+
+
 def _meta_rows(told):
     "The rows of {split: {class: [record]}}."
     return [
-        dict(
-            image=r['img_path'],
-            mask=r['mask_path'],
-            label=r['anomaly'],
-            category=r['cls_name'],
-            defect=r['specie_name'],
-            split=split,
-        )
+        dict({own: record[theirs] for own, theirs in _META.items()}, split=split)
         for split, classes in told.items()
         for records in classes.values()
-        for r in records
+        for record in records
     ]
 
-
+# %% ../../nbs/01_tables.ipynb #a2bd12ba
 def read_meta(
     path: str | os.PathLike,  # a meta.json, or the folder it lies in
 ) -> list:  # of Sample
@@ -234,7 +237,7 @@ def _check_inside(s, root):
                 f'{p} is not in {root}: give the folder that holds all images and masks'
             )
 
-
+# %% ../../nbs/01_tables.ipynb #a9cab666
 def write_meta(
     samples: list,  # of Sample
     root: str | os.PathLike,  # folder that all their files are in

@@ -10,22 +10,22 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from ..errors import DataError
-from .images import is_image
+from .formats import is_image
 from .pairing import NORMAL, Sample, beside, category_name, image_folders, images_in
 from .pairing import listing, nfc, pair_masks, plain_name
 
 # %% ../../nbs/01_trees.ipynb #5d32635a
 @dataclass(frozen=True)
 class _Tree:
-    "How the folders of one category are named."
+    "Names of the folders of one category."
 
     normal: str = 'good'  # the folder of normal images
     parts: tuple = (('train', 'train'), ('test', 'test'))  # (folder, split)
     truth: str = 'ground_truth'  # the folder of masks
     defects: tuple | None = None  # folders of defective images, None = any name
-    many: bool = False  # whether an image has a folder of masks instead of one file
+    many: bool = False  # an image has a folder of masks instead of one file
 
-
+# %% ../../nbs/01_trees.ipynb #309071d5
 TREES = dict(
     mvtec=_Tree(),  # MVTec AD, and MPDD
     btad=_Tree('ok', defects=('ko',)),
@@ -42,23 +42,16 @@ TREES = dict(
 )
 
 # %% ../../nbs/01_trees.ipynb #0a2af8c4
-_MASKS = 'ground_truth', 'ground_truths', 'groundtruth', 'gt', 'mask', 'masks'
-
-
-_MASKS += 'defect_mask', 'defect_masks', 'segmentation', 'segmentations'
-
-
+_MASKS = (
+    *('ground_truth', 'ground_truths', 'groundtruth', 'gt', 'mask', 'masks'),
+    *('defect_mask', 'defect_masks', 'segmentation', 'segmentations'),
+)
 # masks, unless among the types of a test part
-_MAYBE = (
-    'label',
-    'labels',
-    'annotation',
-    'annotations',
-)  # masks, unless among the types of a test part
+_MAYBE = 'label', 'labels', 'annotation', 'annotations'
 
 
 def _holds_images(folder):
-    "Whether an image lies anywhere below a folder."
+    "True if an image lies anywhere below a folder."
     return any(is_image(n) for _, _, names in os.walk(folder) for n in names)
 
 # %% ../../nbs/01_trees.ipynb #e840fe97
@@ -110,9 +103,9 @@ def _samples(groups, truth, loose, **about):
         for name, label, p in taken
     ]
 
-
+# %% ../../nbs/01_trees.ipynb #1946947f
 def _odd(name, split, tree):
-    "Whether a folder name says the opposite of what its place says."
+    "True for a folder name that says the opposite of what its place says."
     if split == 'test' and tree.defects is None:
         return plain_name(name) in (*NORMAL, *_MASKS)
     return split != 'test' or name not in tree.defects
@@ -128,7 +121,7 @@ def _check_name(folder, name, split, tree):
         f'test/{"|".join(tree.defects or ("<defect>",))}'
     )
 
-
+# %% ../../nbs/01_trees.ipynb #2ffa81b9
 def _tree_category(folder, root, tree):
     "The samples of one category folder arranged as `tree` says."
     listing(folder, root)
@@ -174,7 +167,7 @@ EXPECTED = (
 def _has(folder, *names):
     return any((folder / n).is_dir() for n in names)
 
-
+# %% ../../nbs/01_trees.ipynb #09c0717d
 def layout_of(folder: Path) -> str | None:
     "The layout with folders for which `folder` looks like one category, otherwise None."
     if _has(folder, 'test_public'):
@@ -215,7 +208,7 @@ def _one_category(folder, root, layout):
         return _folder_category(folder, root)
     return _tree_category(folder, root, TREES[layout])
 
-
+# %% ../../nbs/01_trees.ipynb #e20fe4d5
 def read_folders(
     root: Path,  # the data set
     layout: str,  # a key of TREES, or 'folder'

@@ -14,21 +14,16 @@ from ..data.layouts import read_mvtec
 from ..runs import write_atomic
 from ..models.detector import HybridAnomalyDetector
 from ..errors import ConfigError
-from hybridad.evaluation.evaluate import (
-    LinearProbe,
-    Truth,
-    WordsDetector,
-    contrast_floor,
-    evaluate,
-    table,
-)
+from ..evaluation.baselines import LinearProbe, WordsDetector
+from ..evaluation.evaluate import EvalSet, contrast_baseline, evaluate, table
 from ..metrics.exact import METRICS
 from ..runs import write_json
 from ..runs import in_use
 from ..visual.plots import as_png, map_grid
 from .summaries import examples
 from ..synthetic.plain import write_dataset
-from ..training.features import FeatureCache, cache_parts
+from ..models.features import FeatureCache
+from ..training.validation import cache_parts
 from ..training.loop import fit
 
 # %% ../../nbs/85b_demo.ipynb #c84a2492
@@ -45,14 +40,14 @@ def _sets(out: Path, counts: dict, seed: int, progress: bool) -> list:
 def _probe(config: Config, detector, parts, out, progress: bool):
     "A linear probe on the same features, learned from the same samples."
     probe = LinearProbe(config, detector.backbone)
-    return fit(config, parts, out / 'linear_probe', probe, progress=progress)
+    return fit(config, parts, out / 'linear_probe', detector=probe, progress=progress)
 
 
 def _blank(config: Config, detector, learn, out, progress: bool) -> HybridAnomalyDetector:
     "The same learning on a backbone that was never trained; its last epoch counts."
     blank = HybridAnomalyDetector(config, detector.backbone.reinitialised(config.model.seed))
     parts = learn.with_backbone(blank, progress), None
-    fit(config, parts, out / 'random_backbone', blank, progress=progress)
+    fit(config, parts, out / 'random_backbone', detector=blank, progress=progress)
     return blank
 
 
@@ -64,18 +59,20 @@ def _means(results: dict) -> dict:
 def _all_ways(config: Config, learn: list, test: list, out: Path, progress: bool):
     "What every method reaches on the test samples, and examples of their maps."
     detector = HybridAnomalyDetector(config)
-    truth = Truth(test, progress=progress)
+    truth = EvalSet(test, progress=progress)
     parts = cache_parts(detector, learn, progress)
     kept = FeatureCache(detector, test, progress=progress)
-    fit(config, parts, out / 'learned', detector, progress=progress)
-    results, maps, scores = evaluate(detector, test, truth, kept, progress)
+    fit(config, parts, out / 'learned', detector=detector, progress=progress)
+    results, maps, scores = evaluate(detector, test, truth, cached=kept, progress=progress)
     by_hand = WordsDetector(config, detector.backbone)
-    words, words_maps, _ = evaluate(by_hand, test, truth, kept, progress)
+    words, words_maps, _ = evaluate(by_hand, test, truth, cached=kept, progress=progress)
     probe = _probe(config, detector, parts, out, progress)
-    ceiling, *_ = evaluate(probe, test, truth, kept, progress)
+    ceiling, *_ = evaluate(probe, test, truth, cached=kept, progress=progress)
     blank = _blank(config, detector, parts[0], out, progress)
-    random, *_ = evaluate(blank, test, truth, kept.with_backbone(blank, progress), progress)
-    floors = dict(local_contrast=contrast_floor(truth, progress), random_backbone=random)
+    random, *_ = evaluate(
+        blank, test, truth, cached=kept.with_backbone(blank, progress), progress=progress
+    )
+    floors = dict(local_contrast=contrast_baseline(truth, progress), random_backbone=random)
     found = dict(
         held_out=results,
         floors={k: _means(v) for k, v in (floors | dict(words=words)).items()},

@@ -22,7 +22,7 @@ def _strongest(samples: list, scores, count: int) -> list:
 
 
 def examples(
-    truth,  # evaluation.Truth of the samples
+    truth,  # evaluation.EvalSet of the samples
     maps: dict,  # method -> (N, H, W) anomaly maps
     scores,  # (N,) image scores that order the examples
     columns: int = 4,  # how many at most
@@ -41,6 +41,13 @@ def examples(
 _REGION = '{:22}x {} to {}, y {} to {}: {} px, peak {:.2f}'
 
 
+def _named(region: dict) -> str:
+    "The best two names of a region as the end of its line, '' where it has none."
+    from hybridad.inference.scoring import name_text
+
+    return f', {name_text(region["names"], 2)}' if region.get('names') else ''
+
+
 def finding_lines(
     f,  # scoring.Finding
     limit: int = 5,  # regions to name
@@ -51,7 +58,8 @@ def finding_lines(
     lines = [f'{f.score:8.3f}  {f.decision:10}  {printable(f.image)}']
     for r in f.regions[:limit]:
         left, top, right, bottom = r['box']
-        lines.append(_REGION.format('', left, right, top, bottom, r['area'], r['peak']))
+        line = _REGION.format('', left, right, top, bottom, r['area'], r['peak'])
+        lines.append(line + _named(r))
     if len(f.regions) > limit:
         lines.append(f'{"":22}and {len(f.regions) - limit} weaker regions')
     return '\n'.join(lines)

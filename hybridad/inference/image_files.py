@@ -8,6 +8,7 @@ __all__ = ['FILE', 'upright', 'replaced', 'Photos', 'find_images']
 # %% ../../nbs/63a_image_files.ipynb #08b63eb3
 import os
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,9 @@ from torch.utils.data import Dataset
 
 from ..data.loading import image_tensor, sample_digest
 from ..data.images import as_rgb, full_size, open_image
-from ..errors import DataError
-from ..data.images import SUFFIXES
+from ..errors import CheckpointError, DataError
+from ..runs import Run
+from ..data.formats import SUFFIXES
 
 # %% ../../nbs/63a_image_files.ipynb #b57ad3ad
 def upright(
@@ -117,12 +119,21 @@ def _cannot_list(error):
     raise DataError(f'cannot list {error.filename}: {error.strerror}, give a folder you may read')
 
 
+def _is_scoring_run(folder):
+    "True for a folder whose pictures are overlays of a scoring run."
+    if (folder / 'scoring.json').is_file():  # of an earlier version
+        return True
+    with suppress(CheckpointError):  # some other run.json
+        return (folder / 'run.json').is_file() and Run(folder, 'score', {}).of_this_command
+    return False
+
+
 def _images_below(root, other):
     "Paths of the images below a folder, in order; counts the rest."
     for folder, inside, names in os.walk(root, onerror=_cannot_list):
         seen = sorted(n for n in inside if not n.startswith('.'))
         other['linked folder'] += sum(os.path.islink(os.path.join(folder, n)) for n in seen)
-        runs = [n for n in seen if os.path.isfile(os.path.join(folder, n, 'scoring.json'))]
+        runs = [n for n in seen if _is_scoring_run(Path(folder, n))]
         other['folder of a scoring run'] += len(runs)
         inside[:] = [n for n in seen if n not in runs]
         for n in sorted(n for n in names if not n.startswith('.')):

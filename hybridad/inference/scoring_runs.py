@@ -17,24 +17,29 @@ import torch
 from tqdm.auto import tqdm
 
 from ..config import check
-from ..runs import write_atomic
 from ..errors import CheckpointError, ConfigError, DataError
 from ..errors import csv_cell, from_csv_cell, printable
-from ..runs import write_json
-from ..models.reference import reference_hash
 from .image_files import FILE, find_images, replaced
-from ..runs import in_use
-from ..runs import run_lock
 from .scoring import Scorer, draw, findings
-from ..runs import processes, provenance
+from ..locks import run_lock
+from ..models.reference import reference_hash
+from ..runs import Run, processes, provenance, write_atomic
 
 # %% ../../nbs/64a_scoring_runs.ipynb #7ff6cc95
-COLUMNS = ('image', 'decision', 'score', 'regions', 'width', 'height', 'reason')
+_BEFORE_NAMES = ('image', 'decision', 'score', 'regions', 'width', 'height', 'reason')
+COLUMNS = (*_BEFORE_NAMES, 'name', 'probability')  # of the strongest region, empty without names
 csv.field_size_limit(2**31 - 1)  # all regions of a photograph stand in one field
+
+
+def _best_name(regions):
+    "The best word of the strongest region and its probability."
+    named = regions[0].get('names') if regions else None
+    return next(iter(named.items())) if named else ('', None)
 
 
 def _row(f):
     "A finding as plain values."
+    name, probability = _best_name(f.regions)
     return dict(
         image=printable(f.image),
         decision=f.decision,
@@ -43,6 +48,8 @@ def _row(f):
         width=f.width,
         height=f.height,
         reason=printable(f.reason),
+        name=printable(name),
+        probability=probability,
         **dict(zip(FILE, f.file)),
     )
 
@@ -51,7 +58,7 @@ def _encode_parquet(rows):
     import pyarrow as pa, pyarrow.parquet as pq
 
     whole = ('width', 'height', *FILE[:3])
-    kinds = dict(score=pa.float64()) | {c: pa.int64() for c in whole}
+    kinds = {c: pa.float64() for c in ('score', 'probability')} | {c: pa.int64() for c in whole}
     schema = pa.schema([(c, kinds.get(c, pa.string())) for c in (*COLUMNS, *FILE)])
     sink = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(rows, schema), sink)
@@ -79,14 +86,20 @@ def _raw_rows(path):
     return [{k: from_csv_cell(v) for k, v in r.items()} for r in csv.DictReader(text)]
 
 
+def _number(value):
+    return None if value in ('', None) else float(value)
+
+
 def _typed(r):
-    "A row with its types; a part of an older run has no file times."
+    "A row with its types; a part of an older run has no file times and no names."
     return (
-        {c: r[c] for c in COLUMNS}
+        {c: r[c] for c in _BEFORE_NAMES}
         | {c: int(r[c]) for c in FILE[:3] if c in r}
         | dict(
             digest=r.get('digest'),
-            score=None if r['score'] in ('', None) else float(r['score']),
+            name=r.get('name') or '',
+            probability=_number(r.get('probability')),
+            score=_number(r['score']),
             regions=json.loads(r['regions']),
             width=int(r['width']),
             height=int(r['height']),
@@ -143,7 +156,7 @@ def _list_digest(names):
     return digest.hexdigest()[:16]
 
 # %% ../../nbs/64a_scoring_runs.ipynb #21e927c5
-def _plan(scorer, names, batch_size, **how):
+def _asked(scorer, names, batch_size, **how) -> dict:
     "Settings that must be equal for a run to be continued; `how`: part, format, pictures."
     d = scorer.detector
     model = d.config.model.to_dict()
@@ -155,60 +168,40 @@ def _plan(scorer, names, batch_size, **how):
         backbone_hash=d.backbone.hash,
         image_size=d.image_size,
         tiles=scorer.tiles,
+        names=scorer.namer and scorer.namer.words,
         model={k: v for k, v in model.items() if k not in ('device', 'backbone')},
         image_threshold=scorer.image,
         pixel_threshold=scorer.pixel,
         source=scorer.source,
         **how,
         **_arithmetic(d.backbone.device, batch_size),
-        provenance=provenance(d),
     )
 
-# %% ../../nbs/64a_scoring_runs.ipynb #275d3d9b
+# %% ../../nbs/64a_scoring_runs.ipynb #c30b805e
 def _near(a, b):
     numbers = isinstance(a, float) and isinstance(b, float)
     return numbers and math.isclose(a, b, rel_tol=1e-4, abs_tol=1e-4)
 
 
-def _same(key, before, plan):
-    "Whether one setting is the one that a run was begun with."
-    if key in ('source', 'provenance'):
+def _same(key, before, asked) -> bool:
+    "True if one setting is the one that a run was begun with."
+    if key == 'source':
         return True
-    if key.endswith('threshold') and _near(before.get(key), plan[key]):
+    if key.endswith('threshold') and _near(before.get(key), asked[key]):
         return True
-    return before.get(key) == plan[key]
+    return before.get(key) == asked[key]
 
+# %% ../../nbs/64a_scoring_runs.ipynb #186a1f9e
+class _ScoringRun(Run):
+    "The run of a scoring: each setting that differs is named."
 
-def _differences(before, plan):
-    "The settings in which a plan differs from the one a run was begun with."
-    if not isinstance(before, dict):
-        return ['everything']
-    return [k for k in plan if not _same(k, before, plan)]
-
-# %% ../../nbs/64a_scoring_runs.ipynb #c45ede79
-def _plan_before(file):
-    "The plan that a run was begun with."
-    if not file.exists():
-        raise CheckpointError(
-            f'{file.parent} holds no scoring to continue (no scoring.json): leave out --resume to'
-            ' begin one'
-        )
-    try:
-        return json.loads(file.read_text())
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f'{file} is damaged ({error}): score into another --out') from None
-
-
-def _refuse_other(out, plan):
-    "Refuse to continue a run with other images or settings."
-    before = _plan_before(out / 'scoring.json')
-    if differs := _differences(before, plan):
-        threads = before.get('threads') if differs == ['threads'] else None
+    def differences(self, before: dict) -> tuple[str, str]:
+        names = [k for k in self.asked if not _same(k, before, self.asked)]
+        if not names:
+            return '', ''
+        threads = before.get('threads') if names == ['threads'] else None
         remedy = f'set OMP_NUM_THREADS={threads}, ' if isinstance(threads, int) else ''
-        raise ConfigError(
-            f'{out} was begun with another {", ".join(differs)}, see {out / "scoring.json"}:'
-            f' {remedy}continue with the same images and settings, or choose another --out'
-        )
+        return f'another {", ".join(names)}', remedy
 
 # %% ../../nbs/64a_scoring_runs.ipynb #29875622
 class _Parts:
@@ -227,19 +220,9 @@ class _Parts:
     def overlays(self, k):
         return self.out / 'pictures' / f'{k:06d}'
 
-    def check(self, plan, resume):
-        "Refuse a folder that cannot be used, or continued with this plan."
-        if resume:
-            _refuse_other(self.out, plan)
-        elif in_use(self.out):
-            raise ConfigError(
-                f'{self.out} is not empty: say --resume to continue the scoring in it, or choose'
-                ' another --out'
-            )
-
     def check_there(self):
         "Refuse to go on in a folder that is no longer that of the run."
-        if not (self.out / 'scoring.json').is_file():
+        if not (self.out / 'run.json').is_file():
             raise DataError(
                 f'{self.out} was moved or removed while photographs were scored, so there is no'
                 ' table: score into another --out, where nothing else writes'
@@ -328,20 +311,27 @@ def _all_there(parts, ks):
         )
 
 
-def _finish(parts, rank):
-    "Count decisions; once every part is there, join csv parts, whichever process comes last."
+def _join(parts, rank):
+    "Join csv parts into one table, under a name of this process until it is whole."
+    temporary = parts.out / f'scores.{rank}.partial'
+    with open(temporary, 'w', newline='', encoding='utf-8') as f:
+        writer = csv.DictWriter(f, COLUMNS)
+        writer.writeheader()
+        for r in read_scores(parts.out):
+            row = r | dict(regions=json.dumps(r['regions']))
+            writer.writerow({k: csv_cell(v) for k, v in row.items()})
+        f.flush()
+        os.fsync(f.fileno())
+    os.replace(temporary, parts.out / 'scores.csv')
+
+
+def _finish(run, parts, rank):
+    "Count decisions; whichever process comes last finds every part, joins them and says so."
     counts = Counter(r['decision'] for r in read_scores(parts.out))
-    if parts.form == 'csv' and all(parts.file(k).exists() for k in range(parts.count)):
-        temporary = parts.out / f'scores.{rank}.partial'
-        with open(temporary, 'w', newline='', encoding='utf-8') as f:
-            writer = csv.DictWriter(f, COLUMNS)
-            writer.writeheader()
-            for r in read_scores(parts.out):
-                row = r | dict(regions=json.dumps(r['regions']))
-                writer.writerow({k: csv_cell(v) for k, v in row.items()})
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(temporary, parts.out / 'scores.csv')
+    if all(parts.file(k).exists() for k in range(parts.count)):
+        if parts.form == 'csv':
+            _join(parts, rank)
+        run.finish()
     return counts
 
 # %% ../../nbs/64a_scoring_runs.ipynb #1022149f
@@ -380,15 +370,16 @@ def score_folder(
     names, refused, other = find_images(paths)
     parts = _Parts(out, names, refused, part=part, form=form)
     mine, shown = range(rank, parts.count, world), dict(progress=progress, tell=tell)
+    asked = _asked(scorer, names, batch_size, part=part, format=form, pictures=pictures)
+    run = _ScoringRun(out, 'score', asked)
     with run_lock(out, rank == 0):
-        plan = _plan(scorer, names, batch_size, part=part, format=form, pictures=pictures)
-        parts.check(plan, resume)
+        run.check(bool(resume))
         wait()  # until all have found it free
+        if rank == 0:
+            run.open(provenance=provenance(scorer.detector))
         if resume:
             _remove_outdated(parts, mine, note)
-        elif rank == 0:
-            write_json(parts.out / 'scoring.json', plan)
         wait()
         _score_parts(parts, mine, scorer, pictures=pictures, **shown, **how)
         _all_there(parts, range(parts.count) if world == 1 else mine)
-        return _finish(parts, rank), other
+        return _finish(run, parts, rank), other

@@ -6,7 +6,7 @@
 __all__ = ['SHARE', 'GAP', 'GROUP', 'LEAST', 'MOST', 'mutual', 'typical_end', 'apartness', 'kinds', 'check_one_kind',
            'AmongDetector', 'spread']
 
-# %% ../../nbs/51a_among.ipynb #fd50ccbf
+# %% ../../nbs/51a_among.ipynb #83621dd4
 import numpy as np
 import torch
 from scipy.cluster.hierarchy import linkage
@@ -15,7 +15,7 @@ from torch import Tensor
 from .reference import LayerBank, ReferenceDetector, reference_distances
 from ..errors import DataError
 
-# %% ../../nbs/51a_among.ipynb #b2640019
+# %% ../../nbs/51a_among.ipynb #72a1b2a8
 SHARE = 0.3  # of the other photographs, those that are most like a cell
 
 
@@ -28,7 +28,7 @@ def mutual(
     smallest = distances.topk(count + 1, dim=-1, largest=False, sorted=True).values
     return smallest[..., 1:].mean(-1)
 
-# %% ../../nbs/51a_among.ipynb #6038281c
+# %% ../../nbs/51a_among.ipynb #e2f91aea
 def typical_end(
     scores: Tensor,  # (B,) of photographs, most of them normal
 ) -> float:
@@ -37,7 +37,7 @@ def typical_end(
     deviation = 1.4826 * (scores - median).abs().median()
     return (median + 3 * deviation).item() + 1e-6
 
-# %% ../../nbs/51a_among.ipynb #f2a80a73
+# %% ../../nbs/51a_among.ipynb #aaac2ae7
 def apartness(
     bank: LayerBank,
     most: int = 64,  # cells of each photograph that are asked
@@ -50,7 +50,7 @@ def apartness(
     found = torch.stack(rows).double().cpu().numpy()
     return (found + found.T) / 2
 
-# %% ../../nbs/51a_among.ipynb #82c8b443
+# %% ../../nbs/51a_among.ipynb #b94261fe
 GAP, GROUP = 3.0, 0.25  # usual steps between two kinds, and the least share of a kind
 
 
@@ -68,7 +68,7 @@ def kinds(
             return pair[1], pair[0]
     return None
 
-# %% ../../nbs/51a_among.ipynb #86fc9c9b
+# %% ../../nbs/51a_among.ipynb #1acc896e
 LEAST, MOST = 5, 64  # photographs that are compared
 
 

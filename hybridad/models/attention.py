@@ -24,18 +24,18 @@ def _stage(name: str) -> int:
     return next((i for i, s in enumerate(_STAGES) if s in name), len(_STAGES))
 
 
+def _is_attention(name: str, module: nn.Module, kind: str) -> bool:
+    "True for an attention layer of a kind inside a transformer block."
+    inside = name.endswith(f'.{kind}') and '.transformer_blocks.' in name
+    return inside and getattr(module, 'is_cross_attention', None) == (kind == 'attn2')
+
+# %% ../../nbs/10_attention.ipynb #2c278898
 def cross_attention(
     unet: nn.Module,  # any module that holds attention layers called attn2
     kind: str = 'attn2',  # 'attn2': pixels look at words, 'attn1': pixels look at pixels
 ) -> dict[str, nn.Module]:  # {name: layer} in the order of execution
     "Find the cross-attention layers of a UNet."
-    found = [
-        (n, m)
-        for n, m in unet.named_modules()
-        if n.endswith(f'.{kind}')
-        and '.transformer_blocks.' in n
-        and getattr(m, 'is_cross_attention', None) == (kind == 'attn2')
-    ]
+    found = [(n, m) for n, m in unet.named_modules() if _is_attention(n, m, kind)]
     if not found:
         named = dict(attn2='cross', attn1='self').get(kind)
         raise BackboneError(
@@ -77,7 +77,7 @@ def select_layers(
     return chosen
 
 # %% ../../nbs/10_attention.ipynb #1476075c
-def _as_picture(
+def _as_image(
     name: str,  # of the layer, for the message
     values: Tensor,  # (B, N, C)
     size: tuple[int, int],
@@ -93,25 +93,41 @@ def _as_picture(
     return values.unflatten(1, (h, w))
 
 # %% ../../nbs/10_attention.ipynb #09073026
-class _Hooks:
-    "Context manager: while it is open, each forward pass leaves the queries of its layers."
+class _Handles:
+    "Context manager that takes off its hooks at the end, also when its block fails."
 
-    def __init__(self, unet: nn.Module, layers: dict[str, nn.Module]):
-        self.unet, self.layers = unet, layers
-        self.found, self._sizes, self._handles = {}, {}, []
+    def __init__(self):
+        self._handles = []
 
     def __enter__(self):
-        modules = dict(self.unet.named_modules())
-        for name, layer in self.layers.items():
-            block = modules[name.rsplit('.transformer_blocks', 1)[0]]
-            self._handles.append(block.register_forward_pre_hook(self._note_size(name)))
-            self._handles += self._watch(name, layer)
+        for handle in self._hooked():
+            self._handles.append(handle)
         return self
 
     def __exit__(self, *error):
         for handle in self._handles:
             handle.remove()
         self._handles = []
+
+    def _hooked(self):
+        "The handles of all hooks, which are set while this runs."
+        return ()
+
+# %% ../../nbs/10_attention.ipynb #9c708910
+class _Hooks(_Handles):
+    "Context manager: while it is open, each forward pass leaves the queries of its layers."
+
+    def __init__(self, unet: nn.Module, layers: dict[str, nn.Module]):
+        super().__init__()
+        self.unet, self.layers = unet, layers
+        self.found, self._sizes = {}, {}
+
+    def _hooked(self):
+        modules = dict(self.unet.named_modules())
+        for name, layer in self.layers.items():
+            block = modules[name.rsplit('.transformer_blocks', 1)[0]]
+            yield block.register_forward_pre_hook(self._note_size(name))
+            yield from self._watch(name, layer)
 
     def _note_size(self, name):
         def hook(module, inputs):
@@ -123,12 +139,12 @@ class _Hooks:
         "The hooks on one layer."
 
         def hook(module, inputs, output):
-            self._keep(name, self._picture(name, output))
+            self._keep(name, self._image(name, output))
 
         return [layer.to_q.register_forward_hook(hook)]
 
-    def _picture(self, name, values):
-        return _as_picture(name, values, self._sizes[name])
+    def _image(self, name, values):
+        return _as_image(name, values, self._sizes[name])
 
     def _keep(self, name, value):
         self.found[name] = value
@@ -158,7 +174,30 @@ class _Enough(Exception):
     "Raised inside the UNet once the last wanted layer has been seen."
 
 
-class QueryRecorder(_Hooks):
+class _Stopping(_Hooks):
+    "Hooks that may leave the pass after the last of their layers."
+
+    def __init__(self, unet: nn.Module, layers: dict[str, nn.Module], stop: bool):
+        super().__init__(unet, layers)
+        self.stop, self._running = stop, False
+
+    def _keep(self, name, value):
+        super()._keep(name, value)
+        if self.stop and self._running and name == list(self.layers)[-1]:
+            raise _Enough
+
+    def _pass(self, *inputs, **conditions):
+        "Run the UNet, as far as is wanted."
+        self.found, self._running = {}, True
+        try:
+            self.unet(*inputs, **conditions)
+        except _Enough:
+            pass
+        finally:
+            self._running = False
+
+# %% ../../nbs/10_attention.ipynb #2a9625e1
+class QueryRecorder(_Stopping):
     "Context manager: while it is open, each forward pass leaves its queries in `queries`."
 
     def __init__(
@@ -169,28 +208,22 @@ class QueryRecorder(_Hooks):
         stop: bool = False,  # leave the pass after the last wanted layer (use `run`)
         kind: str = 'attn2',  # as in cross_attention
     ):
-        super().__init__(unet, select_layers(unet, layers, kind))
-        self.stop, self._running = stop, False
+        super().__init__(unet, select_layers(unet, layers, kind), stop)
 
     @property
     def queries(self) -> dict[str, Tensor]:
         return self.found  # {name: (B, h, w, C)}
 
-    def _keep(self, name, value):
-        super()._keep(name, value)
-        if self.stop and self._running and name == list(self.layers)[-1]:
-            raise _Enough
-
-    def run(self, latents: Tensor, timestep: int, context: Tensor, **conditions) -> dict:
-        "Run the UNet on (B, C, h, w) latents and (B, L, D) text; returns {name: (B, h, w, C)}."
+    def run(
+        self,
+        latents: Tensor,  # (B, C, h, w)
+        timestep: int,
+        context: Tensor,  # (B, L, D) text features
+        **conditions: object,  # further ones, as SDXL wants them
+    ) -> dict[str, Tensor]:  # {name: (B, h, w, C)}
+        "Queries of one pass of the UNet."
         check_input(self.unet, latents, context)
-        self.found, self._running = {}, True
-        try:
-            self.unet(latents, timestep, context, **conditions)
-        except _Enough:
-            pass
-        finally:
-            self._running = False
+        self._pass(latents, timestep, context, **conditions)
         _check_found(self.layers, self.found)
         return self.found
 
@@ -212,7 +245,7 @@ def split_heads(
     "Channels of each head by themselves."
     return x.unflatten(-1, (heads, -1)).movedim(-2, -3)
 
-
+# %% ../../nbs/10_attention.ipynb #3df8d051
 def wide(
     x: Tensor,
 ) -> Tensor:
@@ -244,16 +277,19 @@ class _ForEach(torch.autograd.Function):
         return total.to(ctx.dtype), None, None
 
 # %% ../../nbs/10_attention.ipynb #25cb40c9
+def _projected(linear: nn.Module, context: Tensor) -> Tensor:
+    "Text features through a linear layer, in its precision."
+    return linear(context.to(linear.weight.dtype))
+
+
 def prompt_keys(
     layers: dict[str, nn.Module],  # from select_layers
     context: Tensor,  # (P, L, D) text features, or (B, P, L, D) other ones for each image
 ) -> dict[str, Tensor]:  # {name: (P, heads, L, d)}, or with B in front
     "Keys of the prompts in each layer; `read_maps` takes them in place of the features."
-    return {
-        n: split_heads(m.to_k(context.to(m.to_k.weight.dtype)), m.heads) for n, m in layers.items()
-    }
+    return {n: split_heads(_projected(m.to_k, context), m.heads) for n, m in layers.items()}
 
-
+# %% ../../nbs/10_attention.ipynb #e7a07019
 def token_scores(
     layer: nn.Module,  # the cross-attention layer that the queries came from
     queries: Tensor,  # (B, h, w, C) shared by all prompts, or (B, P, h, w, C) one per prompt
@@ -263,7 +299,8 @@ def token_scores(
 ) -> Tensor:  # (B, P, heads, h, w, L) float32: q . k / sqrt(d)
     "Scaled dot products of every pixel with every token."
     size, q = queries.shape[-3:-1], queries.flatten(-3, -2)
-    q = split_heads(q if queries.ndim == 5 else q[:, None], layer.heads)
+    q = q if queries.ndim == 5 else q[:, None]
+    q = split_heads(q, layer.heads)
     k = prompt_keys({0: layer}, context)[0] if keys is None else keys
     if k.requires_grad and k.ndim == 4:
         k = _ForEach.apply(k, len(q), wide(q).dtype)
@@ -319,7 +356,8 @@ def log_masses(
         total = scores.logsumexp(-1)
         return total - total.logsumexp(1, keepdim=True)
     _check_tokens(scores, mass, content)
-    inside = scores.masked_fill(~content[..., None, None, None, :], -torch.inf).logsumexp(-1)
+    ignored = ~content[..., None, None, None, :]
+    inside = scores.masked_fill(ignored, -torch.inf).logsumexp(-1)
     whole = scores.logsumexp(-1) if mass == 'own' else inside.logsumexp(1, keepdim=True)
     return inside - whole
 
@@ -331,12 +369,11 @@ def blend(
 ) -> Tensor:  # (B, P, H, W)
     "Weighted mean over layers of different resolution."
     maps = list(maps)
-    size = size or max((m.shape[-2:] for m in maps), key=lambda s: s[0] * s[1])
+    size = size or max([m.shape[-2:] for m in maps], key=torch.Size.numel)
     weights = [1 / len(maps)] * len(maps) if weights is None else weights
-    return sum(
-        w * F.interpolate(m, size=tuple(size), mode='bilinear', align_corners=False)
-        for m, w in zip(maps, weights, strict=True)
-    )
+    how = dict(size=tuple(size), mode='bilinear', align_corners=False)
+    pairs = zip(maps, weights, strict=True)
+    return sum(w * F.interpolate(m, **how) for m, w in pairs)
 
 # %% ../../nbs/10_attention.ipynb #38984e58
 def read_maps(
@@ -357,9 +394,9 @@ def read_maps(
     ]
     return blend(maps, weights, size)
 
-
+# %% ../../nbs/10_attention.ipynb #ae675c90
 def log_ratio(
     masses: Tensor,  # (B, 2, H, W): normal, abnormal
 ) -> Tensor:  # (B, H, W): log m_abnormal - log m_normal
-    "How much more a pixel attends to the second prompt than to the first."
+    "Preference of each pixel for the second prompt over the first."
     return masses[:, 1] - masses[:, 0]

@@ -51,7 +51,8 @@ def _check_family(name: str, vae: nn.Module, unet: nn.Module, *, width: int, tow
         )
     _check_conditions(name, unet, towers)
     wanted = unet.config.cross_attention_dim
-    if any(w != width for w in (wanted if isinstance(wanted, (list, tuple)) else [wanted])):
+    every = wanted if isinstance(wanted, (list, tuple)) else [wanted]
+    if any(w != width for w in every):
         raise BackboneError(
             f'backbone {name}: the UNet expects text of width {wanted}, its text encoder gives '
             f'{width}: the folder mixes two models'
@@ -66,6 +67,8 @@ DEFAULTS = dict(
     neutral='a photo of an object',
     normal='a photo of a flawless object',
     abnormal='a photo of a damaged object',
+    kinds=None,  # nouns of the defects that the backbone was trained on
+    nouns=None,  # and of all else
 )
 
 # %% ../../nbs/11_backbone.ipynb #b60be0bb
@@ -93,7 +96,7 @@ class _Frozen(TextSide, ImageSide):
             self.towers.append((tokenizer_2, text_encoder_2))
         for m in self.modules:
             m.requires_grad_(False).eval()
-        self.name, self.settings = name, {**DEFAULTS, **(settings or {})}
+        self.name, self.settings = name, DEFAULTS | (settings or {})
         self._hashed = None, ''  # marks of the weights, and their fingerprint
         _check_family(name, vae, unet, width=self.width, towers=len(self.towers))
 
@@ -130,11 +133,28 @@ class _Named(_Frozen):
 # %% ../../nbs/11_backbone.ipynb #8191e5dc
 def _default_layers(unet: nn.Module) -> dict[str, nn.Module]:
     "Layers at a half and a quarter of the latents' size."
-    n = len(unet.config.block_out_channels)
-    wanted = {f'down_blocks.{i}.' for i in (1, 2)} | {f'up_blocks.{n - 1 - i}.' for i in (1, 2)}
+    last = len(unet.config.block_out_channels) - 1
+    levels = (1, 2)  # halvings of the latents
+    wanted = {f'down_blocks.{i}.' for i in levels} | {f'up_blocks.{last - i}.' for i in levels}
     every = cross_attention(unet)
     there = [w for w in sorted(wanted) if any(k.startswith(w) for k in every)]
     return select_layers(unet, there or None)
+
+# %% ../../nbs/11_backbone.ipynb #9750d077
+def _shares(
+    name: str,  # of the backbone, for the message
+    weights: list[float],  # as its settings give them
+    named: list[str] | None,  # layers that its settings name
+    layers: dict[str, nn.Module],  # layers that are read
+) -> list[float]:
+    "Weights of layers divided by their sum, which need the layers' full names."
+    if len(weights) != len(layers) or named and named != list(layers):
+        raise BackboneError(
+            f"backbone '{name}' says weights {weights}: give one for each of its layers, by "
+            f'their full names and in the order in which they run ({", ".join(layers)}), or '
+            'leave them out'
+        )
+    return [w / sum(weights) for w in weights]
 
 # %% ../../nbs/11_backbone.ipynb #705d5bdb
 class _Readable(_Named):
@@ -164,16 +184,10 @@ class _Readable(_Named):
         layers: dict[str, nn.Module],
     ) -> list[float] | None:  # sum to one; None: all count the same
         "Weights of the backbone's own layers, if it has any; None for another choice of layers."
-        told, named = self.settings['weights'], self.settings['layers']
-        if told is None or list(layers) != list(self.layers):
+        weights = self.settings['weights']
+        if weights is None or list(layers) != list(self.layers):
             return None
-        if len(told) != len(layers) or named and named != list(layers):
-            raise BackboneError(
-                f"backbone '{self.name}' says weights {told}: give one for each of its layers, by "
-                f'their full names and in the order in which they run ({", ".join(layers)}), or '
-                'leave them out'
-            )
-        return [w / sum(told) for w in told]
+        return _shares(self.name, weights, self.settings['layers'], layers)
 
 # %% ../../nbs/11_backbone.ipynb #1bc879ad
 class _Conditioned(_Readable):
@@ -197,36 +211,39 @@ class _Conditioned(_Readable):
         "Conditions of the UNet beside text: for SDXL a neutral summary and the image's size."
         if not self.double:
             return {}
-        neutral, (h, w) = self.settings['neutral'], (s * self.factor for s in latents.shape[2:])
+        ids = self.tokenize([self.settings['neutral']], 1)
         with torch.no_grad():  # asked each time: its weights and precision may have changed
-            pooled = self.text_encoder_2(self.tokenize([neutral], 1)).text_embeds
-        return dict(
-            added_cond_kwargs=dict(
-                text_embeds=pooled.to(latents).expand(len(latents), -1),
-                time_ids=latents.new_tensor([[h, w, 0, 0, h, w]]).expand(len(latents), -1),
-            )
-        )
+            pooled = self.text_encoder_2(ids).text_embeds
+        h, w = (s * self.factor for s in latents.shape[2:])
+        sizes = latents.new_tensor([[h, w, 0, 0, h, w]])  # original, corner of the crop, wanted
+        added = dict(text_embeds=pooled.to(latents), time_ids=sizes)
+        return dict(added_cond_kwargs={k: v.expand(len(latents), -1) for k, v in added.items()})
 
 # %% ../../nbs/11_backbone.ipynb #5cbee0ee
+def _described(b: _Conditioned) -> dict:
+    "Facts that are read from a model and assumed nowhere."
+    return dict(
+        width=b.width,
+        text_layers=b.depth,
+        length=b.length,
+        padding=[t.pad_token for t, _ in b.towers],
+        padding_id=[t.pad_token_id for t, _ in b.towers],
+        channels=list(b.unet.config.block_out_channels),
+        heads=[m.heads for m in cross_attention(b.unet).values()],
+        prediction=b.scheduler.config.prediction_type,
+        scaling=b.vae.config.scaling_factor,
+        factor=b.factor,
+        image_size=b.image_size,
+        layers=list(b.layers),
+    )
+
+# %% ../../nbs/11_backbone.ipynb #50faa8e1
 class Backbone(_Conditioned):
     "The frozen components of a latent diffusion model, and how hybridad talks to them."
 
     def describe(self) -> dict:
-        "Everything that is read from the model and assumed nowhere."
-        return dict(
-            width=self.width,
-            text_layers=self.depth,
-            length=self.length,
-            padding=[t.pad_token for t, _ in self.towers],
-            padding_id=[t.pad_token_id for t, _ in self.towers],
-            channels=list(self.unet.config.block_out_channels),
-            heads=[m.heads for m in cross_attention(self.unet).values()],
-            prediction=self.scheduler.config.prediction_type,
-            scaling=self.vae.config.scaling_factor,
-            factor=self.factor,
-            image_size=self.image_size,
-            layers=list(self.layers),
-        )
+        "Facts that are read from the model and assumed nowhere."
+        return _described(self)
 
     def reinitialised(self, seed: int = 0) -> 'Backbone':
         "A copy with random UNet weights: the baseline for the value of training the UNet."
@@ -261,7 +278,7 @@ def check_finite(
             )
     return backbone
 
-
+# %% ../../nbs/11_backbone.ipynb #6fed77c7
 @contextmanager
 def _one_sentence(name: str) -> Iterator[None]:
     "Turn whatever a library raises about a backbone into one BackboneError."
@@ -283,7 +300,7 @@ def _as_shapes(module: nn.Module, *args, **kwargs) -> None:
     shapes = {n: t.to('meta') for n, t in named}
     torch.func.functional_call(module, shapes, args, kwargs)
 
-
+# %% ../../nbs/11_backbone.ipynb #8d6953fc
 def _check_sizes(backbone: Backbone) -> None:
     "Refuse sizes that no image and no text can have."
     side = backbone.unet.config.sample_size
@@ -308,11 +325,12 @@ def _try_parts(backbone: Backbone) -> Backbone:
     with torch.no_grad():
         z = torch.zeros(1, backbone.unet.config.in_channels, side, side, dtype=dtype)
         backbone.add_noise(z[..., :1, :1], min(1, backbone.timestep))
-        told = backbone.conditions(z).get('added_cond_kwargs', {})
-        told = {k: v.to('meta') for k, v in told.items()}
+        added = backbone.conditions(z).get('added_cond_kwargs', {})
+        added = {k: v.to('meta') for k, v in added.items()}
         x = torch.zeros(1, 3, backbone.image_size, backbone.image_size, device='meta')
         _as_shapes(backbone.vae.encoder, x.to(backbone.vae.dtype))
-        _as_shapes(backbone.unet, z.to('meta'), 1, text.to('meta', dtype), added_cond_kwargs=told)
+        inputs = z.to('meta'), 1, text.to('meta', dtype)
+        _as_shapes(backbone.unet, *inputs, added_cond_kwargs=added)
     return backbone
 
 # %% ../../nbs/11_backbone.ipynb #577a5b62
@@ -344,7 +362,7 @@ def _random_part(folder: Path, part: str, cls: type):
         return cls.from_config(cls.load_config(str(folder), subfolder=part))
     return cls.from_pretrained(str(folder), subfolder=part)
 
-
+# %% ../../nbs/11_backbone.ipynb #2682a433
 def random_backbone(
     folder: str | Path,  # a diffusers folder; its configs and tokenizer are enough
     seed: int = 0,

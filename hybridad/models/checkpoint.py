@@ -12,8 +12,9 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 from safetensors.torch import save
+from torch.nn import Module
 
-from ..data.images import is_pointer
+from ..data.formats import is_pointer
 from ..config import Config, check
 from ..runs import write_atomic
 from ..errors import CheckpointError, ConfigError
@@ -31,7 +32,7 @@ ABOUT = dict(
 
 
 def _mass_of(about: dict) -> str:
-    "How a checkpoint takes masses; those of format 1 do not say it and compete with all tokens."
+    "The way a checkpoint takes masses; format 1 does not say it: all tokens compete."
     if 'mass' in about:
         return check('mass', about['mass'], str)
     return 'own' if about['config']['model']['mass'] == 'own' else 'competing_all'
@@ -72,7 +73,7 @@ def _read_about(raw: str) -> dict:
 _HELD = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # types of learned values
 
 
-def _check_values(path: Path, tensors: dict):
+def _check_values(path: Path, tensors: dict) -> None:
     "Refuse learned values of another type, or that are not finite."
     odd = next((k for k, v in tensors.items() if v.dtype not in _HELD), None)
     if odd:
@@ -88,7 +89,7 @@ def _check_values(path: Path, tensors: dict):
         )
 
 # %% ../../nbs/49_checkpoint.ipynb #e3dabcc6
-def _check_file(path: Path):
+def _check_file(path: Path) -> None:
     "Refuse a file that is missing."
     if not path.is_file():
         raise CheckpointError(
@@ -134,10 +135,10 @@ def read_checkpoint(
 def check_fit(
     path: str | Path,  # of the checkpoint, for the message
     about: dict,  # its metadata
-    backbone,  # Backbone
+    backbone: object,  # Backbone
     *,
     other_backbone: bool = False,  # accept other frozen weights of the same width
-):
+) -> None:
     "Refuse a checkpoint of another width, and of another backbone unless told."
     if about.get('width') != backbone.width:
         raise CheckpointError(
@@ -167,12 +168,12 @@ def _read_out(config, backbone, told) -> dict:
         layers=list(told['layers']),
     )
 
-
+# %% ../../nbs/49_checkpoint.ipynb #85d536d9
 def check_read_out(
     path: str | Path,  # of the checkpoint, for the message
     about: dict,  # its metadata
-    detector,  # HybridAnomalyDetector that is to hold it
-):
+    detector: Module,  # HybridAnomalyDetector that is to hold it
+) -> None:
     "Refuse a checkpoint that was learned with another way of reading."
     p, backbone = detector.pipeline, detector.backbone
     then = _read_out(Config.from_dict(about['config']), backbone, about)
@@ -188,9 +189,9 @@ def check_read_out(
 # %% ../../nbs/49_checkpoint.ipynb #95839d55
 def write_checkpoint(
     path: str | Path,  # .safetensors
-    detector,  # HybridAnomalyDetector
-    **extra,  # JSON values kept in the metadata: trained_on, thresholds, validation metrics
-):
+    detector: Module,  # HybridAnomalyDetector
+    **extra: object,  # JSON values for the metadata: trained_on, thresholds, validation metrics
+) -> None:
     "Write the learned values of a detector, with settings and the backbone's fingerprint."
     about = dict(
         format=2,
@@ -208,7 +209,7 @@ def write_checkpoint(
     learned = {k: v.detach().cpu().contiguous() for k, v in detector.state_dict().items()}
     write_atomic(path, save(learned, {'hybridad': json.dumps(about)}))
 
-
+# %% ../../nbs/49_checkpoint.ipynb #edc93420
 def config_of(
     about: dict,  # metadata of a checkpoint
     backbone: str | None = None,  # another name or folder for the same backbone

@@ -55,7 +55,7 @@ def check_images(
 
 # %% ../../nbs/10c_latents.ipynb #e57f26b2
 def _outside() -> int:
-    "How far up the first caller outside of hybridad and torch is, as warnings.warn counts."
+    "Level of the first caller outside of hybridad and torch, as warnings.warn counts."
     frame, level = sys._getframe(1), 1
     ours = ('hybridad', 'torch')
     while frame.f_back and frame.f_globals.get('__name__', '').split('.')[0] in ours:

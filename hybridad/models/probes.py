@@ -62,7 +62,7 @@ class AttentionReader(QueryRecorder):
 
         def reduce(module, inputs, k):
             masses = self._reduce(layer, held.pop(), k)
-            self._keep(name, self._picture(name, masses.mT).movedim(-1, 1))
+            self._keep(name, self._image(name, masses.mT).movedim(-1, 1))
 
         return [layer.to_q.register_forward_hook(hold), layer.to_k.register_forward_hook(reduce)]
 
@@ -179,10 +179,10 @@ class SelfRecorder(QueryRecorder):
         held = []
 
         def hold(module, inputs, q):
-            held.append(self._picture(name, q))
+            held.append(self._image(name, q))
 
         def keep(module, inputs, k):
-            self._keep(name, (held.pop(), self._picture(name, k)))
+            self._keep(name, (held.pop(), self._image(name, k)))
 
         return [layer.to_q.register_forward_hook(hold), layer.to_k.register_forward_hook(keep)]
 

@@ -325,7 +325,8 @@ def _learn(
     owners, count = [photos.index(p) for p in photo], len(photos)
     cells = _cells(detector, images, owners, limit // (len(images) * len(VIEWS)))
     layers = detector.reference_layers
-    settings = [type(detector).__name__, hashes, layers, limit, judged, weight, owners]
+    inside = type(detector.detector).__name__
+    settings = [type(detector).__name__, inside, hashes, layers, limit, judged, weight, owners]
     digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
     detector.references = References(_banks(cells, detector.reduce), layers, count, digest)
     judged = min(judged, count)

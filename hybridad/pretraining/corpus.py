@@ -37,7 +37,7 @@ from ..runs import read_arrays, read_json, write_atomic
 from ..synthetic.solid_families import FAMILIES, HELD_OUT_SOLIDS
 from ..synthetic.solids import solid_picture
 from ..synthetic.surfaces import SURFACES
-from ..synthetic.plain import PARTS, picture
+from ..synthetic.plain import PARTS, Picture, picture
 from ..synthetic.textures import Textures
 
 # %% ../../nbs/62a_corpus.ipynb #7b1ec4a1
@@ -69,11 +69,11 @@ def source_picture(
     source: str,  # a key of SHARES
     seed: int,
     index: int,
-    size: int,  # pixels
     *,
+    size: int,  # pixels
     textures: str = '',  # folder of photographs; '': hard pictures take their turn
-):  # Picture
-    "A picture of one source."
+) -> Picture:
+    "An image of one source, with its mask and labels."
     if source == 'clean':
         return picture(seed, index, size)
     if source == 'solid':
@@ -102,7 +102,7 @@ THINGS = frozenset(n.replace('_', ' ') for n in (*OBJECTS, *FAMILIES))
 
 
 def contents_of(
-    p,  # Picture
+    p: Picture,
     source: str,  # a key of SHARES
 ) -> Contents:
     "Names of a picture in the form that grounding takes."
@@ -118,12 +118,13 @@ def corpus_picture(
     seed: int,
     index: int,
     size: int = 128,  # pixels
-    textures: str = '',
+    *,
+    textures: str = '',  # as in source_picture
 ) -> tuple:  # image (S, S, 3) uint8, labels (S, S) uint8, Contents
     "One training picture: whole, a part, or a part at twice its size."
     source, zoom = turn(index, SHARES), turn(index, ZOOMS, 0.4142135624)
     full = size * 3 // 2 if zoom == 'part' else size
-    p = source_picture(source, seed, index, full, textures=textures)
+    p = source_picture(source, seed, index, size=full, textures=textures)
     image, labels = p.image, p.labels
     if zoom != 'whole':
         rng = np.random.default_rng([seed, index, 7])
@@ -160,9 +161,10 @@ def corpus_part(
     recipe: dict,  # seed, pictures, size, textures
 ) -> dict:  # image (N, S, S, 3) uint8, labels (N, S/4, S/4) uint8, about (N,) JSON texts
     "Arrays of the pictures of a part."
+    make = partial(corpus_picture, recipe['seed'], size=recipe['size'], textures=recipe['textures'])
     rows = []
     for i in range(number * PART, min((number + 1) * PART, recipe['pictures'])):
-        image, labels, shown = corpus_picture(recipe['seed'], i, recipe['size'], recipe['textures'])
+        image, labels, shown = make(index=i)
         rows.append((image, label_cells(labels, shown.names), json.dumps(shown)))
     images, cells, about = zip(*rows)
     return dict(image=np.stack(images), labels=np.stack(cells), about=np.array(about))
@@ -191,12 +193,12 @@ def _ahead(pool, make, items, count):
 
 @torch.no_grad()
 def encode_corpus(
-    work,  # folder of the run with recipe.json and vae; work/corpus is filled
+    work: str | Path,  # folder of the run with recipe.json and vae; work/corpus is filled
     device: str = 'cpu',
     workers: int = 1,  # processes that generate
     *,
     progress: bool = True,
-):
+) -> None:
     "Generate and encode the parts that are not there yet."
     from diffusers import AutoencoderKL
 
@@ -228,7 +230,7 @@ def _die_with_parent():
 
 
 def encoding(
-    work,  # folder of the run
+    work: str | Path,  # folder of the run
     device: str = 'cpu',
     workers: int = 1,
 ) -> subprocess.Popen:
@@ -246,7 +248,7 @@ class Corpus:
 
     def __init__(
         self,
-        work,  # folder of the run
+        work: str | Path,  # folder of the run
         recipe: dict,
         maker: subprocess.Popen | None = None,  # from encoding
     ):
@@ -256,7 +258,7 @@ class Corpus:
     def __len__(self) -> int:
         return len(self.about)
 
-    def wait(self, count: int):
+    def wait(self, count: int) -> None:
         "Read the first `count` parts, as soon as they are there."
         while self.parts < min(count, parts_of(self.recipe)):
             part = read_arrays(self._file(self.parts))

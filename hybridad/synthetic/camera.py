@@ -13,43 +13,66 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import gaussian_filter
 
-from .canvas import UNIT, blend, colour, frame_at, grid_of, noise, turned
+from hybridad.synthetic.canvas import (
+    TURN,
+    UNIT,
+    blend,
+    clamped,
+    colour,
+    frame_at,
+    grid_of,
+    noise,
+    rotated,
+    shaded,
+    turned,
+)
 
 # %% ../../nbs/03d_camera.ipynb #cc014483
+_LETTERS = list('ABCDEFHKLMNPRSTUXZ0123456789')  # none that looks like another
+
+
 def _text(rng, size):
     "Alpha of a few letters at a random place, the right way up or turned by quarters."
-    letters = ''.join(rng.choice(list('ABCDEFHKLMNPRSTUXZ0123456789'), int(rng.integers(2, 7))))
+    letters = ''.join(rng.choice(_LETTERS, rng.integers(2, 7)))
     font = ImageFont.load_default(rng.uniform(7, 24) * size / UNIT)
     canvas = Image.new('L', (size, size))
     middle = tuple(rng.uniform(0.2, 0.8, 2) * size)
-    ImageDraw.Draw(canvas).text(middle, letters, fill=255, font=font, anchor='mm')
-    return np.rot90(np.asarray(canvas, np.float32) / 255, rng.integers(4))
+    draw = ImageDraw.Draw(canvas)
+    draw.text(middle, letters, fill=255, font=font, anchor='mm')
+    alpha = np.asarray(canvas, np.float32) / 255
+    return np.rot90(alpha, rng.integers(4))
 
 # %% ../../nbs/03d_camera.ipynb #b159d55d
 def _bars(rng, size):
     "A few regular bars, nearly upright or level."
-    t, (cy, cx) = rng.choice([0, np.pi / 2]) + rng.normal(0, 0.05), rng.uniform(24, 104, 2)
-    u, v = frame_at(size, (cy, cx), t)
+    angle = rng.choice([0, np.pi / 2]) + rng.normal(0, 0.05)
+    u, v = frame_at(size, rng.uniform(24, 104, 2), angle)
     w, h, p = rng.uniform(8, 20), rng.uniform(3, 8), rng.uniform(2.5, 6)
-    return ((np.abs(u) < w) & (np.abs(v) < h) & ((u / p % 1) < 0.55)).astype(np.float32)
+    inside = (np.abs(u) < w) & (np.abs(v) < h)
+    return (inside & (u / p % 1 < 0.55)).astype(np.float32)
 
 # %% ../../nbs/03d_camera.ipynb #f4b54a7d
 def _print(rng, image, region):
     "One to three marks of one ink: bars or letters."
-    marks = [
-        (_bars if rng.random() < 0.5 else _text)(rng, len(image)) for _ in range(rng.integers(1, 4))
-    ]
+    marks = []
+    for _ in range(rng.integers(1, 4)):
+        mark = _bars if rng.random() < 0.5 else _text
+        marks.append(mark(rng, len(image)))
     ink = np.max(marks, 0) * region
-    out = blend(image, colour(rng, (0, 1), 0.8), ink * rng.uniform(0.4, 1))
-    return out, ('print', np.abs(out - image).mean(-1) > 0.03)
+    tone = colour(rng, (0, 1), 0.8)
+    out = blend(image, tone, ink * rng.uniform(0.4, 1))
+    change = np.abs(out - image).mean(-1)
+    return out, ('print', change > 0.03)
 
 # %% ../../nbs/03d_camera.ipynb #4d0f19a9
 def _engraving(rng, image, region):
     "Letters pressed into the surface: each stroke has a light and a dark side."
-    size, t = len(image), rng.uniform(0, 2 * np.pi)
-    dy, dx = np.gradient(gaussian_filter(_text(rng, size), 0.5 * size / UNIT))
-    tilt = (dy * np.sin(t) + dx * np.cos(t)) * region * size / UNIT
-    shade = rng.uniform(0.2, 0.55) * tilt / (np.abs(tilt).max() + 1e-6)
+    size, angle = len(image), rng.uniform(0, TURN)
+    soft = gaussian_filter(_text(rng, size), 0.5 * size / UNIT)
+    tilt, _ = rotated(*np.gradient(soft), angle)
+    tilt = tilt * region * size / UNIT
+    shade = rng.uniform(0.2, 0.55) * tilt
+    shade = shade / (np.abs(tilt).max() + 1e-6)
     return image + shade[..., None], ('engraving', np.abs(shade) > 0.05)
 
 # %% ../../nbs/03d_camera.ipynb #7ff33979
@@ -60,17 +83,19 @@ def _shadow(rng, image, region):
     "A soft shade edge across the picture."
     u, _ = turned(rng, len(image))
     soft = rng.uniform(3, 12)
-    edge = 1 / (1 + np.exp(-(u - np.median(u) - rng.uniform(-35, 35)) / soft))
+    beyond = u - np.median(u) - rng.uniform(-35, 35)
+    edge = 1 / (1 + np.exp(-beyond / soft))
     shade = rng.uniform(0.1, 0.4) * edge
-    return image * (1 - shade[..., None]), ('shadow', shade > _STRONG)
+    return shaded(image, 1 - shade), ('shadow', shade > _STRONG)
 
 # %% ../../nbs/03d_camera.ipynb #88117a6b
 def _glare(rng, image, region):
     "A broad highlight."
     y, x = grid_of(len(image))
     s = rng.uniform(12, 30)
-    far = (y - rng.uniform(0, UNIT)) ** 2 + (x - rng.uniform(0, UNIT)) ** 2
-    light = rng.uniform(0.1, 0.35) * np.exp(-far / (2 * s * s))
+    dy, dx = y - rng.uniform(0, UNIT), x - rng.uniform(0, UNIT)
+    spot = np.exp(-(dy**2 + dx**2) / (2 * s * s))
+    light = rng.uniform(0.1, 0.35) * spot
     return image + light[..., None], ('highlight', light > _STRONG)
 
 
@@ -83,11 +108,12 @@ def add_distractors(
     region: np.ndarray,  # (S, S) bool
 ) -> tuple:  # the image in [0, 1], names of what was added, their nouns with (S, S) bool maps
     "Harmless things that a detector must not report."
-    names, parts = [n for n in DISTRACTORS if rng.random() < 0.4], []
+    names = [n for n in DISTRACTORS if rng.random() < 0.4]
+    parts = []
     for n in names:
         image, part = DISTRACTORS[n](rng, image, region)
         parts.append(part)
-    return np.clip(image, 0, 1).astype(np.float32), names, parts
+    return clamped(image).astype(np.float32), names, parts
 
 # %% ../../nbs/03d_camera.ipynb #c79fd1b3
 def _in_grey(image):
@@ -103,7 +129,13 @@ def _defocused(image, blur):
 
 def _as_bytes(image):
     "An image in [0, 1] as (S, S, 3) uint8."
-    return (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
+    return (clamped(image) * 255 + 0.5).astype(np.uint8)
+
+# %% ../../nbs/03d_camera.ipynb #4bc79355
+def _grain(rng, size, grey, sigma):
+    "Sensor noise, the same in all channels of a grey image."
+    shape = size, size, 1 if grey else 3
+    return rng.standard_normal(shape, dtype=np.float32) * sigma
 
 # %% ../../nbs/03d_camera.ipynb #042de845
 def plain_camera(
@@ -111,10 +143,10 @@ def plain_camera(
     image: np.ndarray,  # (S, S, 3) in [0, 1]
 ) -> Callable:  # from such an image to (S, S, 3) uint8, with the same settings each time
     "A random camera: grey or colour, exposure, contrast, defocus, sensor noise."
-    size, mean = len(image), image.mean()
-    grey, gain, contrast = rng.random() < 0.25, rng.uniform(0.75, 1.15), rng.uniform(0.55, 1.0)
-    blur, sigma = rng.uniform(0, 0.8) * (rng.random() < 0.4), rng.uniform(0, 0.02)
-    grain = rng.standard_normal((size, size, 1 if grey else 3), dtype=np.float32) * sigma
+    mean, grey = image.mean(), rng.random() < 0.25
+    gain, contrast = rng.uniform(0.75, 1.15), rng.uniform(0.55, 1.0)
+    blur = rng.uniform(0, 0.8) * (rng.random() < 0.4)
+    grain = _grain(rng, len(image), grey, rng.uniform(0, 0.02))
 
     def shoot(x):
         x = _defocused(_in_grey(x) if grey else x, blur)
@@ -131,13 +163,16 @@ def _uneven_light(rng, size):
     if rng.random() < 0.6:
         light *= 1 + rng.uniform(-0.4, 0.4) * (u - u.mean()) / 64
     if rng.random() < 0.3:
-        light *= 1 - rng.uniform(0.1, 0.4) * ((y / 64 - 1) ** 2 + (x / 64 - 1) ** 2) / 2
+        outward = (y / 64 - 1) ** 2 + (x / 64 - 1) ** 2
+        light *= 1 - rng.uniform(0.1, 0.4) * outward / 2
     if rng.random() < 0.4:
         depth, slope = rng.uniform(0.05, 0.3), rng.uniform(1.5, 3)
-        light *= np.clip(1 + depth * noise(rng, size, slope, 128, 24), 0.2, None)
+        clouds = depth * noise(rng, size, slope, coarse=128, fine=24)
+        light *= np.clip(1 + clouds, 0.2, None)
     if rng.random() < 0.4:
         depth = rng.uniform(0.1, 0.6)
-        across = (v - np.median(v) - rng.uniform(-60, 60)) / rng.uniform(6, 30)
+        across = v - np.median(v) - rng.uniform(-60, 60)
+        across = across / rng.uniform(6, 30)
         light *= 1 + depth * np.exp(-(across**2))
     return light
 
@@ -154,16 +189,17 @@ def photo_camera(
     image: np.ndarray,  # (S, S, 3) in [0, 1]
 ) -> Callable:  # from such an image to (S, S, 3) uint8, with the same settings each time
     "A random camera under uneven light, often with JPEG."
-    size = len(image)
-    light = _uneven_light(rng, size)[..., None]
+    light = _uneven_light(rng, len(image))
     grey, gain = rng.random() < 0.5, rng.uniform(0.45, 1.1)
-    blur, sigma = rng.uniform(0, 1) * (rng.random() < 0.5), rng.uniform(0, 0.035)
+    blur = rng.uniform(0, 1) * (rng.random() < 0.5)
+    sigma = rng.uniform(0, 0.035)
     quality = int(rng.integers(40, 96)) if rng.random() < 0.4 else None
-    grain = rng.standard_normal((size, size, 1 if grey else 3), dtype=np.float32) * sigma
+    grain = _grain(rng, len(image), grey, sigma)
 
     def shoot(x):
-        x = _defocused((_in_grey(x) if grey else x) * light * gain, blur)
-        pixels = _as_bytes(x + grain)
+        x = _in_grey(x) if grey else x
+        sharp = shaded(x, light) * gain
+        pixels = _as_bytes(_defocused(sharp, blur) + grain)
         return _as_jpeg(pixels, quality) if quality else pixels
 
     return shoot

@@ -10,14 +10,18 @@ import numpy as np
 from scipy.ndimage import distance_transform_edt, gaussian_filter, map_coordinates
 
 from hybridad.synthetic.canvas import (
+    TURN,
     UNIT,
     blend,
+    clamped,
     colour,
     frame_at,
     grid_of,
+    hexagonal,
     log_uniform,
     noise,
     scene_of,
+    shaded,
     sharp_edge,
     table_of,
 )
@@ -45,24 +49,30 @@ KINDS = {
 }  # each kind of defect and the nouns for it, the usual one first
 
 # %% ../../nbs/03c_defects.ipynb #2894829b
+def _offsets(size, centre):
+    "Distances dy and dx of every pixel from a centre, units."
+    y, x = grid_of(size)
+    return y - centre[0], x - centre[1]
+
+
 def _blob(rng, size, centre, radius, ragged):
     "Depth inside a ragged blob, units: positive inside, zero at its outline."
-    y, x = grid_of(size)
+    dy, dx = _offsets(size, centre)
     sy, sx = np.exp(rng.uniform(-0.4, 0.4, 2))
-    rough = noise(rng, size, 1.8, 40, 3) * ragged * radius
-    d = np.hypot((y - centre[0]) * sy, (x - centre[1]) * sx) + rough
-    far = np.hypot(y - centre[0], x - centre[1]) > 2.2 * radius
+    rough = noise(rng, size, 1.8, coarse=40, fine=3)
+    d = np.hypot(dy * sy, dx * sx) + rough * ragged * radius
+    far = np.hypot(dy, dx) > 2.2 * radius
     return np.where(far, -9, radius - d)  # no islands far away
 
 # %% ../../nbs/03c_defects.ipynb #ed5a208e
 def _distance(size, path):
     "Distance of each pixel to a polyline of (N, 2) points, units, and how far along it, 0 to 1."
-    y, x = grid_of(size)
     best, along = np.full((2, size, size), 1e3, np.float32)
-    for i, ((ay, ax), (by, bx)) in enumerate(zip(path, path[1:])):
-        dot = (y - ay) * (by - ay) + (x - ax) * (bx - ax)
-        t = np.clip(dot / ((by - ay) ** 2 + (bx - ax) ** 2 + 1e-9), 0, 1)
-        d = np.hypot(y - ay - t * (by - ay), x - ax - t * (bx - ax))
+    for i, (start, end) in enumerate(zip(path, path[1:])):
+        dy, dx = _offsets(size, start)
+        ey, ex = end - start
+        t = np.clip((dy * ey + dx * ex) / (ey**2 + ex**2 + 1e-9), 0, 1)
+        d = np.hypot(dy - t * ey, dx - t * ex)
         along = np.where(d < best, (i + t) / (len(path) - 1), along)
         best = np.minimum(best, d)
     return best, along
@@ -74,65 +84,82 @@ def _warp(image, dy, dx):
     k = size / UNIT
     y, x = np.mgrid[:size, :size].astype(np.float32)
     at = np.stack([y + dy * k, x + dx * k])
-    channels = [map_coordinates(image[..., c], at, order=1, mode='reflect') for c in range(3)]
-    return np.stack(channels, -1)
+    moved = [map_coordinates(c, at, order=1, mode='reflect') for c in np.moveaxis(image, -1, 0)]
+    return np.stack(moved, -1)
 
 # %% ../../nbs/03c_defects.ipynb #d4dd04f3
 def _hole(rng, image, centre, radius, region):
     "A dark opening, its bevel bright on one side, its wall seen on the other."
     size, radius = len(image), max(radius, 2.0)
     depth = _blob(rng, size, centre, radius, 0.08)
-    u, _ = frame_at(size, centre, rng.uniform(0, 2 * np.pi))
+    u, _ = frame_at(size, centre, rng.uniform(0, TURN))
     lean = np.clip(u / radius, -1, 1)
     bevel = np.clip(0.2 * radius, 0.9, 2.5)
-    inner = colour(rng, (0, 0.1), 0.3) + 0.2 * np.clip(-lean, 0, 1)[..., None] ** 2
-    rim = np.clip(image + (0.75 * lean - 0.25 * (lean < 0))[..., None], 0, 1)
+    wall = 0.2 * clamped(-lean)[..., None] ** 2
+    inner = colour(rng, (0, 0.1), 0.3) + wall
+    light = 0.75 * lean - 0.25 * (lean < 0)
+    rim = clamped(image + light[..., None])
     alpha = sharp_edge(depth, size)
-    return blend(image, blend(rim, inner, sharp_edge(depth - bevel, size)), alpha), alpha
+    opening = blend(rim, inner, sharp_edge(depth - bevel, size))
+    return blend(image, opening, alpha), alpha
 
 # %% ../../nbs/03c_defects.ipynb #f84a32bd
 def _scratch(rng, image, centre, radius, region):
     "One to four parallel straight lines, each bright with a dark burr along it."
-    size, out, alpha = len(image), image, np.zeros(image.shape[:2], np.float32)
+    size, out = len(image), image
+    alpha = np.zeros((size, size), np.float32)
     u, v = frame_at(size, centre, rng.uniform(0, np.pi))
-    half, gap, burr = 1.4 * radius + 4, rng.uniform(2.4, 4), rng.choice([-1, 1])
+    half = 1.4 * radius + 4
+    gap, burr = rng.uniform(2.4, 4), rng.choice([-1, 1])
     count, bright = int(rng.integers(1, 5)), colour(rng, (0.9, 1), 0.06)
     strength = rng.uniform(0.35, 0.9)
     for i in range(count):
         width = rng.uniform(0.4, 0.75)
         across = v - (i - (count - 1) / 2) * gap
-        length = half * rng.uniform(0.6, 1) - np.abs(u - rng.uniform(-0.3, 0.3) * half)
+        reach = half * rng.uniform(0.6, 1)
+        length = reach - np.abs(u - rng.uniform(-0.3, 0.3) * half)
         core = sharp_edge(np.minimum(width - np.abs(across), length), size)
-        side = sharp_edge(np.minimum(0.45 - np.abs(across + burr * (width + 0.4)), length), size)
-        out = blend(blend(out, 0.35 * image, side), bright, strength * core)
+        beside = np.abs(across + burr * (width + 0.4))
+        side = sharp_edge(np.minimum(0.45 - beside, length), size)
+        out = blend(out, 0.35 * image, side)
+        out = blend(out, bright, strength * core)
         alpha = np.maximum(alpha, np.maximum(core, side))
     return out, alpha
 
 # %% ../../nbs/03c_defects.ipynb #f3d43a1c
 def _jagged(rng, start, angle, length, steps):
     "A path of (N, 2) points that turns sharply to one side and the other."
-    turns = angle + rng.choice([-1, 1]) * (-1) ** np.arange(steps) * rng.uniform(0.25, 0.95, steps)
-    ahead = np.stack([np.sin(turns), np.cos(turns)], 1) * rng.uniform(0.6, 1.4, (steps, 1))
-    return start + np.concatenate([[[0, 0]], np.cumsum(ahead, 0)]) * length / steps
+    sides = rng.choice([-1, 1]) * (-1) ** np.arange(steps)
+    turns = angle + sides * rng.uniform(0.25, 0.95, steps)
+    ahead = np.stack([np.sin(turns), np.cos(turns)], 1)
+    ahead = ahead * rng.uniform(0.6, 1.4, (steps, 1))
+    path = np.concatenate([[[0, 0]], np.cumsum(ahead, 0)])
+    return start + path * length / steps
 
 # %% ../../nbs/03c_defects.ipynb #5741b25d
 def _crack(rng, image, centre, radius, region):
     "A dark jagged line that gets thinner and forks."
-    size, length, angle = len(image), 3.2 * radius + 9, rng.uniform(0, 2 * np.pi)
-    steps, width = int(np.clip(length / 3.5, 5, 14)), rng.uniform(0.5, 0.9) + 0.02 * radius
+    size, length = len(image), 3.2 * radius + 9
+    angle = rng.uniform(0, TURN)
+    steps = int(np.clip(length / 3.5, 5, 14))
+    width = rng.uniform(0.5, 0.9) + 0.02 * radius
     trunk = _jagged(rng, centre, angle, length, steps)
     trunk += centre - trunk.mean(0)
-    alpha = np.zeros((size, size), np.float32)
-    forks = rng.choice(np.arange(1, steps - 1), int(rng.integers(2, 4)), replace=False)
-    for i in [None, *forks]:
-        path, wide = trunk, width
-        if i is not None:
-            off = angle + rng.choice([-1, 1]) * rng.uniform(0.6, 1.2)
-            path = _jagged(rng, trunk[i], off, length * rng.uniform(0.25, 0.5), max(2, steps // 3))
-            wide = 0.75 * width
-        d, along = _distance(size, path)
-        alpha = np.maximum(alpha, sharp_edge(wide * (1 - 0.5 * along) - d, size))
-    return blend(image, colour(rng, (0, 0.08), 0.3), rng.uniform(0.45, 1) * alpha), alpha
+    forks = rng.choice(np.arange(1, steps - 1), rng.integers(2, 4), replace=False)
+    alpha = _tapered(size, trunk, width)
+    for i in forks:
+        off = angle + rng.choice([-1, 1]) * rng.uniform(0.6, 1.2)
+        short = length * rng.uniform(0.25, 0.5)
+        branch = _jagged(rng, trunk[i], off, short, max(2, steps // 3))
+        alpha = np.maximum(alpha, _tapered(size, branch, 0.75 * width))
+    dark = colour(rng, (0, 0.08), 0.3)
+    return blend(image, dark, rng.uniform(0.45, 1) * alpha), alpha
+
+
+def _tapered(size, path, width):
+    "Alpha of a line along a path that is half as wide at its end."
+    d, along = _distance(size, path)
+    return sharp_edge(width * (1 - 0.5 * along) - d, size)
 
 # %% ../../nbs/03c_defects.ipynb #a3b958a7
 def _stain(rng, image, centre, radius, region):
@@ -140,149 +167,193 @@ def _stain(rng, image, centre, radius, region):
     size, radius = len(image), max(radius, 3.0)
     depth = _blob(rng, size, centre, radius, 0.16)
     alpha = sharp_edge(depth, size)
-    dark = image[alpha > 0.5].mean() > 0.35 if (alpha > 0.5).any() else True
-    tone = colour(rng, (0.1, 0.45), 1) if dark else colour(rng, (0.75, 1), 1)
-    ring = np.exp(-((np.clip(depth, 0, None) / np.clip(0.2 * radius, 0.9, 2.2)) ** 2))
+    under = image[alpha > 0.5]
+    bright = not len(under) or under.mean() > 0.35
+    tone = colour(rng, (0.1, 0.45) if bright else (0.75, 1), 1)
+    wide = np.clip(0.2 * radius, 0.9, 2.2)
+    ring = np.exp(-((np.clip(depth, 0, None) / wide) ** 2))
     pool = rng.uniform(0.2, 0.4)
-    return blend(image, tone, alpha * (pool + (0.95 - pool) * ring)), alpha
+    cover = alpha * (pool + (0.95 - pool) * ring)
+    return blend(image, tone, cover), alpha
 
 # %% ../../nbs/03c_defects.ipynb #9e804aaf
+def _piece(rng, image):
+    "Another material, or another place of the image, with some contrast added (S, S, 3)."
+    size = len(image)
+    if rng.random() < 0.6:
+        name = FOREIGN[rng.integers(len(FOREIGN))]
+        piece = scene_of(MATERIALS[name](rng, size)).image
+    else:
+        by = rng.integers(size // 4, size * 3 // 4, 2)
+        piece = np.rot90(np.roll(image, by, (0, 1)), rng.integers(1, 4))
+    mean = piece.mean((0, 1))
+    return clamped(mean * rng.uniform(0.7, 1.3) + 1.6 * (piece - mean))
+
+# %% ../../nbs/03c_defects.ipynb #5b3c5655
 def _patch(rng, image, centre, radius, region):
     "A straight-edged piece of another place or another material, with the shade of its thickness."
     size = len(image)
     u, v = frame_at(size, centre, rng.uniform(0, np.pi))
-    high, wide = max(radius, 3.5) * rng.uniform(0.5, 0.8) * np.array([1, rng.uniform(1.2, 2)])
-    depth = np.minimum(wide - np.abs(u), high - np.abs(v))
-    if rng.random() < 0.6:
-        piece = scene_of(MATERIALS[FOREIGN[rng.integers(len(FOREIGN))]](rng, size)).image
-    else:
-        piece = np.roll(image, rng.integers(size // 4, size * 3 // 4, 2), (0, 1))
-        piece = np.rot90(piece, rng.integers(1, 4))
-    mean = piece.mean((0, 1))
-    piece = np.clip(mean * rng.uniform(0.7, 1.3) + 1.6 * (piece - mean), 0, 1)
+    sides = max(radius, 3.5) * rng.uniform(0.5, 0.8)
+    high, wide = sides * np.array([1, rng.uniform(1.2, 2)])
+    piece = _piece(rng, image)
     side = np.where(np.minimum(wide - u, high - v) < 1.1, -0.4, 0)  # far sides in shade
-    side = np.where(np.minimum(wide + u, high + v) < 1.1, 0.5, side)  # near ones in light
+    near = np.minimum(wide + u, high + v) < 1.1
+    side = np.where(near, 0.5, side)  # near ones in light
+    depth = np.minimum(wide - np.abs(u), high - np.abs(v))
     alpha = sharp_edge(depth, size)
-    return blend(image, np.clip(piece + side[..., None], 0, 1), alpha), alpha
+    return blend(image, clamped(piece + side[..., None]), alpha), alpha
 
 # %% ../../nbs/03c_defects.ipynb #3d63c584
 def _spots(rng, image, centre, radius, region):
     "Many small foreign grains, each of its own shade."
     size = len(image)
-    y, x = grid_of(size)
     alpha, out = np.zeros((size, size), np.float32), image
-    for _ in range(int(rng.integers(7, 18))):
-        q = centre + rng.uniform(-1, 1, 2) * max(1.2 * radius, 5)
-        grain = sharp_edge(
-            rng.uniform(0.7, 1.2 + 0.06 * radius) - np.hypot(y - q[0], x - q[1]), size
-        )
-        tone = colour(rng, (0, 0.25), 1) if rng.random() < 0.5 else colour(rng, (0.8, 1), 1)
-        out, alpha = blend(out, tone, grain), np.maximum(alpha, grain)
+    for _ in range(rng.integers(7, 18)):
+        off = rng.uniform(-1, 1, 2) * max(1.2 * radius, 5)
+        r = rng.uniform(0.7, 1.2 + 0.06 * radius)
+        grain = sharp_edge(r - np.hypot(*_offsets(size, centre + off)), size)
+        value = (0, 0.25) if rng.random() < 0.5 else (0.8, 1)
+        out = blend(out, colour(rng, value, 1), grain)
+        alpha = np.maximum(alpha, grain)
     return out, alpha
 
-
+# %% ../../nbs/03c_defects.ipynb #7b7c41e6
 def _dent(rng, image, centre, radius, region):
     "A pressed-in bowl, seen only by its shading."
-    u, v = frame_at(len(image), centre, rng.uniform(0, 2 * np.pi))
+    u, v = frame_at(len(image), centre, rng.uniform(0, TURN))
     r = np.hypot(u, v) / radius
     slope = u / radius * np.exp(-2 * r**2) * 2.4
-    return np.clip(image + slope[..., None] * 0.6, 0, 1), np.clip((1.05 - r) * radius + 0.5, 0, 1)
+    alpha = clamped((1.05 - r) * radius + 0.5)
+    return clamped(image + slope[..., None] * 0.6), alpha
 
 # %% ../../nbs/03c_defects.ipynb #0698f035
 def _missing_part(rng, image, centre, radius, region):
     "The empty seat of a part: an even face with a clean outline, and the hole that held it."
     size, radius = len(image), max(0.8 * radius, 3.5)
     u, v = frame_at(size, centre, rng.uniform(0, np.pi))
-    d, angle = np.hypot(u, v), np.arctan2(v, u)
-    flat = d * np.cos(angle % (np.pi / 3) - np.pi / 6) / 0.93 if rng.random() < 0.5 else d
+    d = flat = np.hypot(u, v)
+    if rng.random() < 0.5:
+        flat = hexagonal(d, np.arctan2(v, u)) / 0.93
     seat = sharp_edge(radius - flat, size)
     around = image[(d < 2 * radius) & (d > radius)]
-    bare = np.clip(np.median(around, 0) * rng.choice([rng.uniform(0.5, 0.8), 1.4]), 0.12, 0.95)
+    tone = rng.choice([rng.uniform(0.5, 0.8), 1.4])
+    bare = np.clip(np.median(around, 0) * tone, 0.12, 0.95)
     face = bare + 0.01 * noise(rng, size, 1)[..., None]
     groove = np.exp(-(((radius - 0.7 - flat) / 0.7) ** 2))
+    face = blend(face, 0.25 * bare, groove)
     bolt = sharp_edge(max(0.26 * radius, 1.1) - d, size)
-    face = blend(blend(face, 0.25 * bare, groove), np.zeros(3, np.float32), 0.9 * bolt)
+    face = blend(face, np.zeros(3, np.float32), 0.9 * bolt)
     return blend(image, face, seat), seat
 
 # %% ../../nbs/03c_defects.ipynb #3e56abde
 def _edge_near(region, centre):
     "The pixel of a part's outline nearest to a centre, units; its border if it fills the image."
     size, whole = len(region), region.all()
-    inner = distance_transform_edt(np.pad(region, 1) if whole else region) * UNIT / size
-    inner = inner[1:-1, 1:-1] if whole else inner
-    ys, xs = np.nonzero((inner > 0) & (inner < 1.5 * UNIT / size + 0.1))
-    k = np.argmin((ys * UNIT / size - centre[0]) ** 2 + (xs * UNIT / size - centre[1]) ** 2)
-    return np.array([ys[k], xs[k]]) * UNIT / size
+    inner = distance_transform_edt(np.pad(region, 1) if whole else region)
+    inner = (inner[1:-1, 1:-1] if whole else inner) * UNIT / size
+    edge = (inner > 0) & (inner < 1.5 * UNIT / size + 0.1)
+    places = np.argwhere(edge) * UNIT / size
+    return places[np.argmin(((places - centre) ** 2).sum(1))]
 
 # %% ../../nbs/03c_defects.ipynb #a9d16dab
+def _lobed(rng, u, v, radius):
+    "Depth inside a disk with a few lobes, units."
+    turns = np.arctan2(v, u)
+    depths = [(rng.normal(0, 0.1), rng.uniform(0, 6)) for _ in range(3)]
+    lobes = [a * np.sin(m * turns + b) for m, (a, b) in zip((3, 5, 8), depths)]
+    return radius * (1 + sum(lobes)) - np.hypot(u, v)
+
+
+def _behind(rng, image, region, near):
+    "A colour for what lies behind a part: what is seen beside it, if anything is."
+    value = (0, 0.2) if rng.random() < 0.6 else (0.6, 1)
+    tone = colour(rng, value, 0.3)
+    if region.all():
+        return tone
+    near = near & ~region
+    return np.median(image[near if near.sum() > 3 else ~region], 0)
+
+# %% ../../nbs/03c_defects.ipynb #0d59edaf
 def _chip(rng, image, centre, radius, region):
     "A bite out of the part's edge: what lies behind shows, along a rough broken face."
     size, radius = len(image), max(radius, 3.0)
     u, v = frame_at(size, _edge_near(region, centre), 0)
-    turns = np.arctan2(v, u)
-    lobes = [rng.normal(0, 0.1) * np.sin(m * turns + rng.uniform(0, 6)) for m in (3, 5, 8)]
-    depth = radius * (1 + sum(lobes)) - np.hypot(u, v)
+    depth = _lobed(rng, u, v, radius)
+    behind = _behind(rng, image, region, np.hypot(u, v) < 3 * radius)
     face = np.clip(0.25 * radius, 1, 3)
-    near = ~region & (np.hypot(u, v) < 3 * radius)
-    behind = colour(rng, (0, 0.2), 0.3) if rng.random() < 0.6 else colour(rng, (0.6, 1), 0.3)
-    if not region.all():
-        behind = np.median(image[near if near.sum() > 3 else ~region], 0)
-    broken = image * rng.choice([0.5, 1.6]) * (1 + 0.15 * noise(rng, size, 1, 16, 3))[..., None]
-    out = blend(image, np.clip(broken, 0, 1), sharp_edge(depth, size))
+    tone = rng.choice([0.5, 1.6])
+    rough = 0.15 * noise(rng, size, 1, coarse=16, fine=3)
+    broken = clamped(shaded(image * tone, 1 + rough))
+    alpha = sharp_edge(depth, size)
+    out = blend(image, broken, alpha)
     plain = behind + 0.01 * noise(rng, size, 1)[..., None]
-    out = blend(out, plain, sharp_edge(depth - face, size))
-    return out, sharp_edge(depth, size)
+    return blend(out, plain, sharp_edge(depth - face, size)), alpha
 
 # %% ../../nbs/03c_defects.ipynb #96399103
 def _fold(rng, image, centre, radius, region):
     "A straight crease: light on one side of the line, shade on the other."
-    size, half, wide = len(image), 1.5 * radius + 6, 1.9 + 0.09 * radius
-    angle = rng.uniform(0, 2 * np.pi)
-    u, v = frame_at(size, centre, angle)
-    ends = np.clip((half - np.abs(u)) / 4, 0, 1)
-    flank = np.clip(1 - np.abs(v) / (1.3 * wide), 0, 1) * ends
+    half, wide = 1.5 * radius + 6, 1.9 + 0.09 * radius
+    angle = rng.uniform(0, TURN)
+    u, v = frame_at(len(image), centre, angle)
+    ends = clamped((half - np.abs(u)) / 4)
+    flank = clamped(1 - np.abs(v) / (1.3 * wide)) * ends
     tilt = np.tanh(v / 0.5) * flank
     slip = rng.uniform(1, 3) * flank
     moved = _warp(image, slip * np.cos(angle), -slip * np.sin(angle))
-    alpha = np.clip(np.minimum(wide - np.abs(v), half - np.abs(u)) + 0.5, 0, 1)
-    return np.clip(moved * (1 + 0.36 * tilt[..., None]) + 0.14 * tilt[..., None], 0, 1), alpha
+    depth = np.minimum(wide - np.abs(v), half - np.abs(u))
+    lit = shaded(moved, 1 + 0.36 * tilt) + 0.14 * tilt[..., None]
+    return clamped(lit), clamped(depth + 0.5)
 
 # %% ../../nbs/03c_defects.ipynb #57d2b5df
 def _bend(rng, image, centre, radius, region):
     "Structure twisted out of its line, most in the middle."
-    radius, turn = max(radius, 7.0), rng.choice([-1, 1]) * rng.uniform(1.3, 2.3)
+    radius = max(radius, 7.0)
+    turn = rng.choice([-1, 1]) * rng.uniform(1.3, 2.3)
     u, v = frame_at(len(image), centre, 0)
     r = np.hypot(u, v) / radius
-    angle = turn * np.clip(1 - r**2, 0, 1) ** 1.5
-    dx = u * np.cos(angle) - v * np.sin(angle) - u
-    dy = u * np.sin(angle) + v * np.cos(angle) - v
-    return _warp(image, dy, dx), np.clip((0.9 - r) * radius + 0.5, 0, 1)
+    angle = turn * clamped(1 - r**2) ** 1.5
+    cos, sin = np.cos(angle), np.sin(angle)
+    moved = _warp(image, u * sin + v * cos - v, u * cos - v * sin - u)
+    return moved, clamped((0.9 - r) * radius + 0.5)
 
 # %% ../../nbs/03c_defects.ipynb #00f9910a
 def _smear(rng, image, centre, radius, region):
     "Something wiped over the surface: detail lost, streaks in one direction, soft ends."
-    size, half, wide = len(image), 1.2 * radius + 6, 0.3 * radius + 2
+    size, half, k = len(image), 1.2 * radius + 6, len(image) / UNIT
     u, v = frame_at(size, centre, rng.uniform(0, np.pi))
-    at = np.stack([v + 64, 0.06 * u + 64]) * size / UNIT
-    streaks = map_coordinates(noise(rng, size, 0.6, 12, 1.5), at, order=1, mode='wrap')
-    ends = np.clip((half * (1 + 0.12 * streaks) - np.abs(u)) / (0.35 * half), 0, 1)
-    alpha = ends * np.clip(wide - np.abs(v) + 0.5, 0, 1)
-    blur = gaussian_filter(image, (3 * size / UNIT, 3 * size / UNIT, 0))
-    tone = colour(rng, (0.2, 0.4), 0.4) if blur.mean() > 0.45 else colour(rng, (0.6, 0.85), 0.4)
+    at = np.stack([v + 64, 0.06 * u + 64]) * k
+    streaks = noise(rng, size, 0.6, coarse=12, fine=1.5)
+    streaks = map_coordinates(streaks, at, order=1, mode='wrap')
+    frayed = half * (1 + 0.12 * streaks)
+    ends = clamped((frayed - np.abs(u)) / (0.35 * half))
+    alpha = ends * clamped(0.3 * radius + 2 - np.abs(v) + 0.5)
+    blur = gaussian_filter(image, (3 * k, 3 * k, 0))
+    value = (0.2, 0.4) if blur.mean() > 0.45 else (0.6, 0.85)
+    tone = colour(rng, value, 0.4)
     wiped = blend(blur, tone, np.clip(0.4 + 0.32 * streaks, 0, 0.95))
     return blend(image, wiped, alpha), alpha
 
 # %% ../../nbs/03c_defects.ipynb #1f48a18a
+def _curled(rng, centre, length):
+    "A path of (18, 2) points of some length that curls smoothly around a centre."
+    steps, start = 18, rng.uniform(0, TURN)
+    turns = start + np.cumsum(np.cumsum(rng.normal(0, 0.09, steps)))
+    ahead = np.stack([np.sin(turns), np.cos(turns)], 1)
+    path = np.cumsum(ahead, 0) * length / steps
+    return path + (centre - path.mean(0))
+
+
 def _fibre(rng, image, centre, radius, region):
     "A loose coloured fibre, smoothly curled, with its shadow beside it."
-    size, steps, length = len(image), 18, 4 * radius + 10
-    turns = rng.uniform(0, 2 * np.pi) + np.cumsum(np.cumsum(rng.normal(0, 0.09, steps)))
-    path = np.cumsum(np.stack([np.sin(turns), np.cos(turns)], 1), 0) * length / steps
-    path += centre - path.mean(0)
+    size = len(image)
+    path = _curled(rng, centre, 4 * radius + 10)
     width = rng.uniform(0.5, 0.9)
     alpha = sharp_edge(width - _distance(size, path)[0], size)
-    shade = np.clip(1.6 - _distance(size, path + 1.1)[0], 0, 1)
-    out = blend(image * (1 - 0.5 * shade[..., None]), colour(rng, (0.2, 1), 1), alpha)
+    beside, _ = _distance(size, path + 1.1)
+    shade = clamped(1.6 - beside)
+    out = shaded(image, 1 - 0.5 * shade)
+    out = blend(out, colour(rng, (0.2, 1), 1), alpha)
     return out, np.maximum(alpha, 0.6 * (shade > 0.5))
 
 # %% ../../nbs/03c_defects.ipynb #1fae3cb7
@@ -297,16 +368,23 @@ _RADIUS = (1.5, 18.0)  # half-extent of a defect in units, log-uniform
 _INSTEAD = {'chip': 'missing_part', 'bend': 'smear', 'hole': 'stain'}
 
 # %% ../../nbs/03c_defects.ipynb #7dc9ad75
+def _most_detail(rng, image, places):
+    "Number of the place, of twelve tried out of (N, 2) pixels, around which most can be bent."
+    pixel, tone = UNIT / len(image), image.mean(-1)
+    detail = np.abs(tone - gaussian_filter(tone, 4 / pixel))
+    detail = gaussian_filter(detail, 3 / pixel)
+    some = rng.integers(0, len(places), 12)
+    return some[np.argmax(detail[tuple(places[some].T)])]
+
+
 def _place_of(rng, image, region, kind):
     "Place of a defect, (2,) units: anywhere on the part, for a bend where most can be bent."
-    ys, xs = np.nonzero(region)
-    i, k = rng.integers(len(ys)), UNIT / len(image)
+    places = np.argwhere(region)
+    i = rng.integers(len(places))
     if kind == 'bend':
-        tone = image.mean(-1)
-        detail = np.abs(tone - gaussian_filter(tone, 4 / k))
-        some = rng.integers(0, len(ys), 12)
-        i = some[np.argmax(gaussian_filter(detail, 3 / k)[ys[some], xs[some]])]
-    return np.array([ys[i], xs[i]]) * k + k / 2
+        i = _most_detail(rng, image, places)
+    pixel = UNIT / len(image)
+    return places[i] * pixel + pixel / 2
 
 # %% ../../nbs/03c_defects.ipynb #c5fcc7b4
 def _damaged(rng, image, region, kind):
@@ -323,8 +401,9 @@ def _damaged(rng, image, region, kind):
         return None
     if kind == 'bend':
         contrast = full  # half of a moved line would be a double line
-    out = np.clip(image + inside * min(1.0, contrast / full), 0, 1)
-    return out.astype(np.float32), mask, float(np.abs(out - image)[mask].mean())
+    out = clamped(image + inside * min(1.0, contrast / full))
+    change = np.abs(out - image)[mask].mean()
+    return out.astype(np.float32), mask, float(change)
 
 # %% ../../nbs/03c_defects.ipynb #be71c635
 def add_defect(

@@ -15,14 +15,19 @@ from scipy.spatial import cKDTree
 
 from .camera import add_distractors, photo_camera
 from hybridad.synthetic.canvas import (
+    TURN,
     UNIT,
     Scene,
     blend,
+    clamped,
     colour,
+    frame_at,
     grid_of,
     log_uniform,
     noise,
+    noun_of,
     scene_of,
+    shaded,
 )
 from .defects import DEFECTS, KINDS
 from ..errors import DataError
@@ -39,86 +44,110 @@ from hybridad.synthetic.plain import (
 )
 
 # %% ../../nbs/03g_hard.ipynb #53a34fba
+def _either(rng, share, first, second):
+    "A colour from one of two pairs of brightness and saturation, the first in a share of images."
+    value, saturation = first if rng.random() < share else second
+    return colour(rng, value, saturation)
+
+# %% ../../nbs/03g_hard.ipynb #2e11ad54
 def _blotch(rng, image, centre, radius, region):
     "A dried puddle with soft or sharp sides: the surface shines through, the outline is stronger."
     size, radius = len(image), 1.5 * max(radius, 3)
     y, x = grid_of(size)
     sy, sx = np.exp(rng.uniform(-0.6, 0.6, 2))
     r = np.hypot((y - centre[0]) * sy, (x - centre[1]) * sx) / radius
-    level = (1 - r + rng.uniform(0.05, 0.3) * noise(rng, size, 1.8, 3 * radius, 3)) * radius
-    alpha = np.clip(0.5 + level / rng.uniform(1, 5), 0, 1) * (r < 2.2)
-    ring = np.exp(-((np.clip(level, 0, None) / rng.uniform(1.5, 0.25 * radius + 2)) ** 2))
+    wavy = rng.uniform(0.05, 0.3)
+    wavy = wavy * noise(rng, size, 1.8, coarse=3 * radius, fine=3)
+    level = (1 - r + wavy) * radius
+    alpha = clamped(0.5 + level / rng.uniform(1, 5)) * (r < 2.2)
+    wide = rng.uniform(1.5, 0.25 * radius + 2)
+    ring = np.exp(-((np.clip(level, 0, None) / wide) ** 2))
     pool = rng.uniform(0.25, 0.6)
-    tone = colour(rng, (0, 0.4), 0.8) if rng.random() < 0.7 else colour(rng, (0.75, 1), 0.5)
-    return blend(image, tone, alpha * (pool + (0.95 - pool) * ring)), alpha
+    tone = _either(rng, 0.7, ((0, 0.4), 0.8), ((0.75, 1), 0.5))
+    cover = alpha * (pool + (0.95 - pool) * ring)
+    return blend(image, tone, cover), alpha
 
 # %% ../../nbs/03g_hard.ipynb #8ad04451
 def _streak(rng, image, centre, radius, region, turn=None):
     "A long straight mark with frayed sides, as of grinding; those of an image are parallel."
     size = len(image)
     turn = rng.uniform(0, np.pi) if turn is None else turn + rng.normal(0, 0.04)
-    y, x = grid_of(size)
-    u = (x - centre[1]) * np.cos(turn) + (y - centre[0]) * np.sin(turn)
-    v = (y - centre[0]) * np.cos(turn) - (x - centre[1]) * np.sin(turn)
+    u, v = frame_at(size, centre, turn)
     half = min(80, (radius + 2) * rng.uniform(1.5, 7))
     width = rng.uniform(0.5, 0.9 + 0.07 * radius)
-    frayed = rng.uniform(0.1, 0.6) * width * noise(rng, size, 1.2, 40, 4)
-    depth = (width + frayed) * np.clip((half - np.abs(u)) / (0.3 * half), 0, 1) ** 0.5
-    alpha = np.clip((depth - np.abs(v)) / rng.uniform(0.6, 1.2) + 0.5, 0, 1) * (np.abs(u) < half)
-    burr = np.clip(0.5 - np.abs(v - depth - 0.5), 0, 1) * (np.abs(u) < half)
-    tone = colour(rng, (0.8, 1), 0.2) if rng.random() < 0.75 else colour(rng, (0, 0.25), 0.2)
-    out = blend(image * (1 - 0.5 * burr[..., None]), tone, alpha * rng.uniform(0.6, 1))
+    frayed = rng.uniform(0.1, 0.6) * width
+    frayed = frayed * noise(rng, size, 1.2, coarse=40, fine=4)
+    ends = clamped((half - np.abs(u)) / (0.3 * half))
+    depth = (width + frayed) * ends**0.5
+    soft = rng.uniform(0.6, 1.2)
+    alpha = clamped((depth - np.abs(v)) / soft + 0.5) * (np.abs(u) < half)
+    burr = clamped(0.5 - np.abs(v - depth - 0.5)) * (np.abs(u) < half)
+    tone = _either(rng, 0.75, ((0.8, 1), 0.2), ((0, 0.25), 0.2))
+    out = shaded(image, 1 - 0.5 * burr)
+    out = blend(out, tone, alpha * rng.uniform(0.6, 1))
     return out, np.maximum(alpha, burr).astype(np.float32)
 
 # %% ../../nbs/03g_hard.ipynb #13da9990
+def _pixels_around(centre, r, k):
+    "The pixels (two slices) of a grain and a unit around it; k is the number of pixels per unit."
+    low = [max(0, int((c - r - 1) * k)) for c in centre]
+    high = [max(0, int((c + r + 1) * k) + 2) for c in centre]
+    return tuple(map(slice, low, high))
+
+
 def _strewn(rng, image, centre, radius, region):
     "Many small grains of their own tone, in flocks or everywhere: pits, scale, splashes, dirt."
-    size = len(image)
+    size, k = len(image), len(image) / UNIT
     y, x = grid_of(size)
-    flock, stretch = log_uniform(rng, 8, 90), np.exp(rng.uniform(-1, 1) * (rng.random() < 0.5))
+    flock = log_uniform(rng, 8, 90)
+    stretch = np.exp(rng.uniform(-1, 1) * (rng.random() < 0.5))
     spread = flock * np.array([stretch, 1 / stretch])
     largest = rng.uniform(0.9, 1.3 + 0.12 * radius)
-    out, alpha = image, np.zeros((size, size), np.float32)
-    dark, k = rng.random(), size / UNIT
-    for _ in range(int(rng.integers(8, 20 + flock))):
+    out, alpha = image.copy(), np.zeros((size, size), np.float32)
+    dark = rng.random()
+    for _ in range(rng.integers(8, 20 + flock)):
         cy, cx = centre + rng.normal(0, 0.6, 2) * spread
         r = rng.uniform(0.6, largest)
-        top, left = max(0, int((cy - r - 1) * k)), max(0, int((cx - r - 1) * k))
-        box = np.s_[
-            top : max(0, int((cy + r + 1) * k) + 2), left : max(0, int((cx + r + 1) * k) + 2)
-        ]
-        grain = np.clip((r - np.hypot(y[box] - cy, x[box] - cx)) * k + 0.5, 0, 1)
-        tone = colour(rng, (0, 0.3), 0.6) if rng.random() < dark else colour(rng, (0.7, 1), 0.6)
-        if out is image:
-            out = image.copy()
+        box = _pixels_around((cy, cx), r, k)
+        depth = r - np.hypot(y[box] - cy, x[box] - cx)
+        grain = clamped(depth * k + 0.5)
+        tone = _either(rng, dark, ((0, 0.3), 0.6), ((0.7, 1), 0.6))
         out[box] = blend(out[box], tone, grain * rng.uniform(0.5, 1))
         alpha[box] = np.maximum(alpha[box], grain)
     return out, alpha
 
 # %% ../../nbs/03g_hard.ipynb #d2159aa4
 def _hair_path(rng, centre):
-    "A path of (240, 2) points that wanders around a centre, and its half width (240,)."
+    "A path of (240, 2) points that wanders around a centre."
     n, length = 240, log_uniform(rng, 15, 120)
-    turns = rng.choice([0, np.pi / 2, *rng.uniform(0, 2 * np.pi, 2)])
-    turns = turns + np.cumsum(rng.normal(0, log_uniform(rng, 0.01, 0.08), n))
-    turns = turns + np.repeat(rng.normal(0, 0.4, n // 6), 6)  # jagged from grain to grain
-    path = np.cumsum(np.stack([np.sin(turns), np.cos(turns)], 1), 0) * length / n
-    path += centre - path.mean(0)
+    start = rng.choice([0, np.pi / 2, *rng.uniform(0, TURN, 2)])
+    curl = log_uniform(rng, 0.01, 0.08)
+    turns = start + np.cumsum(rng.normal(0, curl, n))
+    jags = rng.normal(0, 0.4, n // 6)
+    turns = turns + np.repeat(jags, 6)  # jagged from grain to grain
+    ahead = np.stack([np.sin(turns), np.cos(turns)], 1)
+    path = np.cumsum(ahead, 0) * length / n
+    return path + (centre - path.mean(0))
+
+
+def _hair_width(rng, n):
+    "Half width (n,) of a hair along its way, units, thin at both ends."
     thick = rng.uniform(0.15, 0.9)
-    wavy = gaussian_filter1d(rng.standard_normal(n), 8, mode='wrap') * rng.uniform(0, 3)
-    ends = np.clip(8 * np.sin(np.linspace(0, np.pi, n)), 0, 1)
-    return path, thick * np.clip(1 + wavy, 0.2, 2) * ends
+    wavy = gaussian_filter1d(rng.standard_normal(n), 8, mode='wrap')
+    wavy = np.clip(1 + wavy * rng.uniform(0, 3), 0.2, 2)
+    return thick * wavy * clamped(8 * np.sin(np.linspace(0, np.pi, n)))
 
-
+# %% ../../nbs/03g_hard.ipynb #9347ea5d
 def _hairline(rng, image, centre, radius, region):
     "A crack as fine as a hair that wanders a long way, its width changing along it."
     size = len(image)
-    path, width = _hair_path(rng, centre)
+    path = _hair_path(rng, centre)
+    width = _hair_width(rng, len(path))
     pixels = np.stack(grid_of(size), -1).reshape(-1, 2)
     d, nearest = cKDTree(path).query(pixels, distance_upper_bound=5)
-    depth = (np.append(width, -9)[nearest] - d).reshape(size, size)
-    alpha = np.clip(depth * size / UNIT + 0.5, 0, 1)
-    tone = colour(rng, (0, 0.35), 0.3) if rng.random() < 0.8 else colour(rng, (0.7, 1), 0.2)
+    depth = np.append(width, -9)[nearest] - d
+    alpha = clamped(depth.reshape(size, size) * size / UNIT + 0.5)
+    tone = _either(rng, 0.8, ((0, 0.35), 0.3), ((0.7, 1), 0.2))
     return blend(image, tone, alpha), alpha.astype(np.float32)
 
 # %% ../../nbs/03g_hard.ipynb #174782a6
@@ -129,7 +158,8 @@ _NEW = dict(
     hairline=(_hairline, 'crack'),
     chip=(DEFECTS['chip'], 'chip'),
 )
-HARD_DEFECTS = {k: (f, k) for k, f in DEFECTS.items() if k not in HELD_OUT_KINDS} | _NEW
+_FAMILIAR = {k: (f, k) for k, f in DEFECTS.items() if k not in HELD_OUT_KINDS}
+HARD_DEFECTS = _FAMILIAR | _NEW
 _OLD = [k for k in HARD_DEFECTS if k not in _NEW]
 
 # %% ../../nbs/03g_hard.ipynb #bb83424d
@@ -138,7 +168,7 @@ def _way_to_draw(kind, turn):
     draw = HARD_DEFECTS[kind][0]
     return partial(draw, turn=turn) if kind == 'streak' else draw
 
-
+# %% ../../nbs/03g_hard.ipynb #65190653
 def damage(
     rng: np.random.Generator,
     image: np.ndarray,  # (S, S, 3) float32 in [0, 1]
@@ -147,13 +177,15 @@ def damage(
     kind: str,  # a key of HARD_DEFECTS
 ) -> tuple | None:  # image, mask, contrast; None when too little would show, or too much be covered
     "Several defects of one kind."
-    contrast, turn = log_uniform(rng, 0.05, 0.5), rng.choice([0, np.pi / 2, rng.uniform(0, np.pi)])
+    contrast = log_uniform(rng, 0.05, 0.5)
+    turn = rng.choice([0, np.pi / 2, rng.uniform(0, np.pi)])
     count = 1 if rng.random() < 0.5 else int(rng.integers(2, 6))
-    draw, (ys, xs) = _way_to_draw(kind, turn), np.nonzero(region)
-    out, mask, k = image, np.zeros(region.shape, bool), UNIT / len(image)
-    for i in rng.integers(0, len(ys), count):
-        centre = np.array([ys[i], xs[i]]) * k + k / 2
-        radius = log_uniform(rng, 1.5, 24 if count == 1 else 12)
+    draw, largest = _way_to_draw(kind, turn), 24 if count == 1 else 12
+    places, pixel = np.argwhere(region), UNIT / len(image)
+    out, mask = image, np.zeros(region.shape, bool)
+    for i in rng.integers(0, len(places), count):
+        centre = places[i] * pixel + pixel / 2
+        radius = log_uniform(rng, 1.5, largest)
         changed, alpha = draw(rng, image, centre, radius, region)
         inside = np.where(region[..., None], changed, image) - image
         hit = (alpha > 0.5) & region & ~mask
@@ -161,30 +193,39 @@ def damage(
         if full < 0.05:
             continue
         share = 1.0 if kind == 'bend' else min(1.0, contrast / full)  # half a moved line is two
-        fresh = (alpha > 0.01)[..., None] & ~mask[..., None]
-        out, mask = np.where(fresh, image + inside * share, out), mask | hit
+        fresh = (alpha > 0.01) & ~mask
+        out = np.where(fresh[..., None], image + inside * share, out)
+        mask = mask | hit
     if mask.sum() < 4 or mask.mean() > 0.45:
         return None
-    out = np.clip(out, 0, 1).astype(np.float32)
-    return out, mask, float(np.abs(out - image)[mask].mean())
+    out = clamped(out).astype(np.float32)
+    change = np.abs(out - image)[mask].mean()
+    return out, mask, float(change)
 
 # %% ../../nbs/03g_hard.ipynb #1e8ed86c
 class _Invisible(Exception):
     "No defect shows on this surface; another one is tried."
 
 
+def _fading(rng, size):
+    "Share of the texture (S, S) that is left, of some images the same everywhere."
+    waves = rng.uniform(0, 0.8) * (rng.random() < 0.5)
+    most = log_uniform(rng, 0.05, 1)
+    return most * np.exp(waves * noise(rng, size, 2, coarse=128, fine=30))
+
+# %% ../../nbs/03g_hard.ipynb #537797bc
 def _scene(rng, size, category):
     "Scene of a category, its texture often almost flat; what has faded away has no name."
-    image, region, parts = scene_of((CATEGORIES | SURFACES)[category](rng, size))
+    draw = (CATEGORIES | SURFACES)[category]
+    image, region, parts = scene_of(draw(rng, size))
     if category not in (*OBJECTS, 'tray'):
-        waves = rng.uniform(0, 0.8) * (rng.random() < 0.5)
-        fade = log_uniform(rng, 0.05, 1) * np.exp(waves * noise(rng, size, 2, 128, 30))
+        fade = _fading(rng, size)
         mean = image.mean((0, 1))
-        image = mean + (image - mean) * np.clip(fade, 0, 1.5)[..., None]
+        image = mean + shaded(image - mean, np.clip(fade, 0, 1.5))
         parts = [(noun, where & (fade > 0.15)) for noun, where in parts]
     return Scene(image.astype(np.float32), region, parts)
 
-
+# %% ../../nbs/03g_hard.ipynb #868c3ab0
 def _damaged(rng, clean, region, kind):
     "The first try of a defect that shows; a kind that cannot becomes a blotch, then a hole."
     for k in (kind, 'blotch', 'hole'):
@@ -201,25 +242,32 @@ def _composed(rng, size, category):
     if region.all() and rng.random() < 0.5:
         image, region, edges = framed(rng, image, region)
         parts = parts + edges
-    clean, distractors = np.clip(image, 0, 1), []
+    clean, distractors = clamped(image), []
     if rng.random() < 0.4:
         clean, distractors, harmless = add_distractors(rng, image, region)
         parts = ordered(parts, harmless, alone)
     return clean, region, parts, distractors
 
+# %% ../../nbs/03g_hard.ipynb #b78331c6
+def _random_kind(rng):
+    "A kind of defect, oftener one of the new ones, or 'good'."
+    kinds = [*_NEW] if rng.random() < 0.65 else _OLD
+    if rng.random() < NORMAL_SHARE:
+        return 'good'
+    return kinds[rng.integers(len(kinds))]
+
 
 def _hard(rng, size, category, kind):
     "One scene, lit and shot."
     clean, region, parts, distractors = _composed(rng, size, category)
-    kinds = [*_NEW] if rng.random() < 0.65 else _OLD
-    if kind is None:
-        kind = 'good' if rng.random() < NORMAL_SHARE else kinds[rng.integers(len(kinds))]
-    word, broken, mask, contrast = 'good', clean, np.zeros((size, size), bool), 0.0
+    kind = kind or _random_kind(rng)
+    word, broken, contrast = 'good', clean, 0.0
+    mask = np.zeros((size, size), bool)
     if kind != 'good':
         drawn, (broken, mask, contrast) = _damaged(rng, clean, region, kind)
         word = HARD_DEFECTS[drawn][1]
         parts = [*parts, (KINDS[word][0], mask)]
-    labels, names = label_map(category.replace('_', ' '), region, parts)
+    labels, names = label_map(noun_of(category), region, parts)
     shoot = photo_camera(rng, clean)
     twin = shoot(clean)
     image = twin if word == 'good' else shoot(broken)
@@ -238,16 +286,17 @@ def hard_picture(
     split: str = 'hard',  # there is no other
     kind: str | None = None,  # force 'good' or a key of HARD_DEFECTS
 ) -> Picture:  # its kind is the word of DEFECTS that describes it best
-    "The index-th hard picture; surfaces and the auxiliary categories take turns."
+    "Hard image number `index`; surfaces and the auxiliary categories take turns."
     names = _SURFACE_NAMES if index % 2 else _KEPT
     category = names[index // 2 % len(names)]
     for attempt in range(9):
-        rng = np.random.default_rng([seed, index, 2, attempt][: 3 + (attempt > 0)])
+        again = [attempt] if attempt else []
+        rng = np.random.default_rng([seed, index, 2, *again])
         try:
             return _hard(rng, size, category, kind)
         except _Invisible:
             continue
-    raise DataError(f'no defect shows on picture {index} of seed {seed}: take another index')
+    raise DataError(f'no defect shows on image {index} of seed {seed}: take another index')
 
 # %% ../../nbs/03g_hard.ipynb #5a5e7ead
 def write_hard(
@@ -259,6 +308,7 @@ def write_hard(
     workers: int | None = None,  # processes; None: one per core
     progress: bool = True,
 ) -> Path:  # the folder
-    "Write hard pictures as `write_dataset` writes its own."
+    "Write hard images as `write_dataset` writes its own."
     how = dict(split='hard', count=count, workers=workers, progress=progress)
-    return write_dataset(out, size, seed, **how, draw=hard_picture, columns=2 * len(_KEPT))
+    how |= dict(draw=hard_picture, columns=2 * len(_KEPT))
+    return write_dataset(out, size, seed, **how)

@@ -15,107 +15,140 @@ from scipy.spatial import cKDTree
 from skimage import data as skimage_data
 
 from hybridad.synthetic.canvas import (
+    TURN,
     UNIT,
     blend,
+    box_around,
+    clamped,
     colour,
+    colours,
     filled,
     grid_of,
     lit,
     log_uniform,
     noise,
+    noun_of,
+    one_colour,
+    rotated,
     scene_of,
+    shaded,
     table_of,
     turned,
     within,
 )
 
 # %% ../../nbs/03a_materials.ipynb #b0a992f4
+def _wave(x, period):
+    "A wave along a coordinate, -1 to 1."
+    return np.sin(TURN * x / period)
+
+
+def _off_middle(x, pitch):
+    "Distance from the middle of a cell in a row of cells, 0 to 0.5 pitches."
+    return np.abs(x / pitch % 1 - 0.5)
+
+# %% ../../nbs/03a_materials.ipynb #44d9c633
 def _carpet(rng, size):
     "Loop weave with fibre noise."
     u, v = turned(rng, size)
     p = rng.uniform(4, 8)
-    weave = 0.5 + 0.25 * np.sin(2 * np.pi * u / p) + 0.25 * np.sin(2 * np.pi * v / p)
+    weave = 0.5 + 0.25 * _wave(u, p) + 0.25 * _wave(v, p)
     tone = colour(rng)
-    weave = weave + rng.uniform(0.05, 0.15) * noise(rng, size, 0.3, 8)
-    return lit(tone, np.clip(weave, 0, 1))
+    fibres = rng.uniform(0.05, 0.15) * noise(rng, size, 0.3, coarse=8)
+    return lit(tone, clamped(weave + fibres))
 
 # %% ../../nbs/03a_materials.ipynb #9f91aebc
 def _grid(rng, size):
     "A wire grid over a dark or bright ground."
     u, v = turned(rng, size)
     p, w = rng.uniform(9, 20), rng.uniform(1.2, 2.6)
-    near = np.minimum(np.abs(u / p % 1 - 0.5), np.abs(v / p % 1 - 0.5)) * p
-    bars = np.clip(w - near + 0.5, 0, 1)
-    ground = np.ones((size, size, 3), np.float32) * colour(rng, (0.05, 0.45))
+    near = np.minimum(_off_middle(u, p), _off_middle(v, p)) * p
+    bars = within(near, w)
+    ground = one_colour(size, colour(rng, (0.05, 0.45)))
     image = blend(ground, colour(rng, (0.5, 0.95), 0.3), bars)
-    return filled(image + 0.02 * noise(rng, size, 0.5)[..., None], ('wire', bars > 0.5))
+    grain = 0.02 * noise(rng, size, 0.5)
+    return filled(image + grain[..., None], ('wire', bars > 0.5))
 
 # %% ../../nbs/03a_materials.ipynb #60f4823c
 def _wood(rng, size):
     "Year rings bent by slow noise, with pores."
     u, _ = turned(rng, size)
-    bent = u / rng.uniform(7, 18) + rng.uniform(0.2, 0.8) * noise(rng, size, 2, 64, 12)
-    rings = 0.5 + 0.5 * np.sin(2 * np.pi * bent)
-    tone = rng.uniform(0.04, 0.13), rng.uniform(0.25, 0.7), rng.uniform(0.45, 0.9)
+    straight = u / rng.uniform(7, 18)
+    bend = rng.uniform(0.2, 0.8) * noise(rng, size, 2, coarse=64, fine=12)
+    rings = 0.5 + 0.5 * _wave(straight + bend, 1)
+    tone = rng.uniform((0.04, 0.25, 0.45), (0.13, 0.7, 0.9))
     base = np.array(colorsys.hsv_to_rgb(*tone), np.float32)
-    relief = rng.uniform(0.3, 0.8) * rings + 0.12 * noise(rng, size, 0.4, 8) + 0.2
-    return lit(base, np.clip(relief, 0, 1))
+    relief = rng.uniform(0.3, 0.8) * rings
+    relief = relief + 0.12 * noise(rng, size, 0.4, coarse=8) + 0.2
+    return lit(base, clamped(relief))
 
 # %% ../../nbs/03a_materials.ipynb #6056584e
 def _stretched(rng, size, length):
     "Noise drawn out along one axis: the trace of a brush."
+    k = size / UNIT
     white = rng.standard_normal((size, size)).astype(np.float32)
-    streak = gaussian_filter(white, (0.4 * size / UNIT, length * size / UNIT), mode='wrap')
+    streak = gaussian_filter(white, (0.4 * k, length * k), mode='wrap')
     streak = (streak - streak.mean()) / streak.std()
     return streak if rng.random() < 0.5 else streak.T
 
 # %% ../../nbs/03a_materials.ipynb #509a1af3
 def _brushed_metal(rng, size):
     "Fine parallel brush marks on grey metal."
-    tone, depth = colour(rng, (0.45, 0.85), 0.15), rng.uniform(0.06, 0.2)
-    return lit(tone, np.clip(0.5 + depth * _stretched(rng, size, rng.uniform(6, 20)), 0, 1))
+    tone = colour(rng, (0.45, 0.85), 0.15)
+    depth = rng.uniform(0.06, 0.2)
+    marks = _stretched(rng, size, rng.uniform(6, 20))
+    return lit(tone, clamped(0.5 + depth * marks))
 
 # %% ../../nbs/03a_materials.ipynb #c7fbad6d
-def _cells(rng, size, count):
-    "Distance to the nearest and second nearest of random points, units, and which is nearest."
-    points = rng.random((count, 2)) * UNIT
-    where = np.stack(grid_of(size), -1).reshape(-1, 2)
-    d, nearest = cKDTree(points).query(where, k=2)
-    return d.reshape(size, size, 2).astype(np.float32), nearest[:, 0].reshape(size, size)
+def _cells(rng, size, counts):
+    "How much nearer the nearest of random points is than the next, units, and which it is."
+    points = rng.random((int(rng.integers(*counts)), 2)) * UNIT
+    pixels = np.stack(grid_of(size), -1).reshape(-1, 2)
+    d, nearest = cKDTree(points).query(pixels, k=2)
+    d = d.reshape(size, size, 2).astype(np.float32)
+    return d[..., 1] - d[..., 0], nearest[:, 0].reshape(size, size)
 
 # %% ../../nbs/03a_materials.ipynb #4e745fda
 def _leather(rng, size):
     "Grain cells parted by thin creases."
-    d, _ = _cells(rng, size, int(rng.integers(220, 600)))
-    relief = np.clip((d[..., 1] - d[..., 0]) / rng.uniform(2, 5), 0, 1)
-    tone, soft = colour(rng, (0.25, 0.7)), gaussian_filter(relief, 0.6 * size / UNIT)
-    return lit(tone, 0.35 + 0.5 * soft + 0.05 * noise(rng, size, 1))
+    gap, _ = _cells(rng, size, (220, 600))
+    relief = clamped(gap / rng.uniform(2, 5))
+    tone = colour(rng, (0.25, 0.7))
+    soft = gaussian_filter(relief, 0.6 * size / UNIT)
+    grain = 0.05 * noise(rng, size, 1)
+    return lit(tone, 0.35 + 0.5 * soft + grain)
 
 # %% ../../nbs/03a_materials.ipynb #c03c6cfc
 def _marble(rng, size):
     "Two tones mixed by turbulent veins."
-    n = noise(rng, size, rng.uniform(1.4, 2.2))
-    vein = np.abs(np.sin(n * rng.uniform(0.8, 2) + noise(rng, size, 2, 64, 16)))
-    ground = np.ones((size, size, 3), np.float32) * colour(rng, (0.3, 0.9), 0.3)
+    turns = noise(rng, size, rng.uniform(1.4, 2.2))
+    turns = turns * rng.uniform(0.8, 2)
+    turbulence = noise(rng, size, 2, coarse=64, fine=16)
+    vein = np.abs(np.sin(turns + turbulence))
+    ground = one_colour(size, colour(rng, (0.3, 0.9), 0.3))
     tone = colour(rng, (0.3, 0.95), 0.3)
-    return np.clip(blend(ground, tone, vein ** rng.uniform(0.5, 2)), 0, 1)
+    return clamped(blend(ground, tone, vein ** rng.uniform(0.5, 2)))
 
-
+# %% ../../nbs/03a_materials.ipynb #71aaf17a
 def _twill(rng, size):
     "Diagonal ribs crossed by thread."
     u, v = turned(rng, size)
     p = rng.uniform(4, 9)
-    crossed = u + 0.4 * p * np.sin(2 * np.pi * v / p / rng.uniform(0.8, 1.6))
-    ribs = 0.5 + 0.3 * np.sin(2 * np.pi * crossed / p)
-    return lit(colour(rng, (0.2, 0.8), 0.7), np.clip(ribs + 0.1 * noise(rng, size, 0.3, 6), 0, 1))
+    turn = TURN * v / p / rng.uniform(0.8, 1.6)
+    crossed = u + 0.4 * p * np.sin(turn)
+    ribs = 0.5 + 0.3 * _wave(crossed, p)
+    tone = colour(rng, (0.2, 0.8), 0.7)
+    thread = 0.1 * noise(rng, size, 0.3, coarse=6)
+    return lit(tone, clamped(ribs + thread))
 
 # %% ../../nbs/03a_materials.ipynb #490bd6a6
 def _granite(rng, size):
     "Speckles of three minerals."
-    n, m = noise(rng, size, 0.8, 16, 1.5), noise(rng, size, 0.8, 16, 1.5)
-    ground = np.ones((size, size, 3), np.float32) * colour(rng, (0.5, 0.9), 0.2)
-    out = blend(ground, colour(rng, (0.05, 0.4), 0.2), np.clip(n * 2 - 1, 0, 1))
-    return np.clip(blend(out, colour(rng, (0.5, 0.95), 0.5), np.clip(m * 2 - 1.6, 0, 1)), 0, 1)
+    n, m = (noise(rng, size, 0.8, coarse=16, fine=1.5) for _ in range(2))
+    ground = one_colour(size, colour(rng, (0.5, 0.9), 0.2))
+    dark, light = colour(rng, (0.05, 0.4), 0.2), colour(rng, (0.5, 0.95), 0.5)
+    out = blend(ground, dark, clamped(n * 2 - 1))
+    return clamped(blend(out, light, clamped(m * 2 - 1.6)))
 
 # %% ../../nbs/03a_materials.ipynb #9a3a1f5e
 def _perforated(rng, size):
@@ -124,121 +157,146 @@ def _perforated(rng, size):
     p = rng.uniform(9, 18)
     r = p * rng.uniform(0.22, 0.36)
     shift = rng.choice([0, 0.5])
-    du = (u / p + shift * (np.floor(v / p) % 2)) % 1 - 0.5
-    d = np.hypot(du, v / p % 1 - 0.5) * p
-    sheet = lit(colour(rng, (0.5, 0.85), 0.2), 0.55 + 0.06 * noise(rng, size, 1))
-    image = blend(sheet, colour(rng, (0.02, 0.3), 0.2), np.clip(r - d + 0.5, 0, 1))
+    odd = np.floor(v / p) % 2
+    du = (u / p + shift * odd) % 1 - 0.5
+    dv = v / p % 1 - 0.5
+    d = np.hypot(du, dv) * p
+    tone = colour(rng, (0.5, 0.85), 0.2)
+    sheet = lit(tone, 0.55 + 0.06 * noise(rng, size, 1))
+    image = blend(sheet, colour(rng, (0.02, 0.3), 0.2), within(d, r))
     return filled(image, ('bore', d < r))
 
 # %% ../../nbs/03a_materials.ipynb #90f30af7
 def _concrete(rng, size):
     "Cloudy grey with pores."
-    relief = 0.5 + 0.1 * noise(rng, size, 1.6) + 0.06 * noise(rng, size, 0, 4)
-    pores = np.clip(noise(rng, size, 0.5, 10, 2) - rng.uniform(2, 2.6), 0, 1)
-    image = lit(colour(rng, (0.4, 0.85), 0.12), np.clip(relief - 0.5 * pores, 0, 1))
+    cloud, grain = noise(rng, size, 1.6), noise(rng, size, 0, coarse=4)
+    relief = 0.5 + 0.1 * cloud + 0.06 * grain
+    depth = noise(rng, size, 0.5, coarse=10, fine=2)
+    pores = clamped(depth - rng.uniform(2, 2.6))
+    tone = colour(rng, (0.4, 0.85), 0.12)
+    image = lit(tone, clamped(relief - 0.5 * pores))
     return filled(image, ('pore', pores > 0.3))
 
 # %% ../../nbs/03a_materials.ipynb #7c0c93ba
 def _foam(rng, size):
     "Open cells with bright walls."
-    d, _ = _cells(rng, size, int(rng.integers(60, 260)))
-    wall = np.exp(-(((d[..., 1] - d[..., 0]) / rng.uniform(0.8, 2)) ** 2))
-    ground = lit(colour(rng, (0.2, 0.7)), 0.5 + 0.05 * noise(rng, size, 1))
-    return np.clip(blend(ground, colour(rng, (0.6, 0.95), 0.3), wall * 0.8), 0, 1)
+    gap, _ = _cells(rng, size, (60, 260))
+    wall = np.exp(-((gap / rng.uniform(0.8, 2)) ** 2))
+    tone = colour(rng, (0.2, 0.7))
+    ground = lit(tone, 0.5 + 0.05 * noise(rng, size, 1))
+    bright = colour(rng, (0.6, 0.95), 0.3)
+    return clamped(blend(ground, bright, wall * 0.8))
 
 # %% ../../nbs/03a_materials.ipynb #2758850e
 def _plaster(rng, size):
     "Paint or sheet steel: almost flat, a slow cloud and fine grain."
-    relief = 0.55 + rng.uniform(0.01, 0.06) * noise(rng, size, 2)
-    relief = relief + rng.uniform(0.005, 0.03) * noise(rng, size, 0, 6)
-    return lit(colour(rng, (0.25, 0.95), 0.5), np.clip(relief, 0, 1))
+    cloud = rng.uniform(0.01, 0.06) * noise(rng, size, 2)
+    grain = rng.uniform(0.005, 0.03) * noise(rng, size, 0, coarse=6)
+    tone = colour(rng, (0.25, 0.95), 0.5)
+    return lit(tone, clamped(0.55 + cloud + grain))
 
-
+# %% ../../nbs/03a_materials.ipynb #7499bd30
 def _knit(rng, size):
     "Rows of stitches."
     u, v = turned(rng, size)
     p, q = rng.uniform(7, 13), rng.uniform(5, 9)
-    row = np.cos(2 * np.pi * (v / q + 0.35 * np.abs(u / p % 1 - 0.5) * 2))
-    stitch = row * np.sin(np.pi * (u / p % 1)) ** 0.5
+    zigzag = 0.35 * _off_middle(u, p) * 2
+    row = np.cos(TURN * (v / q + zigzag))
+    column = np.sin(np.pi * (u / p % 1))
+    stitch = row * column**0.5
     tone = colour(rng, (0.25, 0.85), 0.6)
-    return lit(tone, np.clip(0.5 + 0.3 * stitch + 0.08 * noise(rng, size, 0.3, 6), 0, 1))
+    thread = 0.08 * noise(rng, size, 0.3, coarse=6)
+    return lit(tone, clamped(0.5 + 0.3 * stitch + thread))
 
 # %% ../../nbs/03a_materials.ipynb #b08214dd
 def _terrazzo(rng, size):
     "Overlapping chips of many tones: the statistics of clutter."
     y, x = grid_of(size)
-    out = np.ones((size, size, 3), np.float32) * colour(rng)
-    tones = [colour(rng, (0.2, 0.95), 0.4) for _ in range(6)]
+    out = one_colour(size, colour(rng))
+    tones = colours(rng, 6, (0.2, 0.95), saturation=0.4)
     largest = rng.uniform(5, 14)
-    for _ in range(int(rng.integers(60, 160))):
+    for _ in range(rng.integers(60, 160)):
         cy, cx = rng.random(2) * UNIT
         r = log_uniform(rng, 1.5, largest)
-        t, flat = rng.uniform(0, np.pi), rng.uniform(0.5, 1)
-        box = np.s_[
-            max(0, int((cy - r) * size / UNIT)) : int((cy + r) * size / UNIT) + 2,
-            max(0, int((cx - r) * size / UNIT)) : int((cx + r) * size / UNIT) + 2,
-        ]
-        dy, dx = y[box] - cy, x[box] - cx
-        d = np.hypot(dy * np.cos(t) - dx * np.sin(t), (dy * np.sin(t) + dx * np.cos(t)) / flat)
-        out[box] = blend(out[box], tones[rng.integers(6)], within(d, r))
-    return np.clip(out * (1 + 0.03 * noise(rng, size, 0.5)[..., None]), 0, 1)
+        turn, flat = rng.uniform(0, np.pi), rng.uniform(0.5, 1)
+        box = box_around((cy, cx), r, size)
+        along, across = rotated(y[box] - cy, x[box] - cx, turn)
+        chip = within(np.hypot(across, along / flat), r)
+        out[box] = blend(out[box], tones[rng.integers(6)], chip)
+    grain = 0.03 * noise(rng, size, 0.5)
+    return clamped(shaded(out, 1 + grain))
 
 # %% ../../nbs/03a_materials.ipynb #84b679aa
 def _spectral(rng, size):
     "A random spectrum between two random wavelengths: any grain, cloud or ripple."
-    n = noise(rng, size, rng.uniform(0, 2), rng.uniform(8, 64), rng.uniform(1, 5))
-    return lit(colour(rng, (0.25, 0.95), 0.6), np.clip(0.5 + rng.uniform(0.05, 0.25) * n, 0, 1))
+    slope, coarse, fine = rng.uniform(0, 2), rng.uniform(8, 64), rng.uniform(1, 5)
+    n = noise(rng, size, slope, coarse=coarse, fine=fine)
+    tone = colour(rng, (0.25, 0.95), 0.6)
+    return lit(tone, clamped(0.5 + rng.uniform(0.05, 0.25) * n))
 
 # %% ../../nbs/03a_materials.ipynb #3fec2e39
 def _paving(rng, size):
     "Courses of slabs, each of its own tone, with joints and a rough grain."
     u, v = turned(rng, size)
     high = rng.uniform(8, 24)
-    long, joint = high * rng.uniform(1, 2.6), rng.uniform(0.5, 1.8)
+    long = high * rng.uniform(1, 2.6)
+    joint = rng.uniform(0.5, 1.8)
     row = np.floor(v / high)
-    along = u / long + row * rng.choice([0, 0.5, rng.random()])
-    tone = rng.normal(0, rng.uniform(0.02, 0.18), (64, 64))[
-        row.astype(int) % 64, np.floor(along).astype(int) % 64
-    ]
-    grain = rng.uniform(0.03, 0.13) * noise(rng, size, rng.uniform(0.2, 1.6), 24)
-    gap = np.minimum(
-        (0.5 - np.abs(along % 1 - 0.5)) * long, (0.5 - np.abs(v / high % 1 - 0.5)) * high
-    )
-    slabs = colour(rng, (0.3, 0.8), 0.6) * (1 + tone + grain)[..., None]
-    image = blend(slabs, colour(rng, (0.15, 0.9), 0.3) * (1 + grain)[..., None], within(gap, joint))
+    shift = rng.choice([0, 0.5, rng.random()])
+    along = u / long + row * shift
+    tones = rng.normal(0, rng.uniform(0.02, 0.18), (64, 64))
+    tone = tones[row.astype(int) % 64, np.floor(along).astype(int) % 64]
+    depth, slope = rng.uniform(0.03, 0.13), rng.uniform(0.2, 1.6)
+    grain = depth * noise(rng, size, slope, coarse=24)
+    beside = (0.5 - _off_middle(along, 1)) * long
+    above = (0.5 - _off_middle(v, high)) * high
+    gap = np.minimum(beside, above)
+    slabs = shaded(colour(rng, (0.3, 0.8), 0.6), 1 + tone + grain)
+    mortar = shaded(colour(rng, (0.15, 0.9), 0.3), 1 + grain)
+    image = blend(slabs, mortar, within(gap, joint))
     return filled(image, ('joint', gap < joint))
 
 # %% ../../nbs/03a_materials.ipynb #db10a3db
 def _mosaic(rng, size):
     "Irregular pieces of a few tones in a bed of grout."
-    d, piece = _cells(rng, size, int(rng.integers(25, 160)))
+    gap, piece = _cells(rng, size, (25, 160))
     count = piece.max() + 1
-    tones = np.stack([colour(rng, (0.15, 0.95), 0.6) for _ in range(int(rng.integers(2, 6)))])
-    own = tones[rng.integers(0, len(tones), count)[piece]]
-    shade = 1 + rng.normal(0, 0.08, count)[piece] + 0.04 * noise(rng, size, 0.6)
+    tones = colours(rng, rng.integers(2, 6), (0.15, 0.95), saturation=0.6)
+    which = rng.integers(0, len(tones), count)
+    own = tones[which[piece]]
+    shade = 1 + rng.normal(0, 0.08, count)[piece]
+    shade = shade + 0.04 * noise(rng, size, 0.6)
     grout = colour(rng, (0.1, 0.95), 0.3)
-    joint = within(d[..., 1] - d[..., 0], rng.uniform(0.6, 2.4))
-    return filled(blend(own * shade[..., None], grout, joint), ('joint', joint > 0.5))
+    joint = within(gap, rng.uniform(0.6, 2.4))
+    image = blend(shaded(own, shade), grout, joint)
+    return filled(image, ('joint', joint > 0.5))
 
 # %% ../../nbs/03a_materials.ipynb #de27ffa6
+def _printed_shape(rng, size, step):
+    "Distance (S, S) to a bar or a disk at a point of a raster, or to its outline."
+    y, x = grid_of(size)
+    cy, cx = (step * rng.integers(0, UNIT / step) for _ in range(2))
+    dy, dx = y - cy, x - cx
+    h, w = log_uniform(rng, 1, 6), log_uniform(rng, 2, 30)
+    a, b = (dy, dx) if rng.random() < 0.5 else (dx, dy)
+    d = np.maximum(np.abs(a) - h, np.abs(b) - w)
+    if rng.random() >= 0.6:
+        d = np.hypot(dy, dx) - min(h * 2, w)
+    return d if rng.random() < 0.5 else np.abs(d)
+
+# %% ../../nbs/03a_materials.ipynb #169df24d
 def _printed_foil(rng, size):
     "Bars, frames, dots and rings in print, in a new layout each time."
-    y, x = grid_of(size)
-    out = np.ones((size, size, 3), np.float32) * colour(rng, (0.15, 0.95), 0.6)
-    inks = [colour(rng, (0, 1), 0.8) for _ in range(3)]
+    out = one_colour(size, colour(rng, (0.15, 0.95), 0.6))
+    inks = colours(rng, 3, (0, 1), saturation=0.8)
     step, thin = rng.uniform(4, 10), rng.uniform(0.6, 2)
     print_ = np.zeros((size, size), bool)
-    for _ in range(int(rng.integers(8, 30))):
-        dy, dx = y - step * rng.integers(0, UNIT / step), x - step * rng.integers(0, UNIT / step)
-        h, w = log_uniform(rng, 1, 6), log_uniform(rng, 2, 30)
-        a, b = (dy, dx) if rng.random() < 0.5 else (dx, dy)
-        box = np.maximum(np.abs(a) - h, np.abs(b) - w)
-        d = box if rng.random() < 0.6 else np.hypot(dy, dx) - min(h * 2, w)
-        ink = within(d if rng.random() < 0.5 else np.abs(d), thin)
+    for _ in range(rng.integers(8, 30)):
+        ink = within(_printed_shape(rng, size, step), thin)
         out = blend(out, inks[rng.integers(3)], ink)
         print_ |= ink > 0.5
-    grain = rng.uniform(0.01, 0.05) * noise(rng, size, 0.6)[..., None]
-    return filled(out * (1 + grain), ('print', print_))
+    grain = rng.uniform(0.01, 0.05) * noise(rng, size, 0.6)
+    return filled(shaded(out, 1 + grain), ('print', print_))
 
 # %% ../../nbs/03a_materials.ipynb #99a7b78a
 FOREIGN = (
@@ -250,12 +308,12 @@ FOREIGN = (
 def _inlay(rng, size):
     "Two materials that meet at a straight joint, as parts do."
     names = [n for n in FOREIGN if n != 'inlay']
-    one, two = rng.integers(0, len(names), 2)
-    first, second = (scene_of(MATERIALS[names[i]](rng, size)) for i in (one, two))
+    one, two = (names[i] for i in rng.integers(0, len(names), 2))
+    first, second = (scene_of(MATERIALS[n](rng, size)) for n in (one, two))
     u, _ = turned(rng, size)
     depth = u - np.median(u) - rng.uniform(-35, 35)
     there = depth < 0
-    parts = [(names[one].replace('_', ' '), ~there), (names[two].replace('_', ' '), there)]
+    parts = [(noun_of(one), ~there), (noun_of(two), there)]
     parts += [(noun, where & ~there) for noun, where in first.parts]
     parts += [(noun, where & there) for noun, where in second.parts]
     image = blend(first.image, second.image, within(depth, 0))
@@ -266,19 +324,21 @@ def _inlay(rng, size):
 def _photo(name):
     return getattr(skimage_data, name)().astype(np.float32) / 255
 
-
+# %% ../../nbs/03a_materials.ipynb #46ec34c0
 def _photograph(rng, size, name):
     "A crop of one of scikit-image's own texture photographs, tinted."
     photo = _photo(name)
     side = int(rng.integers(128, 300))
-    y, x = rng.integers(0, np.array(photo.shape) - side, 2)
+    room = np.array(photo.shape) - side
+    y, x = rng.integers(0, room, 2)
     crop = photo[y : y + side, x : x + side]
     if side > size:
         crop = gaussian_filter(crop, 0.4 * side / size)
     at = np.linspace(0, side - 1, size)
     crop = map_coordinates(crop, np.meshgrid(at, at, indexing='ij'), order=1)
     crop = np.rot90(crop, rng.integers(4))[..., None]
-    return np.clip(crop * (0.6 + 0.6 * colour(rng, (0.6, 1), 0.3)), 0, 1).astype(np.float32)
+    tint = 0.6 + 0.6 * colour(rng, (0.6, 1), 0.3)
+    return clamped(crop * tint).astype(np.float32)
 
 # %% ../../nbs/03a_materials.ipynb #4416abd8
 MATERIALS = table_of(

@@ -11,13 +11,20 @@ import colorsys
 import numpy as np
 
 from hybridad.synthetic.canvas import (
+    TURN,
     UNIT,
     blend,
+    clamped,
     colour,
+    colours,
     filled,
     grid_of,
+    hexagonal,
     log_uniform,
     noise,
+    one_colour,
+    rotated,
+    shaded,
     table_of,
     within,
 )
@@ -31,7 +38,7 @@ def backdrop(
     "The table under an object: a flat colour with a faint cloud."
     tone = colour(rng, (0.08, 0.92), 0.25)
     cloud = rng.uniform(0, 0.08) * noise(rng, size, 2)
-    return np.clip(tone * (1 + cloud[..., None]), 0, 1)
+    return clamped(shaded(tone, 1 + cloud))
 
 # %% ../../nbs/03b_objects.ipynb #f4f8858b
 def _centred(rng, size, wander=6):
@@ -44,8 +51,8 @@ def _centred(rng, size, wander=6):
 # %% ../../nbs/03b_objects.ipynb #741828e7
 def _place(rng, size, alpha, face, *parts):
     "Lay a rendered face on a backdrop; alpha is its outline, parts are nouns with their maps."
-    image = np.clip(blend(backdrop(rng, size), np.clip(face, 0, 1), alpha), 0, 1)
-    return image, alpha > 0.5, [*parts]
+    image = blend(backdrop(rng, size), clamped(face), alpha)
+    return clamped(image), alpha > 0.5, [*parts]
 
 # %% ../../nbs/03b_objects.ipynb #ca687fae
 def _washer(rng, size):
@@ -54,181 +61,213 @@ def _washer(rng, size):
     outer = rng.uniform(36, 54)
     bore = within(d, outer * rng.uniform(0.35, 0.62))
     ring = within(d, outer) * (1 - bore)
-    sheen = 0.85 + 0.15 * np.cos(2 * a + rng.uniform(0, 6)) + 0.05 * noise(rng, size, 1, 16)
-    face = colour(rng, (0.45, 0.9), 0.3) * sheen[..., None]
+    glow = 0.15 * np.cos(2 * a + rng.uniform(0, 6))
+    sheen = 0.85 + glow + 0.05 * noise(rng, size, 1, coarse=16)
+    face = shaded(colour(rng, (0.45, 0.9), 0.3), sheen)
     return _place(rng, size, ring, face, ('bore', bore > 0.5))
 
 # %% ../../nbs/03b_objects.ipynb #a6027a3e
 def _hex_nut(rng, size):
     "A six-sided nut with a bore."
     d, a, *_ = _centred(rng, size)
-    outer, a = rng.uniform(38, 52), a - rng.uniform(0, np.pi)
-    flat = d * np.cos(a % (np.pi / 3) - np.pi / 6)
+    outer = rng.uniform(38, 52)
+    a = a - rng.uniform(0, np.pi)
     bore = within(d, outer * rng.uniform(0.35, 0.5))
-    body = within(flat, outer * 0.87) * (1 - bore)
-    sides = 0.2 * (np.floor(a / (np.pi / 3)) % 2) * (d > outer * 0.6)
-    sheen = 0.8 + sides + 0.04 * noise(rng, size, 1, 16)
-    face = colour(rng, (0.4, 0.9), 0.3) * sheen[..., None]
+    body = within(hexagonal(d, a), outer * 0.87) * (1 - bore)
+    odd = np.floor(a / (np.pi / 3)) % 2
+    sides = 0.2 * odd * (d > outer * 0.6)
+    sheen = 0.8 + sides + 0.04 * noise(rng, size, 1, coarse=16)
+    face = shaded(colour(rng, (0.4, 0.9), 0.3), sheen)
     return _place(rng, size, body, face, ('bore', bore > 0.5))
 
 # %% ../../nbs/03b_objects.ipynb #caddae29
 def _capsule(rng, size):
     "A two-coloured pill with a rounded shade."
     _, _, dy, dx = _centred(rng, size, 4)
-    t = rng.uniform(0, np.pi)
-    u, v = dx * np.cos(t) + dy * np.sin(t), dy * np.cos(t) - dx * np.sin(t)
+    u, v = rotated(dy, dx, rng.uniform(0, np.pi))
     half, radius = rng.uniform(20, 32), rng.uniform(15, 24)
-    d = np.hypot(np.maximum(np.abs(u) - half, 0), v)
-    tones = [colour(rng, (0.4, 0.95), 0.9) for _ in range(2)]
+    beyond = np.maximum(np.abs(u) - half, 0)
+    body = within(np.hypot(beyond, v), radius)
+    tones = colours(rng, 2, (0.4, 0.95), saturation=0.9)
     face = np.where((u > 0)[..., None], *tones)
     shade = 1.05 - 0.4 * (v / radius) ** 2
-    return _place(rng, size, within(d, radius), face * shade[..., None])
+    return _place(rng, size, body, shaded(face, shade))
 
 # %% ../../nbs/03b_objects.ipynb #030580dd
 def _bottle_top(rng, size):
     "Concentric rings, seen from above."
     d, *_ = _centred(rng, size)
     outer = rng.uniform(44, 58)
-    face = np.ones((size, size, 3), np.float32) * colour(rng)
-    tones = [colour(rng, (0.2, 0.6), 0.7), colour(rng, (0.3, 0.95), 0.5)]
-    steps = np.sort(rng.uniform(0.25, 0.95, 4))[::-1] * outer
+    face = one_colour(size, colour(rng))
+    tones = colour(rng, (0.2, 0.6), 0.7), colour(rng, (0.3, 0.95), 0.5)
+    steps = np.sort(rng.uniform(0.25, 0.95, 4)) * outer
     ring = np.zeros((size, size), bool)
-    for i, k in enumerate(steps):
+    for i, k in enumerate(steps[::-1]):
         face = blend(face, tones[i % 2], within(d, k))
         ring = np.where(d < k, i % 2 == 0, ring)
-    face = face * (0.92 + 0.08 * np.cos(d * rng.uniform(0.3, 0.8)))[..., None]
-    return _place(rng, size, within(d, outer), face, ('ring', ring))
+    glow = 0.92 + 0.08 * np.cos(d * rng.uniform(0.3, 0.8))
+    return _place(rng, size, within(d, outer), shaded(face, glow), ('ring', ring))
 
 # %% ../../nbs/03b_objects.ipynb #a4e388bf
 def _gear(rng, size):
     "A toothed wheel with a hub."
     d, a, *_ = _centred(rng, size)
-    outer, teeth = rng.uniform(40, 54), int(rng.integers(9, 22))
-    rim = outer * (1 - 0.07 * (np.sin(teeth * a + rng.uniform(0, 6)) > 0))
+    outer, count = rng.uniform(40, 54), int(rng.integers(9, 22))
+    between = np.sin(count * a + rng.uniform(0, 6)) > 0
+    wheel = within(d, outer * (1 - 0.07 * between))
     bore = within(d, outer * rng.uniform(0.12, 0.25))
     hub = within(d, outer * rng.uniform(0.4, 0.7))
     tone = colour(rng, (0.35, 0.9), 0.35)
-    face = tone * (0.85 + 0.1 * hub + 0.04 * noise(rng, size, 1, 16))[..., None]
-    rim_part = (within(d, rim) > 0.5) & (d > outer * 0.9)
-    parts = ('hub', hub > 0.5), ('bore', bore > 0.5), ('teeth', rim_part)
-    return _place(rng, size, within(d, rim) * (1 - bore), face, *parts)
+    sheen = 0.85 + 0.1 * hub + 0.04 * noise(rng, size, 1, coarse=16)
+    teeth = (wheel > 0.5) & (d > outer * 0.9)
+    parts = ('hub', hub > 0.5), ('bore', bore > 0.5), ('teeth', teeth)
+    return _place(rng, size, wheel * (1 - bore), shaded(tone, sheen), *parts)
 
 # %% ../../nbs/03b_objects.ipynb #9340334c
 def _button(rng, size):
     "A shirt button with two or four holes."
     d, a, dy, dx = _centred(rng, size)
     outer, holes = rng.uniform(36, 54), int(rng.choice([2, 4]))
-    start = rng.uniform(0, np.pi)
+    start, away = rng.uniform(0, np.pi), outer * 0.3
     bore = np.zeros((size, size), np.float32)
     for i in range(holes):
         t = start + i * 2 * np.pi / holes
-        apart = np.hypot(dy - outer * 0.3 * np.sin(t), dx - outer * 0.3 * np.cos(t))
+        apart = np.hypot(dy - away * np.sin(t), dx - away * np.cos(t))
         bore = np.maximum(bore, within(apart, outer * 0.11))
     rim = within(np.abs(d - outer * 0.8), 1.5)
-    face = colour(rng, (0.25, 0.95), 0.8) * (0.875 + 0.25 * rim)[..., None]
-    parts = ('rim', rim > 0.5), ('bore', bore > 0.5)
-    return _place(rng, size, within(d, outer) * (1 - bore), face, *parts)
+    face = shaded(colour(rng, (0.25, 0.95), 0.8), 0.875 + 0.25 * rim)
+    body = within(d, outer) * (1 - bore)
+    return _place(rng, size, body, face, ('rim', rim > 0.5), ('bore', bore > 0.5))
 
 # %% ../../nbs/03b_objects.ipynb #28cb9a7e
 def _screw(rng, size):
     "A screw lying flat: head, shank and thread."
     _, _, dy, dx = _centred(rng, size, 4)
-    t = rng.uniform(0, np.pi)
-    u, v = dx * np.cos(t) + dy * np.sin(t), dy * np.cos(t) - dx * np.sin(t)
-    half, width, pitch = rng.uniform(40, 52), rng.uniform(7, 11), rng.uniform(4, 7)
-    threaded, wave = u > -half + 12, np.sin(2 * np.pi * u / pitch)
+    u, v = rotated(dy, dx, rng.uniform(0, np.pi))
+    half, width = rng.uniform(40, 52), rng.uniform(7, 11)
+    wave = np.sin(TURN * u / rng.uniform(4, 7))
+    threaded, across = u > -half + 12, np.abs(v)
     side = np.where(threaded, width * (1 + 0.12 * wave), width)
-    shank = np.minimum(within(np.abs(v), side), within(np.abs(u), half))
-    head = np.minimum(within(np.abs(v), width * 1.9), within(np.abs(u + half - 4), 5))
-    tone = 1 - 0.35 * (v / width) ** 2 * (np.abs(v) < width) + 0.12 * wave * threaded
-    face = colour(rng, (0.45, 0.9), 0.25) * tone[..., None]
-    parts = ('thread', (shank > 0.5) & threaded), ('head', head > 0.5)
-    return _place(rng, size, np.maximum(shank, head), face, *parts)
+    shank = np.minimum(within(across, side), within(np.abs(u), half))
+    end = within(np.abs(u + half - 4), 5)
+    head = np.minimum(within(across, width * 1.9), end)
+    curve = 0.35 * (v / width) ** 2 * (across < width)
+    tone = 1 - curve + 0.12 * wave * threaded
+    face = shaded(colour(rng, (0.45, 0.9), 0.25), tone)
+    thread = (shank > 0.5) & threaded
+    outline = np.maximum(shank, head)
+    return _place(rng, size, outline, face, ('thread', thread), ('head', head > 0.5))
 
 # %% ../../nbs/03b_objects.ipynb #d7318ac4
-def _circuit_board(rng, size):
-    "Tracks and pads on a lacquered board; the board fills the picture."
-    lacquer = rng.uniform(0.25, 0.65), rng.uniform(0.4, 0.8), rng.uniform(0.2, 0.5)
-    board = np.ones((size, size, 3), np.float32) * np.array(colorsys.hsv_to_rgb(*lacquer))
+def _track(rng, size, pitch):
+    "Alpha of a track along a raster, and the distance (S, S) to the point where it begins."
     y, x = grid_of(size)
-    metal, pitch, radius = colour(rng, (0.6, 0.95), 0.6), rng.uniform(11, 20), rng.uniform(2.5, 4.5)
+    cy, cx = rng.integers(0, int(UNIT / pitch) + 1, 2) * pitch
+    dy, dx = y - cy, x - cx
+    length, width = rng.integers(2, 6) * pitch, rng.uniform(1, 2)
+    along, across = (dx, dy) if rng.random() < 0.5 else (dy, dx)
+    ends = within(np.abs(along - length / 2), length / 2)
+    return np.minimum(within(np.abs(across), width), ends), np.hypot(dy, dx)
+
+# %% ../../nbs/03b_objects.ipynb #a09cdbb1
+def _circuit_board(rng, size):
+    "Tracks and pads on a lacquered board; the board fills the image."
+    lacquer = rng.uniform((0.25, 0.4, 0.2), (0.65, 0.8, 0.5))
+    board = one_colour(size, np.array(colorsys.hsv_to_rgb(*lacquer)))
+    metal = colour(rng, (0.6, 0.95), 0.6)
+    pitch, radius = rng.uniform(11, 20), rng.uniform(2.5, 4.5)
     tracks, pads = np.zeros((2, size, size), bool)
-    for _ in range(int(rng.integers(8, 16))):
-        cy, cx = rng.integers(0, int(UNIT / pitch) + 1, 2) * pitch
-        length, width = rng.integers(2, 6) * pitch, rng.uniform(1, 2)
-        along, across = (x - cx, y - cy) if rng.random() < 0.5 else (y - cy, x - cx)
-        ends = within(np.abs(along - length / 2), length / 2)
-        track = np.minimum(within(np.abs(across), width), ends)
-        pad = within(np.hypot(y - cy, x - cx), radius)
+    for _ in range(rng.integers(8, 16)):
+        track, away = _track(rng, size, pitch)
+        pad = within(away, radius)
         board = blend(blend(board, metal, track), metal * 0.9, pad)
-        tracks, pads = tracks | (track > 0.5), pads | (pad > 0.5)
-    board = board * (1 + 0.03 * noise(rng, size, 0.8)[..., None])
-    return filled(board, ('track', tracks), ('pad', pads))
+        tracks |= track > 0.5
+        pads |= pad > 0.5
+    grain = 0.03 * noise(rng, size, 0.8)
+    return filled(shaded(board, 1 + grain), ('track', tracks), ('pad', pads))
 
 # %% ../../nbs/03b_objects.ipynb #5ff2e3c8
 def _sign(rng, dy, dx, which, ink):
     "Alpha of the sign printed on each key: a bar or a ring, one kind for each number of key."
     sy, sx, kind = rng.uniform(-1, 1, (3, 97))
-    bar = np.maximum(np.abs(dy - 2 * sy[which]), np.abs(dx) / 3) - 1
-    ring = np.abs(np.hypot(dy, dx - 2 * sx[which]) - 3)
+    above, beside = dy - 2 * sy[which], dx - 2 * sx[which]
+    bar = np.maximum(np.abs(above), np.abs(dx) / 3) - 1
+    ring = np.abs(np.hypot(dy, beside) - 3)
     return within(np.where(kind[which] < 0, bar, ring), ink)
 
 # %% ../../nbs/03b_objects.ipynb #1a08480d
+def _key_grid(y, x, pitch, slant):
+    "Number of the key at each pixel, and the distances dy and dx from the middle of its place."
+    row = np.floor(y / pitch[0])
+    place = x / pitch[1] + slant * row
+    column = np.floor(place).astype(int)
+    which = (row.astype(int) * 13 + column) % 97
+    dy = (y / pitch[0] % 1 - 0.5) * pitch[0]
+    return which, dy, (place % 1 - 0.5) * pitch[1]
+
+
+def _key_outline(dy, dx, key):
+    "Alpha of a key of some half sides, with round corners."
+    beyond = [np.abs(d) - side + 2 for d, side in zip((dy, dx), key)]
+    return within(np.hypot(*np.maximum(beyond, 0)), 2)
+
+# %% ../../nbs/03b_objects.ipynb #10da486b
 def _keypad(rng, size):
     "Rows of keys in a few colours, each with a printed sign."
-    y, x = grid_of(size)
     pitch, slant = rng.uniform(15, 34, 2), rng.choice([0, 0.25, 0.5])
     key, ink = pitch * rng.uniform(0.3, 0.46), rng.uniform(0.5, 1.4)
-    row = np.floor(y / pitch[0])
-    column = np.floor(x / pitch[1] + slant * row)
-    which = (row.astype(int) * 13 + column.astype(int)) % 97
-    dy = (y / pitch[0] % 1 - 0.5) * pitch[0]
-    dx = ((x / pitch[1] + slant * row) % 1 - 0.5) * pitch[1]
-    beyond = [np.maximum(np.abs(d) - k + 2, 0) for d, k in zip((dy, dx), key)]
-    outline = within(np.hypot(*beyond), 2)
-    tones = np.stack([colour(rng, (0.15, 0.95), 0.6) for _ in range(3)])
+    which, dy, dx = _key_grid(*grid_of(size), pitch, slant)
+    outline = _key_outline(dy, dx, key)
+    tones = colours(rng, 3, (0.15, 0.95), saturation=0.6)
     sign = _sign(rng, dy, dx, which, ink)
-    faces = tones[(rng.random(97) ** 3 * 3).astype(int)[which]]
-    faces = blend(faces, colour(rng, (0, 1), 0.4), sign)
-    faces = faces * (1 + rng.uniform(0, 0.2) * dy / key[0])[..., None]
-    grain = 1 + rng.uniform(0.01, 0.05) * noise(rng, size, 1)
-    plate = colour(rng, (0.05, 0.9), 0.4) * grain[..., None]
-    parts = ('key', outline > 0.5), ('print', (outline > 0.5) & (sign > 0.5))
-    return filled(blend(plate, faces, outline), *parts)
+    tone_of = (rng.random(97) ** 3 * 3).astype(int)
+    faces = blend(tones[tone_of[which]], colour(rng, (0, 1), 0.4), sign)
+    faces = shaded(faces, 1 + rng.uniform(0, 0.2) * dy / key[0])
+    grain = rng.uniform(0.01, 0.05) * noise(rng, size, 1)
+    plate = shaded(colour(rng, (0.05, 0.9), 0.4), 1 + grain)
+    shown = outline > 0.5
+    return filled(blend(plate, faces, outline), ('key', shown), ('print', shown & (sign > 0.5)))
 
 # %% ../../nbs/03b_objects.ipynb #3c274e31
 def _part(rng, dy, dx, radius):
     "Noun, outline alpha and tone of one small part: a bolt, a ring, a bar or a pill."
-    d, a, shape = np.hypot(dy, dx), np.arctan2(dy, dx), rng.integers(4)
+    d, a = np.hypot(dy, dx), np.arctan2(dy, dx)
+    shape = rng.integers(4)
     if shape == 0:
-        flat = d * np.cos(a % (np.pi / 3) - np.pi / 6)
-        return 'bolt', within(flat, radius * 0.87), 0.85 + 0.2 * (d < radius * 0.5)
+        outline = within(hexagonal(d, a), radius * 0.87)
+        return 'bolt', outline, 0.85 + 0.2 * (d < radius * 0.5)
     if shape == 1:
         bore = within(d, radius * rng.uniform(0.3, 0.6))
         return 'ring', within(d, radius) * (1 - bore), 0.85 + 0.15 * np.cos(2 * a)
     if shape == 2:
-        outside = np.maximum(np.abs(dy) - radius * 0.4, np.abs(dx) - radius * 1.3)
-        return 'bar', within(outside, 0), 1 - 0.15 * np.cos(dx * rng.uniform(0.6, 1.5))
-    across = np.hypot(dy, np.maximum(np.abs(dx) - radius * 0.6, 0))
-    return 'pill', within(across, radius * 0.6), 1.05 - 0.4 * (dy / radius) ** 2
+        high, wide = radius * 0.4, radius * 1.3
+        outside = np.maximum(np.abs(dy) - high, np.abs(dx) - wide)
+        ribs = np.cos(dx * rng.uniform(0.6, 1.5))
+        return 'bar', within(outside, 0), 1 - 0.15 * ribs
+    beyond = np.maximum(np.abs(dx) - radius * 0.6, 0)
+    shade = 1.05 - 0.4 * (dy / radius) ** 2
+    return 'pill', within(np.hypot(dy, beyond), radius * 0.6), shade
 
 # %% ../../nbs/03b_objects.ipynb #6e91f6fe
 def _assembly(rng, size):
     "Many different parts on one plate, each with a cast shade."
     y, x = grid_of(size)
-    grain = 1 + rng.uniform(0.01, 0.06) * noise(rng, size, rng.uniform(0.5, 2))
-    out = colour(rng, (0.1, 0.9), 0.4) * grain[..., None]
-    shade, largest, turn = rng.uniform(-2, 2, 2), rng.uniform(6, 20), rng.uniform(0, np.pi)
+    depth, slope = rng.uniform(0.01, 0.06), rng.uniform(0.5, 2)
+    grain = 1 + depth * noise(rng, size, slope)
+    out = shaded(colour(rng, (0.1, 0.9), 0.4), grain)
+    sy, sx = rng.uniform(-2, 2, 2)  # the way that shadows fall
+    largest, turn = rng.uniform(6, 20), rng.uniform(0, np.pi)
     parts = []
-    for _ in range(int(rng.integers(6, 22))):
+    for _ in range(rng.integers(6, 22)):
         cy, cx = rng.uniform(0, UNIT, 2)
-        t, r = turn + rng.integers(4) * np.pi / 2, log_uniform(rng, 3, largest)
-        dy = (y - cy) * np.cos(t) - (x - cx) * np.sin(t)
-        dx = (y - cy) * np.sin(t) + (x - cx) * np.cos(t)
+        t = turn + rng.integers(4) * np.pi / 2
+        r = log_uniform(rng, 3, largest)
+        dx, dy = rotated(y - cy, x - cx, t)
         noun, outline, tone = _part(rng, dy, dx, r)
-        dark = within(np.hypot(dy - shade[0], dx - shade[1]), r * 0.8)
-        out = out * (1 - 0.4 * dark)[..., None]
-        out = blend(out, colour(rng, (0.2, 0.95), 0.6) * tone[..., None], outline)
+        dark = within(np.hypot(dy - sy, dx - sx), r * 0.8)
+        out = shaded(out, 1 - 0.4 * dark)
+        face = shaded(colour(rng, (0.2, 0.95), 0.6), tone)
+        out = blend(out, face, outline)
         parts += [('shadow', dark > 0.5), (noun, outline > 0.5)]
     return filled(out, *parts)
 
@@ -236,17 +275,21 @@ def _assembly(rng, size):
 def _wiring(rng, size):
     "Insulated wires over a ground, each with a shine along its crest."
     y, x = grid_of(size)
-    out = np.ones((size, size, 3), np.float32) * colour(rng, (0.05, 0.9), 0.4)
-    out = out * (1 + rng.uniform(0.01, 0.08) * noise(rng, size, 1))[..., None]
-    slow, wide = noise(rng, size, 2, 128, 40) * rng.uniform(0, 5), rng.uniform(1, 6)
+    out = one_colour(size, colour(rng, (0.05, 0.9), 0.4))
+    grain = rng.uniform(0.01, 0.08) * noise(rng, size, 1)
+    out = shaded(out, 1 + grain)
+    slow = noise(rng, size, 2, coarse=128, fine=40) * rng.uniform(0, 5)
+    wide = rng.uniform(1, 6)
     wires = np.zeros((size, size), bool)
-    for _ in range(int(rng.integers(4, 20))):
-        t, w = rng.choice([0, np.pi / 2]) + rng.normal(0, 0.15), wide * rng.uniform(0.6, 1.4)
-        straight = (y - UNIT / 2) * np.cos(t) - (x - UNIT / 2) * np.sin(t)
+    for _ in range(rng.integers(4, 20)):
+        turn = rng.choice([0, np.pi / 2]) + rng.normal(0, 0.15)
+        w = wide * rng.uniform(0.6, 1.4)
+        _, straight = rotated(y - UNIT / 2, x - UNIT / 2, turn)
         across = (straight - rng.uniform(-64, 64) + slow) / w
         wire = within(np.abs(across) * w, w)
-        shine = np.clip(1.1 - 0.5 * across**2, 0, 2)[..., None]
-        out = blend(out, colour(rng, (0.1, 0.95), 0.9) * shine, wire)
+        shine = np.clip(1.1 - 0.5 * across**2, 0, 2)
+        tone = colour(rng, (0.1, 0.95), 0.9)
+        out = blend(out, shaded(tone, shine), wire)
         wires |= wire > 0.5
     return filled(out, ('wire', wires))
 

@@ -10,7 +10,15 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import distance_transform_edt, gaussian_filter, shift
 
-from .canvas import UNIT, blend, grid_of, turned
+from hybridad.synthetic.canvas import (
+    TURN,
+    UNIT,
+    blend,
+    clamped,
+    frame_at,
+    shaded,
+    turned,
+)
 from .objects import OBJECTS
 from .plain import HELD_OUT_CATEGORIES
 
@@ -22,7 +30,8 @@ def _relit(
     "The image with a mild change of gamma, contrast and colour."
     out = image ** np.exp(rng.normal(0, 0.2))
     out = 0.5 + (out - 0.5) * rng.uniform(0.75, 1.1)
-    return np.clip(out * (1 + rng.normal(0, 0.04, 3)), 0, 1).astype(np.float32)
+    tint = 1 + rng.normal(0, 0.04, 3)
+    return clamped(out * tint).astype(np.float32)
 
 # %% ../../nbs/03s_photo_parts.ipynb #135d6aa8
 def crop(
@@ -36,10 +45,12 @@ def crop(
     "A random square of a photograph under a slightly different light."
     high, wide = photo.shape[:2]
     short = min(high, wide)
-    side = int(short * rng.uniform(min(1, max(closest, 0.7 * min(size, 256) / short)), 1))
+    least = max(closest, 0.7 * min(size, 256) / short)
+    side = int(short * rng.uniform(min(1, least), 1))
     free = rng.uniform(0.3, 0.7, 2) if middle else rng.random(2)
     y, x = (free * (high - side + 1, wide - side + 1)).astype(int)
-    cut = Image.fromarray(np.ascontiguousarray(photo[y : y + side, x : x + side]))
+    square = photo[y : y + side, x : x + side]
+    cut = Image.fromarray(np.ascontiguousarray(square))
     out = np.asarray(cut.resize((size, size), Image.BICUBIC), np.float32) / 255
     if rng.random() < 0.5:
         out = out[:, ::-1]
@@ -52,13 +63,10 @@ def random_frame(
     reach: float,  # units
 ) -> tuple[np.ndarray, np.ndarray]:  # (size, size) each, units
     "Coordinates along and across a random direction, from a centre at most `reach` off the middle."
-    y, x = grid_of(size)
-    cy, cx = UNIT / 2 + rng.uniform(-reach, reach, 2)
-    t = rng.uniform(0, np.pi)
-    dy, dx = y - cy, x - cx
-    return dx * np.cos(t) + dy * np.sin(t), dy * np.cos(t) - dx * np.sin(t)
+    centre = UNIT / 2 + rng.uniform(-reach, reach, 2)
+    return frame_at(size, centre, rng.uniform(0, np.pi))
 
-
+# %% ../../nbs/03s_photo_parts.ipynb #83211d5d
 def rounded_box(
     u: np.ndarray,  # (S, S) along
     v: np.ndarray,  # (S, S) across
@@ -66,14 +74,17 @@ def rounded_box(
 ) -> np.ndarray:  # (S, S) units, positive inside
     "Depth inside a rectangle with round corners."
     long, wide, corner = half
-    a, b = np.abs(u) - long + corner, np.abs(v) - wide + corner
+    a = np.abs(u) - long + corner
+    b = np.abs(v) - wide + corner
     outside = np.hypot(np.maximum(a, 0), np.maximum(b, 0))
     return corner - outside - np.minimum(np.maximum(a, b), 0)
 
 # %% ../../nbs/03s_photo_parts.ipynb #454526b3
 def _disc_or_ring(rng, d, r, *, hollow):
     "Depth inside a disc, or a ring of some width."
-    return np.minimum(r - d, d - r * rng.uniform(0.3, 0.65)) if hollow else r - d
+    if not hollow:
+        return r - d
+    return np.minimum(r - d, d - r * rng.uniform(0.3, 0.65))
 
 
 def _ellipse(rng, u, v, r):
@@ -84,14 +95,17 @@ def _ellipse(rng, u, v, r):
 
 def _polygon(rng, u, v, r):
     "Depth inside a regular polygon of three to eight sides."
-    turn = 2 * np.pi / rng.integers(3, 9)
-    return r * 0.85 - np.hypot(u, v) * np.cos(np.arctan2(v, u) % turn - turn / 2)
+    turn = TURN / rng.integers(3, 9)
+    angle = np.arctan2(v, u) % turn - turn / 2
+    return r * 0.85 - np.hypot(u, v) * np.cos(angle)
 
 
 def _bored(rng, plate, u, v, r):
     "A plate with one to four bores."
-    for cu, cv in rng.uniform(-0.5, 0.5, (int(rng.integers(1, 5)), 2)) * r:
-        plate = np.minimum(plate, np.hypot(u - cu, v - cv) - r * rng.uniform(0.06, 0.14))
+    count = int(rng.integers(1, 5))
+    for cu, cv in rng.uniform(-0.5, 0.5, (count, 2)) * r:
+        bore = np.hypot(u - cu, v - cv) - r * rng.uniform(0.06, 0.14)
+        plate = np.minimum(plate, bore)
     return plate
 
 # %% ../../nbs/03s_photo_parts.ipynb #e1375b95
@@ -111,7 +125,8 @@ def cut_shape(
     if kind == 2:
         return _ellipse(rng, u, v, r)
     if kind == 3:
-        return rounded_box(u, v, r * 1.3, r * rng.uniform(0.15, 0.4), r * rng.uniform(0.02, 0.15))
+        high, corner = r * rng.uniform(0.15, 0.4), r * rng.uniform(0.02, 0.15)
+        return rounded_box(u, v, r * 1.3, high, corner)
     if kind == 4:
         return _polygon(rng, u, v, r)
     if kind == 5:
@@ -138,6 +153,17 @@ def _depth_of(
     return ((depth - np.sign(depth) * 0.5) * UNIT / len(region)).astype(np.float32)
 
 # %% ../../nbs/03s_photo_parts.ipynb #38556ec3
+def _rim_light(rng, depth, sun):
+    "Light (S, S) on a part: a slope across it, and on its rim by the side that faces the sun."
+    size = len(depth)
+    soft = gaussian_filter(depth, 0.7 * size / UNIT)
+    down, right = np.gradient(soft, UNIT / size)
+    wide = rng.uniform(0.8, 6)
+    rim = np.exp(-np.clip(depth, 0, None) / wide) * rng.uniform(0, 0.6)
+    tilt, (u, _) = rng.uniform(-0.2, 0.2), turned(rng, size)
+    return tilt * (u / UNIT) - rim * (sun[0] * down + sun[1] * right)
+
+# %% ../../nbs/03s_photo_parts.ipynb #16c8ed95
 def laid(
     rng: np.random.Generator,
     ground: np.ndarray,  # (S, S, 3) in [0, 1]
@@ -146,17 +172,15 @@ def laid(
     depth: np.ndarray,  # (S, S) inside its outline, units
 ) -> tuple[np.ndarray, np.ndarray]:  # (S, S, 3) image, (S, S) bool region of the part
     "Lay a part on a ground: a soft shadow beside it, light and shade along its bevelled rim."
-    k, angle = len(ground) / UNIT, rng.uniform(0, 2 * np.pi)
+    k, angle = len(ground) / UNIT, rng.uniform(0, TURN)
     sun = np.array([np.sin(angle), np.cos(angle)])
-    outline = np.clip(depth * k + 0.5, 0, 1)
+    outline = clamped(depth * k + 0.5)
     fall, soft = rng.uniform(0.5, 6), rng.uniform(0.6, 4)
-    cast = gaussian_filter(shift(outline, -sun * fall * k, order=0, mode='nearest'), soft * k)
-    ground = ground * (1 - rng.uniform(0.1, 0.7) * cast[..., None])
-    rise = np.gradient(gaussian_filter(depth, 0.7 * k), UNIT / len(ground))
-    rim = np.exp(-np.clip(depth, 0, None) / rng.uniform(0.8, 6)) * rng.uniform(0, 0.6)
-    slope = rng.uniform(-0.2, 0.2) * (turned(rng, len(ground))[0] / UNIT)
-    light = 1 + slope - rim * (sun[0] * rise[0] + sun[1] * rise[1])
-    return np.clip(blend(ground, face * light[..., None], outline), 0, 1), outline > 0.5
+    cast = shift(outline, -sun * fall * k, order=0, mode='nearest')
+    cast = gaussian_filter(cast, soft * k)
+    ground = shaded(ground, 1 - rng.uniform(0.1, 0.7) * cast)
+    light = 1 + _rim_light(rng, depth, sun)
+    return clamped(blend(ground, shaded(face, light), outline)), outline > 0.5
 
 # %% ../../nbs/03s_photo_parts.ipynb #a6110ac1
 def drawn_object(
@@ -172,5 +196,7 @@ def drawn_object(
     if free:
         return face, _depth_of(region) - 0.3, name, parts  # less the rim with the drawn backdrop
     u, v = random_frame(rng, size, 8)
-    depth = rounded_box(u, v, rng.uniform(36, 58), rng.uniform(28, 50), rng.uniform(0, 5))
-    return face, depth, name, [(noun, where & (depth > 0)) for noun, where in parts]
+    sides = rng.uniform(36, 58), rng.uniform(28, 50), rng.uniform(0, 5)
+    depth = rounded_box(u, v, *sides)
+    parts = [(noun, where & (depth > 0)) for noun, where in parts]
+    return face, depth, name, parts

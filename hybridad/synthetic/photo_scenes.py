@@ -11,7 +11,17 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from .canvas import UNIT, blend, colour, grid_of, noise, turned
+from hybridad.synthetic.canvas import (
+    UNIT,
+    blend,
+    clamped,
+    colour,
+    grid_of,
+    noise,
+    noun_of,
+    shaded,
+    turned,
+)
 from hybridad.synthetic.photo_parts import (
     crop,
     cut_shape,
@@ -45,7 +55,7 @@ class View:
             self.names.append(noun)
         self.labels[where] = self.names.index(noun)
 
-
+# %% ../../nbs/03t_photo_scenes.ipynb #80b4b6de
 def _whole(image, noun):
     "A scene that is one thing everywhere."
     size = len(image)
@@ -58,7 +68,7 @@ def _surface(
     textures: Textures,
     size: int,  # pixels
 ) -> View:
-    "A material that fills the picture."
+    "A material that fills the image."
     photo, noun = textures.draw(rng)
     return _whole(crop(rng, photo, size), noun)
 
@@ -72,7 +82,7 @@ def _clutter(
     photo, noun = textures.draw(rng, thing=True)
     scene = _whole(crop(rng, photo, size, closest=0.5, middle=True), noun)
     y, x = grid_of(size)
-    reach = 36 + 8 * noise(rng, size, 2, 128, 12)
+    reach = 36 + 8 * noise(rng, size, 2, coarse=128, fine=12)
     scene.region = np.hypot(y - UNIT / 2, x - UNIT / 2) < reach
     scene.outlined = False
     return scene
@@ -87,17 +97,20 @@ def _joint(
     first, second = (textures.draw(rng) for _ in range(2))
     scene = _whole(crop(rng, first[0], size), first[1])
     u, _ = turned(rng, size)
-    wave = rng.uniform(0, 4) * noise(rng, size, 2, 128, 16) * (rng.random() < 0.5)
+    wave = rng.uniform(0, 4) * noise(rng, size, 2, coarse=128, fine=16)
+    wave = wave * (rng.random() < 0.5)
     depth = u - np.median(u) - rng.uniform(-30, 30) + wave
     face = crop(rng, second[0], size)
     if rng.random() < 0.5:
         scene.image, region = laid(rng, scene.image, face, depth=depth)
         scene.put(second[1], region)
         return scene
-    scene.image = blend(scene.image, face, np.clip(depth * size / UNIT + 0.5, 0, 1))
+    alpha = clamped(depth * size / UNIT + 0.5)
+    scene.image = blend(scene.image, face, alpha)
     scene.put(second[1], depth > 0)
     if rng.random() < 0.5:
-        line = np.clip((rng.uniform(0.5, 2.5) - np.abs(depth)) * size / UNIT + 0.5, 0, 1)
+        inside = rng.uniform(0.5, 2.5) - np.abs(depth)
+        line = clamped(inside * size / UNIT + 0.5)
         scene.image = blend(scene.image, colour(rng, (0, 0.5), 0.2), line)
         scene.put('joint', line > 0.5)
     return scene
@@ -128,9 +141,10 @@ def _part_on_ground(
     if rng.random() < 0.4:
         material = crop(rng, textures.draw(rng)[0], size, closest=0.3)
         tone = face.mean(-1, keepdims=True)
-        face = material * np.clip(tone / (np.median(tone[depth > 0]) + 0.05), 0, 1.6)
+        usual = np.median(tone[depth > 0]) + 0.05
+        face = material * np.clip(tone / usual, 0, 1.6)
     scene.image, scene.region = laid(rng, scene.image, face, depth=depth)
-    for noun, where in [(scene.category.replace('_', ' '), scene.region), *parts]:
+    for noun, where in [(noun_of(scene.category), scene.region), *parts]:
         scene.put(noun, where)
     return scene
 
@@ -174,11 +188,14 @@ def _ink(rng, u, v, long, high):
     inner = (np.abs(u) < 0.85 * long) & (np.abs(v) < 0.8 * high)
     column, row = (np.floor(c / step).astype(int) % 64 for c in (u, v))
     if kind == 0:
-        return inner & (rng.random(64) < 0.5)[column]
+        bars = rng.random(64) < 0.5
+        return inner & bars[column]
     if kind == 1:
-        return inner & (row % 2 == 0) & (rng.random((64, 64)) < 0.7)[row, column]
-    frame = inner & ~((np.abs(u) < 0.85 * long - 0.8) & (np.abs(v) < 0.8 * high - 0.8))
-    return frame | (np.abs(np.hypot(u, v) - 0.4 * high) < 0.7)
+        words = rng.random((64, 64)) < 0.7
+        return inner & (row % 2 == 0) & words[row, column]
+    within = (np.abs(u) < 0.85 * long - 0.8) & (np.abs(v) < 0.8 * high - 0.8)
+    sign = np.abs(np.hypot(u, v) - 0.4 * high) < 0.7
+    return inner & ~within | sign
 
 # %% ../../nbs/03t_photo_scenes.ipynb #4560c20f
 def _sticker(
@@ -194,9 +211,10 @@ def _sticker(
     where = (depth > 0) & (scene.region if scene.region.any() else True)
     if where.mean() < 0.01:
         return
-    tones = colour(rng, (0.75, 1), 0.25), colour(rng, (0, 0.35), 0.9)
-    face = blend(tones[0] + np.zeros_like(scene.image), tones[1], 0.9 * _ink(rng, u, v, long, high))
-    alpha = np.clip(depth * size / UNIT + 0.5, 0, 1) * where
+    paper = colour(rng, (0.75, 1), 0.25) + np.zeros_like(scene.image)
+    tone = colour(rng, (0, 0.35), 0.9)
+    face = blend(paper, tone, 0.9 * _ink(rng, u, v, long, high))
+    alpha = clamped(depth * size / UNIT + 0.5) * where
     scene.image = blend(scene.image, face, alpha)
     scene.put('label', where)
     scene.extras.append('label')
@@ -208,7 +226,7 @@ def _named(scene, noun, where):
         scene.put(noun, where)
     scene.extras.append(noun)
 
-
+# %% ../../nbs/03t_photo_scenes.ipynb #4f70b111
 def _shine_and_shade(
     rng: np.random.Generator,
     scene: View,
@@ -217,14 +235,17 @@ def _shine_and_shade(
     size = len(scene.image)
     if rng.random() < 0.2:
         u, _ = turned(rng, size)
-        edge = (u - np.median(u) - rng.uniform(-45, 45)) / np.exp(rng.uniform(-0.5, 2.5))
+        beyond = u - np.median(u) - rng.uniform(-45, 45)
+        edge = beyond / np.exp(rng.uniform(-0.5, 2.5))
         shade = rng.uniform(0.1, 0.5) / (1 + np.exp(-edge))
-        scene.image = scene.image * (1 - shade[..., None])
+        scene.image = shaded(scene.image, 1 - shade)
         _named(scene, 'shadow', shade > _STRONG)
     if rng.random() < 0.2:
         y, x = grid_of(size)
-        (cy, cx), (wide, high) = rng.uniform(0, UNIT, 2), np.exp(rng.uniform(0.7, 3.2, 2))
-        light = rng.uniform(0.1, 0.6) * np.exp(-(((y - cy) / high) ** 2) - ((x - cx) / wide) ** 2)
+        cy, cx = rng.uniform(0, UNIT, 2)
+        wide, high = np.exp(rng.uniform(0.7, 3.2, 2))
+        dy, dx = (y - cy) / high, (x - cx) / wide
+        light = rng.uniform(0.1, 0.6) * np.exp(-(dy**2) - dx**2)
         scene.image = scene.image + light[..., None]
         _named(scene, 'highlight', light > _STRONG)
 
@@ -241,7 +262,8 @@ def draw_scene(
     size: int,  # pixels
 ) -> View:
     "A clean scene with what may lie and fall on it."
-    make = list(SCENES)[rng.choice(len(SCENES), p=list(SCENES.values()))]
+    kinds, shares = list(SCENES), list(SCENES.values())
+    make = kinds[rng.choice(len(kinds), p=shares)]
     scene = make(rng, textures, size)
     if make is not _clutter and rng.random() < 0.15:
         _sticker(rng, scene)

@@ -20,7 +20,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from .camera import add_distractors, plain_camera
-from .canvas import scene_of
+from .canvas import noun_of, scene_of
 from .defects import DEFECTS, KINDS, add_defect
 from ..errors import DataError
 from .objects import CATEGORIES, EDGED
@@ -30,7 +30,7 @@ HELD_OUT_CATEGORIES = ('washer', 'marble', 'circuit_board', 'brick', 'leather')
 HELD_OUT_KINDS = ('dent', 'fibre')
 NORMAL_SHARE = 0.4  # of the images to test with
 
-
+# %% ../../nbs/03e_synthetic.ipynb #389c85b8
 def categories_of(
     split: str,  # 'auxiliary' or 'held_out'
 ) -> tuple[list, list]:  # category names and kinds of defects
@@ -48,9 +48,8 @@ PARTS = (
     *('key', 'wire', 'bolt', 'bar', 'pill', 'pore', 'joint', 'print', 'engraving'),
     *('highlight', 'shadow', 'bevel'),
 )  # what a label map may name beside categories and kinds of defects; all of it is normal
-_UNCOUNTED = frozenset(
-    'teeth print rust wood carpet foam granite concrete plaster'.split()
-)  # nouns without an article
+# nouns without an article
+_UNCOUNTED = frozenset('teeth print rust wood carpet foam granite concrete plaster'.split())
 _LIGHT = ('highlight', 'shadow')  # beside an object, named on the ground alone
 
 # %% ../../nbs/03e_synthetic.ipynb #1bba3089
@@ -62,23 +61,38 @@ def ordered(
     "Light and shade first, only on the ground if there is one; a part keeps its noun."
     bare = region if region.all() else ~region
     light = [(noun, where & bare) for noun, where in harmless if noun in _LIGHT]
-    return light + parts + [(noun, where) for noun, where in harmless if noun not in _LIGHT]
+    marks = [part for part in harmless if part[0] not in _LIGHT]
+    return light + parts + marks
 
-
+# %% ../../nbs/03e_synthetic.ipynb #be5f91c6
 def label_map(
     noun: str,  # of the part or material
     region: np.ndarray,  # (S, S) bool, where it is; elsewhere is the background
     parts: list,  # pairs of a noun and an (S, S) bool; a later one covers an earlier one
 ) -> tuple[np.ndarray, list]:  # (S, S) uint8 labels, and the nouns that they point to
     "Paint nouns over each other; one that no pixel shows in the end is left out."
-    names = list(dict.fromkeys(['background', noun, *(name for name, _ in parts)]))
+    nouns = [name for name, _ in parts]
+    names = list(dict.fromkeys(['background', noun, *nouns]))
     labels = region.astype(np.uint8)
     for name, where in parts:
         labels[where] = names.index(name)
     shown, labels = np.unique(labels, return_inverse=True)
-    return labels.reshape(region.shape).astype(np.uint8), [names[i] for i in shown]
+    labels = labels.reshape(region.shape).astype(np.uint8)
+    return labels, [names[i] for i in shown]
 
 # %% ../../nbs/03e_synthetic.ipynb #4afe9985
+def _with_article(noun):
+    if noun.endswith('s') or noun in _UNCOUNTED:
+        return noun
+    return f'{"an" if noun[0] in "aeiou" else "a"} {noun}'
+
+
+def _listed(nouns):
+    "Nouns as English lists them, each with its article."
+    *first, last = map(_with_article, nouns)
+    return f'{", ".join(first)} and {last}' if first else last
+
+# %% ../../nbs/03e_synthetic.ipynb #8ce3bac9
 @dataclass
 class Picture:
     "One generated image with everything known about it."
@@ -96,26 +110,19 @@ class Picture:
     @property
     def caption(self) -> str:
         "One English sentence about the image, with the nouns of all that is in it."
-        name = self.category.replace('_', ' ')
+        name = noun_of(self.category)
         state = 'flawless' if self.kind == 'good' else 'damaged'
         things = [n for n in self.names if n not in (name, 'background')]
         if self.kind != 'good' and not things:
             things = [KINDS[self.kind][0]]
-        things = [_with_article(n) for n in things]
-        listed = ', '.join(things[:-1]) + ' and ' * (len(things) > 1) + ''.join(things[-1:])
+        details = f' with {_listed(things)}' if things else ''
         ground = ' on a background' if 'background' in self.names else ''
-        return f'a photo of a {state} {name}' + f' with {listed}' * bool(things) + ground
+        return f'a photo of a {state} {name}{details}{ground}'
 
     @property
     def area(self) -> float:
         "Share of the image that the defect covers."
         return float(self.mask.mean())
-
-
-def _with_article(noun):
-    if noun.endswith('s') or noun in _UNCOUNTED:
-        return noun
-    return f'{"an" if noun[0] in "aeiou" else "a"} {noun}'
 
 # %% ../../nbs/03e_synthetic.ipynb #1a3a4bf7
 def _render(rng, size, category, kind):
@@ -123,18 +130,30 @@ def _render(rng, size, category, kind):
     image, region, parts = scene_of(CATEGORIES[category](rng, size))
     clean, distractors, harmless = add_distractors(rng, image, region)
     parts = ordered(parts, harmless, region)
-    if kind == 'good':
-        broken, mask, contrast = clean, np.zeros((size, size), bool), 0.0
-    else:
+    broken, contrast = clean, 0.0
+    mask = np.zeros((size, size), bool)
+    if kind != 'good':
         broken, mask, contrast, kind = add_defect(rng, clean, region, kind=kind)
         parts.append((KINDS[kind][0], mask))
-    labels, names = label_map(category.replace('_', ' '), region, parts)
+    labels, names = label_map(noun_of(category), region, parts)
     shoot = plain_camera(rng, clean)
     twin = shoot(clean)
     image = shoot(broken) if kind != 'good' else twin
     return Picture(image, mask, twin, category, kind, contrast, distractors, labels, names)
 
 # %% ../../nbs/03e_synthetic.ipynb #5d65a062
+def _turn_of(index, split):
+    "Category of an index, and the kind of defect whose turn it is: 'good' for none."
+    categories, kinds = categories_of(split)
+    turn, column = divmod(index, len(categories))
+    if turn * NORMAL_SHARE % 1 < NORMAL_SHARE - 1e-9:
+        return categories[column], 'good'
+    if categories[column] not in EDGED:
+        kinds = [k for k in kinds if k != 'chip']
+    before = int(turn * (1 - NORMAL_SHARE))  # damaged images of this category
+    return categories[column], kinds[(before * 7 + column) % len(kinds)]
+
+# %% ../../nbs/03e_synthetic.ipynb #04a46ffe
 def picture(
     seed: int,
     index: int,  # position in the endless data set of this seed and split
@@ -143,44 +162,40 @@ def picture(
     split: str = 'auxiliary',  # 'auxiliary' or 'held_out'
     kind: str | None = None,  # force 'good' or one kind of defect; None: kinds take turns
 ) -> Picture:
-    "The index-th picture: categories and kinds take turns, four in ten are normal."
+    "Image number `index`: categories and kinds take turns, four in ten are normal."
     if not 64 <= size <= 512:
         raise DataError(f'size {size} is out of range: choose 64 to 512 pixels')
-    categories, kinds = categories_of(split)
-    turn, column = divmod(index, len(categories))
-    normal = turn * NORMAL_SHARE % 1 < NORMAL_SHARE - 1e-9
-    if categories[column] not in EDGED:
-        kinds = [k for k in kinds if k != 'chip']
-    damaged = int(turn * (1 - NORMAL_SHARE))  # damaged pictures of this category before this one
-    kind = kind or ('good' if normal else kinds[(damaged * 7 + column) % len(kinds)])
-    rng = np.random.default_rng([seed, index, 0 if split == 'auxiliary' else 1])
-    return _render(rng, size, categories[column], kind)
+    category, turn = _turn_of(index, split)
+    rng = np.random.default_rng([seed, index, int(split != 'auxiliary')])
+    return _render(rng, size, category, kind or turn)
 
 # %% ../../nbs/03e_synthetic.ipynb #f9297003
 _TRAIN_OFFSET = 1_000_000  # indices of the normal pictures in train/good start here
 _WRITTEN_OFFSET = 2_200_000  # data sets on disk begin here, and a backbone's training at 0
 
 
+def _save_png(path, pixels):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, compress_level=1)
+
+
 def _save(root, p, *, part, name):
-    "Write image and mask of a picture; returns the image's path below the root."
-    file = Path(p.category) / part / p.kind / f'{name}.png'
-    (root / file).parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(p.image).save(root / file, compress_level=1)
+    "Write an image and its mask; returns the image's path below the root."
+    file = Path(p.category, part, p.kind, f'{name}.png')
+    _save_png(root / file, p.image)
     if p.kind != 'good':
-        mask = root / p.category / 'ground_truth' / p.kind / f'{name}_mask.png'
-        mask.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(p.mask.astype(np.uint8) * 255).save(mask, compress_level=1)
+        mask = root / p.category / 'ground_truth' / p.kind
+        _save_png(mask / f'{name}_mask.png', p.mask.astype(np.uint8) * 255)
     return file
 
 # %% ../../nbs/03e_synthetic.ipynb #291a7b35
 def _write_one(job):
-    "Generate one picture and write it; returns its metadata row."
+    "Generate one image and write it; returns its metadata row."
     root, seed, index, size, split, draw = job
-    train = index >= _TRAIN_OFFSET
+    part, kind = ('train', 'good') if index >= _TRAIN_OFFSET else ('test', None)
     at = _WRITTEN_OFFSET + index
-    p = draw(seed, at, size, split=split, kind='good' if train else None)
-    name = f'{index % _TRAIN_OFFSET:05d}'
-    file = _save(root, p, part='train' if train else 'test', name=name)
+    p = draw(seed, at, size, split=split, kind=kind)
+    file = _save(root, p, part=part, name=f'{index % _TRAIN_OFFSET:05d}')
     return dict(
         file=file.as_posix(),
         category=p.category,
@@ -205,15 +220,16 @@ def _check(out, *, size, least):
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f'{out} exists already: choose another folder or remove it first')
 
-
+# %% ../../nbs/03e_synthetic.ipynb #c5e14c96
 def _write_all(folder, jobs, workers, *, title):
-    "Write all pictures and their metadata.jsonl into a new folder; title None hides the progress."
+    "Write all images and their metadata.jsonl into a new folder; title None hides the progress."
     if folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
+    jobs = [(folder, *job) for job in jobs]
     with ProcessPoolExecutor(workers) as pool:
-        done = pool.map(_write_one, [(folder, *job) for job in jobs], chunksize=16)
-        rows = list(tqdm(done, total=len(jobs), desc=title, disable=title is None))
+        done = pool.map(_write_one, jobs, chunksize=16)
+        rows = [*tqdm(done, total=len(jobs), desc=title, disable=title is None)]
     text = ''.join(json.dumps(r) + '\n' for r in rows)
     (folder / 'metadata.jsonl').write_text(text)
 
@@ -231,11 +247,13 @@ def write_dataset(
     columns: int | None = None,  # pictures that make a turn; None: the categories of the split
 ) -> Path:  # the folder
     "Write a split as an MVTec-style folder; it appears under its final name only when complete."
-    out, n = Path(out), columns or len(categories_of(split)[0])
+    out = Path(out)
     workers = os.cpu_count() if workers is None else workers
-    _check(out, size=size, least=dict(count=(count, 1), seed=(seed, 0), workers=(workers, 1)))
-    indices = [*range(n * count), *range(_TRAIN_OFFSET, _TRAIN_OFFSET + n * max(1, count // 5))]
-    jobs = [(seed, i, size, split, draw) for i in indices]
+    least = dict(count=(count, 1), seed=(seed, 0), workers=(workers, 1))
+    _check(out, size=size, least=least)
+    n = columns or len(categories_of(split)[0])
+    train = range(_TRAIN_OFFSET, _TRAIN_OFFSET + n * max(1, count // 5))
+    jobs = [(seed, i, size, split, draw) for i in (*range(n * count), *train)]
     partial = out.with_name(out.name + '.partial')
     _write_all(partial, jobs, workers, title=f'synth {split}' if progress else None)
     if out.exists():

@@ -8,8 +8,8 @@ __all__ = ['SOLID_KINDS', 'draw_damage']
 # %% ../../nbs/03o_solid_damage.ipynb #ea19fb74
 import numpy as np
 
-from .canvas import colour, log_uniform
-from .sdf import ANY, box, norm, stick, torus, wave_field
+from .canvas import TURN, colour, log_uniform, rotated
+from .sdf import ANY, box, dot, norm, shifted, stick, torus, wave_field
 from .solid_light import Finish, finish, linear, tangents
 from .solid_render import Frame
 from .solid_scene import Damage, Stage, rotation
@@ -38,15 +38,16 @@ def _hole(kind, part, c, *, n, r, look, wavy, deep):
     "A hole at point c along its normal n."
 
     def carve(x, y, z):
-        p = np.stack([x - c[0], y - c[1], z - c[2]])
+        p = np.stack(shifted((x, y, z), c))
         h = n @ p
-        side = np.sqrt(np.maximum((p * p).sum(0) - h * h, 0)) - r
-        return np.maximum(side + 0.06 * r * wavy(x, y, z), np.abs(h) - deep)
+        beside = np.maximum((p * p).sum(0) - h * h, 0)
+        side = np.sqrt(beside) - r + 0.06 * r * wavy(x, y, z)
+        return np.maximum(side, np.abs(h) - deep)
 
     dark = Finish('hole', 0.25 * look.albedo, look.metal, 0.8, 'cast', 0.2)
     return Damage(kind, part, c, 1.5 * r + deep, carve, look=dark)
 
-
+# %% ../../nbs/03o_solid_damage.ipynb #be69eab5
 def _carved(rng, kind, part, *, c, n, r, look):
     "A hole, a chip or a dent at point c with normal n."
     wavy = wave_field(rng, 1.2 * r)
@@ -57,13 +58,14 @@ def _carved(rng, kind, part, *, c, n, r, look):
         at, wide = c + n * r, 1.35 * r
 
         def bowl(x, y, z):
-            return norm(x - at[0], y - at[1], z - at[2]) - wide
+            return norm(*shifted((x, y, z), at)) - wide
 
         return Damage(kind, part, c, 2 * r, bowl, look=look)
     at, fresh = c + 0.1 * r * n, _fresh(rng, look, kind)
 
     def bite(x, y, z):
-        return 0.8 * (norm(x - at[0], y - at[1], z - at[2]) - r - 0.3 * r * wavy(x, y, z))
+        depth = norm(*shifted((x, y, z), at)) - r
+        return 0.8 * (depth - 0.3 * r * wavy(x, y, z))
 
     return Damage(kind, part, c, 1.6 * r, bite, look=fresh)
 
@@ -76,12 +78,15 @@ def _broken(rng, solid, part, look):
     normal /= np.linalg.norm(normal)
     cut = solid.half[axis] * rng.uniform(0.05, 0.65)
     wavy, fine = wave_field(rng, 0.5 * r), wave_field(rng, 0.15 * r)
+    a, b, c = normal
 
     def carve(x, y, z):
-        edge = cut + 0.05 * r * wavy(x, y, z) + 0.02 * r * fine(x, y, z)
-        return 0.75 * (edge - normal[0] * x - normal[1] * y - normal[2] * z)
+        rough = 0.02 * r * fine(x, y, z)
+        edge = cut + 0.05 * r * wavy(x, y, z) + rough
+        return 0.75 * (edge - a * x - b * y - c * z)
 
-    return Damage('broken', part, np.zeros(3), 1.3 * r, carve, look=_fresh(rng, look, 'broken'))
+    bare = _fresh(rng, look, 'broken')
+    return Damage('broken', part, np.zeros(3), 1.3 * r, carve, look=bare)
 
 # %% ../../nbs/03o_solid_damage.ipynb #f19ce149
 def _bent(rng, solid, part):
@@ -89,7 +94,8 @@ def _bent(rng, solid, part):
     order = np.argsort(solid.half)[::-1]
     axis, other = order[0], order[1 + rng.integers(2)]
     side, length = rng.choice([-1, 1]), solid.half[order[0]]
-    start, most = length * rng.uniform(-0.2, 0.4), rng.uniform(0.2, 0.45) * rng.choice([-1, 1])
+    start = length * rng.uniform(-0.2, 0.4)
+    most = rng.uniform(0.2, 0.45) * rng.choice([-1, 1])
 
     def warp(*p):
         p = list(p)
@@ -106,9 +112,8 @@ def _gone(rng, solid, part):
     size, c = np.broadcast_to(reach, 3), np.array(centre, np.float32)
 
     def carve(x, y, z):
-        if np.ndim(reach) == 0:
-            return norm(x - c[0], y - c[1], z - c[2]) - reach
-        return box(x - c[0], y - c[1], z - c[2], *size)
+        p = shifted((x, y, z), c)
+        return norm(*p) - reach if np.ndim(reach) == 0 else box(p, size)
 
     reach_out = min(float(norm(*size)) + 0.1, 1.3 * solid.radius)
     return Damage('missing_part', part, c, reach_out, carve, piece)
@@ -116,17 +121,16 @@ def _gone(rng, solid, part):
 # %% ../../nbs/03o_solid_damage.ipynb #f1097b90
 def _burr(rng, part, c, *, n, r, look):
     "A thin ragged fin that stands out of the surface."
-    t, thin, wavy = tangents(n)[0], rng.uniform(0.12, 0.25) * r, wave_field(rng, 0.5 * r)
-    turn = rng.uniform(0, np.pi)
+    thin, wavy = rng.uniform(0.12, 0.25) * r, wave_field(rng, 0.5 * r)
+    turn, (t, _) = rng.uniform(0, np.pi), tangents(n)
     t = np.cos(turn) * t + np.sin(turn) * np.cross(n, t)
     high = rng.uniform(0.5, 0.9) * r
 
     def add(x, y, z, d):
-        px, py, pz = x - c[0], y - c[1], z - c[2]
-        wave = wavy(x, y, z)
-        plane = np.abs(t[0] * px + t[1] * py + t[2] * pz + 0.15 * r * wave) - thin
+        p, wave = shifted((x, y, z), c), wavy(x, y, z)
+        plane = np.abs(dot(t, p) + 0.15 * r * wave) - thin
         lip = np.maximum(plane, d - high * (1 + 0.5 * wave))
-        return 0.7 * np.maximum(lip, norm(px, py, pz) - 1.3 * r)
+        return 0.7 * np.maximum(lip, norm(*p) - 1.3 * r)
 
     return Damage('burr', part, c, 2.2 * r, add=add, look=look)
 
@@ -138,22 +142,23 @@ def _extra(rng, part, c, *, n, r):
     look = finish(rng, ANY[rng.integers(len(ANY))])
 
     def add(x, y, z, d):
-        u, v, w = turn @ np.stack([x - at[0], y - at[1], z - at[2]])
+        p = turn @ np.stack(shifted((x, y, z), at))
         if shape == 0:
-            return norm(u, v, w) - 0.8 * r
+            return norm(*p) - 0.8 * r
         if shape == 1:
-            return box(u, v, w, r, 0.6 * r, 0.5 * r, 0.08 * r)
+            return box(p, (r, 0.6 * r, 0.5 * r), 0.08 * r)
         if shape == 2:
-            return torus(u, v, w, 0.9 * r, 0.28 * r)
-        return stick(u, v, w, (-1.6 * r, 0, 0), (1.6 * r, 0, 0), 0.3 * r)
+            return torus(p, 0.9 * r, 0.28 * r)
+        end = 1.6 * r
+        return stick(p, (-end, 0, 0), (end, 0, 0), radius=0.3 * r)
 
     return Damage('extra_part', part, c, 2.6 * r, add=add, look=look)
 
 # %% ../../nbs/03o_solid_damage.ipynb #7b9fa9de
 def _tangent(rng, c, n):
     "Function from (N, 3) points to coordinates along and across a random tangent, and height."
-    turn, (u, v) = rng.uniform(0, 2 * np.pi), tangents(n)
-    u, v = np.cos(turn) * u + np.sin(turn) * v, np.cos(turn) * v - np.sin(turn) * u
+    angle, (u, v) = rng.uniform(0, TURN), tangents(n)
+    u, v = rotated(v, u, angle)
 
     def flat(p):
         q = p - c.astype(np.float32)
@@ -171,7 +176,8 @@ def _line(rng, flat, length, *, width, jag):
 
     def cover(p):
         a, b, h = flat(p)
-        off = np.abs(b - np.interp(a, at, path) - bow * a * a * (jag == 0))
+        middle = np.interp(a, at, path)
+        off = np.abs(b - middle - bow * a * a * (jag == 0))
         thin = width * np.clip(1.2 - (a / length) ** 2, 0, 1)
         near = (np.abs(a) < length) & (np.abs(h) < 0.8 * length)
         return np.clip((thin - off) / (0.7 * width) + 0.5, 0, 1) * near
@@ -186,7 +192,8 @@ def _patch(rng, flat, r, *, level, wave):
     def cover(p):
         a, b, h = flat(p)
         rise = 1 - norm(a, b, 0.7 * h) / r
-        rise = rise + 0.35 * wavy(*p.T) + (level + 0.1) * fine(*p.T)
+        rise = rise + 0.35 * wavy(*p.T)
+        rise = rise + (level + 0.1) * fine(*p.T)
         return np.clip(rise / 0.25, 0, 1)
 
     return cover
@@ -201,7 +208,8 @@ def _grains(rng, flat, r, *, pixel):
         a, b, h = flat(p)
         out = np.zeros(len(a), np.float32)
         for (u, v), s in zip(spots, sizes):
-            out = np.maximum(out, np.clip((s - norm(a - u, b - v)) / pixel + 0.5, 0, 1))
+            depth = s - norm(a - u, b - v)
+            out = np.maximum(out, np.clip(depth / pixel + 0.5, 0, 1))
         return out * (np.abs(h) < r)
 
     return cover
@@ -210,17 +218,20 @@ def _grains(rng, flat, r, *, pixel):
 def _scratch(rng, flats, r, *, look, pixel):
     "Cover and finish of a straight scratch."
     width = rng.uniform(0.5, 1) * pixel
-    cover = _line(rng, flats[0], rng.uniform(1.2, 2.5) * r + 5 * pixel, width=width, jag=0)
+    long = rng.uniform(1.2, 2.5) * r + 5 * pixel
+    cover = _line(rng, flats[0], long, width=width, jag=0)
     pale = rng.random() < 0.8 and look.albedo.mean() < 0.5
-    tone = linear(colour(rng, *((0.85, 1) if pale else (0.15, 0.35), 0.1)))
+    brightness = (0.85, 1) if pale else (0.15, 0.35)
+    tone = linear(colour(rng, brightness, 0.1))
     return cover, Finish('scratch', tone, 0.0, 0.5)
 
-
+# %% ../../nbs/03o_solid_damage.ipynb #37c5a0ec
 def _crack(rng, flats, r, *, look, pixel):
     "Cover and finish of a jagged crack with a branch."
     long = rng.uniform(1, 2) * r + 5 * pixel
-    trunk = _line(rng, flats[0], long, width=rng.uniform(0.5, 1) * pixel, jag=0.8)
-    branch = _line(rng, flats[1], 0.8 * r + 3 * pixel, width=0.5 * pixel, jag=0.8)
+    width, short = rng.uniform(0.5, 1) * pixel, 0.8 * r + 3 * pixel
+    trunk = _line(rng, flats[0], long, width=width, jag=0.8)
+    branch = _line(rng, flats[1], short, width=0.5 * pixel, jag=0.8)
 
     def forked(p):
         return np.maximum(trunk(p), branch(p))
@@ -230,7 +241,8 @@ def _crack(rng, flats, r, *, look, pixel):
 # %% ../../nbs/03o_solid_damage.ipynb #06a4e2f8
 def _stain(rng, flats, r, *, look, pixel):
     "Cover and finish of a thin stain."
-    tone = 0.3 * look.albedo + 0.7 * linear(colour(rng, (0.05, 0.9), 0.9))
+    own = linear(colour(rng, (0.05, 0.9), 0.9))
+    tone = 0.3 * look.albedo + 0.7 * own
     whole = _patch(rng, flats[0], r, level=0, wave=1.5 * r)
     share = rng.uniform(0.6, 0.9)
 
@@ -239,10 +251,11 @@ def _stain(rng, flats, r, *, look, pixel):
 
     return thin, Finish('stain', tone, 0.5 * look.metal, look.rough + 0.15)
 
-
+# %% ../../nbs/03o_solid_damage.ipynb #c9e10552
 def _rust(rng, flats, r, *, look, pixel):
     "Cover and finish of flakes of rust."
-    tone = linear(colour(rng, (0.3, 0.6), 0.3, (0.02, 0.09)) * [1.1, 0.75, 0.5])
+    tone = colour(rng, (0.3, 0.6), 0.3, hue=(0.02, 0.09))
+    tone = linear(tone * [1.1, 0.75, 0.5])
     flakes = _patch(rng, flats[0], 1.5 * r, level=0.5, wave=0.8 * r)
     return flakes, Finish('rust', tone, 0.0, 0.95, 'cast', 0.6)
 
@@ -251,10 +264,11 @@ def _spots(rng, flats, r, *, look, pixel):
     "Cover and finish of grains, as far in brightness from the surface as can be."
     grains = _grains(rng, flats[0], r, pixel=pixel)
     bright = float(look.albedo.mean()) ** 0.45
-    tone = linear(colour(rng, (0.02, 0.2) if bright > 0.45 else (0.8, 1), 0.9))
+    value = (0.02, 0.2) if bright > 0.45 else (0.8, 1)
+    tone = linear(colour(rng, value, 0.9))
     return grains, Finish('spots', tone, 0.0, 0.7)
 
-
+# %% ../../nbs/03o_solid_damage.ipynb #e2ba23d1
 _MARKS = dict(scratch=_scratch, crack=_crack, stain=_stain, rust=_rust, spots=_spots)
 
 
@@ -268,17 +282,20 @@ def _marked(rng, kind, part, *, c, n, r, look, pixel):
 def _edges(scene, frame):
     "Pixels (S*S,) of parts that lie at an edge: their normals turn, or the part ends."
     size = scene.size
-    n = (frame.normal * (frame.part >= 0)[:, None]).reshape(size, size, 3)
-    turn = np.abs(np.diff(n, axis=0, append=n[-1:])).sum(-1)
-    turn += np.abs(np.diff(n, axis=1, append=n[:, -1:])).sum(-1)
-    return (turn.ravel() > 0.7) & (frame.part >= 0)
+    on = frame.part >= 0
+    n = (frame.normal * on[:, None]).reshape(size, size, 3)
+    down = np.diff(n, axis=0, append=n[-1:])
+    right = np.diff(n, axis=1, append=n[:, -1:])
+    turn = np.abs(down).sum(-1) + np.abs(right).sum(-1)
+    return (turn.ravel() > 0.7) & on
 
 # %% ../../nbs/03o_solid_damage.ipynb #7556a234
 def _finish_at(scene, noun):
     "The finish of a piece or a mark, by its number in the scene's nouns."
     pieces, marks = scene.solid.pieces, scene.solid.marks
-    slot = pieces[noun][1] if noun < len(pieces) else marks[noun - len(pieces)][2]
-    return scene.looks[pieces[0][1] if slot is None else slot]
+    slots = [slot for _, slot, _ in pieces] + [slot for *_, slot in marks]
+    slot = slots[noun]
+    return scene.looks[slots[0] if slot is None else slot]
 
 
 def _spot_on(rng, scene, frame, *, part, kind):
@@ -308,7 +325,7 @@ def _local_damage(rng, scene, frame, *, part, kind):
     pixel = max(scene.pixel, 0.8 * units)
     return _marked(rng, kind, part, **where, r=r, look=look, pixel=pixel)
 
-
+# %% ../../nbs/03o_solid_damage.ipynb #e82bb42a
 def draw_damage(
     rng: np.random.Generator,
     scene: Stage,
@@ -317,7 +334,8 @@ def draw_damage(
     kind: str,  # 'dent' or one of SOLID_KINDS
 ) -> Damage:
     "A random damage of a kind, somewhere visible on one of the parts."
-    part = int(frame.part[rng.choice(np.nonzero(frame.part >= 0)[0])])
+    shown = np.nonzero(frame.part >= 0)[0]
+    part = int(frame.part[rng.choice(shown)])
     solid = scene.solid
     if kind == 'broken':
         return _broken(rng, solid, part, scene.looks[solid.pieces[0][1]])

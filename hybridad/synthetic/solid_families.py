@@ -6,11 +6,11 @@
 __all__ = ['FAMILIES', 'HELD_OUT_SOLIDS', 'RUSTING']
 
 # %% ../../nbs/03k_solid_families.ipynb #77626c8c
-from functools import reduce
+from functools import partial
 
 import numpy as np
 
-from .canvas import table_of
+from .canvas import TURN, table_of
 from hybridad.synthetic.sdf import (
     HARD,
     MOULDED,
@@ -29,30 +29,48 @@ from .solid_hardware import HARDWARE
 from .solid_products import PRODUCTS
 
 # %% ../../nbs/03k_solid_families.ipynb #8dfc7804
+def _mould(x, y, z, *, thick, wide, soft, spots, boss):
+    "Distance to a plate with a boss at each of some spots, melted together."
+    d = box((x, y, z), (thick, 0.85, wide), 0.08)
+    for a, b in spots:
+        post = rod((x + thick, y - a, z - b), boss, 1.6 * thick, edge=0.02)
+        d = soft_min(d, post, soft)
+    return d
+
+
+def _ribs(x, y, z, *, thick, wide, tall, big, upright):
+    "Distances to a hub, a wall in some castings, and a rib along the plate, in this order."
+    half, low = tall / 2 + thick, tall / 4 + thick
+    h = x + tall / 2
+    hub = rod((h, y, z), big, half, edge=0.03)
+    rib = box((x + tall / 4, y, z), (low, 0.8, 0.05), 0.03)
+    if not upright:
+        return hub, rib
+    return hub, box((h, y + 0.75, z), (half, 0.07, wide), 0.03), rib
+
+# %% ../../nbs/03k_solid_families.ipynb #51c9a319
 def _casting(rng: np.random.Generator) -> Solid:
     "A cast bracket: plate, bosses with bores, ribs, all joints rounded."
     n, thick, soft = int(rng.integers(2, 5)), rng.uniform(0.1, 0.18), rng.uniform(0.05, 0.14)
-    spots = [(0.7 * np.cos(t), 0.55 * np.sin(t)) for t in 2 * np.pi * (np.arange(n) / n) + 0.6]
+    turns = TURN * (np.arange(n) / n) + 0.6
+    spots = [(0.7 * np.cos(t), 0.55 * np.sin(t)) for t in turns]
     boss, bore, big = rng.uniform(0.17, 0.24), rng.uniform(0.08, 0.13), rng.uniform(0.2, 0.3)
-    tall, wide, upright = rng.uniform(0.25, 0.45), rng.uniform(0.5, 0.7), rng.random() < 0.4
+    tall, wide = rng.uniform(0.25, 0.45), rng.uniform(0.5, 0.7)
+    plate = dict(thick=thick, wide=wide, soft=soft, spots=spots, boss=boss)
+    ribs = dict(thick=thick, wide=wide, tall=tall, big=big, upright=rng.random() < 0.4)
     bored = [(0, 0, 0.55 * big)] + [(y, z, bore) for y, z in spots]
 
     def body(x, y, z):
-        d = box(x, y, z, thick, 0.85, wide, 0.08)
-        for a, b in spots:
-            d = soft_min(d, rod(x + thick, y - a, z - b, boss, 1.6 * thick, 0.02), soft)
-        d = soft_min(d, rod(x + tall / 2, y, z, big, tall / 2 + thick, 0.03), soft)
-        if upright:
-            d = soft_min(
-                d, box(x + tall / 2, y + 0.75, z, tall / 2 + thick, 0.07, wide, 0.03), soft
-            )
-        d = soft_min(d, box(x + tall / 4, y, z, tall / 4 + thick, 0.8, 0.05, 0.03), soft)
+        d = _mould(x, y, z, **plate)
+        for rib in _ribs(x, y, z, **ribs):
+            d = soft_min(d, rib, soft)
         for a, b, r in bored:
             d = np.maximum(d, r - norm(y - a, z - b))
         return d
 
     def bores(x, y, z):
-        return reduce(np.logical_or, [norm(y - a, z - b) < r + 0.012 for a, b, r in bored])
+        inside = [norm(y - a, z - b) < r + 0.012 for a, b, r in bored]
+        return np.any(inside, 0)
 
     return Solid(
         (tall + 2 * thick, 0.95, max(wide, 0.8)),
@@ -64,24 +82,33 @@ def _casting(rng: np.random.Generator) -> Solid:
     )
 
 # %% ../../nbs/03k_solid_families.ipynb #3dfcebf7
+def _elbow(x, y, z):
+    "Distance from the line of a pipe with a round corner, and the way along it."
+    a, b = x + 0.6, y + 0.6
+    arms = np.where(a > b, a, b) - 0.8
+    side = np.where((a > 0) & (b > 0), norm(a, b) - 0.8, arms)
+    along = np.maximum(-a, -b) + 0.0
+    return norm(side, z), np.maximum(along, -2) + 0.62
+
+
+def _straight(x, y, z):
+    "The same of a straight pipe."
+    return norm(y, z), x
+
+# %% ../../nbs/03k_solid_families.ipynb #240f6bd0
 def _tube(rng: np.random.Generator) -> Solid:
     "A pipe, straight or an elbow, with a flange or a collar."
     r, elbow, flange = rng.uniform(0.16, 0.3), rng.random() < 0.5, rng.random() < 0.6
     wall, wide = r * rng.uniform(0.15, 0.35), r * rng.uniform(1.3, 1.8)
-
-    def line(x, y, z):
-        if not elbow:
-            return norm(y, z), x
-        a, b = x + 0.6, y + 0.6
-        side = np.where((a > 0) & (b > 0), norm(a, b) - 0.8, np.where(a > b, a, b) - 0.8)
-        along = np.maximum(-a, -b) + 0.0
-        return norm(side, z), np.maximum(along, -2) + 0.62
+    line = _elbow if elbow else _straight
 
     def body(x, y, z):
         q, t = line(x, y, z)
-        d = slab(np.maximum(q - r, r - wall - q), t, 0.98, 0.015)
+        inner = r - wall - q
+        d = slab(np.maximum(q - r, inner), t, 0.98, edge=0.015)
         if flange:
-            collar = slab(np.maximum(q - wide, r - wall - q), np.abs(t) - 0.9, 0.07, 0.02)
+            side = np.maximum(q - wide, inner)
+            collar = slab(side, np.abs(t) - 0.9, 0.07, edge=0.02)
             d = np.minimum(d, collar)
         return d
 
@@ -107,9 +134,10 @@ def _bean(rng: np.random.Generator) -> Solid:
 
     def body(x, y, z):
         v = y + bow * (x * x - 0.3)
-        d = (norm(x / 0.97, v / a, z / (a * b)) - 1) * 0.9 * a * b
+        r = norm(x / 0.97, v / a, z / (a * b))
+        d = (r - 1) * 0.9 * a * b
         if style == 1:
-            d = d + 0.015 * np.cos(ridges * np.arctan2(z, v))
+            return d + 0.015 * np.cos(ridges * np.arctan2(z, v))
         return d + 0.02 * wrinkle(x, y, z) if style == 2 else d
 
     def hilum(x, y, z):
@@ -135,13 +163,15 @@ def _biscuit(rng: np.random.Generator) -> Solid:
 
     def body(x, y, z):
         q = np.maximum(np.abs(y), np.abs(z)) if square else norm(y, z)
-        edge = q - 0.93 + wave * np.cos(n * np.arctan2(z, y))
-        d = slab(edge, x, thick, 0.07) + 0.012 * bump(x, y, z)
-        pricks = 0.045 - norm(repeat(y, pitch, 3), repeat(z, pitch, 3))
-        return np.maximum(d, np.minimum(pricks, x + 2 * thick)) * 0.8
+        side = q - 0.93 + wave * np.cos(n * np.arctan2(z, y))
+        d = slab(side, x, thick, edge=0.07) + 0.012 * bump(x, y, z)
+        holes = norm(repeat(y, pitch, 3), repeat(z, pitch, 3))
+        pricks = np.minimum(0.045 - holes, x + 2 * thick)
+        return np.maximum(d, pricks) * 0.8
 
     def iced(x, y, z):
-        return glaze & (x < -0.5 * thick) & (norm(y, z) < 0.7 + 0.05 * bump(x, y, z))
+        edge = 0.7 + 0.05 * bump(x, y, z)
+        return glaze & (x < -0.5 * thick) & (norm(y, z) < edge)
 
     return Solid(
         (thick + 0.03, 1.0, 1.0),
@@ -154,72 +184,99 @@ def _biscuit(rng: np.random.Generator) -> Solid:
     )
 
 # %% ../../nbs/03k_solid_families.ipynb #73a4aa0c
+def _tufts(x, y, z, *, n, rows, pitch, gap, high, wave):
+    "Distance to the tufts of a brush, rows of them side by side, their ends cut in a wave."
+    end, tuft = high + wave * np.cos(6 * x), 0.4 * min(pitch, gap)
+    a, b = repeat(x - 0.25, pitch, n), repeat(y, gap, rows)
+    side = norm(a, b) - tuft
+    return slab(side, z - end / 2, end / 2, edge=0.3 * tuft) * 0.9
+
+
+def _loose_tufts(n, rows, pitch, gap):
+    "Tufts that can go missing: piece, centre and reach of each."
+    along = [(i - (n - 1) / 2) * pitch + 0.25 for i in range(n)]
+    across = [(j - (rows - 1) / 2) * gap for j in range(rows)]
+    reach = 1.6 * pitch, 0.75 * gap, 1
+    return [(1, (x, y, 0.2), reach) for x in along for y in across]
+
+# %% ../../nbs/03k_solid_families.ipynb #352bda32
 def _brush(rng: np.random.Generator) -> Solid:
     "A brush head: tufts of bristles in a block with a neck."
-    rows, n, high = int(rng.integers(3, 5)), int(rng.integers(7, 12)), rng.uniform(0.25, 0.4)
-    pitch, wide = 1.3 / n, rng.uniform(0.24, 0.34)
-    gap = 2 * (wide - 0.06) / rows
-    tuft, wave = 0.4 * min(pitch, gap), rng.uniform(0, 0.06)
+    rows, n = int(rng.integers(3, 5)), int(rng.integers(7, 12))
+    high, pitch = rng.uniform(0.25, 0.4), 1.3 / n
+    wide = rng.uniform(0.24, 0.34)
+    grid = dict(n=n, rows=rows, pitch=pitch, gap=2 * (wide - 0.06) / rows)
+    tufts = partial(_tufts, **grid, high=high, wave=rng.uniform(0, 0.06))
 
     def block(x, y, z):
-        head = box(x - 0.25, y, z + 0.08, 0.72, wide, 0.08, 0.07)
-        return soft_min(head, stick(x, y, z, (-0.4, 0, -0.08), (-0.95, 0, -0.08), 0.08), 0.15)
-
-    def tufts(x, y, z):
-        end = high + wave * np.cos(6 * x)
-        a, b = repeat(x - 0.25, pitch, n), repeat(y, gap, rows)
-        return slab(norm(a, b) - tuft, z - end / 2, end / 2, 0.3 * tuft) * 0.9
+        head = box((x - 0.25, y, z + 0.08), (0.72, wide, 0.08), 0.07)
+        neck = stick((x, y, z), (-0.4, 0, -0.08), (-0.95, 0, -0.08), radius=0.08)
+        return soft_min(head, neck, 0.15)
 
     def second(x, y, z):
-        return (np.floor((x - 0.25) / pitch + (n % 2) / 2) % 3 == 0) & (z > 0.02)
+        column = np.floor((x - 0.25) / pitch + (n % 2) / 2)
+        return (column % 3 == 0) & (z > 0.02)
 
-    cells = [(i, j) for i in range(n) for j in range(rows)]
-    places = [((i - (n - 1) / 2) * pitch + 0.25, (j - (rows - 1) / 2) * gap) for i, j in cells]
     return Solid(
         (1.05, wide + 0.02, high + 0.2),
         [('handle', 0, block), ('bristle', 1, tufts)],
         [('plastic', 'wood'), ('plastic',), ('plastic',)],
         [('bristle', second, 2)],
-        [(1, (x, y, 0.2), (1.6 * pitch, 0.75 * gap, 1)) for x, y in places],
+        _loose_tufts(**grid),
         poses=('flat', 'flat', 'any', 'lying'),
         bends=False,
     )
 
 # %% ../../nbs/03k_solid_families.ipynb #76133502
+def _figure(*, head, fat, arm, leg, hand, top, k):
+    "Function of x, y, z: distance to head and trunk with arms and legs, all melted together."
+
+    def body(x, y, z):
+        trunk = egg((x - 0.3, y, z), (0.45, fat, 0.8 * fat))
+        skull = egg((x - top, y, z), (head, head, 0.9 * head))
+        p = x, np.abs(y), z
+        arms = stick(p, (0.15, fat - 0.05, 0), hand, radius=arm)
+        legs = stick(p, (0.6, 0.2, 0), (0.86, 0.24, 0), radius=leg)
+        d = soft_min(skull, trunk, k)
+        return soft_min(soft_min(d, arms, k), legs, k)
+
+    return body
+
+# %% ../../nbs/03k_solid_families.ipynb #7b47f622
 def _toy(rng: np.random.Generator) -> Solid:
     "A small figure of rounded bodies, with eyes, limbs and sometimes feelers."
     head, fat = rng.uniform(0.3, 0.42), rng.uniform(0.3, 0.42)
-    arm, leg, eye = rng.uniform(0.08, 0.14), rng.uniform(0.1, 0.16), rng.uniform(0.07, 0.12)
-    lift, wide, horns = rng.uniform(-0.3, 0.4), rng.uniform(0.1, 0.18), rng.random() < 0.5
-    top, k = -0.95 + head + (0.25 if horns else 0), rng.uniform(0.05, 0.15)
+    arm, leg = rng.uniform(0.08, 0.14), rng.uniform(0.1, 0.16)
+    eye, lift = rng.uniform(0.07, 0.12), rng.uniform(-0.3, 0.4)
+    wide, horns = rng.uniform(0.1, 0.18), rng.random() < 0.5
+    top = -0.95 + head + (0.25 if horns else 0)
+    form = dict(head=head, fat=fat, arm=arm, leg=leg, hand=(0.3 - lift, 0.72, 0.1), top=top)
+    figure = _figure(**form, k=rng.uniform(0.05, 0.15))
+    up = top - 0.8 * head
 
     def body(x, y, z):
-        trunk = egg(x - 0.3, y, z, 0.45, fat, 0.8 * fat)
-        d = soft_min(egg(x - top, y, z, head, head, 0.9 * head), trunk, k)
-        arms = stick(x, np.abs(y), z, (0.15, fat - 0.05, 0), (0.3 - lift, 0.72, 0.1), arm)
-        legs = stick(x, np.abs(y), z, (0.6, 0.2, 0), (0.86, 0.24, 0), leg)
-        d = soft_min(soft_min(d, arms, k), legs, k)
-        if horns:
-            up = top - 0.8 * head
-            d = np.minimum(d, stick(x, np.abs(y), z, (up, 0.12, 0), (up - 0.25, 0.25, 0), 0.045))
-        return d
+        d, p = figure(x, y, z), (x, np.abs(y), z)
+        feelers = stick(p, (up, 0.12, 0), (up - 0.25, 0.25, 0), radius=0.045)
+        return np.minimum(d, feelers) if horns else d
 
     def eyes(x, y, z):
         return norm(x - top + 0.05, np.abs(y) - wide, z - 0.82 * head) - eye
 
     def pupil(x, y, z):
-        return norm(x - top + 0.05, np.abs(y) - wide, z - 0.86 * head - eye) < 0.65 * eye
+        d = norm(x - top + 0.05, np.abs(y) - wide, z - 0.86 * head - eye)
+        return d < 0.65 * eye
 
     def belly(x, y, z):
         return (norm(x - 0.32, y) < 0.6 * fat) & (z > 0)
 
     loose = [(1, (top - 0.05, s * wide, 0.85 * head), 1.5 * eye) for s in (-1, 1)]
+    loose += [(0, (0.2, s * 0.8, 0.05), 0.3) for s in (-1, 1)]
     return Solid(
         (1.02, 0.88, max(head, fat) + 0.06),
         [('toy', 0, body), ('eye', 1, eyes)],
         [('plastic', 'painted metal', 'rubber', 'wood'), ('plastic',), ('plastic',), MOULDED],
         [('eye', pupil, 2), ('label', belly, 3)],
-        loose + [(0, (0.2, s * 0.8, 0.05), 0.3) for s in (-1, 1)],
+        loose,
         poses=('flat', 'flat', 'any', 'upright'),
         step=0.75,
     )

@@ -10,12 +10,13 @@ from functools import partial
 
 import numpy as np
 
-from .canvas import table_of
+from .canvas import TURN, table_of
 from hybridad.synthetic.sdf import (
     HARD,
     METALS,
     Solid,
     bore_mark,
+    cut,
     fold,
     norm,
     rod,
@@ -34,39 +35,66 @@ def _drive(rng, radius):
         if style == 0:
             flat = np.abs(z) - w
         elif style == 1:
-            flat = np.minimum(np.abs(z), np.abs(y)) - w
-            flat = np.maximum(flat, norm(y, z) - 0.62 * radius)
+            cross = np.minimum(np.abs(z), np.abs(y)) - w
+            flat = np.maximum(cross, norm(y, z) - 0.62 * radius)
         elif style == 2:
             flat = fold(y, z, 6)[0] - 0.45 * radius
         else:
-            flat = norm(y, z) - radius * (0.45 + 0.08 * np.cos(6 * np.arctan2(z, y)))
+            lobes = 0.08 * np.cos(6 * np.arctan2(z, y))
+            flat = norm(y, z) - radius * (0.45 + lobes)
         return np.maximum(flat, h - 0.45 * radius)
 
     return slot
 
 # %% ../../nbs/03i_solid_hardware.ipynb #4fe57b44
-def _screw(rng: np.random.Generator) -> Solid:
-    "A screw: head with a recess, threaded shaft, tip."
-    r, h = rng.uniform(0.13, 0.22), rng.uniform(0.2, 0.34)
-    pitch, depth = r * rng.uniform(0.4, 0.8), r * rng.uniform(0.12, 0.22)
-    high, sunk, tip = rng.uniform(0.1, 0.24), rng.random() < 0.4, rng.random() < 0.6
-    bare, recess = rng.choice([0, rng.uniform(0.1, 0.5)]), _drive(rng, h)
+def _shaft(p, r, *, pitch, depth, bare, clear, core):
+    "A thread of radius r, cut flat by `clear`; before x = bare a plain rod, thinner by `core`."
+    side = norm(*p[1:]) - r
+    thread = threaded(p, r - depth, depth=depth, pitch=pitch)
+    d = np.maximum(thread, side + clear)
+    return np.where(p[0] < bare, side + core, d)
+
+
+def _ends(d, x, low, high):
+    "A solid cut to a stretch of the x axis."
+    return np.maximum(d, np.maximum(x - high, low - x))
+
+# %% ../../nbs/03i_solid_hardware.ipynb #5601b2d4
+def _screw_head(h, high, sunk):
+    "Function of x, y, z: distance to a screw's head, flat below or sunk."
 
     def head(x, y, z):
         side = norm(y, z) - h
         if sunk:
-            side = np.maximum(side, 0.7 * (norm(y, z) - h + (x + 0.95)))
-        d = slab(side, x + 1 - high / 2 - 0.02, high / 2 + 0.02, 0.03)
-        return np.maximum(d, -recess(x + 1, y, z))
+            side = np.maximum(side, 0.7 * (side + (x + 0.95)))
+        half = high / 2
+        return slab(side, x + 1 - half - 0.02, half + 0.02, edge=0.03)
+
+    return head
+
+# %% ../../nbs/03i_solid_hardware.ipynb #9617ab61
+def _screw(rng: np.random.Generator) -> Solid:
+    "A screw: head with a recess, threaded shaft, tip."
+    r, h = rng.uniform(0.13, 0.22), rng.uniform(0.2, 0.34)
+    pitch = r * rng.uniform(0.4, 0.8)
+    depth = r * rng.uniform(0.12, 0.22)
+    high, sunk = rng.uniform(0.1, 0.24), rng.random() < 0.4
+    tip, whole = rng.random() < 0.6, _screw_head(h, high, sunk)
+    bare = -0.8 + rng.choice([0, rng.uniform(0.1, 0.5)])
+    recess = _drive(rng, h)
+    form = dict(pitch=pitch, depth=depth, bare=bare, clear=0.2 * depth, core=0.6 * depth)
+
+    def head(x, y, z):
+        return cut(whole(x, y, z), recess(x + 1, y, z))
 
     def shaft(x, y, z):
-        d = np.maximum(threaded(x, y, z, r - depth, depth, pitch), norm(y, z) - r + 0.2 * depth)
-        d = np.where(x < -0.8 + bare, norm(y, z) - r + 0.6 * depth, d)
-        d = np.maximum(d, np.maximum(x - 1, -x - 0.95))
-        return np.maximum(d, 0.6 * (norm(y, z) - 1.2 * (1 - x))) if tip else d
+        d = _ends(_shaft((x, y, z), r, **form), x, -0.95, 1)
+        cone = 0.6 * (norm(y, z) - 1.2 * (1 - x))
+        return np.maximum(d, cone) if tip else d
 
     def slot(x, y, z):
-        return (x > -0.97) & (recess(x + 1, y, z) < 0.012) & (x < -0.6)
+        face = (x > -0.97) & (x < -0.6)
+        return face & (recess(x + 1, y, z) < 0.012)
 
     return Solid(
         (1.0, h, h),
@@ -79,26 +107,36 @@ def _screw(rng: np.random.Generator) -> Solid:
     )
 
 # %% ../../nbs/03i_solid_hardware.ipynb #d12b676e
+def _bolt_head(h, high, flange):
+    "Function of x, y, z: distance to a six-sided head with a chamfer, with a flange or without."
+
+    def head(x, y, z):
+        half = high / 2
+        d = slab(fold(y, z, 6)[0] - h, x + 1 - half, half, edge=0.015)
+        chamfer = norm(y, z) - 1.06 * h - 1.4 * (x + 1)
+        d = np.maximum(d, 0.7 * chamfer)
+        disk = rod((x + 1 - high, y, z), 1.3 * h, 0.04, edge=0.02)
+        return np.minimum(d, disk) if flange else d
+
+    return head
+
+# %% ../../nbs/03i_solid_hardware.ipynb #d965b102
 def _bolt(rng: np.random.Generator) -> Solid:
     "A hexagon bolt: head, bare shank, thread, chamfered end."
     r, high = rng.uniform(0.16, 0.26), rng.uniform(0.2, 0.3)
-    h, bare = r * rng.uniform(1.5, 1.85), rng.uniform(0, 0.7)
-    pitch, depth = r * rng.uniform(0.28, 0.5), r * rng.uniform(0.1, 0.16)
-    flange = rng.random() < 0.3
-
-    def head(x, y, z):
-        d = slab(fold(y, z, 6)[0] - h, x + 1 - high / 2, high / 2, 0.015)
-        d = np.maximum(d, 0.7 * (norm(y, z) - 1.06 * h - 1.4 * (x + 1)))
-        return np.minimum(d, rod(x + 1 - high, y, z, 1.3 * h, 0.04, 0.02)) if flange else d
+    h = r * rng.uniform(1.5, 1.85)
+    bare = -1 + high + rng.uniform(0, 0.7)
+    pitch = r * rng.uniform(0.28, 0.5)
+    depth = r * rng.uniform(0.1, 0.16)
+    head = _bolt_head(h, high, rng.random() < 0.3)
+    form = dict(pitch=pitch, depth=depth, bare=bare, clear=0.1 * depth, core=0)
 
     def shaft(x, y, z):
-        d = np.maximum(threaded(x, y, z, r - depth, depth, pitch), norm(y, z) - r + 0.1 * depth)
-        d = np.where(x < -1 + high + bare, norm(y, z) - r, d)
-        d = np.maximum(d, np.maximum(x - 1, -x - 0.9))
+        d = _ends(_shaft((x, y, z), r, **form), x, -0.9, 1)
         return np.maximum(d, 0.7 * (norm(y, z) - r - 0.9 + x))
 
     def shank(x, y, z):
-        return (x > -1 + high) & (x < -1 + high + bare)
+        return (x > -1 + high) & (x < bare)
 
     return Solid(
         (1.0, 1.33 * h, 1.33 * h),
@@ -118,12 +156,14 @@ def _hex_nut(rng: np.random.Generator) -> Solid:
     pitch = rng.uniform(0.08, 0.14)
 
     def body(x, y, z):
-        r = norm(y, z)
-        d = slab(fold(y, z, n)[0] - 0.85, x, thick, 0.02)
-        d = np.maximum(d, 0.7 * (r - 0.92 - 1.6 * (thick - np.abs(x))))
+        d = slab(fold(y, z, n)[0] - 0.85, x, thick, edge=0.02)
+        chamfer = norm(y, z) - 0.92 - 1.6 * (thick - np.abs(x))
+        d = np.maximum(d, 0.7 * chamfer)
         if cap:
-            d = np.minimum(d, rod(x + thick, y, z, 1.05, 0.07, 0.03))
-        return np.maximum(d, -threaded(x, y, z, bore, 0.04, pitch))
+            disk = rod((x + thick, y, z), 1.05, 0.07, edge=0.03)
+            d = np.minimum(d, disk)
+        thread = threaded((x, y, z), bore, depth=0.04, pitch=pitch)
+        return cut(d, thread)
 
     return Solid(
         (thick + (0.07 if cap else 0), 1.2, 1.2),
@@ -138,16 +178,18 @@ def _hex_nut(rng: np.random.Generator) -> Solid:
 # %% ../../nbs/03i_solid_hardware.ipynb #9fcac938
 def _washer(rng: np.random.Generator) -> Solid:
     "A washer: flat, toothed or split."
-    bore, thick, style = rng.uniform(0.4, 0.65), rng.uniform(0.05, 0.12), rng.integers(3)
-    n = int(rng.integers(8, 16))
+    bore, thick = rng.uniform(0.4, 0.65), rng.uniform(0.05, 0.12)
+    style, n = rng.integers(3), int(rng.integers(8, 16))
 
     def body(x, y, z):
         r = norm(y, z)
         edge = r - 0.98
         if style == 1:
-            edge = 0.6 * (r - 0.94 - 0.04 * np.clip(3 * np.cos(n * np.arctan2(z, y)), -1, 1))
-        d = slab(np.maximum(edge, bore - r), x, thick, 0.02)
-        return np.maximum(d, 0.05 - np.maximum(np.abs(z), -y)) if style == 2 else d
+            teeth = np.clip(3 * np.cos(n * np.arctan2(z, y)), -1, 1)
+            edge = 0.6 * (r - 0.94 - 0.04 * teeth)
+        d = slab(np.maximum(edge, bore - r), x, thick, edge=0.02)
+        slit = 0.05 - np.maximum(np.abs(z), -y)
+        return np.maximum(d, slit) if style == 2 else d
 
     return Solid(
         (thick, 1.0, 1.0),
@@ -158,37 +200,40 @@ def _washer(rng: np.random.Generator) -> Solid:
     )
 
 # %% ../../nbs/03i_solid_hardware.ipynb #3dd74af6
+def _on_circle(radius, n):
+    "The n points of a circle around x."
+    turns = [2 * np.pi * k / n for k in range(n)]
+    return [(0, radius * np.cos(t), radius * np.sin(t)) for t in turns]
+
+# %% ../../nbs/03i_solid_hardware.ipynb #2ef30a52
 def _bearing(rng: np.random.Generator) -> Solid:
     "A ball bearing: two rings, balls, a cage between them."
-    bore, thick, n = rng.uniform(0.32, 0.45), rng.uniform(0.18, 0.32), int(rng.integers(7, 13))
-    mid = (bore + 1) / 2
+    bore, thick = rng.uniform(0.32, 0.45), rng.uniform(0.18, 0.32)
+    n, mid = int(rng.integers(7, 13)), (bore + 1) / 2
     r = min(0.3 * (1 - bore), mid * np.sin(np.pi / n) * 0.9)
     gap = 0.62 * r
 
-    def outer(x, y, z):
+    def ring(x, y, z, outside):
         q = norm(y, z)
-        d = slab(np.maximum(q - 1, mid + gap - q), x, thick, 0.03)
-        return np.maximum(d, 1.05 * r - torus(x, y, z, mid, 0))
-
-    def inner(x, y, z):
-        q = norm(y, z)
-        d = slab(np.maximum(q - mid + gap, bore - q), x, thick, 0.03)
-        return np.maximum(d, 1.05 * r - torus(x, y, z, mid, 0))
+        side = np.maximum(q - 1, mid + gap - q) if outside else np.maximum(q - mid + gap, bore - q)
+        d = slab(side, x, thick, edge=0.03)
+        return np.maximum(d, 1.05 * r - torus((x, y, z), mid, 0))
 
     def balls(x, y, z):
         a, b = fold(y, z, n)
         return norm(x, a - mid, b) - r
 
     def cage(x, y, z):
-        return slab(np.abs(norm(y, z) - mid) - 0.4 * gap, x, 0.3 * thick, 0.01)
+        side = np.abs(norm(y, z) - mid) - 0.4 * gap
+        return slab(side, x, 0.3 * thick, edge=0.01)
 
-    around = [2 * np.pi * k / n for k in range(n)]
+    rings = [('ring', 0, partial(ring, outside=out)) for out in (True, False)]
     return Solid(
         (thick, 1.0, 1.0),
-        [('ring', 0, outer), ('ring', 0, inner), ('ball', 1, balls), ('cage', 2, cage)],
+        [*rings, ('ball', 1, balls), ('cage', 2, cage)],
         [METALS, ('metal',), ('metal', 'plastic', 'brushed metal')],
         [('bore', bore_mark(bore + 0.01), None)],
-        [(2, (0, mid * np.cos(a), mid * np.sin(a)), 1.1 * r) for a in around],
+        [(2, centre, 1.1 * r) for centre in _on_circle(mid, n)],
         poses=('upright', 'upright', 'any'),
         bends=False,
     )
@@ -202,12 +247,13 @@ def _spring(rng: np.random.Generator) -> Solid:
     closed = rng.random() < 0.5
 
     def coil(x, y, z):
-        phase = (np.arctan2(z, y) / (2 * np.pi)) % 1
-        at = np.clip(np.round(x / pitch - phase + turns / 2), 0, turns - 1) - turns / 2 + phase
+        phase = (np.arctan2(z, y) / TURN) % 1
+        at = np.round(x / pitch - phase + turns / 2)
+        at = np.clip(at, 0, turns - 1) - turns / 2 + phase
         d = norm(norm(y, z) - wide, 0.96 * (x - pitch * at)) - wire
         if closed:
-            ends = torus(np.abs(x) - pitch * turns / 2, y, z, wide, wire)
-            d = np.minimum(d, ends)
+            beyond = np.abs(x) - pitch * turns / 2
+            d = np.minimum(d, torus((beyond, y, z), wide, wire))
         return d
 
     return Solid(
@@ -221,35 +267,49 @@ def _spring(rng: np.random.Generator) -> Solid:
 # %% ../../nbs/03i_solid_hardware.ipynb #3aa970cf
 def _web(d, x, r, thick, hub):
     "A wheel with its web made thinner between hub and rim."
-    return np.maximum(d, 0.6 * thick - np.maximum(np.abs(x), np.maximum(r - 0.75, hub - r)))
+    between = np.maximum(r - 0.75, hub - r)
+    return np.maximum(d, 0.6 * thick - np.maximum(np.abs(x), between))
 
 
 def _loose_teeth(n, depth):
     "Teeth that can break off: piece, centre and reach of each."
     reach, rim = max(1.1 * depth, 0.06), 1 - depth / 2 + 0.1 * depth
-    around = [2 * np.pi * k / n for k in range(n)]
-    return [(0, (0, rim * np.cos(a), rim * np.sin(a)), reach) for a in around]
+    return [(0, centre, reach) for centre in _on_circle(rim, n)]
 
 # %% ../../nbs/03i_solid_hardware.ipynb #3aa970ce
-def _gear(rng: np.random.Generator) -> Solid:
-    "A gear wheel: teeth, hub, bore with a keyway, holes in its web."
-    n, thick, bore = int(rng.integers(10, 28)), rng.uniform(0.1, 0.35), rng.uniform(0.12, 0.28)
-    depth = min(0.16, 2.2 / n)
-    web, holes, slant = rng.random() < 0.6, int(rng.choice([0, 4, 5, 6])), rng.uniform(-0.6, 0.6)
-    slant = slant if rng.random() < 0.3 else 0.0
-    key, hub, sharp = rng.random() < 0.5, bore + rng.uniform(0.1, 0.16), rng.uniform(1.2, 2.5)
+def _gear_wheel(*, n, thick, bore, depth, web, holes, slant, sharp, hub):
+    "Function of x, y, z: distance to a wheel with n teeth and a bore."
 
     def wheel(x, y, z):
         r, a = norm(y, z), np.arctan2(z, y) + slant * x
         tooth = np.clip(sharp * np.cos(n * a), -1, 1)
-        d = slab(0.65 * (r - 1 + depth / 2 - depth / 2 * tooth), x, thick, 0.015)
+        side = r - 1 + depth / 2 - depth / 2 * tooth
+        d = slab(0.65 * side, x, thick, edge=0.015)
         if web:
             d = _web(d, x, r, thick, hub)
         if holes:
             u, v = fold(y, z, holes)
             d = np.maximum(d, 0.13 - norm(u - 0.53, v))
-        d = np.maximum(d, bore - r)
-        return np.maximum(d, -np.maximum(np.abs(z) - 0.05, np.abs(y - bore) - 0.07)) if key else d
+        return np.maximum(d, bore - r)
+
+    return wheel
+
+# %% ../../nbs/03i_solid_hardware.ipynb #9d0939f2
+def _gear(rng: np.random.Generator) -> Solid:
+    "A gear wheel: teeth, hub, bore with a keyway, holes in its web."
+    n, thick = int(rng.integers(10, 28)), rng.uniform(0.1, 0.35)
+    bore, depth = rng.uniform(0.12, 0.28), min(0.16, 2.2 / n)
+    web, holes = rng.random() < 0.6, int(rng.choice([0, 4, 5, 6]))
+    slant = rng.uniform(-0.6, 0.6)
+    slant = slant if rng.random() < 0.3 else 0.0
+    key, hub = rng.random() < 0.5, bore + rng.uniform(0.1, 0.16)
+    form = dict(n=n, thick=thick, bore=bore, depth=depth, web=web, holes=holes, slant=slant)
+    whole = _gear_wheel(**form, hub=hub, sharp=rng.uniform(1.2, 2.5))
+
+    def wheel(x, y, z):
+        d = whole(x, y, z)
+        key_way = np.maximum(np.abs(z) - 0.05, np.abs(y - bore) - 0.07)
+        return cut(d, key_way) if key else d
 
     def teeth(x, y, z):
         return norm(y, z) > 0.99 - depth
@@ -257,7 +317,8 @@ def _gear(rng: np.random.Generator) -> Solid:
     def bores(x, y, z):
         u, v = fold(y, z, holes or 1)
         key_way = (np.abs(z) < 0.055) & (np.abs(y - bore) < 0.075)
-        return (norm(y, z) < bore + 0.012) | (holes > 0) & (norm(u - 0.53, v) < 0.14) | key_way
+        hole = (holes > 0) & (norm(u - 0.53, v) < 0.14)
+        return (norm(y, z) < bore + 0.012) | hole | key_way
 
     return Solid(
         (thick, 1.0, 1.0),
@@ -273,18 +334,17 @@ def _gear(rng: np.random.Generator) -> Solid:
 # %% ../../nbs/03i_solid_hardware.ipynb #f2e01466
 def _hook(rng: np.random.Generator) -> Solid:
     "A hook: shank, bow and eye, of round wire."
-    wide, wire, eye = rng.uniform(0.25, 0.38), rng.uniform(0.06, 0.12), rng.uniform(0.14, 0.22)
-    opening = rng.uniform(-0.2, 0.3)
+    wide, wire = rng.uniform(0.25, 0.38), rng.uniform(0.06, 0.12)
+    eye, opening = rng.uniform(0.14, 0.22), rng.uniform(-0.2, 0.3)
     low, high = 1 - wide - wire, -1 + 2 * eye + wire
+    tip = low - 0.2 - opening, -1.1 * wide, 0
 
     def body(x, y, z):
-        a, side = x - low, y
-        bow = norm(np.where(a > 0, norm(a, side), np.abs(side)) - wide, z)
-        bow = np.where(a > 0, bow, 9.0)
-        ends = np.minimum(
-            stick(x, y, z, (low, wide, 0), (high, wide, 0), 0.0),
-            stick(x, y, z, (low, -wide, 0), (low - 0.2 - opening, -1.1 * wide, 0), 0.0),
-        )
+        p, past = (x, y, z), x - low
+        bow = norm(norm(past, y) - wide, z)
+        bow = np.where(past > 0, bow, 9.0)
+        shank = stick(p, (low, wide, 0), (high, wide, 0), radius=0.0)
+        ends = np.minimum(shank, stick(p, (low, -wide, 0), tip, radius=0.0))
         loop = norm(norm(x - high + eye, y - wide) - eye, z)
         return np.minimum(np.minimum(bow, ends), loop) - wire
 
@@ -303,20 +363,24 @@ def _chain(rng: np.random.Generator) -> Solid:
     wide = max(pitch * rng.uniform(0.28, 0.36), 2.2 * wire)
     straight = max(pitch / 2 + 1.2 * wire - wide, 0.02)
 
-    def link(x, y, z, odd):
-        m = (n + 1) // 2 if not odd else n // 2
-        first = -(n - 1) / 2 * pitch + odd * pitch
-        k = np.clip(np.round((x - first) / (2 * pitch)), 0, m - 1)
-        x = x - first - 2 * pitch * k
-        a, b = (y, z) if not odd else (z, y)
-        tilt = 0.6 * a + 0.8 * b, 0.8 * a - 0.6 * b
-        return norm(norm(np.maximum(np.abs(x) - straight, 0), tilt[0]) - wide, tilt[1]) - wire
+    half = (n - 1) / 2 * pitch  # from the middle to the last link
 
+    def link(x, y, z, odd):
+        m = n // 2 if odd else (n + 1) // 2
+        first = -half + odd * pitch
+        k = np.round((x - first) / (2 * pitch))
+        x = x - first - 2 * pitch * np.clip(k, 0, m - 1)
+        a, b = (z, y) if odd else (y, z)
+        u, v = 0.6 * a + 0.8 * b, 0.8 * a - 0.6 * b
+        beyond = np.maximum(np.abs(x) - straight, 0)
+        return norm(norm(beyond, u) - wide, v) - wire
+
+    thick, reach = wide + wire, (0.9 * pitch, 1, 1)
     return Solid(
-        ((n - 1) / 2 * pitch + straight + wide + wire, wide + wire, wide + wire),
-        [('link', 0, partial(link, odd=0)), ('link', 0, partial(link, odd=1))],
+        (half + straight + wide + wire, thick, thick),
+        [('link', 0, partial(link, odd=odd)) for odd in (0, 1)],
         [HARD + ('plastic',)],
-        loose=[(k % 2, ((k - (n - 1) / 2) * pitch, 0, 0), (0.9 * pitch, 1, 1)) for k in (0, n - 1)],
+        loose=[(0, (-half, 0, 0), reach), ((n - 1) % 2, (half, 0, 0), reach)],
         poses=('lying', 'lying', 'any'),
     )
 
@@ -328,15 +392,17 @@ def _spindle(rng: np.random.Generator) -> Solid:
     collar = rng.random() < 0.5
 
     def shaft(x, y, z):
-        turn = (x / pitch - np.arctan2(z, y) / (2 * np.pi)) % 1 - 0.5
-        q = norm(y, z) - r
+        turn = x / pitch - np.arctan2(z, y) / TURN
+        turn = turn % 1 - 0.5
+        q, past = norm(y, z) - r, np.abs(x) - 1
         groove = norm(turn * pitch, q - 0.1 * deep) - 0.36 * pitch
-        d = np.maximum(np.maximum(q, -groove), np.abs(x) - 1 + free)
+        d = np.maximum(cut(q, groove), past + free)
         return np.maximum(d, 0.8 * q + np.abs(x) - 1 + free - 0.06)
 
     def ends(x, y, z):
-        d = rod(x, y, z, 0.72 * r, 1.0, 0.02)
-        return np.minimum(d, rod(x - 0.9 + free, y, z, 1.25 * r, 0.06, 0.02)) if collar else d
+        d = rod((x, y, z), 0.72 * r, 1.0, edge=0.02)
+        disk = rod((x - 0.9 + free, y, z), 1.25 * r, 0.06, edge=0.02)
+        return np.minimum(d, disk) if collar else d
 
     return Solid(
         (1.0, 1.26 * r, 1.26 * r),

@@ -16,7 +16,7 @@ from .sdf import norm
 # %% ../../nbs/03l_solid_light.ipynb #f9e5bab4
 @dataclass
 class Finish:
-    "How a surface looks."
+    "Look of a surface."
 
     noun: str
     albedo: np.ndarray  # (3,) linear
@@ -58,8 +58,9 @@ def _coated(rng, tint):
     }
 
 # %% ../../nbs/03l_solid_light.ipynb #45735997
-def _tint(rng, *how):
-    return linear(colour(rng, *how))
+def _tint(rng, value, saturation, hue=(0, 1)):
+    "Linear light of a random colour."
+    return linear(colour(rng, value, saturation, hue=hue))
 
 
 def _natural(rng):
@@ -73,42 +74,65 @@ def _natural(rng):
         'paper': (_tint(rng, (0.75, 0.97), 0.3), 0, 0.9, '', 0),
     }
 
-
+# %% ../../nbs/03l_solid_light.ipynb #b63de7db
 def finish(
     rng: np.random.Generator,
     noun: str,  # metal, brushed metal, cast metal, copper, painted metal, plastic, ...
 ) -> Finish:
     "A random finish of a kind; all kinds are sampled, so that each takes the same numbers."
-    steel = linear(np.array(_STEELS[rng.integers(len(_STEELS))]) * rng.uniform(0.8, 1.1))
+    steel = np.array(_STEELS[rng.integers(len(_STEELS))])
+    steel = linear(steel * rng.uniform(0.8, 1.1))
     tint = _tint(rng, (0.08, 0.95), rng.choice([0.15, 0.9]))
     made = _shiny(rng, steel) | _coated(rng, tint) | _natural(rng)
     return Finish(noun, *made[noun])
 
 # %% ../../nbs/03l_solid_light.ipynb #2b721e7b
+def _read(tile, u, v):
+    "Values of a tile of noise that repeats in both directions."
+    n = len(tile)
+    row, column = (u * n).astype(np.int64) % n, (v * n).astype(np.int64) % n
+    return tile[row, column]
+
+
+def _brushed(tile, strength, points):
+    "Grain of streaks along x: what `grain_of` returns."
+    x, y, z = points.T
+    streak, bump = _read(tile, 0.05 * x, 1.3 * y + 0.9 * z), np.zeros_like(points)
+    bump[:, 1] = 0.6 * strength * streak
+    bump[:, 2] = 0.4 * strength * streak
+    return 1 + 0.3 * strength * streak, bump
+
+
+def _rings(tile, strength, points):
+    "Grain of year rings around x."
+    x, y, z = points.T
+    wobble = 2 * _read(tile, 0.1 * x, 0.4 * y)
+    ring = np.sin(40 * norm(y + 0.3, z + 0.4) + wobble + 3 * x)
+    fibre = 0.06 * _read(tile, 0.1 * x, y + 0.7 * z)
+    return 1 + 0.35 * strength * ring + fibre, np.zeros_like(points)
+
+# %% ../../nbs/03l_solid_light.ipynb #0c4cd9d2
+def _pits(tile, strength, points, fine):
+    "Grain of small pits or waves, the same in all directions."
+    x, y, z = points.T
+    bump = np.zeros_like(points)
+    for k, (u, v) in enumerate(((x + 0.4 * z, y), (y + 0.4 * x, z), (z + 0.4 * y, x))):
+        bump[:, k] = 0.45 * strength * _read(tile, fine * u, fine * v)
+    tone = _read(tile, fine * (x + 0.6 * z), fine * (y + 0.5 * z))
+    return 1 + 0.25 * strength * tone, bump
+
+
 def grain_of(
     tile: np.ndarray,  # (T, T) noise
     look: Finish,
     points: np.ndarray,  # (N, 3) on the part
 ) -> tuple[np.ndarray, np.ndarray]:  # brightness factor (N,), and what it adds to normals (N, 3)
     "Grain of a finish at some points."
-    n = len(tile)
-
-    def at(u, v):
-        return tile[(u * n).astype(np.int64) % n, (v * n).astype(np.int64) % n]
-
-    x, y, z = points.T
-    bump = np.zeros_like(points)
     if look.grain == 'brushed':
-        streak = at(0.05 * x, 1.3 * y + 0.9 * z)
-        bump[:, 1], bump[:, 2] = 0.6 * look.strength * streak, 0.4 * look.strength * streak
-        return 1 + 0.3 * look.strength * streak, bump
+        return _brushed(tile, look.strength, points)
     if look.grain == 'rings':
-        ring = np.sin(40 * norm(y + 0.3, z + 0.4) + 2 * at(0.1 * x, 0.4 * y) + 3 * x)
-        return 1 + 0.35 * look.strength * ring + 0.06 * at(0.1 * x, y + 0.7 * z), bump
-    fine = 0.9 if look.grain == 'cast' else 0.35
-    for k, (u, v) in enumerate(((x + 0.4 * z, y), (y + 0.4 * x, z), (z + 0.4 * y, x))):
-        bump[:, k] = 0.45 * look.strength * at(fine * u, fine * v)
-    return 1 + 0.25 * look.strength * at(fine * (x + 0.6 * z), fine * (y + 0.5 * z)), bump
+        return _rings(tile, look.strength, points)
+    return _pits(tile, look.strength, points, 0.9 if look.grain == 'cast' else 0.35)
 
 # %% ../../nbs/03l_solid_light.ipynb #134bb8bc
 @dataclass
@@ -122,7 +146,7 @@ class Light:
     lamps: list  # (direction, two tangents, half widths, brightness)
     soft: float  # 1 hard shadows .. small values soft
 
-
+# %% ../../nbs/03l_solid_light.ipynb #577f21be
 def tangents(
     axis: np.ndarray,  # (3,) unit
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -136,7 +160,9 @@ def tangents(
 def _direction(rng, low, high):
     "A unit vector above the ground, its elevation between two angles in degrees."
     up, turn = np.deg2rad(rng.uniform(low, high)), rng.uniform(0, 2 * np.pi)
-    return np.array([np.cos(up) * np.cos(turn), np.cos(up) * np.sin(turn), np.sin(up)], np.float32)
+    level, height = np.cos(up), np.sin(up)
+    direction = level * np.cos(turn), level * np.sin(turn), height
+    return np.array(direction, np.float32)
 
 # %% ../../nbs/03l_solid_light.ipynb #246e96fc
 def draw_light(
@@ -144,31 +170,43 @@ def draw_light(
     floor: np.ndarray,  # (3,) linear colour of the ground
 ) -> Light:
     "A random light: sun, sky, and two to four lamps."
-    sky = np.array([1, 1, 1]) + rng.uniform(-0.12, 0.12) * np.array([1, 0, -1])
+    warm = rng.uniform(-0.12, 0.12) * np.array([1, 0, -1])
+    sky = np.array([1, 1, 1]) + warm
     lamps = []
     for _ in range(int(rng.integers(2, 5))):
         axis = _direction(rng, 15, 85)
-        lamps.append((axis, *tangents(axis), rng.uniform(0.15, 0.7, 2), rng.uniform(1, 3)))
+        sides, bright = rng.uniform(0.15, 0.7, 2), rng.uniform(1, 3)
+        lamps.append((axis, *tangents(axis), sides, bright))
     sun, power = _direction(rng, 35, 80), rng.uniform(0.4, 1.6)
     above = (rng.uniform(0.35, 0.8) * sky).astype(np.float32)
     below = (0.35 * floor).astype(np.float32)
     return Light(sun, power, above, below, lamps, log_uniform(rng, 3, 20))
 
 # %% ../../nbs/03l_solid_light.ipynb #903068ad
+def _lamp_seen(lamp, ray, width):
+    "Share (N,) of a lamp that lies in the blurred directions of some rays."
+    axis, u, v, (a, b), _ = lamp
+    front = ray @ axis
+    far = np.maximum(front, 0.05)
+    beside, above = np.abs(ray @ u) / far, np.abs(ray @ v) / far
+    edge = np.maximum(beside - a, above - b)
+    return np.clip(0.5 - edge / (2 * width), 0, 1) * (front > 0.05)
+
+# %% ../../nbs/03l_solid_light.ipynb #e0406fbe
 def mirrored_light(
     light: Light,
     ray: np.ndarray,  # (N, 3) unit directions
     rough: np.ndarray,  # (N,) 0 mirror, 1 chalk
 ) -> np.ndarray:  # (N, 3) linear
     "Colour that comes from some directions, blurred by roughness."
-    up = np.clip(0.5 + 0.5 * ray[:, 2] / (0.25 + rough), 0, 1)[:, None]
+    up = 0.5 + 0.5 * ray[:, 2] / (0.25 + rough)
+    up = np.clip(up, 0, 1)[:, None]
     out = light.floor + (0.6 * light.sky - light.floor) * up
     width = 0.06 + 0.5 * rough
-    for axis, u, v, (a, b), bright in light.lamps:
-        front = ray @ axis
-        far = np.maximum(front, 0.05)
-        edge = np.maximum(np.abs(ray @ u) / far - a, np.abs(ray @ v) / far - b)
+    for lamp in light.lamps:
+        *_, (a, b), bright = lamp
+        seen = _lamp_seen(lamp, ray, width)
         spread = a * b / ((a + width) * (b + width))
-        seen = np.clip(0.5 - edge / (2 * width), 0, 1) * (front > 0.05)
-        out = out + (bright * (0.3 + 0.7 * spread) * seen * seen * (3 - 2 * seen))[:, None]
+        power = bright * (0.3 + 0.7 * spread)
+        out = out + (power * seen * seen * (3 - 2 * seen))[:, None]
     return out

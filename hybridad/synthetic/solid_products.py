@@ -7,6 +7,7 @@ __all__ = ['PRODUCTS']
 
 # %% ../../nbs/03j_solid_products.ipynb #5257401c
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,42 +16,53 @@ from hybridad.synthetic.sdf import (
     MOULDED,
     Solid,
     box,
+    cut,
     fold,
     norm,
     print_mark,
     repeat,
     rod,
+    shifted,
     slab,
     soft_min,
     stick,
 )
 
 # %% ../../nbs/03j_solid_products.ipynb #0cbe5dc6
+def _cap_side(low, r, a, *, crown, n, rib, band):
+    "Distance of the side of a cap: wavy at its rim, or ribbed with a band that can be torn off."
+    if crown:
+        wave = 0.14 + 0.05 * np.cos(21 * a)
+        return r - 0.8 - low * wave
+    ribs = np.clip(2 * np.cos(n * a), -1, 1)
+    side = r - 0.94 - rib * ribs * (low > 0.08)
+    gap = band & (np.abs(low - 0.8) < 0.03)
+    return np.maximum(side, r - 1.2 + 0.24 * gap)
+
+# %% ../../nbs/03j_solid_products.ipynb #b5ff5769
 def _bottle_cap(rng: np.random.Generator) -> Solid:
     "A screw cap with ribs, or a crown cap with a wavy rim; print on its top."
     crown, thick = rng.random() < 0.35, rng.uniform(0.25, 0.6)
     n, rib = int(rng.integers(24, 50)), rng.uniform(0.015, 0.035)
     thick = 0.22 if crown else thick
-    mark, band = print_mark(rng, rng.normal(0, 0.08, 2), rng.uniform(0.3, 0.55)), rng.random() < 0.6
+    mark = print_mark(rng, rng.normal(0, 0.08, 2), rng.uniform(0.3, 0.55))
+    form = dict(crown=crown, n=n, rib=rib, band=rng.random() < 0.6)
+    inner = 0.72 if crown else 0.8
 
     def body(x, y, z):
-        r, a = norm(y, z), np.arctan2(z, y)
         low = np.clip((x + thick) / (2 * thick), 0, 1)
-        if crown:
-            side = r - 0.8 - low * (0.14 + 0.05 * np.cos(21 * a))
-        else:
-            side = r - 0.94 - rib * np.clip(2 * np.cos(n * a), -1, 1) * (low > 0.08)
-            side = np.maximum(side, r - 1.2 + 0.24 * (band & (np.abs(low - 0.8) < 0.03)))
-        d = slab(0.8 * side, x, thick, 0.08)
-        return np.maximum(d, -rod(x - 0.12, y, z, 0.8 if not crown else 0.72, thick))
+        side = _cap_side(low, norm(y, z), np.arctan2(z, y), **form)
+        d = slab(0.8 * side, x, thick, edge=0.08)
+        return cut(d, rod((x - 0.12, y, z), inner, thick))
 
     def top(x, y, z):
         return (x < -thick + 0.04) & mark(y, z)
 
+    look = ('painted metal', 'metal') if crown else ('plastic', 'plastic', 'metal')
     return Solid(
         (thick, 1.0, 1.0),
         [('bottle cap', 0, body)],
-        [('painted metal', 'metal') if crown else ('plastic', 'plastic', 'metal'), MOULDED],
+        [look, MOULDED],
         [('print', top, 1)],
         poses=('upright', 'upright', 'any'),
         step=0.75,
@@ -63,17 +75,19 @@ def _connector(rng: np.random.Generator) -> Solid:
     pitch = 1.6 / n
     wide, deep = pitch * rows / 2 + 0.12, rng.uniform(0.25, 0.45)
     pin, out = pitch * rng.uniform(0.12, 0.2), rng.uniform(0.05, 0.3)
+    hollow = 1.4 * deep, 0.87, wide - 0.07
 
     def housing(x, y, z):
-        d = box(x, y, z, deep, 0.95, wide, 0.04)
-        return np.maximum(d, -box(x + deep, y, z, 1.4 * deep, 0.87, wide - 0.07, 0.02))
+        d = box((x, y, z), (deep, 0.95, wide), 0.04)
+        return cut(d, box((x + deep, y, z), hollow, 0.02))
 
     def pins(x, y, z):
         a, b = repeat(y, pitch, n), repeat(z, pitch, rows)
-        return box(x, a, b, deep + out, pin, pin, 0.3 * pin)
+        return box((x, a, b), (deep + out, pin, pin), 0.3 * pin)
 
     def label(x, y, z):
-        return (z > wide - 0.01) & (np.abs(y) < 0.3) & (np.abs(x) < 0.1)
+        face = (np.abs(y) < 0.3) & (np.abs(x) < 0.1)
+        return face & (z > wide - 0.01)
 
     reach = deep + out + 0.1, pitch / 2, pitch / 2
     rows_at = (np.arange(rows) - (rows - 1) / 2) * pitch
@@ -91,15 +105,16 @@ def _connector(rng: np.random.Generator) -> Solid:
 # %% ../../nbs/03j_solid_products.ipynb #454e920a
 def _capsule(rng: np.random.Generator) -> Solid:
     "A two-part capsule."
-    r, seam, length = rng.uniform(0.28, 0.42), rng.uniform(-0.25, 0.25), 0.97
+    r, seam = rng.uniform(0.28, 0.42), rng.uniform(-0.25, 0.25)
     mark = print_mark(rng, (0.35, 0), rng.uniform(0.12, 0.22))
     printed = rng.random() < 0.5
+    start, end = (-0.97 + r, 0, 0), (0.97 - r, 0, 0)
 
     def body(x, y, z):
-        return stick(x, y, z, (-length + r, 0, 0), (length - r, 0, 0), r - 0.02)
+        return stick((x, y, z), start, end, radius=r - 0.02)
 
     def cap(x, y, z):
-        d = stick(x, y, z, (-length + r, 0, 0), (length - r, 0, 0), r)
+        d = stick((x, y, z), start, end, radius=r)
         return np.maximum(d, x - seam)
 
     def joint(x, y, z):
@@ -120,24 +135,28 @@ def _capsule(rng: np.random.Generator) -> Solid:
 # %% ../../nbs/03j_solid_products.ipynb #57160f53
 def _tablet(rng: np.random.Generator) -> Solid:
     "A pressed tablet, round or long, with a score or an engraved mark."
-    long, thick, dome = rng.choice([1, 1, rng.uniform(0.5, 0.7)]), 0.2, rng.uniform(0.1, 0.3)
-    mark, style = print_mark(rng, (0, 0), rng.uniform(0.25, 0.4)), rng.integers(3)
-    depth = rng.uniform(0.03, 0.07)
+    long, thick = rng.choice([1, 1, rng.uniform(0.5, 0.7)]), 0.2
+    dome = rng.uniform(0.1, 0.3)
+    mark = print_mark(rng, (0, 0), rng.uniform(0.25, 0.4))
+    style, depth = rng.integers(3), rng.uniform(0.03, 0.07)
+    rim = 0.98 if long == 1 else long - 0.02
 
     def groove(y, z):
-        return np.abs(y) - 0.06 if style == 0 else np.where(mark(y, z), -0.03, 0.03)
+        if style == 0:
+            return np.abs(y) - 0.06
+        return np.where(mark(y, z), -0.03, 0.03)
 
     def body(x, y, z):
-        r = norm(np.maximum(np.abs(y) - (1 - long), 0), z) if long < 1 else norm(y, z)
+        beyond = np.maximum(np.abs(y) - (1 - long), 0) if long < 1 else y
+        r = norm(beyond, z)
         high = thick + dome * (1 - r * r / long**2)
-        d = slab(r - (0.98 if long == 1 else long - 0.02), x, high, 0.1)
-        return (
-            np.maximum(d, -np.maximum(groove(y, z), high - np.abs(x) - depth)) if style < 2 else d
-        )
+        d = slab(r - rim, x, high, edge=0.1)
+        pressed = np.maximum(groove(y, z), high - np.abs(x) - depth)
+        return cut(d, pressed) if style < 2 else d
 
-    def cut(x, y, z):
-        r = norm(y, z)
-        return (style < 2) & (groove(y, z) < 0.0) & (np.abs(x) > 0.5 * thick) & (r < 1)
+    def engraved(x, y, z):
+        face = (np.abs(x) > 0.5 * thick) & (norm(y, z) < 1)
+        return (style < 2) & (groove(y, z) < 0.0) & face
 
     def inked(x, y, z):
         return (style == 2) & (x < 0) & mark(y, z)
@@ -146,7 +165,7 @@ def _tablet(rng: np.random.Generator) -> Solid:
         (thick + dome, 1.0, long),
         [('tablet', 0, body)],
         [('ceramic', 'plastic'), MOULDED],
-        [('engraving', cut, None), ('print', inked, 1)],
+        [('engraving', engraved, None), ('print', inked, 1)],
         poses=('upright', 'upright', 'any'),
         step=0.7,
         bends=False,
@@ -155,25 +174,30 @@ def _tablet(rng: np.random.Generator) -> Solid:
 # %% ../../nbs/03j_solid_products.ipynb #aa55b2c1
 def _ampoule(rng: np.random.Generator) -> Solid:
     "A bottle or ampoule: body, shoulder, neck, cap, label."
-    r, neck, high = rng.uniform(0.28, 0.42), rng.uniform(0.1, 0.2), rng.uniform(-0.1, 0.3)
+    r, neck = rng.uniform(0.28, 0.42), rng.uniform(0.1, 0.2)
+    high = rng.uniform(-0.1, 0.3)
     cap, soft = rng.uniform(0.1, 0.18), rng.uniform(0.1, 0.3)
     mark, labelled = print_mark(rng, (0.0, 0.0), 0.3), rng.random() < 0.7
     base = (-1 + high) / 2 + 0.1
     span = 0.32 * (1 + high)
 
     def body(x, y, z):
-        d = rod(x + (high - 1) / 2, y, z, r, (high + 1) / 2, 0.05)
-        return soft_min(d, rod(x + 0.4, y, z, neck, 0.42, 0.02), soft)
+        belly = rod((x + (high - 1) / 2, y, z), r, (high + 1) / 2, edge=0.05)
+        throat = rod((x + 0.4, y, z), neck, 0.42, edge=0.02)
+        return soft_min(belly, throat, soft)
 
     def top(x, y, z):
         ribs = 0.012 * np.cos(24 * np.arctan2(z, y))
-        return rod(x + 1 - cap, y, z, neck + 0.05 + ribs, cap, 0.03) * 0.8
+        radius = neck + 0.05 + ribs
+        return rod((x + 1 - cap, y, z), radius, cap, edge=0.03) * 0.8
 
     def label(x, y, z):
-        return labelled & (np.abs(x + base) < span) & (norm(y, z) > r - 0.02)
+        around = (np.abs(x + base) < span) & (norm(y, z) > r - 0.02)
+        return labelled & around
 
     def ink(x, y, z):
-        return label(x, y, z) & mark(x + base, r * np.arctan2(z, y))
+        along = r * np.arctan2(z, y)
+        return label(x, y, z) & mark(x + base, along)
 
     return Solid(
         (1.0, r, r),
@@ -189,8 +213,9 @@ def _ampoule(rng: np.random.Generator) -> Solid:
 # %% ../../nbs/03j_solid_products.ipynb #49fe9ddd
 def _cable(rng: np.random.Generator) -> Solid:
     "A cable: twisted wires that come out of a jacket, laid in a curve."
-    n, wire, curl = int(rng.integers(2, 6)), rng.uniform(0.05, 0.08), rng.uniform(3, 8)
-    start, sway, bow = rng.uniform(-0.5, 0.6), rng.uniform(0, 0.25), rng.uniform(1.5, 3)
+    n, wire = int(rng.integers(2, 6)), rng.uniform(0.05, 0.08)
+    curl, start = rng.uniform(3, 8), rng.uniform(-0.5, 0.6)
+    sway, bow = rng.uniform(0, 0.25), rng.uniform(1.5, 3)
     round_at = wire / np.sin(np.pi / n)
     jacket = round_at + wire + 0.02
 
@@ -207,116 +232,177 @@ def _cable(rng: np.random.Generator) -> Solid:
         return np.maximum(norm(a - round_at, b) - thick, np.abs(x) - end)
 
     def sheath(x, y, z):
-        return slab(norm(y - curve(x), z) - jacket, x + (1 - start) / 2, (1 + start) / 2, 0.02)
+        side = norm(y - curve(x), z) - jacket
+        return slab(side, x + (1 - start) / 2, (1 + start) / 2, edge=0.02)
 
     def stripe(x, y, z):
-        return (twisted(x, y, z)[0] > 0.3 * round_at) & (x > start) & (np.abs(x) < 0.93)
+        shown = (x > start) & (np.abs(x) < 0.93)
+        return shown & (twisted(x, y, z)[0] > 0.3 * round_at)
 
     bare = partial(strands, thick=0.55 * wire, end=1)
+    free, half = 0.5 + start / 2, 0.5 - start / 2  # where the wires are out of the jacket
     return Solid(
         (1.0, sway + jacket, jacket),
         [('wire', 0, strands), ('copper', 1, bare), ('jacket', 2, sheath)],
         [('plastic', 'rubber'), ('copper',), ('rubber', 'plastic'), ('plastic', 'rubber')],
         [('wire', stripe, 3)],
-        [(0, (0.5 + start / 2, curve(0.5 + start / 2), 0), (0.5 - start / 2, jacket, jacket))],
+        [(0, (free, curve(free), 0), (half, jacket, jacket))],
         poses=('lying', 'lying', 'any'),
         step=0.65,
     )
 
 # %% ../../nbs/03j_solid_products.ipynb #158d12f4
+class _Part(NamedTuple):
+    "A component on a board."
+
+    y: float  # of its middle
+    z: float
+    a: float  # half side along y
+    b: float  # half side along z
+    half: float  # half its height
+    can: bool  # round
+
+    @property
+    def centre(self):
+        return -self.half, self.y, self.z
+
+
+def _apart(y, z, a, b, other):
+    "True if a rectangle does not touch a component."
+    beside = abs(y - other.y) > a + other.a + 0.04
+    return beside or abs(z - other.z) > b + other.b + 0.04
+
+
 def _laid_out(rng, wide):
-    "Up to eight components that do not touch: place, half sides, half height, round or not."
+    "Up to eight components that do not touch."
     parts = []
     for _ in range(60):
         a, b = rng.uniform(0.06, 0.26), rng.uniform(0.05, 0.2)
-        y, z = rng.uniform(-0.95 + a, 0.95 - a), rng.uniform(-wide + b, wide - b)
-        if all(abs(y - p[0]) > a + p[2] + 0.04 or abs(z - p[1]) > b + p[3] + 0.04 for p in parts):
-            parts.append((y, z, a, b, rng.uniform(0.03, 0.16), rng.random() < 0.3))
+        y = rng.uniform(-0.95 + a, 0.95 - a)
+        z = rng.uniform(-wide + b, wide - b)
+        if all(_apart(y, z, a, b, other) for other in parts):
+            half, can = rng.uniform(0.03, 0.16), rng.random() < 0.3
+            parts.append(_Part(y, z, a, b, half, can))
         if len(parts) == 8:
             break
     return parts
 
 # %% ../../nbs/03j_solid_products.ipynb #ca441241
-def _component(x, y, z, p):
-    "Distance to a component of `_laid_out`: a can or a chip."
-    if p[5]:
-        return rod(x + p[4], y - p[0], z - p[1], min(p[2:4]), p[4], 0.02)
-    return box(x + p[4], y - p[0], z - p[1], p[4], p[2], p[3], 0.01)
+def _component(x, y, z, part):
+    "Distance to a component: a can or a chip."
+    p = shifted((x, y, z), part.centre)
+    if part.can:
+        return rod(p, min(part.a, part.b), part.half, edge=0.02)
+    return box(p, (part.half, part.a, part.b), 0.01)
 
 
+def _board_marks(step, wide):
+    "Functions of x, y, z that mark the tracks and the pads of a board."
+
+    def tracks(x, y, z):
+        lane = z / step % 1 < 0.3
+        here = np.sin(9 * y + 5 * np.floor(z / step)) > -0.2
+        return (np.abs(x) < 0.035) & (lane & here)
+
+    def pads(x, y, z):
+        a, b = y / step % 1, z / step % 1
+        dots = norm(a - 0.5, b - 0.5) < 0.25
+        here = np.sin(3 * y + 4 * z + wide * 9) > 0.3
+        return (np.abs(x) < 0.035) & dots & here
+
+    return tracks, pads
+
+# %% ../../nbs/03j_solid_products.ipynb #16ca0602
 def _circuit_board(rng: np.random.Generator) -> Solid:
     "A board with chips, cans, connectors and solder pads."
     wide, step = rng.uniform(0.55, 0.9), rng.uniform(0.08, 0.14)
     parts = _laid_out(rng, wide)
+    tracks, pads = _board_marks(step, wide)
 
     def board(x, y, z):
-        return box(x, y, z, 0.03, 1, wide, 0.01)
+        return box((x, y, z), (0.03, 1, wide), 0.01)
 
-    def tracks(x, y, z):
-        lane = (z / step % 1 < 0.3) & (np.sin(9 * y + 5 * np.floor(z / step)) > -0.2)
-        return (np.abs(x) < 0.035) & lane
-
-    def pads(x, y, z):
-        a, b = y / step % 1 - 0.5, z / step % 1 - 0.5
-        return (np.abs(x) < 0.035) & (norm(a, b) < 0.25) & (np.sin(3 * y + 4 * z + wide * 9) > 0.3)
-
-    pieces = [('board', 0, board)]
-    pieces += [('component', 2 + k % 3, partial(_component, p=p)) for k, p in enumerate(parts)]
+    shapes = [partial(_component, part=part) for part in parts]
+    pieces = [('component', 2 + k % 3, shape) for k, shape in enumerate(shapes)]
     plain, shiny = ('plastic',), ('metal',)
     return Solid(
         (0.33, 1.0, wide),
-        pieces,
+        [('board', 0, board), *pieces],
         [plain, ('painted metal',), plain, ('metal', 'plastic'), ('ceramic',), shiny],
         [('track', tracks, 1), ('pad', pads, 5)],
-        [(k + 1, (-p[4], p[0], p[1]), 2.0) for k, p in enumerate(parts)],
+        [(k, part.centre, 2.0) for k, part in enumerate(parts, 1)],
         poses=('upright', 'upright', 'upright', 'any'),
         bends=False,
     )
 
 # %% ../../nbs/03j_solid_products.ipynb #e4ea2a55
+def _rocker(tilt, wide):
+    "Function of x, y, z: distance to a rocker that is pressed on one side."
+    c, s = np.cos(tilt), np.sin(tilt)
+
+    def button(x, y, z):
+        h = x + 0.1
+        p = c * h + s * y, c * y - s * h, z
+        return box(p, (0.14, 0.66, wide - 0.2), 0.03)
+
+    return button
+
+
+def _round_button(r):
+    "Function of x, y, z: distance to a round button in a collar."
+
+    def button(x, y, z):
+        collar = rod((x + 0.16, y, z), r + 0.1, 0.05, edge=0.02)
+        return np.minimum(rod((x + 0.25, y, z), r, 0.16, edge=0.05), collar)
+
+    return button
+
+
+def _lever(tilt):
+    "Function of x, y, z: distance to a lever on its base."
+    end = -0.6, 1.4 * tilt, 0
+
+    def button(x, y, z):
+        lever = stick((x, y, z), (-0.1, 0, 0), end, radius=0.1)
+        return np.minimum(lever, rod((x + 0.2, y, z), 0.24, 0.08, edge=0.02))
+
+    return button
+
+# %% ../../nbs/03j_solid_products.ipynb #3e4ce162
 def _pressed(rng, wide):
     "The part of a switch that is pressed: a rocker, a round button or a lever."
     style, r = rng.integers(3), rng.uniform(0.28, 0.42)
     tilt = rng.choice([-1, 1]) * rng.uniform(0.15, 0.3)
-
-    def button(x, y, z):
-        if style == 0:
-            c, s = np.cos(tilt), np.sin(tilt)
-            u, v = c * (x + 0.1) + s * y, c * y - s * (x + 0.1)
-            return box(u, v, z, 0.14, 0.66, wide - 0.2, 0.03)
-        if style == 1:
-            collar = rod(x + 0.16, y, z, r + 0.1, 0.05, 0.02)
-            return np.minimum(rod(x + 0.25, y, z, r, 0.16, 0.05), collar)
-        lever = stick(x, y, z, (-0.1, 0, 0), (-0.6, 1.4 * tilt, 0), 0.1)
-        return np.minimum(lever, rod(x + 0.2, y, z, 0.24, 0.08, 0.02))
-
-    return style, button
+    return style, (_rocker(tilt, wide), _round_button(r), _lever(tilt))[style]
 
 # %% ../../nbs/03j_solid_products.ipynb #f672abca
 def _switch(rng: np.random.Generator) -> Solid:
     "A rocker, a push button or a lever in a housing, with contacts below."
     wide, mark = rng.uniform(0.5, 0.8), print_mark(rng, (0.45, 0), 0.16)
     style, button = _pressed(rng, wide)
+    face = -0.12 if style else -0.05
 
     def housing(x, y, z):
-        rim = box(x + 0.1, y, z, 0.06, 0.95, wide, 0.03)
-        d = np.minimum(rim, box(x - 0.2, y, z, 0.3, 0.8, wide - 0.1, 0.03))
-        if style == 0:
-            d = np.maximum(d, -box(x + 0.2, y, z, 0.2, 0.72, wide - 0.16, 0.02))
-        return d
+        rim = box((x + 0.1, y, z), (0.06, 0.95, wide), 0.03)
+        below = box((x - 0.2, y, z), (0.3, 0.8, wide - 0.1), 0.03)
+        d = np.minimum(rim, below)
+        hollow = 0.2, 0.72, wide - 0.16
+        return cut(d, box((x + 0.2, y, z), hollow, 0.02)) if style == 0 else d
 
     def contacts(x, y, z):
-        return box(x - 0.6, repeat(y, 0.5, 3), z, 0.2, 0.08, 0.03, 0.01)
+        y = repeat(y, 0.5, 3)
+        return box((x - 0.6, y, z), (0.2, 0.08, 0.03), 0.01)
 
     def ink(x, y, z):
-        return (x < (-0.12 if style else -0.05)) & mark(np.abs(y), z)
+        return (x < face) & mark(np.abs(y), z)
 
+    feet = [(2, (0.6, y, 0), 0.24) for y in (-0.5, 0, 0.5)]
     return Solid(
         (0.8, 0.95, wide),
         [('housing', 0, housing), ('button', 1, button), ('contact', 2, contacts)],
         [('plastic', 'metal'), ('plastic', 'rubber', 'metal'), ('metal', 'copper'), ('plastic',)],
         [('print', ink, 3)],
-        [(1, (-0.3, 0, 0), 2.0), *((2, (0.6, y, 0), 0.24) for y in (-0.5, 0, 0.5))],
+        [(1, (-0.3, 0, 0), 2.0), *feet],
         poses=('upright', 'any', 'lying'),
         bends=False,
     )

@@ -16,14 +16,15 @@ from .solid_scene import Damage, Stage, nearest, piece_distances, walk
 # %% ../../nbs/03n_solid_render.ipynb #dbff73b1
 def _turned(scene, part, vectors):
     "World vectors, (N, 3) or (1, 3), in the axes of their parts (N,)."
-    return np.einsum('nij,ni->nj', scene.turn[part], np.broadcast_to(vectors, (len(part), 3)))
+    vectors = np.broadcast_to(vectors, (len(part), 3))
+    return np.einsum('nij,ni->nj', scene.turn[part], vectors)
 
 
 def _own(scene, part, points):
     "World points (N, 3) in the coordinates of their parts (N,)."
     return _turned(scene, part, (points - scene.place[part]) / scene.scale)
 
-
+# %% ../../nbs/03n_solid_render.ipynb #a1f5e972
 def _aimed(scene, start, along, reach=1.0):
     "Rays, (N, 3) or (1, 3), that pass near parts: numbers of rays and of parts."
     rays, parts = [], []
@@ -31,7 +32,8 @@ def _aimed(scene, start, along, reach=1.0):
     for k, centre in enumerate(scene.place):
         to = centre - start
         front = (to * along).sum(-1)
-        hit = np.nonzero(((to * to).sum(-1) - front * front < limit) & (front > 0))[0]
+        off = (to * to).sum(-1) - front * front
+        hit = np.nonzero((off < limit) & (front > 0))[0]
         rays.append(hit)
         parts.append(np.full(len(hit), k))
     return np.concatenate(rays), np.concatenate(parts)
@@ -39,7 +41,7 @@ def _aimed(scene, start, along, reach=1.0):
 # %% ../../nbs/03n_solid_render.ipynb #e59be4cc
 def _seen(scene, damage, pixels, parts):
     "Way (N,) in world units along the rays of pixels to the given parts."
-    start = _turned(scene, parts, (scene.eye - scene.place[parts]) / scene.scale)
+    start = _own(scene, parts, scene.eye)
     along = _turned(scene, parts, scene.ray[pixels])
     return scene.scale * walk(scene.solid, damage, start, along=along, pixel=scene.pixel)
 
@@ -53,23 +55,38 @@ def _distance(scene, damage, parts, p):
     return d
 
 # %% ../../nbs/03n_solid_render.ipynb #7eb05593
-def _lit(scene, damage, points, own=None, count=10):
-    "Share of the main lamp (N,) that points see past the parts, or past their own part."
-    light, n, r = scene.light, len(points), scene.solid.radius
-    rays, parts = (np.arange(n), own) if own is not None else _aimed(scene, points, light.sun)
-    start, along = _own(scene, parts, points[rays]), _turned(scene, parts, light.sun[None])
+def _ball_crossing(start, along, r):
+    "Ways (N,) at which rays enter and leave a ball around the origin, never before the surface."
     b = (start * along).sum(1)
-    inside = np.sqrt(np.maximum(b * b - (start * start).sum(1) + 1.1 * r * r, 0))
-    t, far = np.maximum(-b - inside, 0.04 * r), -b + inside
-    seen, at = np.ones(len(rays), np.float32), np.arange(len(rays))
+    inside = b * b - (start * start).sum(1) + 1.1 * r * r
+    half = np.sqrt(np.maximum(inside, 0))
+    return np.maximum(-b - half, 0.04 * r), -b + half
+
+
+def _passed(scene, damage, parts, start, along, count):
+    "Share of the main lamp (N,) left to rays that pass near parts, in the parts' own units."
+    soft, r = scene.light.soft, scene.solid.radius
+    t, far = _ball_crossing(start, along, r)
+    seen, at = np.ones(len(t), np.float32), np.arange(len(t))
     for _ in range(count):
         p = start[at] + t[at, None] * along[at]
         d = _distance(scene, damage, parts[at], p)
-        seen[at] = np.minimum(seen[at], 0.5 + 0.5 * light.soft * d / t[at])
+        clear = 0.5 + 0.5 * soft * d / t[at]
+        seen[at] = np.minimum(seen[at], clear)
         t[at] += np.maximum(d, 0.05 * r)
         at = at[(t[at] < far[at]) & (seen[at] > 0.02)]
-    out = np.ones(n, np.float32)
-    np.minimum.at(out, rays, np.clip(seen, 0, 1))
+    return np.clip(seen, 0, 1)
+
+# %% ../../nbs/03n_solid_render.ipynb #9760f1fd
+def _lit(scene, damage, points, own=None, count=10):
+    "Share of the main lamp (N,) that points see past the parts, or past their own part."
+    rays, parts, sun = np.arange(len(points)), own, scene.light.sun
+    if own is None:
+        rays, parts = _aimed(scene, points, sun)
+    start = _own(scene, parts, points[rays])
+    along = _turned(scene, parts, sun[None])
+    out = np.ones(len(points), np.float32)
+    np.minimum.at(out, rays, _passed(scene, damage, parts, start, along, count))
     return out * out * (3 - 2 * out)
 
 # %% ../../nbs/03n_solid_render.ipynb #51a5aaa9
@@ -78,18 +95,20 @@ def _floor(scene, damage, pixels):
     eye, ray = scene.eye, scene.ray[pixels]
     points = eye - ray * (eye[2] / ray[:, 2:])
     sun = _lit(scene, damage, points)
-    open_sky, reach = np.ones(len(pixels), np.float32), 0.35
-    rays, parts = _aimed(scene, points, np.array([[0, 0, 1]], np.float32), 1.3)
-    d = _distance(scene, damage, parts, _own(scene, parts, points[rays])) * scene.scale
-    np.minimum.at(open_sky, rays, 1 - 0.6 * np.exp(-np.maximum(d, 0) / reach))
-    light = scene.light.sky * open_sky[:, None]
-    light = light + (scene.light.power * scene.light.sun[2] * sun)[:, None]
+    open_sky, up = np.ones(len(pixels), np.float32), np.float32([[0, 0, 1]])
+    rays, parts = _aimed(scene, points, up, 1.3)
+    own = _own(scene, parts, points[rays])
+    d = _distance(scene, damage, parts, own) * scene.scale
+    hidden = 0.6 * np.exp(-np.maximum(d, 0) / 0.35)
+    np.minimum.at(open_sky, rays, 1 - hidden)
+    lamp = scene.light.power * scene.light.sun[2] * sun
+    light = scene.light.sky * open_sky[:, None] + lamp[:, None]
     return scene.ground[pixels] * light, sun
 
 # %% ../../nbs/03n_solid_render.ipynb #f46555a7
 @dataclass
 class _Surface:
-    "What is known of the points where rays met parts."
+    "Points where rays met parts, and all that is known of them."
 
     points: np.ndarray  # (N, 3) in the parts' own coordinates
     normal: np.ndarray  # (N, 3) world
@@ -97,31 +116,37 @@ class _Surface:
     noun: np.ndarray  # (N,) index into the scene's nouns
     sky: np.ndarray  # (N,) openness
 
-
+# %% ../../nbs/03n_solid_render.ipynb #bb9e0c07
 def stage_nouns(
     scene: Stage,
 ) -> list:
     "Nouns of pieces, then of marks."
-    return [p[0] for p in scene.solid.pieces] + [m[0] for m in scene.solid.marks]
+    return [noun for noun, *_ in scene.solid.pieces + scene.solid.marks]
 
 
-_CORNERS = np.array([[1, -1, -1], [-1, -1, 1], [-1, 1, -1], [1, 1, 1]], np.float32)
+_CORNERS = np.array(
+    [[1, -1, -1], [-1, -1, 1], [-1, 1, -1], [1, 1, 1]],
+    np.float32,
+)
 
 # %% ../../nbs/03n_solid_render.ipynb #ce9a67d0
 def _normals_and_sky(solid, damage, p, *, e):
     "Unit normals (N, 3) and openness (N,) at surface points p (N, 3), from steps of length e."
-    d = [nearest(solid, damage, (p + e * c).T) for c in _CORNERS]
-    normal = sum(k[:, None] * c for k, c in zip(d, _CORNERS))
+    normal = 0
+    for c in _CORNERS:
+        d = nearest(solid, damage, (p + e * c).T)
+        normal = normal + d[:, None] * c
     normal /= np.linalg.norm(normal, axis=1, keepdims=True) + 1e-9
     far = 0.14 * solid.radius
     above = nearest(solid, damage, (p + far * normal).T)
     return normal, np.clip(0.25 + 0.75 * above / far, 0.1, 1)
 
-
+# %% ../../nbs/03n_solid_render.ipynb #f372e73c
 def _surface(scene, damage, parts, p):
     "Normals, finishes and names at surface points p (N, 3) of one or several parts."
     solid = scene.solid
-    normal, sky = _normals_and_sky(solid, damage, p, e=max(0.006, 0.5 * scene.pixel))
+    step = max(0.006, 0.5 * scene.pixel)
+    normal, sky = _normals_and_sky(solid, damage, p, e=step)
     noun = np.stack(piece_distances(solid, damage, p.T)).argmin(0)
     fresh = noun == len(solid.pieces)
     noun = np.minimum(noun, len(solid.pieces) - 1)
@@ -142,8 +167,8 @@ def _surface(scene, damage, parts, p):
 def _looks(scene, damage, parts, surface):
     "Albedo (N, 3), metal (N,), roughness (N,) and bumped normals (N, 3) of surface points."
     n = len(parts)
-    albedo, bump = np.zeros((n, 3), np.float32), np.zeros((n, 3), np.float32)
-    metal, rough = np.zeros(n, np.float32), np.zeros(n, np.float32)
+    albedo, bump = np.zeros((2, n, 3), np.float32)
+    metal, rough = np.zeros((2, n), np.float32)
     looks = [*scene.looks, damage and damage.look]
     for k in np.unique(surface.slot):
         on = surface.slot == k
@@ -153,7 +178,8 @@ def _looks(scene, damage, parts, surface):
     if damage and damage.paint:
         cover = damage.paint(surface.points) * (parts == damage.part)
         factor, more = grain_of(scene.tile, damage.look, surface.points)
-        albedo += (damage.look.albedo * factor[:, None] - albedo) * cover[:, None]
+        own = damage.look.albedo * factor[:, None]
+        albedo += (own - albedo) * cover[:, None]
         bump += (more - bump) * cover[:, None]
         metal += (damage.look.metal - metal) * cover
         rough += (damage.look.rough - rough) * cover
@@ -164,12 +190,13 @@ def _looks(scene, damage, parts, surface):
 # %% ../../nbs/03n_solid_render.ipynb #47aff84a
 def _matt(light, normal, *, sky, sun):
     "Light (N, 3) that reaches surface points from sky, ground and sun."
-    up = (0.5 + 0.5 * normal[:, 2:]) * (1 - 0.4 * (sky[:, None] < 0.3))
-    matt = (light.floor * (1 - up) + light.sky * up) * sky[:, None]
-    matt += (light.power * np.maximum(normal @ light.sun, 0) * sun)[:, None]
-    return matt
+    sky = sky[:, None]
+    up = (0.5 + 0.5 * normal[:, 2:]) * (1 - 0.4 * (sky < 0.3))
+    matt = (light.floor * (1 - up) + light.sky * up) * sky
+    lamp = light.power * np.maximum(normal @ light.sun, 0) * sun
+    return matt + lamp[:, None]
 
-
+# %% ../../nbs/03n_solid_render.ipynb #291a4015
 def _sheen(light, normal, ray, *, rough, sky, sun):
     "Light (N, 3) from the direction in which a ray leaves, and 1 - cosine of its angle (N,)."
     facing = np.clip(-(normal * ray).sum(1), 0.02, 1)
@@ -178,23 +205,28 @@ def _sheen(light, normal, ray, *, rough, sky, sun):
     half = light.sun - ray
     half /= np.linalg.norm(half, axis=1, keepdims=True)
     power = 2 / (0.02 + rough**2) ** 1.3
-    glint = np.clip((normal * half).sum(1), 0, 1) ** power * (0.15 + 0.08 * power**0.7)
-    sheen += (light.power * np.minimum(glint, 8) * sun)[:, None]
-    return sheen, 1 - facing
+    near = np.clip((normal * half).sum(1), 0, 1)
+    glint = near**power * (0.15 + 0.08 * power**0.7)
+    lamp = light.power * np.minimum(glint, 8) * sun
+    return sheen + lamp[:, None], 1 - facing
 
 # %% ../../nbs/03n_solid_render.ipynb #34be3445
 def _shine(scene, damage, pixels, parts, way, surface):
     "Light (N, 3) that surface points send to the camera, and the share (N,) that is mirrored."
     albedo, metal, rough, normal = _looks(scene, damage, parts, surface)
     ray, light = scene.ray[pixels], scene.light
-    points = scene.eye + ray * way[:, None] + 0.03 * scene.scale * surface.normal
-    sun = _lit(scene, damage, points, parts, 8) * (surface.normal @ light.sun > -0.1)
+    points = scene.eye + ray * way[:, None]
+    points = points + 0.03 * scene.scale * surface.normal
+    towards = surface.normal @ light.sun > -0.1
+    sun = _lit(scene, damage, points, parts, 8) * towards
     matt = _matt(light, normal, sky=surface.sky, sun=sun)
     sheen, grazing = _sheen(light, normal, ray, rough=rough, sky=surface.sky, sun=sun)
-    base = 0.04 * (1 - metal)[:, None] + albedo * metal[:, None]
+    metal = metal[:, None]
+    base = 0.04 * (1 - metal) + albedo * metal
     edge = (grazing**5 * (1 - rough) * 0.7)[:, None]
     mirrored = (base + (1 - base) * edge) * sheen
-    return albedo * (1 - metal)[:, None] * matt + mirrored, mirrored.mean(1)
+    light = albedo * (1 - metal) * matt + mirrored
+    return light, mirrored.mean(1)
 
 # %% ../../nbs/03n_solid_render.ipynb #d8e90f72
 @dataclass
@@ -211,12 +243,14 @@ class Frame:
     mirrored: np.ndarray  # (S*S,) mirrored light
     sun: np.ndarray  # (S*S,) how much of the lamp the ground sees
 
-
+# %% ../../nbs/03n_solid_render.ipynb #01caec0f
 def _front(size, pixels, parts, ways):
     "Part (S*S,) and way (S*S,) that each pixel sees first."
-    part, way = np.full(size * size, -1), np.full(size * size, np.inf, np.float32)
+    part = np.full(size * size, -1)
+    way = np.full(size * size, np.inf, np.float32)
     order = np.argsort(-ways, kind='stable')
-    part[pixels[order]], way[pixels[order]] = parts[order], ways[order]
+    part[pixels[order]] = parts[order]
+    way[pixels[order]] = ways[order]
     part[~np.isfinite(way)] = -1
     return part, way
 
@@ -249,7 +283,8 @@ def render(
     hits = pixels, parts, _seen(scene, None, pixels, parts)
     part, way = _front(scene.size, *hits)
     empty = [np.zeros((n, 3), np.float32) for _ in range(3)]
-    frame = Frame(hits, part, way, *empty, np.full(n, -1), *np.zeros((2, n), np.float32))
+    mirrored, sun = np.zeros((2, n), np.float32)
+    frame = Frame(hits, part, way, *empty, np.full(n, -1), mirrored, sun)
     return _develop(scene, None, frame, np.arange(n))
 
 # %% ../../nbs/03n_solid_render.ipynb #9b3f02ef
@@ -264,17 +299,17 @@ def _walked_again(scene, damage, old, near):
     hits = [np.concatenate(c) for c in zip(others, (ring, hurt, walked))]
     return _front(scene.size, *hits)
 
-
+# %% ../../nbs/03n_solid_render.ipynb #12a2b41c
 def render_again(
     scene: Stage,
     damage: Damage,
     old: Frame,  # of the scene without damage
 ) -> Frame:
     "The frame of a scene with damage; walks only the rays that can differ."
-    frame = replace(old, **{k: getattr(old, k).copy() for k in ('own', 'normal', 'light', 'noun')})
-    frame.mirrored, frame.sun = old.mirrored.copy(), old.sun.copy()
-    centre = scene.place[damage.part] + scene.scale * scene.turn[damage.part] @ damage.centre
-    to = centre - scene.eye
+    lit = 'own', 'normal', 'light', 'noun', 'mirrored', 'sun'
+    frame = replace(old, **{k: getattr(old, k).copy() for k in lit})
+    offset = scene.scale * scene.turn[damage.part] @ damage.centre
+    to = scene.place[damage.part] + offset - scene.eye
     front = scene.ray @ to
     near = to @ to - front * front < (scene.scale * damage.reach) ** 2
     todo = near & (old.part == damage.part)

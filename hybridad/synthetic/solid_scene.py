@@ -13,7 +13,7 @@ from functools import reduce
 import numpy as np
 from scipy.ndimage import map_coordinates
 
-from .canvas import log_uniform, noise, scene_of
+from .canvas import log_uniform, noise, noun_of, scene_of
 from .materials import MATERIALS
 from .objects import backdrop
 from .sdf import Solid, march, norm, repeat
@@ -60,7 +60,7 @@ def piece_distances(
         out.append(damage.add(x, y, z, reduce(np.minimum, out)))
     return out
 
-
+# %% ../../nbs/03m_solid_scene.ipynb #d0d981aa
 def nearest(
     solid: Solid,
     damage: Damage | None,
@@ -83,13 +83,15 @@ def walk(
     half = np.array(solid.half, np.float32) + grown
     with np.errstate(divide='ignore', invalid='ignore'):
         a, b = (-half - start) / along, (half - start) / along
-    near, far = np.maximum(np.fmin(a, b).max(1), 0), np.fmax(a, b).min(1)
+    near = np.maximum(np.fmin(a, b).max(1), 0)
+    far = np.fmax(a, b).min(1)
     step = solid.step * (0.7 if damage and damage.warp else 1)
 
     def distance(*p):
         return nearest(solid, damage, p)
 
-    how = dict(near=near, far=far, step=step, close=max(0.002, 0.3 * pixel), count=48)
+    close = max(0.002, 0.3 * pixel)
+    how = dict(near=near, far=far, step=step, close=close, count=48)
     return march(distance, start.T, along.T, **how)
 
 # %% ../../nbs/03m_solid_scene.ipynb #f26930c7
@@ -102,7 +104,7 @@ class Stage:
     turn: np.ndarray  # (P, 3, 3) from a part's own axes to the world's
     place: np.ndarray  # (P, 3) where the parts' centres are
     scale: float
-    eye: np.ndarray  # (3,) the plain_camera
+    eye: np.ndarray  # (3,) where the camera is
     ray: np.ndarray  # (S*S, 3) unit directions of the pixels
     light: Light
     ground: np.ndarray  # (S*S, 3) linear colour of the ground at each pixel
@@ -118,24 +120,30 @@ class Stage:
 # %% ../../nbs/03m_solid_scene.ipynb #09086fa6
 def _about(axis, angle):
     "Rotation about one of the three axes."
-    c, s, out = np.cos(angle), np.sin(angle), np.eye(3)
+    out = np.eye(3)
     a, b = (axis + 1) % 3, (axis + 2) % 3
-    out[a, a], out[a, b], out[b, a], out[b, b] = c, -s, s, c
+    out[a, a] = out[b, b] = np.cos(angle)
+    out[b, a] = np.sin(angle)
+    out[a, b] = -out[b, a]
     return out
 
 
+_UPRIGHT = np.array([[0, 0, 1], [0, 1, 0], [-1, 0, 0]])  # the first axis points down
+
+# %% ../../nbs/03m_solid_scene.ipynb #4b0588c0
 def rotation(
     rng: np.random.Generator,
     pose: str,  # 'lying', 'upright', 'flat' or 'any'
 ) -> np.ndarray:  # (3, 3) float32
     "Rotation matrix of a pose with a random turn about the vertical."
     yaw = _about(2, rng.uniform(0, 2 * np.pi))
-    lean = _about(0, rng.normal(0, 0.04)) @ _about(1, rng.normal(0, 0.04))
+    lean = _about(0, rng.normal(0, 0.04))
+    lean = lean @ _about(1, rng.normal(0, 0.04))
     if pose == 'any':
         lean = np.linalg.qr(rng.normal(size=(3, 3)))[0]
         lean[0] *= np.sign(np.linalg.det(lean))
-    elif pose == 'upright':  # the first axis points down
-        lean = lean @ np.array([[0, 0, 1], [0, 1, 0], [-1, 0, 0]])
+    elif pose == 'upright':
+        lean = lean @ _UPRIGHT
     elif pose == 'lying':
         lean = lean @ _about(0, rng.uniform(0, 2 * np.pi))
     return (yaw @ lean).astype(np.float32)
@@ -144,24 +152,29 @@ def rotation(
 def _lowest(solid, turn):
     "Distance of each part's lowest point below its centre, in its own units."
     n, r = 15, solid.radius
-    a, b = np.meshgrid(np.linspace(-r, r, n), np.linspace(-r, r, n))
-    plane = np.stack([a.ravel(), b.ravel(), np.full(n * n, -r)], 1)
+    axis = np.linspace(-r, r, n)
+    a, b = (c.ravel() for c in np.meshgrid(axis, axis))
+    plane = np.stack([a, b, np.full(n * n, -r)], 1)
     start = np.concatenate([plane @ m for m in turn]).astype(np.float32)
     along = np.repeat(turn[:, 2], n * n, 0)
     way = walk(solid, None, start, along=along, pixel=0.02)
-    return r - np.minimum(way.reshape(len(turn), -1).min(1), r)
+    shortest = way.reshape(len(turn), -1).min(1)
+    return r - np.minimum(shortest, r)
 
 # %% ../../nbs/03m_solid_scene.ipynb #a2dfdb9e
-def _spread(rng, count):
-    "Centres (P, 2), half width of a place, and the cell's width if they lie in rows, else 0."
-    if count == 1:
-        return rng.normal(0, 0.06, (1, 2)), rng.uniform(0.75, 1.15), 0
-    if rng.random() < 0.5:  # in rows
-        n = int(np.ceil(np.sqrt(count)))
-        cell = rng.uniform(1.9, 2.2) / n
-        grid = np.stack(np.meshgrid(*2 * [np.arange(n) - (n - 1) / 2]), -1).reshape(-1, 2)
-        return grid * cell + rng.normal(0, 0.02, grid.shape), 0.5 * cell, cell
-    half, spots = rng.uniform(0.9, 1.15) / np.sqrt(count) * 0.8, []
+def _in_rows(rng, count):
+    "Places in rows, as `_spread` returns them."
+    n = int(np.ceil(np.sqrt(count)))
+    cell = rng.uniform(1.9, 2.2) / n
+    axis = np.arange(n) - (n - 1) / 2
+    grid = np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2)
+    return grid * cell + rng.normal(0, 0.02, grid.shape), 0.5 * cell, cell
+
+
+def _strewn(rng, count):
+    "Places at random, fewer than wanted where no more fit."
+    half = rng.uniform(0.9, 1.15) / np.sqrt(count) * 0.8
+    spots = []
     for _ in range(200):
         at = rng.uniform(-1, 1, 2)
         if all(np.hypot(*(at - s)) > 1.75 * half for s in spots):
@@ -170,17 +183,26 @@ def _spread(rng, count):
             break
     return np.array(spots), half, 0
 
+
+def _spread(rng, count):
+    "Centres (P, 2), half width of a place, and the cell's width if they lie in rows, else 0."
+    if count == 1:
+        return rng.normal(0, 0.06, (1, 2)), rng.uniform(0.75, 1.15), 0
+    return _in_rows(rng, count) if rng.random() < 0.5 else _strewn(rng, count)
+
 # %% ../../nbs/03m_solid_scene.ipynb #81ca58c0
 def _view(rng, size, height):
-    "Camera position (3,) and unit directions (S*S, 3) of its pixels; one unit is half a picture."
-    tilt = np.deg2rad(rng.choice([rng.uniform(0, 12), rng.uniform(12, 60)]))
-    back, far = np.array([0, -np.sin(tilt), np.cos(tilt)]), log_uniform(rng, 5, 20)
-    up, side = np.array([0, np.cos(tilt), np.sin(tilt)]), np.array([1, 0, 0])
+    "Camera position (3,) and unit directions (S*S, 3) of its pixels; one unit is half an image."
+    tilt = rng.choice([rng.uniform(0, 12), rng.uniform(12, 60)])
+    cos, sin = np.cos(np.deg2rad(tilt)), np.sin(np.deg2rad(tilt))
+    back, up = np.array([0, -sin, cos]), np.array([0, cos, sin])
+    far, side = log_uniform(rng, 5, 20), np.array([1, 0, 0])
     axis = (np.arange(size) + 0.5) / size * 2 - 1
-    v, u = np.meshgrid(-axis, axis, indexing='ij')
-    ray = u.reshape(-1, 1) * side + v.reshape(-1, 1) * up - far * back
+    v, u = (c.reshape(-1, 1) for c in np.meshgrid(-axis, axis, indexing='ij'))
+    ray = u * side + v * up - far * back
     ray /= np.linalg.norm(ray, axis=1, keepdims=True)
-    return (far * back + np.array([0, 0, height])).astype(np.float32), ray.astype(np.float32)
+    eye = far * back + np.array([0, 0, height])
+    return eye.astype(np.float32), ray.astype(np.float32)
 
 # %% ../../nbs/03m_solid_scene.ipynb #2fa76952
 def _table(rng, size):
@@ -188,10 +210,16 @@ def _table(rng, size):
     tone = rng.choice(['any', 'any', 'dark', 'light'])
     flat = backdrop(rng, size)
     if tone != 'any':
-        flat = flat / flat.mean() * rng.uniform(*((0.04, 0.2), (0.8, 0.97))[tone == 'light'])
+        value = (0.8, 0.97) if tone == 'light' else (0.04, 0.2)
+        flat = flat / flat.mean() * rng.uniform(*value)
     return linear(np.clip(flat, 0, 1)).reshape(-1, 3)
 
 
+def _where_it_meets(eye, ray):
+    "Where rays (N, 3) meet the ground, (N, 2)."
+    return eye[:2] - ray[:, :2] * (eye[2] / ray[:, 2:])
+
+# %% ../../nbs/03m_solid_scene.ipynb #aecbffbf
 def _ground(rng, eye, ray, size):
     "Linear colour (S*S, 3) of the ground as the camera sees it, and its noun."
     if rng.random() < 0.5:
@@ -201,35 +229,46 @@ def _ground(rng, eye, ray, size):
     texture = scene_of(MATERIALS[noun](rng, size)).image
     soft, mean = log_uniform(rng, 0.2, 1), texture.mean((0, 1))
     texture = np.clip(mean + soft * (texture - mean), 0, 1)
-    at = eye[:2] - ray[:, :2] * (eye[2] / ray[:, 2:])
-    at = (at * 0.5 + 0.5) * size / rng.uniform(1, 2)
-    at = at.T[:, :, None].reshape(2, -1)
-    texture = [map_coordinates(texture[..., k], at, order=1, mode='grid-wrap') for k in range(3)]
-    return linear(np.stack(texture, -1)), noun.replace('_', ' ')
+    at = _where_it_meets(eye, ray) * 0.5 + 0.5
+    at = (at * size / rng.uniform(1, 2)).T
+    channels = np.moveaxis(texture, -1, 0)
+    seen = [map_coordinates(c, at, order=1, mode='grid-wrap') for c in channels]
+    return linear(np.stack(seen, -1)), noun_of(noun)
 
 # %% ../../nbs/03m_solid_scene.ipynb #c4069275
 def _tray(rng, eye, ray, tone, cell, n):
     "Ground (S*S, 3) with a pocket for each part: walls catch light, floors are shaded."
-    at = eye[:2] - ray[:, :2] * (eye[2] / ray[:, 2:])
-    inside = (np.abs(repeat(at[:, 0], cell, n)), np.abs(repeat(at[:, 1], cell, n)))
+    a, b = np.abs(repeat(_where_it_meets(eye, ray), cell, n)).T
     wall, soft = 0.47 * cell, 0.02 * cell
-    depth = wall - (np.maximum(*inside) if rng.random() < 0.5 else norm(*inside))
+    square = rng.random() < 0.5
+    depth = wall - (np.maximum(a, b) if square else norm(a, b))
     floor = np.clip(depth / soft + 0.5, 0, 1)
-    rim = np.exp(-((depth / (2 * soft)) ** 2)) * rng.choice([-0.4, 0.5])
+    edge = np.exp(-((depth / (2 * soft)) ** 2))
+    rim = edge * rng.choice([-0.4, 0.5])
     shade = 1 - rng.uniform(0.1, 0.5) * floor + rim
     return (tone * shade[:, None]).clip(0.002, 1).astype(np.float32)
 
 # %% ../../nbs/03m_solid_scene.ipynb #f95fe92e
 def _placed(rng, solid, spots, half):
     "Scale, rotations (P, 3, 3) and centres (P, 3) of parts at some spots (P, 2)."
-    scale, pose = half / solid.radius, solid.poses[rng.integers(len(solid.poses))]
+    scale = half / solid.radius
+    pose = solid.poses[rng.integers(len(solid.poses))]
     row = rng.random() < 0.5  # laid out alike
     turn = np.stack([rotation(rng, pose) for _ in spots])
     if row and pose != 'any':
         turn[:] = turn[0]
-    height = scale * _lowest(solid, turn) + (rng.uniform(0, 0.6) if rng.random() < 0.15 else 0)
+    lifted = rng.uniform(0, 0.6) if rng.random() < 0.15 else 0
+    height = scale * _lowest(solid, turn) + lifted
     place = np.concatenate([spots, height[:, None]], 1).astype(np.float32)
     return scale, turn, place
+
+# %% ../../nbs/03m_solid_scene.ipynb #419960d3
+_COUNTS = 2, 3, 4, 4, 5, 6, 9  # parts in an image with several
+
+
+def _rusting(names):
+    "Those of some finishes that can rust."
+    return [n for n in names if n in RUSTING]
 
 
 def draw_stage(
@@ -241,15 +280,16 @@ def draw_stage(
 ) -> Stage:
     "A random design with its finishes, places, light and camera."
     solid = FAMILIES[family](rng)
-    slots = [metal and [n for n in s if n in RUSTING] or s for s in solid.slots]
-    looks = [finish(rng, allowed[rng.integers(len(allowed))]) for allowed in slots]
-    count = 1 if rng.random() < 0.7 else int(rng.choice([2, 3, 4, 4, 5, 6, 9]))
+    slots = [_rusting(s) or s for s in solid.slots] if metal else solid.slots
+    looks = [finish(rng, names[rng.integers(len(names))]) for names in slots]
+    count = 1 if rng.random() < 0.7 else int(rng.choice(_COUNTS))
     spots, half, cell = _spread(rng, count)
     scale, turn, place = _placed(rng, solid, spots, half)
     eye, ray = _view(rng, size, place[:, 2].mean())
     ground, noun = _ground(rng, eye, ray, size)
     if cell and rng.random() < 0.5:
-        ground, noun = _tray(rng, eye, ray, ground.mean(0), cell, int(np.sqrt(len(spots)))), 'tray'
-    tile = noise(rng, 128, 0.4, 24)
+        n = int(np.sqrt(len(spots)))
+        ground, noun = _tray(rng, eye, ray, ground.mean(0), cell, n), 'tray'
+    tile = noise(rng, 128, 0.4, coarse=24)
     light = draw_light(rng, ground.mean(0))
     return Stage(solid, looks, turn, place, scale, eye, ray, light, ground, noun, tile, size)

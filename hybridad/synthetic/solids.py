@@ -10,7 +10,7 @@ import numpy as np
 from scipy.ndimage import binary_closing, convolve1d, label
 
 from .camera import photo_camera, plain_camera
-from .canvas import log_uniform
+from .canvas import log_uniform, noun_of
 from ..errors import DataError
 from .solid_damage import SOLID_KINDS, draw_damage
 from .solid_families import FAMILIES, HELD_OUT_SOLIDS, RUSTING
@@ -20,10 +20,10 @@ from .plain import NORMAL_SHARE, Picture
 
 # %% ../../nbs/03p_solids.ipynb #736f4b10
 def _exposure(rng, frame):
-    "Gain that leaves the brightest tenth of the picture, or of its parts, just below white."
+    "Gain that leaves the brightest tenth of the image, or fifth of its parts, just below white."
     level = frame.light.mean(-1)
-    bright = max(np.quantile(level, 0.9), np.quantile(level[frame.part >= 0], 0.8))
-    return log_uniform(rng, 0.75, 2) / bright
+    parts = np.quantile(level[frame.part >= 0], 0.8)
+    return log_uniform(rng, 0.75, 2) / max(np.quantile(level, 0.9), parts)
 
 # %% ../../nbs/03p_solids.ipynb #9cfaa1cb
 def _tone(frame, gain):
@@ -40,7 +40,8 @@ def _busy(scene, frame):
     for axis in (0, 1):
         step = np.diff(key, axis=axis) != 0
         step |= np.abs(np.diff(normal, axis=axis)).sum(-1) > 0.6
-        out |= np.insert(step, 0, False, axis) | np.insert(step, size - 1, False, axis)
+        out |= np.insert(step, 0, False, axis)
+        out |= np.insert(step, size - 1, False, axis)
     return out
 
 # %% ../../nbs/03p_solids.ipynb #9787df73
@@ -60,17 +61,21 @@ def _changed(scene, before, after, good, bad):
     difference = np.abs(bad - good).mean(-1)
     parts = ((before.part >= 0) | (after.part >= 0)).reshape(size, size)
     mask = (difference > 0.05) & parts
-    mask = binary_closing(np.pad(mask, 9), np.ones((3, 3)), -(-size // 128))[9:-9, 9:-9] & parts
-    islands, _ = label(mask, np.ones((3, 3)))
-    mask &= (np.bincount(islands.ravel()) >= 4 * (size / 128) ** 2)[islands]
+    square = np.ones((3, 3))
+    closed = binary_closing(np.pad(mask, 9), square, -(-size // 128))
+    mask = closed[9:-9, 9:-9] & parts
+    islands, _ = label(mask, square)
+    large = np.bincount(islands.ravel()) >= 4 * (size / 128) ** 2
+    mask &= large[islands]
     return mask, float(difference[mask].mean()) if mask.any() else 0.0
 
 # %% ../../nbs/03p_solids.ipynb #982492d9
 def _labels(scene, frame, image, mask, kind):
     "Label map (S, S) uint8 and its nouns, the ground first, the damage last."
     size = scene.size
-    names = [scene.noun, 'shadow', *stage_nouns(scene), 'highlight', kind.replace('_', ' ')]
-    at = np.where(frame.noun < 0, np.where(frame.sun < 0.45, 1, 0), frame.noun + 2)
+    names = [scene.noun, 'shadow', *stage_nouns(scene), 'highlight', noun_of(kind)]
+    ground = np.where(frame.sun < 0.45, 1, 0)
+    at = np.where(frame.noun < 0, ground, frame.noun + 2)
     bright = image.reshape(-1, 3).mean(-1) > 0.86
     share = frame.mirrored > 0.5 * frame.light.mean(-1)
     at[(frame.noun >= 0) & bright & share] = len(names) - 2
@@ -86,12 +91,13 @@ def _labels(scene, frame, image, mask, kind):
 def _kinds_of(family):
     "Kinds of damage that a family can have, of SOLID_KINDS."
     solid = FAMILIES[family](np.random.default_rng(0))
-    rusts = any(look in RUSTING for look in solid.slots[solid.pieces[0][1]])
+    _, slot, _ = solid.pieces[0]
+    rusts = any(look in RUSTING for look in solid.slots[slot])
     out = [k for k in SOLID_KINDS if k != 'missing_part' or solid.loose]
     out = [k for k in out if k != 'bend' or solid.bends]
     return [k for k in out if k != 'rust' or rusts]
 
-
+# %% ../../nbs/03p_solids.ipynb #84418d23
 def _families_of(split):
     "Families that a split, 'auxiliary' or 'held_out', may contain."
     if split not in ('auxiliary', 'held_out'):
@@ -101,16 +107,16 @@ def _families_of(split):
 # %% ../../nbs/03p_solids.ipynb #bf8b27f9
 def _damaged(rng, scene, before, *, kind, gain, clean):
     "Frame, image, mask and contrast after a damage that shows; None after eight tries."
-    size = scene.size
+    size, unit = scene.size, (scene.size / 128) ** 2
     for _ in range(8):
         after = render_again(scene, draw_damage(rng, scene, before, kind=kind), before)
         image = _smoothed(scene, after, _tone(after, gain))
         mask, contrast = _changed(scene, before, after, clean, image)
-        if contrast >= 0.08 and 8 * (size / 128) ** 2 <= mask.sum() <= 0.3 * size**2:
+        if contrast >= 0.08 and 8 * unit <= mask.sum() <= 0.3 * size**2:
             return after, image, mask, contrast
     return None
 
-
+# %% ../../nbs/03p_solids.ipynb #a8e37d0d
 def _shot(rng, clean, *, colourful):
     "A camera and the twin it takes, in colour where the defect is one of colour."
     twin = None
@@ -146,7 +152,7 @@ def _turn_of(index, families):
     normal = (turn + column) * NORMAL_SHARE % 1 < NORMAL_SHARE - 1e-9
     return families[column], turn * 7 + column, normal
 
-
+# %% ../../nbs/03p_solids.ipynb #6a61eac8
 def solid_picture(
     seed: int,
     index: int,  # position in the endless data set of this seed and split
@@ -155,7 +161,7 @@ def solid_picture(
     split: str = 'auxiliary',  # 'auxiliary' or 'held_out'
     kind: str | None = None,  # force 'good', 'dent' or one of SOLID_KINDS
 ) -> Picture:  # with `labels` and `names`
-    "The index-th picture of solid parts; families take turns, four in ten are normal."
+    "Image number `index` of solid parts; families take turns, four in ten are normal."
     if not 64 <= size <= 512:
         raise DataError(f'size {size} is out of range: choose 64 to 512 pixels')
     if kind not in (None, 'good', 'dent', *SOLID_KINDS):
@@ -165,7 +171,8 @@ def solid_picture(
     kinds = _kinds_of(family)
     for attempt in range(40):
         rng = np.random.default_rng([seed, index, 3, split == 'held_out', attempt])
-        drawn = kind or ('good' if normal else kinds[(turn + attempt // 4) % len(kinds)])
+        damaged = kinds[(turn + attempt // 4) % len(kinds)]
+        drawn = kind or ('good' if normal else damaged)
         if drawn not in (*kinds, 'good', 'dent'):
             drawn = 'stain' if drawn == 'rust' else 'broken'
         if made := _try_picture(rng, size, family, drawn):

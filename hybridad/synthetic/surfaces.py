@@ -17,13 +17,20 @@ from skimage.transform import resize
 from hybridad.synthetic.canvas import (
     UNIT,
     blend,
+    box_around,
+    clamped,
     colour,
+    colours,
     grid_of,
     lit,
     log_uniform,
     noise,
+    noun_of,
+    one_colour,
     scene_of,
+    shaded,
     table_of,
+    within,
 )
 from .objects import OBJECTS
 from .plain import HELD_OUT_CATEGORIES
@@ -34,69 +41,87 @@ def _sheet_edges(rng, sheet):
     size = len(sheet)
     region = np.ones((size, size), bool)
     y, _ = grid_of(size)
-    wave = 0.8 * noise(rng, size, 2, 128, 20)
-    for depth in (y + wave, UNIT - y + wave) if rng.random() < 0.4 else ():
-        inside = np.clip(depth - rng.uniform(0, 9), 0, 1).astype(np.float32)
+    wave = 0.8 * noise(rng, size, 2, coarse=128, fine=20)
+    if rng.random() >= 0.4:
+        return sheet, region
+    for depth in (y + wave, UNIT - y + wave):
+        inside = clamped(depth - rng.uniform(0, 9)).astype(np.float32)
         region &= inside > 0.5
-        sheet = blend(np.ones_like(sheet) * colour(rng, (0, 1), 0.1), sheet, inside)
+        behind = np.ones_like(sheet) * colour(rng, (0, 1), 0.1)
+        sheet = blend(behind, sheet, inside)
     return sheet, region
 
 # %% ../../nbs/03f_surfaces.ipynb #9665d6e7
+def _rolling_marks(rng, size, k):
+    "Marks (S, S) along the strip and slow bands (S, 1) across it, of deviation 1."
+    white = rng.standard_normal((size, size)).astype(np.float32)
+    long = log_uniform(rng, 2, 40) * k
+    marks = gaussian_filter(white, (0.45 * k, long), mode='wrap')
+    marks /= marks.std()
+    white = rng.standard_normal(size)
+    bands = gaussian_filter1d(white, log_uniform(rng, 1.5, 20) * k, mode='wrap')
+    return marks, (bands / bands.std())[:, None]
+
+
 def _rolled_sheet(rng, size):
     "Rolled or ground metal: marks along the strip, slow bands across it."
-    k, white = size / UNIT, rng.standard_normal((size, size)).astype(np.float32)
-    marks = gaussian_filter(white, (0.45 * k, log_uniform(rng, 2, 40) * k), mode='wrap')
-    marks /= marks.std()
-    bands = gaussian_filter1d(rng.standard_normal(size), log_uniform(rng, 1.5, 20) * k, mode='wrap')
-    bands = (bands / bands.std())[:, None]
+    marks, bands = _rolling_marks(rng, size, size / UNIT)
     relief = 0.5 + rng.uniform(0.01, 0.12) * marks
     relief = relief + rng.uniform(0, 0.15) * bands
-    relief = relief + rng.uniform(0.005, 0.05) * noise(rng, size, rng.uniform(0, 1), 8)
-    sheet = lit(colour(rng, (0.2, 0.95), 0.2), np.clip(relief, 0, 1))
-    sheet, region = _sheet_edges(rng, sheet)
+    depth, slope = rng.uniform(0.005, 0.05), rng.uniform(0, 1)
+    relief = relief + depth * noise(rng, size, slope, coarse=8)
+    tone = colour(rng, (0.2, 0.95), 0.2)
+    sheet, region = _sheet_edges(rng, lit(tone, clamped(relief)))
     turn = rng.integers(4)
-    return np.rot90(sheet, turn).astype(np.float32), np.rot90(region, turn)
+    sheet = np.rot90(sheet, turn).astype(np.float32)
+    return sheet, np.rot90(region, turn)
 
 # %% ../../nbs/03f_surfaces.ipynb #8f217f85
-def _box_around(centre, r, size):
-    "The pixels around a centre, two slices."
-    sides = [(max(0, int((c - r) * size / UNIT)), int((c + r) * size / UNIT) + 2) for c in centre]
-    return tuple(slice(*s) for s in sides)
-
-
 def _dead_leaves(rng, size):
     "Disks of every size over each other, the classic model of a natural scene."
     y, x = grid_of(size)
-    out = np.ones((size, size, 3), np.float32) * colour(rng)
+    out = one_colour(size, colour(rng))
     grain = noise(rng, size, rng.uniform(0.3, 1.5))
-    tones = [colour(rng, (0.1, 0.95), 0.5) for _ in range(int(rng.integers(3, 9)))]
-    for _ in range(int(rng.integers(60, 220))):
+    tones = colours(rng, rng.integers(3, 9), (0.1, 0.95), saturation=0.5)
+    for _ in range(rng.integers(60, 220)):
         r = min(40, 3 / np.sqrt(rng.uniform(0.005, 1)))
-        (cy, cx), rise = rng.random(2) * UNIT, rng.normal(0, 0.006, 2)
-        box = _box_around((cy, cx), r, size)
+        cy, cx = rng.random(2) * UNIT
+        rise = rng.normal(0, 0.006, 2)
+        box = box_around((cy, cx), r, size)
         dy, dx = y[box] - cy, x[box] - cx
         tone = tones[rng.integers(len(tones))]
-        shade = 1 + dy * rise[0] + dx * rise[1] + rng.uniform(0, 0.08) * grain[box]
-        disk = np.clip(r - np.hypot(dy, dx) + 0.5, 0, 1)
-        out[box] = blend(out[box], tone * shade[..., None], disk)
-    return np.clip(out, 0, 1).astype(np.float32)
+        slope = 1 + dy * rise[0] + dx * rise[1]
+        shade = slope + rng.uniform(0, 0.08) * grain[box]
+        disk = within(np.hypot(dy, dx), r)
+        out[box] = blend(out[box], shaded(tone, shade), disk)
+    return clamped(out).astype(np.float32)
 
 # %% ../../nbs/03f_surfaces.ipynb #fdc58a56
+def _ripple(rng, f, angle, size):
+    "Sparse ripples (S, S) of one wavelength and direction, of deviation 1."
+    wave, turn = log_uniform(rng, 2.5, 30), rng.uniform(0, np.pi)
+    spread = log_uniform(rng, 0.1, 2)
+    length = np.log(f * wave) ** 2
+    direction = (np.sin(angle - turn) / spread) ** 2
+    band = np.exp(-length / 0.3 - direction)
+    white = rng.standard_normal((size, size))
+    where = rng.random((size, size))
+    spikes = white * (where < log_uniform(rng, 0.002, 0.5))
+    ripple = fft.irfft2(fft.rfft2(spikes) * band, s=(size, size))
+    return rng.uniform(0.3, 1) * ripple / (ripple.std() + 1e-9)
+
+
 def _wavelets(rng, size):
     "Sparse oriented ripples at a few scales: weaves, scales, brush marks, prints without a name."
-    fy, fx = fft.fftfreq(size, UNIT / size)[:, None], fft.rfftfreq(size, UNIT / size)[None]
-    f, angle, out = np.hypot(fy, fx) + 1e-6, np.arctan2(fy, fx), 0
-    for _ in range(int(rng.integers(1, 5))):
-        wave, turn = log_uniform(rng, 2.5, 30), rng.uniform(0, np.pi)
-        spread = log_uniform(rng, 0.1, 2)
-        band = np.exp(-(np.log(f * wave) ** 2) / 0.3 - (np.sin(angle - turn) / spread) ** 2)
-        white = rng.standard_normal((size, size))
-        spikes = white * (rng.random((size, size)) < log_uniform(rng, 0.002, 0.5))
-        ripple = fft.irfft2(fft.rfft2(spikes) * band, s=(size, size))
-        out = out + rng.uniform(0.3, 1) * ripple / (ripple.std() + 1e-9)
+    fy = fft.fftfreq(size, UNIT / size)[:, None]
+    fx = fft.rfftfreq(size, UNIT / size)[None]
+    f, angle = np.hypot(fy, fx) + 1e-6, np.arctan2(fy, fx)
+    count = rng.integers(1, 5)
+    ripples = sum(_ripple(rng, f, angle, size) for _ in range(count))
     tone = colour(rng, (0.2, 0.95), 0.6)
-    relief = 0.5 + rng.uniform(0.04, 0.2) * out / (out.std() + 1e-9)
-    return lit(tone, np.clip(relief, 0, 1)).astype(np.float32)
+    relief = rng.uniform(0.04, 0.2) * ripples
+    relief = 0.5 + relief / (ripples.std() + 1e-9)
+    return lit(tone, clamped(relief)).astype(np.float32)
 
 # %% ../../nbs/03f_surfaces.ipynb #6996df98
 _PHOTOS = (
@@ -107,44 +132,58 @@ _PHOTOS = (
 
 @lru_cache(maxsize=None)
 def _photo(name):
+    "A photograph of scikit-image with three channels in [0, 1], float32."
     photo = getattr(skimage_data, name)().astype(np.float32) / 255
-    return photo[..., :3] if photo.ndim == 3 else np.repeat(photo[..., None], 3, -1)
+    if photo.ndim == 2:
+        return np.repeat(photo[..., None], 3, -1)
+    return photo[..., :3]
 
-
+# %% ../../nbs/03f_surfaces.ipynb #9f1bdc0f
 def _snapshot(rng, size):
     "A crop of one of scikit-image's own photographs, turned and tinted."
     photo = _photo(_PHOTOS[rng.integers(len(_PHOTOS))])
-    side = int(rng.integers(80, min(photo.shape[:2])))
-    y, x = (int(rng.integers(0, s - side + 1)) for s in photo.shape[:2])
+    high, wide = photo.shape[:2]
+    side = int(rng.integers(80, min(high, wide)))
+    y, x = (int(rng.integers(0, s - side + 1)) for s in (high, wide))
     crop = photo[y : y + side, x : x + side]
     crop = resize(crop, (size, size), order=1, anti_aliasing=side > size)
     crop = np.rot90(crop, rng.integers(4))
-    return np.clip(crop * (0.7 + 0.4 * colour(rng, (0.6, 1), 0.4)), 0, 1).astype(np.float32)
+    tint = 0.7 + 0.4 * colour(rng, (0.6, 1), 0.4)
+    return clamped(crop * tint).astype(np.float32)
 
 # %% ../../nbs/03f_surfaces.ipynb #10b5676f
 def _best_block(rng, photo, there, laid):
     "The block of a photograph, of ten, that agrees best with what is laid already."
-    options, block = [], len(there)
-    for y, x in rng.integers(0, len(photo) - block, (10, 2)):
-        tile = photo[y : y + block, x : x + block]
-        options.append(((((tile - there) ** 2) * laid).sum(), len(options), tile))
-    return min(options)[2]
+    block = len(there)
+    corners = rng.integers(0, len(photo) - block, (10, 2))
+    tiles = [photo[y : y + block, x : x + block] for y, x in corners]
+    apart = [(((tile - there) ** 2) * laid).sum() for tile in tiles]
+    return tiles[np.argmin(apart)]
 
 
+def _feathered(block, lap):
+    "Weights (block, block, 1) that rise from the sides over the width of a seam."
+    rise = np.arange(1, block + 1)
+    ramp = np.minimum(1, np.minimum(rise, rise[::-1]) / lap)
+    return np.outer(ramp, ramp)[..., None].astype(np.float32)
+
+# %% ../../nbs/03f_surfaces.ipynb #e172be20
 def _quilted(rng, size):
     "A texture sewn from blocks of a photograph (after Efros and Freeman 2001, seams feathered)."
-    photo, n = _snapshot(rng, 2 * size), int(rng.integers(4, 9))
+    photo = _snapshot(rng, 2 * size)
+    n = int(rng.integers(4, 9))
     step = -(-size // n)
     lap = max(2, step // 3)
     block, whole = step + lap, n * step + lap
     out = np.zeros((whole, whole, 3), np.float32)
     weight = np.zeros((whole, whole, 1), np.float32)
-    ramp = np.minimum(1, np.minimum(np.arange(1, block + 1), np.arange(block, 0, -1)) / lap)
-    window = np.outer(ramp, ramp)[..., None].astype(np.float32)
+    window = _feathered(block, lap)
     for i in range(n * n):
-        at = np.s_[i // n * step : i // n * step + block, i % n * step : i % n * step + block]
+        top, left = i // n * step, i % n * step
+        at = np.s_[top : top + block, left : left + block]
         there = out[at] / np.maximum(weight[at], 1e-6)
-        out[at] += _best_block(rng, photo, there, weight[at] > 0) * window
+        tile = _best_block(rng, photo, there, weight[at] > 0)
+        out[at] += tile * window
         weight[at] += window
     return (out / weight)[:size, :size]
 
@@ -154,20 +193,26 @@ _KEPT_OBJECTS = [n for n in OBJECTS if n not in HELD_OUT_CATEGORIES]
 
 def _tray(rng, size):
     "Several objects of one kind, side by side in their places."
-    name, n = _KEPT_OBJECTS[rng.integers(len(_KEPT_OBJECTS))], int(rng.integers(2, 5))
+    name = _KEPT_OBJECTS[rng.integers(len(_KEPT_OBJECTS))]
+    n = int(rng.integers(2, 5))
     side, state = -(-size // n), rng.integers(2**31)
-    out = np.zeros((n * side, n * side, 3), np.float32)
-    region, maps = np.zeros((n * side, n * side), bool), {}
+    whole = n * side
+    out = np.zeros((whole, whole, 3), np.float32)
+    region, maps = np.zeros((whole, whole), bool), {}
     for i in range(n * n):  # each place holds the same design
         piece = scene_of(OBJECTS[name](np.random.default_rng(state), side))
-        turn, (row, column) = rng.integers(4), divmod(i, n)
-        at = np.s_[row * side : (row + 1) * side, column * side : (column + 1) * side]
-        out[at] = np.rot90(np.clip(piece.image * rng.uniform(0.9, 1.1), 0, 1), turn)
+        turn, top, left = rng.integers(4), i // n * side, i % n * side
+        at = np.s_[top : top + side, left : left + side]
+        face = clamped(piece.image * rng.uniform(0.9, 1.1))
+        out[at] = np.rot90(face, turn)
         region[at] = np.rot90(piece.region, turn)
         for j, (noun, where) in enumerate(piece.parts):
-            maps.setdefault((j, noun), np.zeros_like(region))[at] = np.rot90(where, turn)
-    parts = [(name.replace('_', ' '), region)] + [(noun, m) for (_, noun), m in maps.items()]
-    return out[:size, :size], region[:size, :size], [(p, m[:size, :size]) for p, m in parts]
+            found = maps.setdefault((j, noun), np.zeros_like(region))
+            found[at] = np.rot90(where, turn)
+    seen = np.s_[:size, :size]
+    parts = [(noun_of(name), region[seen])]
+    parts += [(noun, where[seen]) for (_, noun), where in maps.items()]
+    return out[seen], region[seen], parts
 
 
 SURFACES = table_of(_rolled_sheet, _dead_leaves, _wavelets, _snapshot, _quilted, _tray)
@@ -176,8 +221,10 @@ SURFACES = table_of(_rolled_sheet, _dead_leaves, _wavelets, _snapshot, _quilted,
 def _depth_from_sides(rng, size):
     "Depth (S, S) inside a part, units, whose sides are in view at random; inf where none is."
     y, x = grid_of(size)
-    turn, wave = rng.normal(0, 0.015), rng.uniform(0, 0.6) * noise(rng, size, 2, 64, 12)
-    u, v = x + turn * (y - UNIT / 2) + wave, y - turn * (x - UNIT / 2) + wave
+    turn = rng.normal(0, 0.015)
+    wave = rng.uniform(0, 0.6) * noise(rng, size, 2, coarse=64, fine=12)
+    u = x + turn * (y - UNIT / 2) + wave
+    v = y - turn * (x - UNIT / 2) + wave
     depth = np.full((size, size), np.inf, np.float32)
     for d in (u, UNIT - u, v, UNIT - v):
         if rng.random() < 0.5:
@@ -188,34 +235,41 @@ def _depth_from_sides(rng, size):
 def _grained(rng, tone, size):
     "A tone with a faint random grain, (S, S, 3)."
     depth, slope = rng.uniform(0, 0.1), rng.uniform(0.3, 1.5)
-    return tone * (1 + depth * noise(rng, size, slope))[..., None]
+    return shaded(tone, 1 + depth * noise(rng, size, slope))
 
 # %% ../../nbs/03f_surfaces.ipynb #f9a6fdfd
 def _bevelled(rng, image, depth):
     "The image with the part's own side along its edges, and where (S, S) that is."
     tone = image.mean((0, 1)) * rng.uniform(0.2, 1.3)
     side = _grained(rng, tone, len(image))
-    slope = np.clip((rng.uniform(1, 9) - depth) / rng.uniform(0.5, 2) + 0.5, 0, 1)
+    slope = rng.uniform(1, 9) - depth
+    slope = clamped(slope / rng.uniform(0.5, 2) + 0.5)
     return blend(image, side, slope * rng.uniform(0.5, 1)), slope > 0.5
 
 
+def _edge_light(rng, depth):
+    "Brightness (S, S) along the edges of a part: rounded ones catch light or lie in shade."
+    reach = log_uniform(rng, 1, 10)
+    light = rng.uniform(-0.5, 0.5) * (rng.random() < 0.7)
+    return 1 + light * np.exp(-np.clip(depth, 0, None) / reach)
+
+# %% ../../nbs/03f_surfaces.ipynb #5cfa8313
 def framed(
     rng: np.random.Generator,
     image: np.ndarray,  # (S, S, 3) in [0, 1]
     region: np.ndarray,  # (S, S) bool
 ) -> tuple[np.ndarray, np.ndarray, list]:  # image, region, pairs of a noun and an (S, S) bool
     "The surface as a part with some edges in view: what lies behind, light along it, a bevel."
-    size = len(image)
+    size, parts = len(image), []
     depth = _depth_from_sides(rng, size)
-    soft, reach = rng.uniform(0.7, 3), log_uniform(rng, 1, 10)
-    light = rng.uniform(-0.5, 0.5) * (rng.random() < 0.7)
-    tone = colour(rng, (0, 0.25), 0.2) if rng.random() < 0.6 else colour(rng, (0.25, 1), 0.3)
-    behind = _grained(rng, tone, size)
-    inside = np.clip(depth / soft + 0.5, 0, 1).astype(np.float32)
-    parts, shaded = [], image * (1 + light * np.exp(-np.clip(depth, 0, None) / reach))[..., None]
+    soft = rng.uniform(0.7, 3)
+    part = shaded(image, _edge_light(rng, depth))
+    value, saturation = ((0, 0.25), 0.2) if rng.random() < 0.6 else ((0.25, 1), 0.3)
+    behind = _grained(rng, colour(rng, value, saturation), size)
+    inside = clamped(depth / soft + 0.5).astype(np.float32)
     if rng.random() < 0.4:  # a bevel: nearly plain and lit in another way
-        shaded, bevel = _bevelled(rng, shaded, depth)
+        part, bevel = _bevelled(rng, part, depth)
         parts.append(('bevel', bevel & (inside > 0.5)))
     parts.append(('background', inside <= 0.5))
-    image = np.clip(blend(behind, shaded, inside), 0, 1).astype(np.float32)
+    image = clamped(blend(behind, part, inside)).astype(np.float32)
     return image, region & (inside > 0.5), parts

@@ -15,7 +15,8 @@ from PIL import Image
 
 import hybridad
 from ..errors import DataError
-from ..data.images import DAMAGED, as_rgb, image_size, is_image, open_image
+from ..data.formats import DAMAGED, is_image
+from ..data.images import as_rgb, image_size, open_image
 from .nouns import DEFECT_WORDS, LEFT_OUT, THINGS, noun_of_caption, noun_of_file
 
 # %% ../../nbs/03r_textures.ipynb #0ab84813

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..models.attention import prompt_keys
 from ..models.detector import HybridAnomalyDetector
 from ..errors import ConfigError
-from .features import FeatureCache
+from ..models.features import FeatureCache
 from ..losses import CrossAttentionLoss
 from ..runs import processes
 
@@ -41,7 +41,7 @@ class NotFinite(ArithmeticError):
 
 # %% ../../nbs/60b_step.ipynb #3491d836
 def _micro_batches(index, count):  # count tensors of one length
-    "The batch cut into equal micro-batches; the last ones begin it again."
+    "The batch divided into equal micro-batches; the last ones begin it again."
     size = math.ceil(len(index) / count)
     return index.repeat(count)[: count * size].split(size)
 
@@ -155,7 +155,9 @@ class _Gradient(_BatchLoss):
         "Each micro-batch puts its own outputs among those of the others: any loss comes out exact."
         asked, leaves = _prompt_leaves(self.detector)
         text = leaves.get('text', leaves)
-        terms = self._piecewise(index, lambda i: self.train.outputs(self.detector, i, True, text))
+        terms = self._piecewise(
+            index, lambda i: self.train.outputs(self.detector, i, train=True, text=text)
+        )
         self._each(torch.distributed.all_reduce, leaves.values())
         _through_prompts(asked, leaves)
         # on a GPU the way back through the text encoder may round differently in each process

@@ -8,11 +8,12 @@ __all__ = ['baseline_chart', 'short_layer', 'layer_chart', 'ablation_chart']
 # %% ../../nbs/70b_charts.ipynb #412e45b1
 import re
 from itertools import cycle
-from math import isfinite
+from math import ceil, isfinite
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from ..errors import HybridadError
 from .plots import NORMAL, PALETTE, own_axes
@@ -155,35 +156,74 @@ def layer_chart(
     return ax.figure
 
 # %% ../../nbs/70b_charts.ipynb #db4b3296
-def _dots(ax, rows, value):
-    "A dot per variant with its interval, and its name in the colour of its group."
-    groups = list(dict.fromkeys(r['group'] for r in rows))
-    colours = [PALETTE[groups.index(r['group']) % len(PALETTE)] for r in rows]
-    for place, (r, colour) in enumerate(zip(rows, colours)):
-        spread = r.get(f'{value}_95', np.nan)
+_ROWS, _TEXT = 20, 9  # rows of one panel, so that a chart fits a screen; points
+
+
+def _beyond(ax, place, apart, *, span, colour):
+    "A difference too large for the axis: an arrow at its end and the number."
+    side = 1 if apart > 0 else -1
+    ax.plot(side * span, place, '>' if apart > 0 else '<', color=colour, ms=6)
+    look = dict(ha='right' if apart > 0 else 'left', va='center', fontsize=_TEXT)
+    ax.text(side * 0.94 * span, place, f'{apart:+.2f}', **look)
+
+
+def _dots(ax, rows, first, *, value, span, colours):
+    "A dot per variant: its difference to the first one, with its interval."
+    for place, row in enumerate(rows):
+        apart, spread = row[value] - first[value], row.get(f'{value}_95', np.nan)
+        colour = colours[row['group']]
+        if span is not None and abs(apart) > span:
+            _beyond(ax, place, apart, span=span, colour=colour)
+            continue
         look = dict(fmt='o', ms=4.5, color=colour, capsize=2, lw=1.2)
-        ax.errorbar(r[value], place, xerr=spread if np.isfinite(spread) else None, **look)
+        ax.errorbar(apart, place, xerr=spread if np.isfinite(spread) else None, **look)
     names = [r['variant'] for r in rows]
-    ax.set_yticks(range(len(rows)), labels=names, fontsize='small', parse_math=False)
-    for tick, colour in zip(ax.get_yticklabels(), colours):
-        tick.set_color(colour)
+    ax.set_yticks(range(len(rows)), labels=names, fontsize=_TEXT, parse_math=False)
+
+# %% ../../nbs/70b_charts.ipynb #ebec2d76
+def _ablation_panel(ax, rows, first, **look):
+    "One panel of an ablation, around the default's own interval."
+    own = first.get(f'{look["value"]}_95', np.nan)
+    if np.isfinite(own):
+        ax.axvspan(-own, own, color='0.9', lw=0)
+    ax.axvline(0, color='grey', lw=1, ls=':')
+    _dots(ax, rows, first, **look)
+    ax.set_ylim(len(rows) - 0.4, -0.6)
+    if look['span'] is not None:
+        ax.set_xlim(-1.04 * look['span'], 1.04 * look['span'])
+    ax.grid(axis='x', lw=0.4, alpha=0.5)
+    ax.tick_params(axis='x', labelsize=_TEXT)
 
 
+def _group_legend(fig, colours):
+    "The colours of the groups, above the panels."
+    marks = [Line2D([], [], marker='o', ls='none', color=c) for c in colours.values()]
+    look = dict(frameon=False, fontsize=_TEXT, handletextpad=0, columnspacing=1)
+    fig.legend(marks, list(colours), loc='outside upper center', ncols=len(marks), **look)
+
+# %% ../../nbs/70b_charts.ipynb #1dbd7d25
 def ablation_chart(
     rows: object,  # DataFrame or list of dicts: variant, group, a figure, its half-width as NAME_95
     value: str = 'pixel_auroc',  # which figure
-    label: str | None = None,  # of the axis; default: the figure's name
+    label: str | None = None,  # of the figure; default: its name
     *,
-    ax: Axes | None = None,  # axes to draw into
+    span: float | None = None,  # largest difference shown to scale; None: the largest there is
 ) -> Figure:
-    "A dot per variant with its 95 % interval, coloured by group; the line is the first variant."
+    "A dot per variant: its difference to the first one, with its 95 % interval, by group."
     rows = rows.to_dict('records') if hasattr(rows, 'to_dict') else list(rows)
     if not rows:
         raise HybridadError('There is no row to draw; pass the table of an ablation.')
-    ax = own_axes(ax, (6.6, 0.21 * len(rows) + 0.8))
-    ax.axvline(rows[0][value], color='grey', lw=1, ls=':')
-    _dots(ax, rows, value)
+    count = 1 if len(rows) <= _ROWS else 2
+    high = ceil(len(rows) / count)
+    fig = Figure(figsize=(4.2 * count, 0.2 * high + 1.1), layout='constrained')
+    groups = dict.fromkeys(r['group'] for r in rows)
+    colours = {g: PALETTE[i % len(PALETTE)] for i, g in enumerate(groups)}
+    look = dict(value=value, span=span, colours=colours)
+    panels = fig.subplots(1, count, squeeze=False)[0]
+    for ax, part in zip(panels, (rows[:high], rows[high:])):
+        _ablation_panel(ax, part, rows[0], **look)
     size = f' at {rows[0]["eval_size"]} px' if rows[0].get('eval_size') else ''
-    ax.set(xlabel=label or value.replace('_', ' ') + size, ylim=(len(rows) - 0.5, -0.5))
-    ax.grid(axis='x', lw=0.4, alpha=0.5)
-    return ax.figure
+    name = label or value.replace('_', ' ') + size
+    fig.supxlabel(f"{name}: difference to the default's {rows[0][value]:.3f}", fontsize=_TEXT)
+    _group_legend(fig, colours)
+    return fig

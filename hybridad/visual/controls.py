@@ -18,14 +18,24 @@ from matplotlib.figure import Figure
 
 from ..errors import DataError, HybridadError, printable
 from .plots import ABNORMAL, OUTLINE, to_picture
-from .views import Photo, bare, open_photo
+from .views import WIDTH, Photo, bare, open_photo
 
 # %% ../../nbs/70g_controls.ipynb #9ab98f04
-def _screen_png(fig):
+_SHARP = 1.5  # pixels for each pixel of a figure, so that it may grow on a wide screen
+
+
+def _screen_png(fig, sharp=_SHARP):
     "A figure as it is, at once: a slider waits for it."
     buffer = BytesIO()
-    fig.savefig(buffer, format='png', pil_kwargs=dict(compress_level=1))
+    look = dict(format='png', dpi=sharp * fig.dpi, pil_kwargs=dict(compress_level=1))
+    fig.savefig(buffer, **look)
     return buffer.getvalue()
+
+
+def _growing():
+    "The layout of a figure that takes the width there is, up to all of its pixels."
+    side = round(96 * WIDTH)
+    return widgets.Layout(flex=f'1 1 {side}px', max_width=f'min(100%, {_SHARP * side:.0f}px)')
 
 
 _FIXED = dict(flex='0 0 auto')  # neither grows nor shrinks with the row
@@ -58,7 +68,7 @@ class _Telling(widgets.VBox):
         "The widget where there is a kernel, its figure in a stored notebook."
         bundle = super()._repr_mimebundle_(**kwargs)
         if bundle and self.figure is not None:
-            bundle['image/png'] = bytes(self.shown.value)
+            bundle['image/png'] = _screen_png(self.figure, 1)
             bundle['text/plain'] = f'{type(self).__name__}: run the notebook to get its controls'
         return bundle
 
@@ -75,7 +85,7 @@ class Explorer(_Telling):
         below: Sequence[widgets.DOMWidget] = (),  # in rows of their own, after it
     ):
         self.controls, self.figure, self.error = controls, None, None
-        self.shown = widgets.Image(format='png', layout=widgets.Layout(**_FIXED, max_width='100%'))
+        self.shown = widgets.Image(format='png', layout=_growing())
         self.message = widgets.HTML()
         top, middle = _row(controls.values()), _row([*beside, self.shown])
         super().__init__([top, self.message, *above, middle, *below])

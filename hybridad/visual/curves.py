@@ -17,7 +17,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
 from ..errors import HybridadError
-from ..metrics.exact import finite, image_metrics, pixel_metrics, pro_curve, same_length
+from ..metrics.checks import finite, same_length
+from ..metrics.exact import image_metrics, pixel_metrics, pro_curve
 from .plots import ABNORMAL, NORMAL, PALETTE, as_array, own_axes, panels
 
 # %% ../../nbs/70a_curves.ipynb #2509de7a
@@ -67,7 +68,7 @@ def score_histogram(
 # %% ../../nbs/70a_curves.ipynb #b3a2ce41
 def _curve_lines(maps, masks, limit, names):
     "ROC, PRO and precision-recall of one method: x, y, area; of 2000 corners at most each."
-    curve, areas = pro_curve(maps, masks, names), pixel_metrics(maps, masks, limit, names)
+    curve, areas = pro_curve(maps, masks, names), pixel_metrics(maps, masks, limit, names=names)
     defect = sum(int(m.sum()) for m in masks)
     found = curve['tpr'] * defect
     false = curve['fpr'] * (sum(m.size for m in masks) - defect)

@@ -37,10 +37,11 @@ from hybridad.visual.decisions import (
 # %% ../../nbs/71_explore.ipynb #eb2b7509
 from ..models.detector import HybridAnomalyDetector
 from ..errors import ConfigError, DataError, HybridadError, printable
-from ..evaluation.evaluate import Truth
+from ..evaluation.evaluate import EvalSet
 from ..config import READOUTS
+from ..inference.scoring import name_text
 from .plots import shared_range
-from ..training.features import FeatureCache, read_cached
+from ..models.features import FeatureCache, read_cached
 from .views import Nouns, Photo, attention_view, open_photo
 from hybridad.visual.words import (
     CachedImage,
@@ -203,7 +204,7 @@ class DecisionExplorer(Explorer):
 
     def __init__(
         self,
-        truth: Truth,
+        truth: EvalSet,
         maps: np.ndarray,  # (N, h, w) log-ratio maps
         offset: float = 0.0,  # added to image scores, as the detector does
         *,
@@ -231,17 +232,28 @@ class DecisionExplorer(Explorer):
         return decision_view(self.truth, self.maps, offset=self.offset, **value)
 
 # %% ../../nbs/71_explore.ipynb #e13deaee
-def _filters(truth, page):
+def _first_names(names, count):
+    "Names of the strongest region of each image, {} where there is none."
+    if names is None:
+        return [{}] * count
+    if len(names) != count:
+        raise ConfigError(f'names are given for {len(names)} of {count} images: give all of them')
+    return [n[0] if n else {} for n in names]
+
+
+def _filters(truth, page, words):
     "Controls that choose which images are shown."
 
     def known(key: str) -> list:
         return ['all', *sorted({getattr(s, key) for s in truth.samples})]
 
-    last = max(0, len(truth.samples) - 1)
+    last, found = max(0, len(truth.samples) - 1), sorted({*words} - {''})
+    named = dict(name=choice('name', ['all', *found])) if found else {}
     return dict(
         category=choice('category', known('category')),
         defect=choice('defect', known('defect')),
         outcome=choice('outcome', ['all', *OUTCOMES]),
+        **named,
         order=choice('sort by', ['highest score', 'lowest score']),
         first=slider('from image', 0, (0, last), step=page, kind=widgets.IntSlider),
     )
@@ -272,26 +284,30 @@ class ResultsBrowser(_Thumbnails):
 
     def __init__(
         self,
-        truth: Truth,
+        truth: EvalSet,
         maps: np.ndarray,  # (N, h, w) log-ratio maps
         scores: np.ndarray,  # (N,) image logits
         *,
         threshold: float = 0.0,  # on these logits
         page: int = 12,  # thumbnails at a time
+        names: list | None = None,  # of each image's regions, strongest first, as of detector.name
     ):
         self.truth, self.maps, self.scores = truth, np.asarray(maps), probability(scores)
         self.became = outcomes(np.asarray(scores), truth.labels, threshold)
         self.page, self.rows = page, ceil(page / COLUMNS)
+        self.names = _first_names(names, len(truth.samples))
+        self.words = [next(iter(n), '') for n in self.names]
         self.limits, self.opened = shared_range(list(self.maps)), None
         self.chosen, self.visible = [], []
         size = COLUMNS * TILE[0] / 80, self.rows * TILE[1] / 80
         blank = np.ones((self.rows * TILE[1], COLUMNS * TILE[0], 3))
         self.sheet = ClickPicture(blank, self._click, size=size, cross=False)
-        super().__init__(_filters(truth, page), above=[self.sheet.canvas])
+        super().__init__(_filters(truth, page, self.words), above=[self.sheet.canvas])
 
     def draw(self, first: int, **filters: str) -> Figure:
         "The thumbnails that pass the filters, and the detail of the one that is open."
-        self.chosen = matching(self.truth, self.became, self.scores, **filters)
+        words = self.words
+        self.chosen = matching(self.truth, self.became, self.scores, words=words, **filters)
         self.visible = self.chosen[first : first + self.page] or self.chosen[-self.page :]
         if self.visible and self.opened not in self.visible:
             self.opened = self.visible[0]
@@ -312,18 +328,20 @@ def _sheet(browser):
         rows=browser.rows,
         limits=browser.limits,
         opened=browser.opened,
+        words=browser.words,
     )
 
 
 def _detail(browser, i):
     "The detail of one image."
+    named = f', {name_text(browser.names[i])}' if browser.names[i] else ''
     return detail_view(
         shown_image(browser.truth, i),
         browser.maps[i],
         browser.truth.masks[i],
         limits=browser.limits,
         title=title_of(browser.truth, i),
-        said=f'{browser.became[i]}, score {browser.scores[i]:.2f}',
+        said=f'{browser.became[i]}, score {browser.scores[i]:.2f}{named}',
     )
 
 # %% ../../nbs/71_explore.ipynb #ba7ff1df
@@ -350,7 +368,7 @@ class CompareExplorer(_Compared):
 
     def __init__(
         self,
-        truth: Truth,
+        truth: EvalSet,
         maps: dict,  # {method: (N, h, w) maps}: two or more
     ):
         if len(maps) < 2:
@@ -386,7 +404,7 @@ class CompareExplorer(_Compared):
 
 # %% ../../nbs/71_explore.ipynb #6f71878c
 def compare_detectors(
-    truth: Truth,
+    truth: EvalSet,
     detectors: dict,  # {name: HybridAnomalyDetector}: checkpoints, backbones or read-outs
 ) -> CompareExplorer:
     "Ask two or more detectors about the same images."

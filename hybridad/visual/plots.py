@@ -24,7 +24,7 @@ from skimage.transform import resize
 
 from ..runs import write_atomic
 from ..errors import HybridadError, printable
-from ..metrics.exact import finite
+from ..metrics.checks import finite
 
 # %% ../../nbs/70_plots.ipynb #71a31e46
 PALETTE = sns.color_palette('colorblind').as_hex()  # safe for the common colour vision deficiencies

@@ -123,7 +123,7 @@ class Run:
                 f'{folder} is no run folder (no run.json, no config.json): '
                 'give one of hybridad_train or hybridad_test'
             )
-        self.config = read_json(begun)['asked'] if begun.is_file() else read_json(scored)
+        self.config = read_json(scored) if scored.is_file() else read_json(begun)['asked']
         self.log = read_log(self.folder / 'log.jsonl')
 
     @property

@@ -1,0 +1,133 @@
+"The documentation site: what is staged for it, and what `make docs` built, in a real browser."
+
+import functools
+import http.server
+import json
+import re
+import runpy
+import shutil
+import threading
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SITE = ROOT / 'build/html'
+CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser')
+LINK = re.compile(r'\]\(([^)\s#]+)(?:#[^)\s]*)?\)')
+BROKEN = (
+    """() => [...document.images].filter(i => !(i.complete && i.naturalWidth)).map(i => i.src)"""
+)
+
+
+@pytest.fixture(scope='module')
+def staged(tmp_path_factory):
+    "The folder that Sphinx would read."
+    site = tmp_path_factory.mktemp('site')
+    runpy.run_path(str(ROOT / 'tools/docs/build.py'))['stage'](site)
+    return site
+
+
+def prose(page):
+    "The Markdown of a staged page."
+    if page.suffix == '.md':
+        return page.read_text(encoding='utf-8')
+    cells = json.loads(page.read_text(encoding='utf-8'))['cells']
+    return '\n'.join(''.join(c['source']) for c in cells if c['cell_type'] == 'markdown')
+
+
+def test_every_notebook_is_a_page_and_every_link_leads_somewhere(staged):
+    found = [p for p in (ROOT / 'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts]
+    names = {p.relative_to(ROOT) for p in found} - {Path('nbs/index.ipynb')}
+    assert {p.relative_to(staged) for p in staged.rglob('*.ipynb')} == names
+    for page in [*staged.rglob('*.md'), *staged.rglob('*.ipynb')]:
+        text = re.sub(r'^```.*?^```', '', prose(page), flags=re.M | re.S)
+        local = [unquote(a) for a in LINK.findall(text) if not re.match(r'\w+:', a)]
+        lost = [a for a in local if not (page.parent / a).exists()]
+        assert not lost, (page.relative_to(staged), lost)
+
+
+def test_hidden_cells_and_directives_are_no_part_of_a_page(staged):
+    text = (staged / 'nbs/71_explore.ipynb').read_text(encoding='utf-8')
+    assert '#| ' not in text and 'expect_fail(' in text and 'nbdev_export()' not in text
+    assert 'automodule:: hybridad.visual.explore' in (
+        staged / 'api/hybridad.visual.explore.md'
+    ).read_text(encoding='utf-8')
+
+
+def test_staging_twice_writes_nothing_again(staged):
+    before = {p: p.stat().st_mtime_ns for p in staged.rglob('*') if p.is_file()}
+    (staged / 'old.md').write_text('no page any more')
+    runpy.run_path(str(ROOT / 'tools/docs/build.py'))['stage'](staged)
+    assert {p: p.stat().st_mtime_ns for p in staged.rglob('*') if p.is_file()} == before
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def address():
+    "The built site on a port of its own."
+    if not (SITE / 'searchindex.js').is_file():
+        pytest.skip('the site is not built: make docs')
+    handler = functools.partial(Quiet, directory=SITE)
+    with http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f'http://127.0.0.1:{server.server_port}'
+        server.shutdown()
+
+
+@pytest.fixture
+def page(address):
+    "The first page in a browser; nothing on the way may fail."
+    api = pytest.importorskip('playwright.sync_api', reason='pip install playwright')
+    if not CHROMIUM:
+        pytest.skip('no chromium on this machine')
+    with api.sync_playwright() as play:
+        flags = ['--no-sandbox', '--disable-gpu']
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=flags)
+        page = browser.new_page(viewport={'width': 1280, 'height': 800})
+        page.failed = []
+        page.on('response', lambda r: r.status >= 400 and page.failed.append(r.url))
+        page.on('pageerror', lambda e: page.failed.append(str(e)))
+        page.goto(f'{address}/index.html')
+        yield page
+        browser.close()
+
+
+def check_page(page, name):
+    "No broken image, no failed request; a screenshot to look at."
+    page.wait_for_load_state('networkidle')
+    assert page.evaluate(BROKEN) == [] and page.failed == [], (name, page.failed)
+    shots = ROOT / 'build/screenshots'
+    shots.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=shots / f'docs_{name}.png')
+
+
+def test_the_site_opens_searches_and_leads_on(page, address):
+    check_page(page, 'first')
+    side = page.locator('.sidebar-tree')
+    for name, link, told in (
+        ('guide', 'Visualize', 'Where should the threshold lie?'),
+        ('reference', 'API reference', 'hybridad.visual.explore'),
+        ('notebook', 'Explore', 'Results browser'),
+    ):
+        side.locator('a', has_text=re.compile(f'^{link}$')).first.click()
+        page.wait_for_selector(f'text={told}')
+        check_page(page, name)
+    page.locator('input[name=q]').fill('AUPRO')
+    page.locator('input[name=q]').press('Enter')
+    page.wait_for_selector('#search-results li a')
+    assert page.locator('#search-results li a').count() >= 3
+    check_page(page, 'search')
+
+
+def test_the_reference_tells_parameters_and_their_meaning(page, address):
+    page.goto(f'{address}/api/hybridad.visual.explore.html')
+    text = page.locator('article').inner_text()
+    assert 'DecisionExplorer' in text and '(N, h, w) log-ratio maps' in text
+    page.locator('a', has_text='71_explore').first.click()
+    page.wait_for_selector('h1:has-text("Explore")')
