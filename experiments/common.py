@@ -3,6 +3,8 @@
 Every result carries its command, date, processor, versions, and the size and way in which masks
 and maps were compared. Run the scripts alone on a machine; results/README.md lists them all."""
 
+import argparse
+import copy
 import os
 import shutil
 import time
@@ -14,9 +16,14 @@ from pathlib import Path
 import torch
 
 from hybridad.bench.run import cpu_name
+from hybridad.config import LEARN, Config, get_default_config
 from hybridad.data.layouts import read_dataset, read_mvtec
+from hybridad.data.loading import split_validation
 from hybridad.data.pairing import Sample
 from hybridad.metrics.exact import METRICS
+from hybridad.models.detector import HybridAnomalyDetector
+from hybridad.models.features import FeatureCache
+from hybridad.runs import write_json
 from hybridad.synthetic.hard import write_hard
 from hybridad.synthetic.plain import write_dataset
 
@@ -63,7 +70,8 @@ def photographs(name: str) -> list[Sample]:
 
 def sets(seed: int = 0, auxiliary: int = 20, held_out: int = 60) -> Iterator[list[Sample]]:
     "Auxiliary samples to learn from and held-out samples to score, generated as the demo does."
-    folder = RUNS / f'data{seed}'
+    usual = (auxiliary, held_out) == (20, 60)
+    folder = RUNS / (f'data{seed}' if usual else f'data{seed}_{auxiliary}_{held_out}')
     for split, count in (('auxiliary', auxiliary), ('held_out', held_out)):
         if not (folder / split).exists():
             write_dataset(
@@ -75,20 +83,90 @@ def sets(seed: int = 0, auxiliary: int = 20, held_out: int = 60) -> Iterator[lis
     )
 
 
-def validation_sets() -> dict[str, list[Sample]]:
+def validation_sets(count: int = 16, rough: int = 6, every: int = 3) -> dict[str, list[Sample]]:
     """Images that choose between settings; none of them is a test.
 
-    Clean and rough ones of the auxiliary categories, and every third steel strip if present."""
-    clean, rough, steel = RUNS / 'ship', RUNS / 'ship_rough', SHARED / 'data' / 'steel_strip'
+    Clean and rough ones of the auxiliary categories, and every n-th steel strip if present."""
+    clean, hard = RUNS / f'ship{count}', RUNS / f'ship_rough{rough}'
+    steel = SHARED / 'data' / 'steel_strip'
     if not clean.exists():
-        write_dataset(clean, seed=77, split='auxiliary', count=16)
-    if not rough.exists():
-        write_hard(rough, seed=77, count=6)
+        write_dataset(clean, seed=77, split='auxiliary', count=count)
+    if not hard.exists():
+        write_hard(hard, seed=77, count=rough)
     found = dict(
         auxiliary=[s for s in read_mvtec(clean) if s.split == 'test'],
-        rough=[replace(s, category='rough') for s in read_mvtec(rough) if s.split == 'test'],
+        rough=[replace(s, category='rough') for s in read_mvtec(hard) if s.split == 'test'],
     )
-    return found | (dict(steel_strip=tests_of(steel)[::3]) if steel.is_dir() else {})
+    return found | (dict(steel_strip=tests_of(steel)[::every]) if steel.is_dir() else {})
+
+
+def arguments(doc: str, parts: dict | None = None) -> argparse.Namespace:
+    "What every script takes: backbone, out, small; and parts where it has several."
+    style = argparse.RawTextHelpFormatter
+    parser = argparse.ArgumentParser(description=doc, formatter_class=style)
+    parser.add_argument('--backbone', default='mini', help="'mini' or a diffusers folder")
+    parser.add_argument('--out', type=Path, default=RESULTS, help='folder of the results')
+    parser.add_argument(
+        '--small', action='store_true', help='few images, one epoch, to see that it runs'
+    )
+    if parts:
+        parser.add_argument('parts', nargs='*', metavar='PART', help=f'of {", ".join(parts)}')
+    a = parser.parse_args()
+    if parts and (unknown := [p for p in a.parts if p not in parts]):
+        parser.error(f'part {unknown[0]} does not exist: choose among {", ".join(parts)}')
+    a.out.mkdir(parents=True, exist_ok=True)
+    return a
+
+
+def learning(a: argparse.Namespace, seed: int = 0, **changes) -> Config:
+    "The settings that prompts are learned with, on the backbone that was asked for."
+    epochs = 1 if getattr(a, 'small', False) else 8
+    usual = dict(batch_size=32, epochs=epochs, seed=seed, device='cpu', backbone=a.backbone)
+    return get_default_config(**usual | LEARN | changes)
+
+
+def cached(detector: HybridAnomalyDetector, samples: list, views=None, scale=None) -> FeatureCache:
+    "Features whose queries lie on the disk: another script, or another run, finds them."
+    how = dict(budget=0, cache=RUNS / 'queries', scale=scale)
+    return FeatureCache(detector, samples, views, **how)
+
+
+def cached_parts(detector: HybridAnomalyDetector, samples: list, seed: int = 0) -> tuple:
+    "A part to learn on and one to validate on, as features.cache_parts, on the disk."
+    train, valid = split_validation(samples, detector.config.data.validation_fraction, seed)
+    return cached(detector, train, 2, 1.0), cached(detector, valid)
+
+
+def some_of(kept: FeatureCache, index: torch.Tensor) -> FeatureCache:
+    "Some of the cached samples, in memory."
+    part = copy.copy(kept)
+    part.samples = [kept.samples[i] for i in index.tolist()]
+    part.latents = [z[index] for z in kept.latents]
+    part.masks, part.labels, part.known = (x[index] for x in (kept.masks, kept.labels, kept.known))
+    part.looks = kept.looks[index.numpy()]
+    part.queries = [
+        q[index.numpy()] if hasattr(q, 'folder') else [{n: d[n][index] for n in d} for d in q]
+        for q in kept.queries
+    ]
+    return part
+
+
+class Timed:
+    "Writes a result with its command and the seconds that it took."
+
+    def __init__(self, a: argparse.Namespace, name: str, command: str):
+        self.path, self.command = a.out / f'{name}.json', f'{command} --backbone {a.backbone}'
+        self.begun, self.small = (time.perf_counter(), time.process_time()), a.small
+
+    def write(self, found: dict) -> None:
+        "Write a result, and print where."
+        now = time.perf_counter(), time.process_time()
+        took = dict(
+            zip(('seconds', 'cpu_seconds'), (round(b - a, 1) for a, b in zip(self.begun, now)))
+        )
+        small = dict(small=True) if self.small else {}
+        write_json(self.path, found | took | small | about(self.command))
+        print(self.path, took, flush=True)
 
 
 def layer_weights(last: float) -> list[float]:

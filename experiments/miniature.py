@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from samples import part_samples
 from sklearn.metrics import roc_auc_score
 
 from hybridad.metrics.exact import pixel_metrics
@@ -25,9 +26,10 @@ from hybridad.models.naming import RegionNamer, region_names
 from hybridad.models.pipeline import EasonADPipeline
 from hybridad.pretraining.corpus import as_tensor, contents_of, corpus_picture
 from hybridad.pretraining.grounding import Contents, words_of
-from hybridad.runs import write_json
+from hybridad.runs import write_atomic, write_json
 from hybridad.synthetic.defects import KINDS
 from hybridad.synthetic.plain import HELD_OUT_KINDS, picture
+from hybridad.visual.plots import as_png
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get('HYBRIDAD_SHARED', ROOT.parent / 'shared'))
@@ -222,7 +224,13 @@ def part_names(name: str) -> dict:
     return dict(words=[KINDS[k][0] for k in KIND_NAMES], chance=chance) | splits
 
 
-PARTS = dict(nouns=part_nouns, controls=part_controls, kinds=part_kinds, names=part_names)
+PARTS = dict(
+    nouns=part_nouns,
+    controls=part_controls,
+    kinds=part_kinds,
+    names=part_names,
+    samples=part_samples,
+)
 
 
 def main():
@@ -239,6 +247,8 @@ def main():
         command = f'python experiments/miniature.py {a.backbone} {part}'
         about = dict(command=command, seconds=round(time.time() - begun))
         a.out.mkdir(parents=True, exist_ok=True)
+        if figure := found.pop('sheet', None):
+            write_atomic(a.out / f'miniature_{part}.png', as_png(figure))
         write_json(a.out / f'miniature_{part}.json', found | about)
         print(part, json.dumps(found)[:1500], flush=True)
 

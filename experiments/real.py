@@ -1,28 +1,62 @@
-"""Prompts learned on synthetic images only, scored on photographs, beside words and baselines.
+"""Prompts learned on synthetic images only, scored on photographs, beside what is simpler.
 
-Command:  python experiments/real.py, after demo.py and seeds.py
-          (writes results/real.json, real_*.png, worst_magnetic_tile.png)
-Duration: not recorded
-Data:     magnetic_tile, hazelnut_toy and steel_strip of DATA.md, from the folder that
-          HYBRIDAD_SHARED names
+Command:  python experiments/real.py zero halves
+          [--sets NAME ...] [--against BACKBONE --against_prompts FILE]
+          (writes results/real.json, real_halves.json, real_*.png, worst_magnetic_tile.png)
+Duration: not recorded; `seconds` of each set are in the results
+Data:     the sets of DATA.md, from the folder that HYBRIDAD_SHARED names
 
-The prompts of the demo are the first of three seeds. DATA.md says which sets may be shown."""
+zero:     every set with the same settings, beside local contrast, hand-written prompts, and
+          another backbone with its own prompts
+halves:   prompts learned on 20 defects of one half of a set, tested on the other half
 
-import json
+A set that is in the file already, of the same weights and prompts, is not measured again.
+DATA.md says which sets may be shown."""
+
+import argparse
+import re
+import time
+from pathlib import Path
 
 import numpy as np
 import torch
-from common import RESULTS, RUNS, SIZE, about, photographs, short
+from common import (
+    RESULTS,
+    SHARED,
+    SIZE,
+    about,
+    cached,
+    fresh,
+    learning,
+    photographs,
+    short,
+    some_of,
+)
 
+from hybridad.data.layouts import read_dataset
+from hybridad.demo.pairs import PAIRS, PairDetector
 from hybridad.demo.summaries import examples
-from hybridad.evaluation.baselines import WordsDetector
 from hybridad.evaluation.evaluate import EvalSet, contrast_baseline, evaluate
+from hybridad.metrics.exact import METRICS
 from hybridad.models.detector import HybridAnomalyDetector
-from hybridad.models.features import FeatureCache
-from hybridad.runs import write_json
+from hybridad.models.fingerprint import fingerprint
+from hybridad.models.parts import MINI
+from hybridad.runs import read_json, write_json
+from hybridad.training.loop import fit
 from hybridad.visual.plots import map_grid, save_figure
 
+SETS = {
+    'steel_strip': ('surface', 'validation'),
+    'asphalt': ('surface', 'validation'),
+    'leather': ('surface', 'validation'),
+    'magnetic_tile': ('surface', 'test'),
+    'ballscrew': ('object', 'validation'),
+    'hazelnut_toy': ('object', 'test'),
+    'aliens': ('object', 'validation'),
+}  # what it shows, and what it may be used for
 SHOWN = 'magnetic_tile', 'hazelnut_toy'  # whose images may be shown, see DATA.md
+ORDER = dict(ballscrew=(r'_(\d{8})', 0), magnetic_tile=(r'num_(\d+)', 1000))
+# number in a name that tells near-duplicates: they lie no farther apart than the gap
 
 
 def worst(truth, maps, scores, each=3) -> list[dict]:
@@ -43,49 +77,202 @@ def worst(truth, maps, scores, each=3) -> list[dict]:
     ]
 
 
-def save(records, name, **how):
+def save(records, path, **how):
+    "A figure of maps below 60 kB."
     figure = map_grid(records, across=True, label='log-ratio', cell=1.1, **how)
-    save_figure(figure, RESULTS / name, max_kb=59)
+    save_figure(figure, path, max_kb=59)
 
 
-def measured(name, detector, more, blank) -> dict:
+def some(samples, a) -> list:
+    "The samples, or for a trial a few of each defect."
+    if not a.small:
+        return samples
+    by_defect = {}
+    for s in samples:
+        by_defect.setdefault(s.defect, []).append(s)
+    return [s for many in by_defect.values() for s in many[:: max(1, len(many) // 2)]]
+
+
+def differences(ours: dict, theirs: dict) -> dict:
+    "Ours minus theirs for each figure."
+    return {k: ours[k] - theirs[k] for k in METRICS}
+
+
+def zero(name, a, detector) -> dict:
     "Metrics of one set of photographs; figures of those that may be shown are saved."
-    samples = photographs(name)
-    truth, kept = EvalSet(samples, SIZE), FeatureCache(detector, samples)
+    samples = some(photographs(name), a)
+    truth, kept = EvalSet(samples, SIZE), cached(detector, samples)
     results, maps, scores = evaluate(detector, samples, truth, cached=kept)
-    by_words = WordsDetector(detector.config, detector.backbone)
-    words, words_maps, _ = evaluate(by_words, samples, truth, cached=kept)
-    random, *_ = evaluate(blank, samples, truth, cached=kept.with_backbone(blank))
-    others = [evaluate(d, samples, truth, cached=kept.with_backbone(d))[0] for d in more]
+    found = dict(learned=results, local_contrast=contrast_baseline(truth))
+    for pair, prompts in PAIRS.items():
+        by_hand = PairDetector(detector.config, detector.backbone, prompts)
+        found[pair], pair_maps, _ = evaluate(by_hand, samples, truth, cached=kept)
+        if pair == 'words':
+            shown = examples(truth, {'words': pair_maps, 'learned': maps}, scores, 5)
+    if a.other:
+        found['against'], *_ = evaluate(a.other, samples, truth, cached=cached(a.other, samples))
+    if name in SHOWN:
+        save(shown, a.out / f'real_{name}.png')
     if name == SHOWN[0]:
         columns = ['image', 'mask', 'map']
-        save(worst(truth, maps, scores), 'worst_magnetic_tile.png', columns=columns)
-    if name in SHOWN:
-        shown = examples(truth, {'words': words_maps, 'learned': maps}, scores, 5)
-        save(shown, f'real_{name}.png')
-    return dict(
-        images=len(samples),
-        learned=[short(r, 'defect_mean') for r in (results, *others)],
-        words=short(words, 'defect_mean'),
-        local_contrast=short(contrast_baseline(truth), 'defect_mean'),
-        random_backbone=short(random, 'defect_mean'),
+        save(worst(truth, maps, scores), a.out / 'worst_magnetic_tile.png', columns=columns)
+    rows = {k: short(v, 'defect_mean') for k, v in found.items()}
+    minus = {k: differences(rows['learned'], v) for k, v in rows.items() if k != 'learned'}
+    return dict(images=len(samples), **rows, learned_minus=minus)
+
+
+def numbered(samples, name) -> list:
+    "Pairs (group, sample) in the order of the number in the file's name."
+    pattern, gap = ORDER.get(name, (r'^(\d+)', 0))
+    pairs = sorted(
+        ((int(re.search(pattern, s.image.stem)[1]), s) for s in samples),
+        key=lambda pair: (pair[0], pair[1].image.name),
     )
+    group, before, found = 0, pairs[0][0], []
+    for number, sample in pairs:
+        group += number - before > gap
+        before = number
+        found.append((group, sample))
+    return found
+
+
+def in_halves(samples, name, learn: int = 20) -> tuple:
+    "Defective samples to learn on and to test on: of each defect one half, groups kept together."
+    first, second = [], []
+    for defect in sorted({s.defect for s in samples if s.label}):
+        rows = numbered([s for s in samples if s.defect == defect], name)
+        middle = rows[len(rows) // 2][0]
+        first += [s for g, s in rows if g < middle]
+        second += [s for g, s in rows if g >= middle]
+    count = min(learn, len(first))
+    return [first[i * len(first) // count] for i in range(count)], second
+
+
+def taught(detector, samples, start: bool, *, epochs: int) -> HybridAnomalyDetector:
+    "Prompts learned on a few photographs, from those at hand or from noise; the last epoch counts."
+    a = argparse.Namespace(backbone=detector.backbone.name)
+    config = learning(a, batch_size=8, epochs=epochs, validation_fraction=0)
+    other = HybridAnomalyDetector(config, detector.backbone)
+    if start:
+        other.load_state_dict(detector.state_dict())
+    part = cached(other, samples, 2, 1.0)
+    return fit(config, (part, None), fresh('halves'), detector=other, progress=False)
+
+
+def halves(name, a, detector) -> dict:
+    "What learning on half of the defects gains on the other half."
+    every = read_dataset(SHARED / 'data' / name)
+    tests = some([s for s in every if s.split == 'test'], a)
+    learn, second = in_halves(tests, name)
+    good = [s for s in every if s.split == 'train']
+    learn += good[:: max(1, len(good) // 20)][:20]
+    left = set(second) | {s for s in tests if not s.label}
+    index = torch.tensor([i for i, s in enumerate(tests) if s in left])
+    kept = some_of(cached(detector, tests), index)
+    truth, epochs = EvalSet(kept.samples, SIZE), 1 if a.small else 16
+    ways = {
+        'zero-shot': detector,
+        'from the shipped prompts': taught(detector, learn, True, epochs=epochs),
+        'from noise': taught(detector, learn, False, epochs=epochs),
+    }
+    rows = {
+        k: short(evaluate(d, kept.samples, truth, cached=kept)[0], 'defect_mean')
+        for k, d in ways.items()
+    }
+    gains = {k: differences(r, rows['zero-shot']) for k, r in rows.items() if k != 'zero-shot'}
+    return dict(learned_on=len(learn), tested_on=len(kept.samples), **rows, gain=gains)
+
+
+def marked(defined) -> list[str]:
+    "Sets with masks."
+    return [n for n in defined if n != 'aliens']
+
+
+def summary(rows: dict) -> dict:
+    "Means over surfaces and objects, and where the learned prompts are above the others."
+    found = {}
+    for kind in ('surface', 'object'):
+        mine = [r for n, r in rows.items() if SETS[n][0] == kind]
+        ways = [
+            k for k in ('learned', 'local_contrast', *PAIRS, 'against') if mine and k in mine[0]
+        ]
+        found[kind] = {w: {k: mean_of(r[w][k] for r in mine) for k in METRICS} for w in ways}
+    floor = {n: rows[n]['learned_minus']['local_contrast'] for n in marked(rows)}
+    above = [n for n, d in floor.items() if not any(v < 0 for v in d.values())]
+    return dict(means=found, above_local_contrast=above, sets_with_masks=len(floor))
+
+
+def mean_of(values) -> float:
+    "Mean of the defined values."
+    defined = [v for v in values if v is not None and np.isfinite(v)]
+    return float(np.mean(defined)) if defined else float('nan')
+
+
+def numbers(row):
+    "What json has as null is nan again."
+    if isinstance(row, dict):
+        return {k: numbers(v) for k, v in row.items()}
+    return float('nan') if row is None else row
+
+
+def measure(part: str, a, detector):
+    "One part for every set that is not in its file yet."
+    path, names = (
+        a.out / dict(zero='real.json', halves='real_halves.json')[part],
+        a.sets if part == 'zero' else marked(a.sets),
+    )
+    mark = dict(backbone=detector.backbone.hash, prompts=fingerprint([detector.prompts])[:16])
+    mark['against'] = a.other.backbone.hash if a.other and part == 'zero' else None
+    before = read_json(path) if path.exists() else {}
+    same = all(before.get(k) == v for k, v in mark.items()) and bool(before.get('small')) == a.small
+    rows = numbers(before['sets']) if same and before else {}
+    command = f'python experiments/real.py {part}'
+    for name in names:
+        if name in rows:
+            continue
+        begun = time.perf_counter()
+        kind, use = SETS[name]
+        rows[name] = dict(
+            kind=kind, use=use, **dict(zero=zero, halves=halves)[part](name, a, detector)
+        )
+        rows[name]['seconds'] = round(time.perf_counter() - begun, 1)
+        print(part, name, rows[name], flush=True)
+        more = summary(rows) if part == 'zero' else {}
+        told = dict(sets=rows, **more, **mark, small=a.small)
+        write_json(path, told | about(command))
+
+
+def options() -> argparse.Namespace:
+    "What may be said on the command line."
+    style = argparse.RawTextHelpFormatter
+    cli = argparse.ArgumentParser(description=__doc__, formatter_class=style)
+    cli.add_argument('parts', nargs='*', help='zero, halves; both where none is named')
+    cli.add_argument('--backbone', default='mini')
+    cli.add_argument('--prompts', default=MINI / 'prompts.safetensors', help='learned on it')
+    cli.add_argument('--sets', nargs='*', default=list(SETS), choices=list(SETS))
+    cli.add_argument('--against', help='another backbone, with --against_prompts')
+    cli.add_argument('--against_prompts', help='prompts learned on it')
+    cli.add_argument('--out', type=Path, default=RESULTS)
+    cli.add_argument('--small', action='store_true', help='few images, to see that it runs')
+    a = cli.parse_args()
+    if bool(a.against) != bool(a.against_prompts):
+        cli.error('--against needs --against_prompts, and the other way round')
+    if unknown := set(a.parts) - {'zero', 'halves'}:
+        cli.error(f'part {unknown.pop()} does not exist: choose zero or halves')
+    return a
 
 
 def main():
-    detector, *more = (
-        HybridAnomalyDetector.from_checkpoint(RUNS / run / 'best.safetensors', device='cpu')[0]
-        for run in ('demo/learned', 'seed1', 'seed2')
-    )
-    blank = HybridAnomalyDetector(detector.config, detector.backbone.reinitialised(0))
-    blank.load_checkpoint(RUNS / 'demo' / 'random_backbone' / 'best.safetensors')
-    found = {}
-    for name in ('magnetic_tile', 'hazelnut_toy', 'steel_strip'):
-        found[name] = measured(name, detector, more, blank)
-        print(name, json.dumps(found[name], indent=1, default=str))
-    write_json(RESULTS / 'real.json', dict(sets=found, **about('python experiments/real.py')))
+    a = options()
+    a.out.mkdir(parents=True, exist_ok=True)
+    detector, _ = HybridAnomalyDetector.from_checkpoint(a.prompts, a.backbone, 'cpu')
+    a.other = None
+    if a.against:
+        a.other, _ = HybridAnomalyDetector.from_checkpoint(a.against_prompts, a.against, 'cpu')
+    for part in a.parts or ('zero', 'halves'):
+        measure(part, a, detector)
 
 
 if __name__ == '__main__':
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     main()

@@ -239,9 +239,8 @@ def get_debug_config(
 
 
 LEARN = dict(
-    learning_rate=2e-3,
+    learning_rate=5e-3,
     views=2,
     scales=[1.0, 2.0],
-    ctx_init=['flawless perfect normal intact clean', 'damaged broken defective faulty anomalous'],
 )  # how the demo learns prompts on the embedded backbone and scores images
 ONE_VIEW = dict(views=1, scales=None)  # for work that repeats many times

@@ -17,7 +17,8 @@ from hybridad.cli import ALIASES
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = {'diffusers', 'transformers'}  # importing these costs seconds
-MAY_IMPORT_HEAVY = {'parts', 'backbone', 'pipeline', 'pretraining'}  # modules or sub-packages
+# modules or sub-packages that are made of the libraries' classes
+MAY_IMPORT_HEAVY = {'parts', 'backbone', 'pipeline', 'pretraining', 'families', 'tiny'}
 LIGHT = {'config', 'data', 'losses', 'metrics'}  # never do, not even through one another
 TREES = {name: ast.parse(text) for name, text in modules(ROOT).items()}
 NOTEBOOKS = {p.relative_to(ROOT).as_posix(): p for p in notebooks(ROOT)}

@@ -11,20 +11,21 @@ from pathlib import Path
 
 from ..config import LEARN, Config, get_default_config
 from ..data.layouts import read_mvtec
-from ..runs import write_atomic
-from ..models.detector import HybridAnomalyDetector
+from .pairs import PAIRS, PairDetector
+from .shown import noun_records
+from .summaries import examples
 from ..errors import ConfigError
-from ..evaluation.baselines import LinearProbe, WordsDetector
+from ..evaluation.baselines import LinearProbe
 from ..evaluation.evaluate import EvalSet, contrast_baseline, evaluate, table
 from ..metrics.exact import METRICS
-from ..runs import write_json
-from ..runs import in_use
-from ..visual.plots import as_png, map_grid
-from .summaries import examples
-from ..synthetic.plain import write_dataset
+from ..models.checkpoint import read_checkpoint
+from ..models.detector import HybridAnomalyDetector
 from ..models.features import FeatureCache
-from ..training.validation import cache_parts
+from ..runs import in_use, write_atomic, write_json
+from ..synthetic.plain import write_dataset
 from ..training.loop import fit
+from ..training.validation import cache_parts
+from ..visual.plots import as_png, map_grid
 
 # %% ../../nbs/85b_demo.ipynb #c84a2492
 def _sets(out: Path, counts: dict, seed: int, progress: bool) -> list:
@@ -55,7 +56,34 @@ def _means(results: dict) -> dict:
     "The means that a table shows."
     return {k: results['mean'][k] for k in METRICS}
 
-# %% ../../nbs/85b_demo.ipynb #ee2c1ec3
+# %% ../../nbs/85b_demo.ipynb #3e327956
+def _by_hand(config: Config, detector, kept, truth, progress: bool) -> dict:
+    "Results of the hand-written pairs, and the maps of each."
+    found = {}
+    for name, pair in PAIRS.items():
+        by_hand = PairDetector(config, detector.backbone, pair)
+        found[name] = evaluate(by_hand, truth.samples, truth, cached=kept, progress=progress)[:2]
+    return found
+
+
+def _untrained(config: Config, detector, learn, *, kept, truth, out, progress: bool) -> dict:
+    "Results of prompts learned on the untrained backbone."
+    blank = _blank(config, detector, learn, out, progress)
+    cached = kept.with_backbone(blank, progress)
+    return evaluate(blank, truth.samples, truth, cached=cached, progress=progress)[0]
+
+# %% ../../nbs/85b_demo.ipynb #ee223059
+def _figures(detector, truth, maps: dict, scores, out: Path) -> dict:
+    "Two lists of examples: maps of methods, and maps of nouns with named regions."
+    prompts = out / 'learned' / 'best.safetensors'  # of no epoch there is none
+    known = read_checkpoint(prompts)[1]['thresholds'] if prompts.exists() else {}
+    how = dict(threshold=known.get('pixel'), columns=6)
+    return dict(
+        examples=examples(truth, maps, scores, 8),
+        nouns=noun_records(detector, truth, maps['learned'], scores, **how),
+    )
+
+# %% ../../nbs/85b_demo.ipynb #6c725351
 def _all_ways(config: Config, learn: list, test: list, out: Path, progress: bool):
     "What every method reaches on the test samples, and examples of their maps."
     detector = HybridAnomalyDetector(config)
@@ -64,28 +92,38 @@ def _all_ways(config: Config, learn: list, test: list, out: Path, progress: bool
     kept = FeatureCache(detector, test, progress=progress)
     fit(config, parts, out / 'learned', detector=detector, progress=progress)
     results, maps, scores = evaluate(detector, test, truth, cached=kept, progress=progress)
-    by_hand = WordsDetector(config, detector.backbone)
-    words, words_maps, _ = evaluate(by_hand, test, truth, cached=kept, progress=progress)
+    by_hand = _by_hand(config, detector, kept, truth, progress)
     probe = _probe(config, detector, parts, out, progress)
     ceiling, *_ = evaluate(probe, test, truth, cached=kept, progress=progress)
-    blank = _blank(config, detector, parts[0], out, progress)
-    random, *_ = evaluate(
-        blank, test, truth, cached=kept.with_backbone(blank, progress), progress=progress
+    seen = dict(kept=kept, truth=truth, out=out, progress=progress)
+    floors = dict(
+        local_contrast=contrast_baseline(truth, progress),
+        random_backbone=_untrained(config, detector, parts[0], **seen),
+        **{name: found for name, (found, _) in by_hand.items()},
     )
-    floors = dict(local_contrast=contrast_baseline(truth, progress), random_backbone=random)
     found = dict(
         held_out=results,
-        floors={k: _means(v) for k, v in (floors | dict(words=words)).items()},
+        floors={k: _means(v) for k, v in floors.items()},
         ceilings=dict(linear_probe=_means(ceiling)),
         trainable_parameters=detector.trainable['prompts'],
         eval_size=truth.size,
     )
-    return found, examples(truth, {'words': words_maps, 'learned': maps}, scores, 8)
+    shown = {'words': by_hand['words'][1], 'learned': maps}
+    return found, _figures(detector, truth, shown, scores, out)
 
 # %% ../../nbs/85b_demo.ipynb #c99585f3
-_LABEL = 'log-ratio of attention, abnormal to normal'
+_FIGURES = dict(
+    examples=dict(label='log-ratio of attention, abnormal to normal'),
+    nouns=dict(label='share of the attention', vmin=0, vmax=1),
+)  # how each one is drawn
 
 
+def _figure(records: list, **how):
+    "A column for each image, a row for each map."
+    columns = ['image', 'mask', *records[0]['maps']]
+    return map_grid(records, columns, across=True, **how)
+
+# %% ../../nbs/85b_demo.ipynb #ab483c09
 def demo(
     out: Path,  # folder of the run, which must be empty
     auxiliary: int = 20,  # test images per auxiliary category
@@ -106,8 +144,8 @@ def demo(
     found, shown = _all_ways(config, learn, test, out, progress)
     size = found.pop('eval_size')
     found |= dict(seconds=round(time.perf_counter() - begun, 1), eval_size=size)
-    columns = ['image', 'mask', 'words', 'learned']
-    write_atomic(out / 'examples.png', as_png(map_grid(shown, columns, across=True, label=_LABEL)))
+    for name, records in shown.items():
+        write_atomic(out / f'{name}.png', as_png(_figure(records, **_FIGURES[name])))
     write_json(out / 'metrics.json', found)
     print(table(found['held_out'] | {k: found[k] for k in ('floors', 'ceilings')}))
     return found

@@ -23,7 +23,6 @@ from hybridad.metrics.checks import (
     checked_limit,
     checked_map,
     checked_scores,
-    finite,
     same_length,
 )
 

@@ -100,8 +100,7 @@ class _Handles:
         self._handles = []
 
     def __enter__(self):
-        for handle in self._hooked():
-            self._handles.append(handle)
+        self._handles.extend(self._hooked())
         return self
 
     def __exit__(self, *error):
@@ -372,8 +371,7 @@ def blend(
     size = size or max([m.shape[-2:] for m in maps], key=torch.Size.numel)
     weights = [1 / len(maps)] * len(maps) if weights is None else weights
     how = dict(size=tuple(size), mode='bilinear', align_corners=False)
-    pairs = zip(maps, weights, strict=True)
-    return sum(w * F.interpolate(m, **how) for m, w in pairs)
+    return sum(w * F.interpolate(m, **how) for m, w in zip(maps, weights, strict=True))
 
 # %% ../../nbs/10_attention.ipynb #38984e58
 def read_maps(

@@ -9,9 +9,7 @@ __all__ = ['PIPELINES', 'read_index', 'TransformerBackbone', 'ImageReader', 'loa
 import json
 from pathlib import Path
 
-import diffusers
 import torch
-import transformers
 from huggingface_hub import hf_hub_download
 from torch import Tensor, nn
 
@@ -95,6 +93,9 @@ def _check_folder(source: str, part: str) -> None:
 # %% ../../nbs/10k_families.ipynb #5cf107e5
 def _class_of(source: str, part: str, entry: list) -> type:
     "The class of a part, from diffusers or transformers alone."
+    import diffusers
+    import transformers
+
     known = dict(diffusers=diffusers, transformers=transformers)
     library, name = entry
     cls = getattr(known.get(library), name, None) if library in known else None
@@ -130,7 +131,9 @@ def _noise_of(
     flow = 'Flow' in type(scheduler).__name__ or c.get('use_flow_sigmas', False)
     if flow or c.get('prediction_type') == 'flow_prediction':
         return _FlowNoise()
-    return diffusers.DDIMScheduler.from_config(c)  # other solvers place noise on their own steps
+    from diffusers import DDIMScheduler
+
+    return DDIMScheduler.from_config(c)  # other solvers place noise on their own steps
 
 # %% ../../nbs/10k_families.ipynb #021d827b
 def _latents(vae: nn.Module, images: Tensor) -> Tensor:

@@ -6,13 +6,11 @@
 __all__ = ['TINY', 'tiny_transformer', 'tiny_tokenizer', 'tiny_encoder', 'stock_attention']
 
 # %% ../../nbs/10f_tiny.ipynb #248b3fa1
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import diffusers
 import torch
 import torch.nn.functional as F
-import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import nn
 
@@ -84,6 +82,8 @@ def tiny_transformer(
     if family not in TINY:
         raise ConfigError(f"family '{family}' does not exist: choose among {', '.join(TINY)}")
     name, config = TINY[family]
+    import diffusers
+
     model = getattr(diffusers, name)(**{**config, **changes})
     for p in model.parameters():
         if p.ndim == 1:
@@ -98,8 +98,10 @@ _ENDS = dict(clip=('<s>', '</s>', '</s>'), t5=('', '</s>', '<pad>'), gemma=('<s>
 
 def tiny_tokenizer(
     kind: str,  # 'clip', 't5' or 'gemma'
-) -> transformers.PreTrainedTokenizerFast:
+) -> Callable:  # PreTrainedTokenizerFast
     "A tokenizer of a few words, with special tokens as a kind of encoder has them."
+    from transformers import PreTrainedTokenizerFast
+
     start, end, pad = _ENDS[kind]
     base = Tokenizer(models.WordLevel({w: i for i, w in enumerate(_NAMES)}, unk_token='<unk>'))
     base.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -108,7 +110,7 @@ def tiny_tokenizer(
     base.post_processor = processors.TemplateProcessing(single=single, special_tokens=special)
     named = {k: t for k, t in dict(bos_token=start, eos_token=end).items() if t}
     how = dict(pad_token=pad, unk_token='<unk>', model_max_length=16)
-    return transformers.PreTrainedTokenizerFast(tokenizer_object=base, **how, **named)
+    return PreTrainedTokenizerFast(tokenizer_object=base, **how, **named)
 
 # %% ../../nbs/10f_tiny.ipynb #17e2c207
 _CLIP = dict(
@@ -132,10 +134,10 @@ _GEMMA = dict(
     head_dim=8,
 )
 _ENCODERS = dict(
-    CLIPTextModel=(transformers.CLIPTextConfig, _CLIP | dict(hidden_size=12)),
-    CLIPTextModelWithProjection=(transformers.CLIPTextConfig, _CLIP | dict(hidden_size=12)),
-    T5EncoderModel=(transformers.T5Config, _T5 | dict(d_model=32)),
-    Gemma2Model=(transformers.Gemma2Config, _GEMMA | dict(hidden_size=32)),
+    CLIPTextModel=('CLIPTextConfig', _CLIP | dict(hidden_size=12)),
+    CLIPTextModelWithProjection=('CLIPTextConfig', _CLIP | dict(hidden_size=12)),
+    T5EncoderModel=('T5Config', _T5 | dict(d_model=32)),
+    Gemma2Model=('Gemma2Config', _GEMMA | dict(hidden_size=32)),
 )
 
 # %% ../../nbs/10f_tiny.ipynb #bb0f13fc
@@ -146,8 +148,11 @@ def tiny_encoder(
     "A small random text encoder, frozen."
     if name not in _ENCODERS:
         raise ConfigError(f"encoder '{name}' does not exist: choose among {', '.join(_ENCODERS)}")
+    import transformers
+
     config, sizes = _ENCODERS[name]
-    model = getattr(transformers, name)(config(**{**sizes, **changes}))
+    config = getattr(transformers, config)(**{**sizes, **changes})
+    model = getattr(transformers, name)(config)
     return model.eval().requires_grad_(False)
 
 # %% ../../nbs/10f_tiny.ipynb #42cca304

@@ -9,23 +9,11 @@ __all__ = ['KINDS', 'DEFECTS', 'add_defect']
 import numpy as np
 from scipy.ndimage import distance_transform_edt, gaussian_filter, map_coordinates
 
-from hybridad.synthetic.canvas import (
-    TURN,
-    UNIT,
-    blend,
-    clamped,
-    colour,
-    frame_at,
-    grid_of,
-    hexagonal,
-    log_uniform,
-    noise,
-    scene_of,
-    shaded,
-    sharp_edge,
-    table_of,
-)
+from .canvas import TURN, UNIT, blend, clamped, colour, frame_at
+from .canvas import hexagonal, log_uniform, noise, scene_of, shaded, sharp_edge
+from .canvas import table_of
 from .materials import FOREIGN, MATERIALS
+from .outlines import blob, jagged, offsets, path_distance, warped
 
 # %% ../../nbs/03c_defects.ipynb #f64271a7
 KINDS = {
@@ -48,50 +36,11 @@ KINDS = {
     'extra_part': ('debris', 'residue'),
 }  # each kind of defect and the nouns for it, the usual one first
 
-# %% ../../nbs/03c_defects.ipynb #2894829b
-def _offsets(size, centre):
-    "Distances dy and dx of every pixel from a centre, units."
-    y, x = grid_of(size)
-    return y - centre[0], x - centre[1]
-
-
-def _blob(rng, size, centre, radius, ragged):
-    "Depth inside a ragged blob, units: positive inside, zero at its outline."
-    dy, dx = _offsets(size, centre)
-    sy, sx = np.exp(rng.uniform(-0.4, 0.4, 2))
-    rough = noise(rng, size, 1.8, coarse=40, fine=3)
-    d = np.hypot(dy * sy, dx * sx) + rough * ragged * radius
-    far = np.hypot(dy, dx) > 2.2 * radius
-    return np.where(far, -9, radius - d)  # no islands far away
-
-# %% ../../nbs/03c_defects.ipynb #ed5a208e
-def _distance(size, path):
-    "Distance of each pixel to a polyline of (N, 2) points, units, and how far along it, 0 to 1."
-    best, along = np.full((2, size, size), 1e3, np.float32)
-    for i, (start, end) in enumerate(zip(path, path[1:])):
-        dy, dx = _offsets(size, start)
-        ey, ex = end - start
-        t = np.clip((dy * ey + dx * ex) / (ey**2 + ex**2 + 1e-9), 0, 1)
-        d = np.hypot(dy - t * ey, dx - t * ex)
-        along = np.where(d < best, (i + t) / (len(path) - 1), along)
-        best = np.minimum(best, d)
-    return best, along
-
-# %% ../../nbs/03c_defects.ipynb #44975499
-def _warp(image, dy, dx):
-    "Move pixels by a displacement given in units."
-    size = len(image)
-    k = size / UNIT
-    y, x = np.mgrid[:size, :size].astype(np.float32)
-    at = np.stack([y + dy * k, x + dx * k])
-    moved = [map_coordinates(c, at, order=1, mode='reflect') for c in np.moveaxis(image, -1, 0)]
-    return np.stack(moved, -1)
-
 # %% ../../nbs/03c_defects.ipynb #d4dd04f3
 def _hole(rng, image, centre, radius, region):
     "A dark opening, its bevel bright on one side, its wall seen on the other."
     size, radius = len(image), max(radius, 2.0)
-    depth = _blob(rng, size, centre, radius, 0.08)
+    depth = blob(rng, size, centre, radius=radius, ragged=0.08)
     u, _ = frame_at(size, centre, rng.uniform(0, TURN))
     lean = np.clip(u / radius, -1, 1)
     bevel = np.clip(0.2 * radius, 0.9, 2.5)
@@ -126,16 +75,6 @@ def _scratch(rng, image, centre, radius, region):
         alpha = np.maximum(alpha, np.maximum(core, side))
     return out, alpha
 
-# %% ../../nbs/03c_defects.ipynb #f3d43a1c
-def _jagged(rng, start, angle, length, steps):
-    "A path of (N, 2) points that turns sharply to one side and the other."
-    sides = rng.choice([-1, 1]) * (-1) ** np.arange(steps)
-    turns = angle + sides * rng.uniform(0.25, 0.95, steps)
-    ahead = np.stack([np.sin(turns), np.cos(turns)], 1)
-    ahead = ahead * rng.uniform(0.6, 1.4, (steps, 1))
-    path = np.concatenate([[[0, 0]], np.cumsum(ahead, 0)])
-    return start + path * length / steps
-
 # %% ../../nbs/03c_defects.ipynb #5741b25d
 def _crack(rng, image, centre, radius, region):
     "A dark jagged line that gets thinner and forks."
@@ -143,14 +82,14 @@ def _crack(rng, image, centre, radius, region):
     angle = rng.uniform(0, TURN)
     steps = int(np.clip(length / 3.5, 5, 14))
     width = rng.uniform(0.5, 0.9) + 0.02 * radius
-    trunk = _jagged(rng, centre, angle, length, steps)
+    trunk = jagged(rng, centre, angle, length=length, steps=steps)
     trunk += centre - trunk.mean(0)
     forks = rng.choice(np.arange(1, steps - 1), rng.integers(2, 4), replace=False)
     alpha = _tapered(size, trunk, width)
     for i in forks:
         off = angle + rng.choice([-1, 1]) * rng.uniform(0.6, 1.2)
         short = length * rng.uniform(0.25, 0.5)
-        branch = _jagged(rng, trunk[i], off, short, max(2, steps // 3))
+        branch = jagged(rng, trunk[i], off, length=short, steps=max(2, steps // 3))
         alpha = np.maximum(alpha, _tapered(size, branch, 0.75 * width))
     dark = colour(rng, (0, 0.08), 0.3)
     return blend(image, dark, rng.uniform(0.45, 1) * alpha), alpha
@@ -158,14 +97,14 @@ def _crack(rng, image, centre, radius, region):
 
 def _tapered(size, path, width):
     "Alpha of a line along a path that is half as wide at its end."
-    d, along = _distance(size, path)
+    d, along = path_distance(size, path)
     return sharp_edge(width * (1 - 0.5 * along) - d, size)
 
 # %% ../../nbs/03c_defects.ipynb #a3b958a7
 def _stain(rng, image, centre, radius, region):
     "A dried drop: a colour that the surface shines through, stronger in a ring at its outline."
     size, radius = len(image), max(radius, 3.0)
-    depth = _blob(rng, size, centre, radius, 0.16)
+    depth = blob(rng, size, centre, radius=radius, ragged=0.16)
     alpha = sharp_edge(depth, size)
     under = image[alpha > 0.5]
     bright = not len(under) or under.mean() > 0.35
@@ -212,7 +151,7 @@ def _spots(rng, image, centre, radius, region):
     for _ in range(rng.integers(7, 18)):
         off = rng.uniform(-1, 1, 2) * max(1.2 * radius, 5)
         r = rng.uniform(0.7, 1.2 + 0.06 * radius)
-        grain = sharp_edge(r - np.hypot(*_offsets(size, centre + off)), size)
+        grain = sharp_edge(r - np.hypot(*offsets(size, centre + off)), size)
         value = (0, 0.25) if rng.random() < 0.5 else (0.8, 1)
         out = blend(out, colour(rng, value, 1), grain)
         alpha = np.maximum(alpha, grain)
@@ -300,7 +239,7 @@ def _fold(rng, image, centre, radius, region):
     flank = clamped(1 - np.abs(v) / (1.3 * wide)) * ends
     tilt = np.tanh(v / 0.5) * flank
     slip = rng.uniform(1, 3) * flank
-    moved = _warp(image, slip * np.cos(angle), -slip * np.sin(angle))
+    moved = warped(image, slip * np.cos(angle), -slip * np.sin(angle))
     depth = np.minimum(wide - np.abs(v), half - np.abs(u))
     lit = shaded(moved, 1 + 0.36 * tilt) + 0.14 * tilt[..., None]
     return clamped(lit), clamped(depth + 0.5)
@@ -314,7 +253,7 @@ def _bend(rng, image, centre, radius, region):
     r = np.hypot(u, v) / radius
     angle = turn * clamped(1 - r**2) ** 1.5
     cos, sin = np.cos(angle), np.sin(angle)
-    moved = _warp(image, u * sin + v * cos - v, u * cos - v * sin - u)
+    moved = warped(image, u * sin + v * cos - v, u * cos - v * sin - u)
     return moved, clamped((0.9 - r) * radius + 0.5)
 
 # %% ../../nbs/03c_defects.ipynb #00f9910a
@@ -349,8 +288,8 @@ def _fibre(rng, image, centre, radius, region):
     size = len(image)
     path = _curled(rng, centre, 4 * radius + 10)
     width = rng.uniform(0.5, 0.9)
-    alpha = sharp_edge(width - _distance(size, path)[0], size)
-    beside, _ = _distance(size, path + 1.1)
+    alpha = sharp_edge(width - path_distance(size, path)[0], size)
+    beside, _ = path_distance(size, path + 1.1)
     shade = clamped(1.6 - beside)
     out = shaded(image, 1 - 0.5 * shade)
     out = blend(out, colour(rng, (0.2, 1), 1), alpha)

@@ -101,7 +101,7 @@ def _brushed_metal(rng, size):
 
 # %% ../../nbs/03a_materials.ipynb #c7fbad6d
 def _cells(rng, size, counts):
-    "How much nearer the nearest of random points is than the next, units, and which it is."
+    "Distance by which the nearest of random points is nearer than the next, and its number."
     points = rng.random((int(rng.integers(*counts)), 2)) * UNIT
     pixels = np.stack(grid_of(size), -1).reshape(-1, 2)
     d, nearest = cKDTree(points).query(pixels, k=2)

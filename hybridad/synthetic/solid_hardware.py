@@ -7,24 +7,10 @@ __all__ = ['HARDWARE']
 
 # %% ../../nbs/03i_solid_hardware.ipynb #c9a51a39
 from functools import partial
-
 import numpy as np
-
 from .canvas import TURN, table_of
-from hybridad.synthetic.sdf import (
-    HARD,
-    METALS,
-    Solid,
-    bore_mark,
-    cut,
-    fold,
-    norm,
-    rod,
-    slab,
-    stick,
-    threaded,
-    torus,
-)
+from .sdf import HARD, METALS, Solid, bore_mark, cut, fold, norm, rod, slab, stick
+from .sdf import threaded, torus
 
 # %% ../../nbs/03i_solid_hardware.ipynb #f2bc6757
 def _drive(rng, radius):
@@ -160,10 +146,8 @@ def _hex_nut(rng: np.random.Generator) -> Solid:
         chamfer = norm(y, z) - 0.92 - 1.6 * (thick - np.abs(x))
         d = np.maximum(d, 0.7 * chamfer)
         if cap:
-            disk = rod((x + thick, y, z), 1.05, 0.07, edge=0.03)
-            d = np.minimum(d, disk)
-        thread = threaded((x, y, z), bore, depth=0.04, pitch=pitch)
-        return cut(d, thread)
+            d = np.minimum(d, rod((x + thick, y, z), 1.05, 0.07, edge=0.03))
+        return cut(d, threaded((x, y, z), bore, depth=0.04, pitch=pitch))
 
     return Solid(
         (thick + (0.07 if cap else 0), 1.2, 1.2),
@@ -188,8 +172,7 @@ def _washer(rng: np.random.Generator) -> Solid:
             teeth = np.clip(3 * np.cos(n * np.arctan2(z, y)), -1, 1)
             edge = 0.6 * (r - 0.94 - 0.04 * teeth)
         d = slab(np.maximum(edge, bore - r), x, thick, edge=0.02)
-        slit = 0.05 - np.maximum(np.abs(z), -y)
-        return np.maximum(d, slit) if style == 2 else d
+        return np.maximum(d, 0.05 - np.maximum(np.abs(z), -y)) if style == 2 else d
 
     return Solid(
         (thick, 1.0, 1.0),
@@ -267,8 +250,8 @@ def _spring(rng: np.random.Generator) -> Solid:
 # %% ../../nbs/03i_solid_hardware.ipynb #3aa970cf
 def _web(d, x, r, thick, hub):
     "A wheel with its web made thinner between hub and rim."
-    between = np.maximum(r - 0.75, hub - r)
-    return np.maximum(d, 0.6 * thick - np.maximum(np.abs(x), between))
+    flat = np.maximum(np.abs(x), np.maximum(r - 0.75, hub - r))
+    return np.maximum(d, 0.6 * thick - flat)
 
 
 def _loose_teeth(n, depth):
@@ -392,8 +375,7 @@ def _spindle(rng: np.random.Generator) -> Solid:
     collar = rng.random() < 0.5
 
     def shaft(x, y, z):
-        turn = x / pitch - np.arctan2(z, y) / TURN
-        turn = turn % 1 - 0.5
+        turn = (x / pitch - np.arctan2(z, y) / TURN) % 1 - 0.5
         q, past = norm(y, z) - r, np.abs(x) - 1
         groove = norm(turn * pitch, q - 0.1 * deep) - 0.36 * pitch
         d = np.maximum(cut(q, groove), past + free)

@@ -12,21 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 from .canvas import table_of
-from hybridad.synthetic.sdf import (
-    MOULDED,
-    Solid,
-    box,
-    cut,
-    fold,
-    norm,
-    print_mark,
-    repeat,
-    rod,
-    shifted,
-    slab,
-    soft_min,
-    stick,
-)
+from .sdf import MOULDED, Solid, box, cut, fold, norm, print_mark, repeat, rod
+from .sdf import shifted, slab, soft_min, stick
 
 # %% ../../nbs/03j_solid_products.ipynb #0cbe5dc6
 def _cap_side(low, r, a, *, crown, n, rib, band):

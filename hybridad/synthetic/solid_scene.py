@@ -216,7 +216,7 @@ def _table(rng, size):
 
 
 def _where_it_meets(eye, ray):
-    "Where rays (N, 3) meet the ground, (N, 2)."
+    "Places (N, 2) at which rays (N, 3) meet the ground."
     return eye[:2] - ray[:, :2] * (eye[2] / ray[:, 2:])
 
 # %% ../../nbs/03m_solid_scene.ipynb #aecbffbf
@@ -267,7 +267,7 @@ _COUNTS = 2, 3, 4, 4, 5, 6, 9  # parts in an image with several
 
 
 def _rusting(names):
-    "Those of some finishes that can rust."
+    "Finishes that can rust, of some."
     return [n for n in names if n in RUSTING]
 
 
