@@ -132,7 +132,7 @@ def _summary(counts: Counter, seconds: float, out: Path) -> str:
 def _found(a: Namespace, rank: int) -> int:
     "The number of photographs; the first process says what was found."
     from hybridad.inference.image_files import find_images
-    from hybridad.inference.scoring import apart
+    from hybridad.inference.beside import apart
 
     names, refused, other = find_images(a.images)  # complains before the backbone is loaded
     if rank == 0:

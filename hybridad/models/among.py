@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .reference import LayerBank, ReferenceDetector, reference_distances
 from ..errors import DataError
+from .detector import HybridAnomalyDetector
 
 # %% ../../nbs/51a_among.ipynb #72a1b2a8
 SHARE = 0.3  # of the other photographs, those that are most like a cell
@@ -89,7 +90,7 @@ def check_one_kind(
             'score each kind by itself'
         )
 
-
+# %% ../../nbs/51a_among.ipynb #cc9402af
 class AmongDetector(ReferenceDetector):
     "A detector that compares photographs of one kind with each other, most of them fine."
 
@@ -97,11 +98,12 @@ class AmongDetector(ReferenceDetector):
     end = staticmethod(typical_end)
     most = 0.25  # of the evidence: here the photographs are all that is known
 
-    def __init__(self, detector, photographs: Tensor, **how):  # as for ReferenceDetector
+    def __init__(self, detector: HybridAnomalyDetector, photographs: Tensor, **how: object):
+        "Compare photographs (N, 3, H, W); `how` is that of ReferenceDetector."
         super().__init__(detector, photographs, **how)
         check_one_kind(self)
 
-
+# %% ../../nbs/51a_among.ipynb #0d20ea7b
 def spread(
     names: list,
     most: int = MOST,

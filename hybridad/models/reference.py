@@ -7,7 +7,6 @@ __all__ = ['WEIGHT', 'reference_distances', 'nearest', 'whitening', 'with_neighb
            'References', 'trust', 'highest', 'ReferenceDetector', 'reference_hash', 'load_references']
 
 # %% ../../nbs/51_reference.ipynb #fab2b6b8
-import copy
 import hashlib
 import json
 import math
@@ -22,8 +21,7 @@ from torch import Tensor, nn
 from .attention import log_ratio, select_layers
 from ..data.loading import image_tensor
 from ..data.images import as_rgb, open_image
-from .detector import VIEWS, HybridAnomalyDetector, over_views
-from .detector import pool_logits, smooth
+from .detector import VIEWS, HybridAnomalyDetector, over_views, pool_logits, smooth
 from ..errors import ConfigError, DataError
 
 # %% ../../nbs/51_reference.ipynb #3028e0f0
@@ -146,7 +144,7 @@ def _of_side(maps: Tensor, size: tuple) -> Tensor:  # (B, h, w) -> (B, *size)
 
 
 def _whole(unusual: Tensor) -> Tensor:  # (B, H, W) -> (B,)
-    "How unusual an image is: the mean of its most unusual cells."
+    "Mean of the most unusual cells of an image."
     return pool_logits(unusual, 'topk', 0.005)
 
 # %% ../../nbs/51_reference.ipynb #cef5a5d1
@@ -167,7 +165,7 @@ class References:
         queries: list[dict],  # as in layer_features
         left_out: list[int] | None = None,  # as in nearest
     ) -> dict:  # {layer: (B, h, w)} log distances
-        "How far each cell is from the references, by layer."
+        "Distance of each cell from the references, by layer."
         found = {n: layer_features(queries, n) for n in self.layers}
         return {n: _bank(self, n, f).log_distance(f, left_out) for n, f in found.items()}
 
@@ -265,22 +263,18 @@ def highest(
 
 
 def _thresholds(detector: 'ReferenceDetector', maps: Tensor) -> dict:  # (B, S, S) log-ratios
-    "Where normal ends, from the maps of the references themselves."
+    "Image and pixel score at which normal ends, from the maps of the references."
     out = detector.outputs(torch.stack([torch.zeros_like(maps), maps], 1))
     scores = out['image_logits'].diff(dim=1)[:, 0].double()
     image = detector.end(scores)
-    below = maps[scores < image]
-    cells = smooth(below, detector.config.model.smoothing).cpu().flatten()
+    cells = smooth(maps[scores < image], detector.config.model.smoothing).cpu().flatten()
     pixel = cells.kthvalue(max(1, round(0.999 * len(cells)))).values
     return dict(image=image, pixel=pixel.item())
 
 # %% ../../nbs/51_reference.ipynb #05607a29
-def _calibrate(
-    detector: 'ReferenceDetector', images: Tensor, owners: list[int], weight: float | None
-) -> None:
+def _calibrate(detector: 'ReferenceDetector', images: Tensor, owners: list[int], weight):
     "Compare the references with each other, and note what follows from it."
-    found, references = detector.references, detector.references
-    views = range(detector.config.model.views)
+    references, views = detector.references, range(detector.config.model.views)
     found = [_among_themselves(detector, images, owners, v) for v in views]
     distances, prompts = [d for d, _ in found], [p for _, p in found]
     for seen in reversed(distances):  # where two views have one resolution the first decides
@@ -335,13 +329,16 @@ def _learn(
     _calibrate(detector, images[mine], [owners[i] for i in mine], weight)
 
 
-def _check_given(images: Tensor, photo: list) -> None:
+def _photographs(images: Tensor, photo: list | None) -> list:
+    "The photograph of each image; images that do not fit are refused."
     if images.ndim != 4 or not len(images):
         raise DataError(
             f'reference images have shape {tuple(images.shape)}: give at least one, as (K, 3, H, W)'
         )
+    photo = list(range(len(images)) if photo is None else photo)
     if len(photo) != len(images):
         raise DataError(f'{len(images)} reference images belong to {len(photo)} photographs')
+    return photo
 
 # %% ../../nbs/51_reference.ipynb #92f46923
 class ReferenceDetector(nn.Module):
@@ -359,14 +356,13 @@ class ReferenceDetector(nn.Module):
         images: Tensor,  # (N, 3, H, W) in [-1, 1], all of them normal
         *,
         photo: list | None = None,  # which photograph each is a part of; None: each is one
-        layers: list[str] | None = None,  # as in select_layers; None: see _compared
+        layers: list[str] | None = None,  # as in select_layers; None: first of the last stage
         weight: float | None = None,  # of the evidence; None: see trust
         limit: int = 16384,  # rows of a bank, a fixed random part of each image
         judged: int = 64,  # photographs that are compared with the others, spread over all
     ):
         super().__init__()
-        photo = list(range(len(images))) if photo is None else list(photo)
-        _check_given(images, photo)
+        photo = _photographs(images, photo)
         self.detector, self.references = detector, None
         self.reference_layers = _compared(detector, layers)
         self.pipeline = detector.pipeline.recording(self.reference_layers)
