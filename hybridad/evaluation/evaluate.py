@@ -89,8 +89,8 @@ class EvalSet:
         "Metrics of some of the samples."
         same_length(self.names, maps=maps, scores=scores)
         i = np.arange(len(self.samples)) if chosen is None else np.asarray(chosen)
-        parts = maps[i], self.masks[i], scores[i], self.labels[i], self.known[i]
-        return anomaly_metrics(*parts, names=[self.names[j] for j in i])
+        about = dict(labels=self.labels[i], known=self.known[i], names=[self.names[j] for j in i])
+        return anomaly_metrics(maps[i], self.masks[i], scores[i], **about)
 
 # %% ../../nbs/61_evaluation.ipynb #c55554ab
 class Results(dict):
@@ -221,8 +221,9 @@ def _groups(truth):  # (N,) number of the group, [(category, defect kind or None
 def _of_counts(counts):  # dict of pixel metrics, nan where undefined
     "Pixel metrics of summed counts."
     good, defect, weight = counts
-    missing = undefined(('auroc', 'ap', 'f1max', 'aupro'), good.sum(), defect.sum(), 'pixel')
-    found = missing or figures(cuts_of_counts(*counts), good.sum(), defect.sum(), 0.3)
+    sizes = good.sum(), defect.sum()
+    missing = undefined(('auroc', 'ap', 'f1max', 'aupro'), *sizes, unit='pixel')
+    found = missing or figures(cuts_of_counts(*counts), *sizes, limit=0.3)
     return {k if k == 'aupro' else f'pixel_{k}': v for k, v in found.items() if k != 'reasons'}
 
 # %% ../../nbs/61_evaluation.ipynb #ae9ed36d

@@ -109,10 +109,11 @@ def _above(edges: np.ndarray, counts: np.ndarray) -> Callable:
 def _figures_of(counts: dict, limit: float) -> dict:  # counts: as from PixelStream.counts
     "Pixel metrics of summed counts, with a bound of the error of each."
     good, defect, weight = (counts[k][::-1] for k in ('good', 'defect', 'weight'))
-    missing = undefined(PIXEL_METRICS, int(good.sum()), int(defect.sum()), 'pixel')
+    missing = undefined(PIXEL_METRICS, int(good.sum()), int(defect.sum()), unit='pixel')
     if missing:
         return missing | {'error': {}}
-    found = figures(cuts_of_counts(good, defect, weight), good.sum(), defect.sum(), limit)
+    cuts = cuts_of_counts(good, defect, weight)
+    found = figures(cuts, good.sum(), defect.sum(), limit=limit)
     edges = _key_values(counts['bins'])
     found['aupro_anomalyclip'] = stretched_area(
         counts['low'],
@@ -222,7 +223,8 @@ _PIXEL_ROW = 'auroc', 'ap', 'f1max', 'aupro'
 def _row(counts: tuple, limit: float, wanted: tuple[str, ...]) -> list[float]:
     "Some of the figures of counted bins."
     good, defect, weight = counts
-    row = figures(cuts_of_counts(good, defect, weight), good.sum(), defect.sum(), limit)
+    cuts = cuts_of_counts(good, defect, weight)
+    row = figures(cuts, good.sum(), defect.sum(), limit=limit)
     return [row[k] for k in wanted]
 
 
@@ -251,8 +253,8 @@ def bootstrap_intervals(
     scores: ArrayLike,  # (N,) image scores
     labels: ArrayLike,  # (N,) 0 normal, 1 anomalous
     maps: ArrayLike | None = None,  # (N,H,W) anomaly maps; None: image figures alone
-    masks: ArrayLike | None = None,  # (N,H,W)
     *,
+    masks: ArrayLike | None = None,  # (N,H,W)
     n: int = 1000,  # how often images are sampled
     level: float = 0.95,  # share of the samples inside the interval
     limit: float = 0.3,  # as for `pixel_metrics`
