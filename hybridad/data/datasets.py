@@ -158,7 +158,7 @@ def check_dataset(
 def _shown(row):
     return {k: printable(v) if isinstance(v, str) else v for k, v in row.items()}
 
-
+# %% ../../nbs/04_datasets.ipynb #5cd1db8e
 def report(
     found: dict,  # from check_dataset
     most: int = 20,  # sentences of each kind

@@ -110,7 +110,7 @@ def _row(truth, maps, scores, *, chosen, count):
     "Metrics of the chosen images, and how many of them count."
     return truth.score(maps, scores, np.flatnonzero(chosen)) | {'images': int(count.sum())}
 
-
+# %% ../../nbs/61_evaluation.ipynb #3dc90a26
 def _category(truth, maps, scores, *, inside, defect):
     "Metrics of one category, and of each defect type against its normal images."
     row = _row(truth, maps, scores, chosen=inside, count=inside)

@@ -99,7 +99,7 @@ def _corners(
     y = np.stack([np.append(0, height[:-1]), height], 1).ravel()
     return np.concatenate([[0], x, [1]]), np.concatenate([[0], y, [1]])
 
-
+# %% ../../nbs/40_metrics.ipynb #d71a1a86
 def _area(
     x: np.ndarray,  # false-positive rate, rising
     y: np.ndarray,  # height at x
@@ -195,7 +195,7 @@ def _stretched(
         limit=limit,
     )
 
-
+# %% ../../nbs/40_metrics.ipynb #db307a78
 def pixel_metrics(
     maps: ArrayLike,  # (N,H,W) maps of one category, or a list of (H,W); higher: more anomalous
     masks: ArrayLike,  # (N,H,W) defect where > 0
@@ -257,7 +257,7 @@ def image_metrics(
 def _is_number(v) -> bool:
     return isinstance(v, Real) and not isinstance(v, bool)
 
-
+# %% ../../nbs/40_metrics.ipynb #568bd279
 def mean_metrics(
     rows: list[dict],  # one result per category, from `image_metrics` or `pixel_metrics`
 ) -> dict:  # mean of each metric, counts {metric: rows that define it}, reasons {metric: text}
@@ -297,7 +297,7 @@ def _of_trusted(
     some, marked = [maps[i] for i in chosen], [masks[i] for i in chosen]
     return pixel_metrics(some, marked, limit, names=names)
 
-
+# %% ../../nbs/40_metrics.ipynb #7ddfe6c0
 def anomaly_metrics(
     maps: ArrayLike,  # (N,H,W) anomaly maps, or a list of (H,W)
     masks: ArrayLike,  # (N,H,W) defect where > 0

@@ -41,7 +41,7 @@ def keys(
     flip = (bits.view(np.int32) >> 31).view(np.uint32) | np.uint32(1 << 31)
     return ((bits ^ flip) >> np.uint32(32 - _BITS)).astype(np.intp)
 
-
+# %% ../../nbs/41_streaming.ipynb #c6966038
 def _key_values(
     bins: np.ndarray,  # as `keys` gives them
 ) -> np.ndarray:  # float64, the end of each bin that is nearest to zero or below
@@ -77,7 +77,7 @@ def _f1_bound(cuts: dict, total: float) -> float:
     best, worst = (2 * tp / (tp + cuts[k] + total) for k in ('above', 'fp'))
     return float(best.max() - worst.max())
 
-
+# %% ../../nbs/41_streaming.ipynb #02a15a07
 def _error_bounds(
     good: np.ndarray, defect: np.ndarray, weight: np.ndarray, *, limit: float
 ) -> dict[str, float]:  # auroc, ap, f1max, aupro: largest difference from the exact figure
@@ -182,7 +182,7 @@ def _edges(maps: list, chosen: list, n: int) -> np.ndarray:
     some = [m[k][:: max(1, m[k].size // 2000)] for m, k in zip(maps, chosen) if k.any()]
     return np.quantile(np.concatenate(some), np.linspace(0, 1, n))
 
-
+# %% ../../nbs/41_streaming.ipynb #cc83f958
 def _pixel_counts(maps: list, masks: list, bins: int) -> np.ndarray:  # (3,N,B)
     "Counts of each image over bins with equal shares of the defect and normal pixels."
     good = [~k for k in masks]
@@ -208,7 +208,7 @@ def _interval_inputs(scores, labels, maps, masks) -> tuple:
     pairs = [_narrow(*checked_map(*one), one[2]) for one in named]
     return scores, labels, [m for m, _ in pairs], [k for _, k in pairs]
 
-
+# %% ../../nbs/41_streaming.ipynb #0685acf8
 def _check_draws(n: int, level: float):
     if n < 1:
         raise HybridadError(f'n={n} is out of range: draw at least once, 1000 is usual.')
@@ -227,7 +227,7 @@ def _row(counts: tuple, limit: float, wanted: tuple[str, ...]) -> list[float]:
     row = figures(cuts, good.sum(), defect.sum(), limit=limit)
     return [row[k] for k in wanted]
 
-
+# %% ../../nbs/41_streaming.ipynb #aad5d0c7
 def _redrawn(drawn: np.ndarray, images: tuple, pixels, limit: float) -> list[float]:
     "Image figures, then pixel figures, of images that count `drawn` times each."
     at, width, normal, bad = images

@@ -282,7 +282,7 @@ def _component(x, y, z, part):
         return rod(p, min(part.a, part.b), part.half, edge=0.02)
     return box(p, (part.half, part.a, part.b), 0.01)
 
-
+# %% ../../nbs/03j_solid_products.ipynb #43c0adae
 def _board_marks(step, wide):
     "Functions of x, y, z that mark the tracks and the pads of a board."
 
