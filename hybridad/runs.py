@@ -28,13 +28,13 @@ def _sync_folder(folder):
     finally:
         os.close(handle)
 
-
+# %% ../nbs/00a_runs.ipynb #66b43dab
 def _half_written(path):
     "The name of a file until it is whole; processes that share a run do not share it."
     rank = os.environ.get('RANK', '0') if os.environ.get('WORLD_SIZE', '1') != '1' else ''
     return path.with_name(f'{path.name}.{rank}.partial' if rank else f'{path.name}.partial')
 
-
+# %% ../nbs/00a_runs.ipynb #c222e6bd
 def write_atomic(
     path: str | Path,  # the file to write; its folder is made
     content: bytes,  # of the whole file
@@ -227,7 +227,7 @@ _NOUNS = dict(test='evaluation', score='scoring', ablation='ablation')  # of som
 def _everything(asked):
     return asked
 
-
+# %% ../nbs/00a_runs.ipynb #6f519225
 class _Asked:
     "A folder, the command that writes there and what it is asked for."
 

@@ -133,7 +133,7 @@ def _cache_apart(cache: Path | None, out: Path):
             'choose another, it can serve several runs'
         )
 
-
+# %% ../../nbs/89b_cli_train.ipynb #ba1bbc56
 def _forecast(config: Config, detector, count: int):
     "Print how long it will take, where that is long."
     from hybridad.models.forecast import forecast

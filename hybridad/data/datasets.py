@@ -47,7 +47,7 @@ def _mask_problem(s, im):
         f' {"a defect" if marked else "nothing"}: correct one of them'
     )
 
-
+# %% ../../nbs/04_datasets.ipynb #2be77df1
 def inspect_sample(
     s: Sample,
 ) -> dict:  # size (width, height), mode, problems and notes (sentences), digest of the file

@@ -133,7 +133,7 @@ def _copy(answer, f, bar):
         f.write(block)
         bar.update(len(block))
 
-
+# %% ../../nbs/04a_downloads.ipynb #33b39bf2
 def _receive(url, part, sha256, progress):
     "Write what is missing of a partial file."
     about = dict(url=url, sha256=sha256)
@@ -260,7 +260,7 @@ def _safe(name, archive):
         )
     return path
 
-
+# %% ../../nbs/04a_downloads.ipynb #c90f1a7f
 def _write_members(archive, folder, most):
     "Write the files of an archive, `most` bytes of them."
     total = 0

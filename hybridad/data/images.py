@@ -193,7 +193,7 @@ def is_deep(path: str | Path) -> bool:
     except (DataError, Image.UnidentifiedImageError, *DAMAGED):
         return False  # said by whoever reads it
 
-
+# %% ../../nbs/01_images.ipynb #f45be95f
 def set_bits(
     paths: Iterable[str | Path],  # image files that belong together
     most: int = 200,  # files to look into, spread evenly

@@ -67,7 +67,7 @@ def _record(detector, truth, i, *, heat, threshold):
     picture = image.permute(1, 2, 0).numpy()
     return dict(image=picture, mask=truth.masks[i], title=title, maps=maps)
 
-
+# %% ../../nbs/85aa_shown.ipynb #cdbf62fa
 def noun_records(
     detector: HybridAnomalyDetector,
     truth: EvalSet,

@@ -248,7 +248,7 @@ def _names(pixels: bool) -> list[str]:
     rows = [f'pixel_{k}' if k != 'aupro' else k for k in _PIXEL_ROW] if pixels else []
     return [f'image_{k}' for k in _IMAGE_ROW] + rows
 
-
+# %% ../../nbs/41_streaming.ipynb #a58b000d
 def bootstrap_intervals(
     scores: ArrayLike,  # (N,) image scores
     labels: ArrayLike,  # (N,) 0 normal, 1 anomalous

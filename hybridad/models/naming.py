@@ -33,7 +33,7 @@ def _check_region(
             'least one True, such as map > threshold'
         )
 
-
+# %% ../../nbs/49a_naming.ipynb #3a0f1922
 def _shares(
     region: Tensor,  # (h, w) bool
     size: tuple,  # (H, W) of the map
@@ -120,7 +120,7 @@ def _check_word(word: str, backbone: Backbone) -> None:
                 'it in other letters, or leave it out'
             )
 
-
+# %% ../../nbs/49a_naming.ipynb #6cafa138
 def _name_words(
     words: list[str] | None,  # words to choose from; None: the kinds that the backbone knows
     backbone: Backbone,  # "kinds" in its hybridad.json lists the defects it was trained on

@@ -213,7 +213,7 @@ def _text_width(model: nn.Module) -> int:
             return getattr(c, name)
     raise BackboneError(f'{type(model).__name__} says no width of its text: {READABLE}')
 
-
+# %% ../../nbs/10h_recorder.ipynb #86a688b0
 def _check_shapes(model: nn.Module, latents: Tensor, text: Text) -> None:
     "Refuse latents and text that a model cannot take."
     channels, patch = _channels(model)

@@ -99,7 +99,7 @@ def _places(latents: Tensor) -> Tensor:  # (N, 3) zero, row, column of each 2 x 
     at = torch.stack([torch.zeros_like(rows), rows, columns], -1).flatten(0, 1)
     return at.to(latents)
 
-
+# %% ../../nbs/10g_transformers.ipynb #1a9d7451
 def _call_flux(
     model: nn.Module,
     latents: Tensor,

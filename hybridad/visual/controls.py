@@ -136,7 +136,7 @@ def slider(
     span = dict(min=low, max=high, step=step)
     return kind(value=value, description=name, continuous_update=False, **span, **_layout(width))
 
-
+# %% ../../nbs/70g_controls.ipynb #e86305e1
 def choice(
     name: str,  # as it is shown
     options: Sequence,  # values, or (label, value)
@@ -183,7 +183,7 @@ def reading_controls(
 def _nothing():
     "Do nothing: the effect of a click until there is another."
 
-
+# %% ../../nbs/70g_controls.ipynb #7e016b0a
 class _Picture:
     "A picture on a canvas, with a cross at the marked place `at`."
 
