@@ -24,7 +24,7 @@ class _Kind(NamedTuple):
     start: int  # tokens before the words
     blocks: str  # the list of its blocks, from the encoder on
 
-
+# %% ../../nbs/10j_language.ipynb #aa0c81b9
 _KINDS = {
     'clip_text_model': _Kind(1, 'encoder.layers'),
     't5': _Kind(0, 'encoder.block'),
