@@ -92,7 +92,7 @@ def _checked(a: TestRequest) -> list[Sample]:
         normals_of(a.normals, dict.fromkeys(s.category for s in samples), a.shots)
     return samples
 
-# %% ../../nbs/89c_cli_test.ipynb #c1dc9426
+
 def _request(a: Namespace) -> TestRequest:
     "The request of the flags, with the words of a file in place of its name."
     request = TestRequest(**{f.name: getattr(a, f.name) for f in fields(TestRequest)})
@@ -102,7 +102,7 @@ def _request(a: Namespace) -> TestRequest:
         request.names = read_names(a.names)
     return request
 
-
+# %% ../../nbs/89c_cli_test.ipynb #2a4da8c7
 @arguments(_arguments)
 def test(a: Namespace) -> None:
     "Score a folder with a checkpoint."
