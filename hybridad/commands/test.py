@@ -102,7 +102,7 @@ def _request(a: Namespace) -> TestRequest:
         request.names = read_names(a.names)
     return request
 
-
+# %% ../../nbs/89c_cli_test.ipynb #2a4da8c7
 @arguments(_arguments)
 def test(a: Namespace) -> None:
     "Score a folder with a checkpoint."

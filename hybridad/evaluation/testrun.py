@@ -198,7 +198,7 @@ def _intervals(truth: EvalSet, maps, scores, draws: int) -> dict:
     known = truth.known
     found = bootstrap_intervals(scores, truth.labels, n=draws)
     pixels = bootstrap_intervals(
-        scores[known], truth.labels[known], maps[known], truth.masks[known], n=draws
+        scores[known], truth.labels[known], maps[known], masks=truth.masks[known], n=draws
     )
     return found | {k: v for k, v in pixels.items() if not k.startswith('image')}
 
@@ -268,7 +268,7 @@ def _write_log(out: Path, rows: list):
 def _write_examples(out: Path, truth: EvalSet, found: dict):
     "The strongest images of the run, as the words and as the prompts see them."
     (maps, scores), (words_maps, _) = found['learned'], found['words']
-    shown = examples(truth, {'words': words_maps, 'learned': maps}, scores, 6)
+    shown = examples(truth, {'words': words_maps, 'learned': maps}, scores, columns=6)
     columns, label = ['image', 'mask', 'words', 'learned'], _LABEL
     write_atomic(out / 'examples.png', as_png(map_grid(shown, columns, across=True, label=label)))
 
