@@ -307,11 +307,11 @@ def cases(work):
     )
     test = ['--data_path', data]
     for what, more in {
-        'normal pictures that are not there': ['--normals', work / 'gone'],
-        'a folder of normal pictures without one': ['--normals', empty],
-        'more normal pictures than there are': ['--normals', photos, '--shots', 9],
+        'reference images that are not there': ['--normals', work / 'gone'],
+        'a folder of reference images without one': ['--normals', empty],
+        'more reference images than there are': ['--normals', photos, '--shots', 9],
         'shots of nothing': ['--shots', 2],
-        'normal pictures that are scored, too': ['--normals', data / 'test' / 'good'],
+        'reference images that are scored, too': ['--normals', data / 'test' / 'good'],
         'thresholds asked for twice': ['--normals', photos, '--calibrate', '0.1'],
         'a share of two': ['--checkpoint_path', good, '--calibrate', 2],
         'thresholds for the prompts of the package': ['--calibrate', 'f1max'],
@@ -323,9 +323,9 @@ def cases(work):
     }.items():
         yield 'hybridad_test', what, [*test, *more]
     for what, more in {
-        'normal pictures that are not there': ['--normals', work / 'gone'],
-        'a folder of normal pictures without one': ['--normals', empty],
-        'normal pictures that are scored, too': ['--normals', photos],
+        'reference images that are not there': ['--normals', work / 'gone'],
+        'a folder of reference images without one': ['--normals', empty],
+        'reference images that are scored, too': ['--normals', photos],
         'an unknown precision': ['--precision', 'half'],
     }.items():
         yield score[0], what, [*score[1], *more]

@@ -27,7 +27,7 @@ from hybridad.models.backbone import load_backbone
 from hybridad.models.detector import HybridAnomalyDetector
 from hybridad.models.parts import MINI
 from hybridad.models.probes import AttentionReader
-from hybridad.models.reference import use_normals
+from hybridad.models.reference import ReferenceDetector
 from hybridad.runs import write_json
 from hybridad.synthetic.plain import picture, write_dataset
 from hybridad.training.loop import fit
@@ -50,15 +50,15 @@ def squared_error(outputs, targets):
     return value, dict(squared=value.item())
 
 
-def scores(device, precision=None, normals=False):  # (24, h, w)
+def scores(device, precision=None, references=False):  # (24, h, w)
     detector, _ = HybridAnomalyDetector.from_checkpoint(
         MINI / 'prompts.safetensors', 'mini', device, precision=precision
     )
     x = IMAGES.to(device, detector.backbone.unet.dtype)
+    if references:
+        detector = ReferenceDetector(detector, x[:8])
     with torch.no_grad():
-        return (
-            (use_normals(detector, x[:8]) if normals else detector)(x[8:])['logits'].float().cpu()
-        )
+        return detector(x[8:])['logits'].float().cpu()
 
 
 def reading():
@@ -133,7 +133,7 @@ def main():
         p: (scores('cuda', p) - cpu).abs().max().item() for p in ('float32', 'bfloat16', 'float16')
     } | dict(spread=cpu.std().item())
     told['maps_difference']['with_normals'] = (
-        (scores('cuda', normals=True) - scores('cpu', normals=True)).abs().max().item()
+        (scores('cuda', references=True) - scores('cpu', references=True)).abs().max().item()
     )
     told['learning_difference'] = {loss: learning(work, loss) for loss in ('six terms', 'own')}
     with torch.device('cuda'):

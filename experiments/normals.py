@@ -1,4 +1,4 @@
-"""Photographs with a few normal images beside the prompts: 0 to all, eight in three draws.
+"""Photographs with a few reference images beside the prompts: 0 to all, eight in three draws.
 
 Command:  python experiments/normals.py, after demo.py (writes results/normals.json)
 Duration: not recorded
@@ -11,23 +11,23 @@ from common import RESULTS, RUNS, SHARED, SIZE, about, short
 from hybridad.data.layouts import read_dataset
 from hybridad.evaluation.evaluate import EvalSet, evaluate
 from hybridad.models.detector import HybridAnomalyDetector
-from hybridad.models.reference import load_normals, use_normals
+from hybridad.models.reference import ReferenceDetector, load_references
 from hybridad.runs import write_json
 
 CHECKPOINT = RUNS / 'demo' / 'learned' / 'best.safetensors'
 
 
-def with_normals(samples, truth, good, k, draw) -> dict:
+def with_references(samples, truth, good, k, draw) -> dict:
     "Metrics with k of the good images, and what their highest score flags as a threshold."
     detector, _ = HybridAnomalyDetector.from_checkpoint(CHECKPOINT, device='cpu')
     order = np.random.default_rng([draw, k]).permutation(len(good))
     if k:
         chosen = [good[i] for i in order[:k]]
-        use_normals(detector, load_normals(chosen, detector.load_size))
+        detector = ReferenceDetector(detector, load_references(chosen, detector.load_size))
     results, _, scores = evaluate(detector, samples, truth)
     found = short(results, 'defect_mean')
     if k > 1:
-        flagged = scores >= detector.normals.thresholds['image']
+        flagged = scores >= detector.references.thresholds['image']
         found['false_alarms'] = float(flagged[truth.labels == 0].mean())
         found['hits'] = float(flagged[truth.labels == 1].mean())
     return found
@@ -42,7 +42,7 @@ def main():
         truth, rows = EvalSet(samples, SIZE), {}
         for k in (0, 1, 2, 4, 8, len(good)):
             draws = range(3 if k == 8 else 1)
-            figures = [with_normals(samples, truth, good, k, draw) for draw in draws]
+            figures = [with_references(samples, truth, good, k, draw) for draw in draws]
             row = {m: [round(f[m], 4) for f in figures] for m in figures[0]} | dict(pictures=k)
             rows['all' if k == len(good) else str(k)] = row
             print(name, k, row)

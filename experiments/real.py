@@ -108,7 +108,8 @@ def zero(name, a, detector) -> dict:
         by_hand = PairDetector(detector.config, detector.backbone, prompts)
         found[pair], pair_maps, _ = evaluate(by_hand, samples, truth, cached=kept)
         if pair == 'words':
-            shown = examples(truth, {'words': pair_maps, 'learned': maps}, scores, 5)
+            both = {'words': pair_maps, 'learned': maps}
+            shown = examples(truth, both, scores, columns=5)
     if a.other:
         found['against'], *_ = evaluate(a.other, samples, truth, cached=cached(a.other, samples))
     if name in SHOWN:

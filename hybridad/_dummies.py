@@ -47,7 +47,7 @@ def _mask_place(tree, category, kind, i):
         return stem / '000.png'
     return stem.with_name(f'{i:03}.png' if tree.normal == 'ok' else f'{i:03}_mask.png')
 
-
+# %% ../nbs/01b_dummies.ipynb #47b7a0cd
 def _dummy_folders(layout, root, categories, *, n, rng):
     "A dummy set of one of TREES."
     tree, suffix = TREES[layout], {'btad': '.bmp'}.get(layout, '.png')
@@ -125,7 +125,7 @@ def _visa_row(category, split, label, i):
         mask=f'{category}/Data/Masks/Anomaly/{i:04}.png' if label == 'anomaly' else '',
     )
 
-
+# %% ../nbs/01b_dummies.ipynb #976499ec
 def _visa_rows(categories, n):
     kinds = (('train', 'normal'), ('test', 'normal'), ('test', 'anomaly'))
     return [

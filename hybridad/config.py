@@ -156,7 +156,7 @@ def check(
     rule = {k: rule[k] for k in ('limits', 'choices') if k in rule}
     return in_range(key, typed(key, value, kind), **rule)
 
-
+# %% ../nbs/01_config.ipynb #9ac5c800
 def described(
     f: Field,  # of a section
 ) -> str:

@@ -29,7 +29,7 @@ def known(
     near = difflib.get_close_matches(str(key), list(names), n=1, cutoff=0.0)[0]
     raise ConfigError(f'there is no setting {key!r}: did you mean {near!r}?')
 
-
+# %% ../nbs/00c_fields.ipynb #5423defc
 def _renamed(key: str, value):
     "The value under the present name of its key: `use_fp16` is now said by `precision`."
     if key != 'use_fp16':
@@ -127,7 +127,7 @@ def in_range(
         raise ConfigError(f'{key} must be one of {", ".join(choices)}: got {value!r}')
     return value
 
-
+# %% ../nbs/00c_fields.ipynb #acfd73fa
 def _fits(
     f: Field,  # of a section
     value: Any,  # as the user gave it

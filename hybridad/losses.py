@@ -61,7 +61,7 @@ def _box(x: Tensor, width: int) -> Tensor:
     "Mean over a square around each cell."
     return F.avg_pool2d(x, 2 * width + 1, stride=1, padding=width)
 
-
+# %% ../nbs/30_losses.ipynb #a1b1ad66
 def sharpness_loss(
     prob: Tensor,  # (B,h,w) probability of a defect
     masks: Tensor,  # (B,1,H,W) defect where > 0
@@ -87,7 +87,7 @@ def _covered(
     total = prob.new_zeros(n + 1).index_add(0, index, prob.flatten())
     return total[1:] / torch.bincount(index, minlength=n + 1)[1:]
 
-
+# %% ../nbs/30_losses.ipynb #7faef8cc
 def coverage_loss(
     prob: Tensor,  # (B,h,w) probability of a defect
     masks: Tensor,  # (B,1,H,W) defect where > 0

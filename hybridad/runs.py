@@ -28,13 +28,13 @@ def _sync_folder(folder):
     finally:
         os.close(handle)
 
-
+# %% ../nbs/00a_runs.ipynb #66b43dab
 def _half_written(path):
     "The name of a file until it is whole; processes that share a run do not share it."
     rank = os.environ.get('RANK', '0') if os.environ.get('WORLD_SIZE', '1') != '1' else ''
     return path.with_name(f'{path.name}.{rank}.partial' if rank else f'{path.name}.partial')
 
-
+# %% ../nbs/00a_runs.ipynb #c222e6bd
 def write_atomic(
     path: str | Path,  # the file to write; its folder is made
     content: bytes,  # of the whole file
@@ -77,7 +77,7 @@ def to_json_value(
         return [to_json_value(v) for v in x]
     return None if isinstance(x, float) and not math.isfinite(x) else x
 
-
+# %% ../nbs/00a_runs.ipynb #b3599159
 def write_json(
     path: str | Path,
     value: Any,  # arrays, numbers, NaN welcome
@@ -99,7 +99,7 @@ def _check_file(path):
                 f'cannot read {path}: it is a Git LFS pointer, fetch the file with git lfs pull'
             )
 
-
+# %% ../nbs/00a_runs.ipynb #cd551314
 _DAMAGE = OSError, ValueError, KeyError, EOFError, RecursionError, zlib.error, zipfile.BadZipFile
 
 
@@ -123,7 +123,7 @@ def read_json(
     with _reading(path):
         return json.loads(Path(path).read_text(encoding='utf-8'))
 
-
+# %% ../nbs/00a_runs.ipynb #34e938c0
 def read_arrays(
     path: str | Path,  # an npz file of an earlier run
 ) -> dict:  # {name: array}
@@ -142,7 +142,7 @@ def append_log(
     with open(path, 'a', encoding='utf-8') as f:
         f.write(json.dumps(to_json_value(row)) + '\n')
 
-
+# %% ../nbs/00a_runs.ipynb #919db952
 def read_log(
     path: str | Path,  # a .jsonl file, which need not exist
     key: str = 'epoch',  # a whole number that each row has
@@ -227,7 +227,7 @@ _NOUNS = dict(test='evaluation', score='scoring', ablation='ablation')  # of som
 def _everything(asked):
     return asked
 
-
+# %% ../nbs/00a_runs.ipynb #6f519225
 class _Asked:
     "A folder, the command that writes there and what it is asked for."
 

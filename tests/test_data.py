@@ -41,7 +41,7 @@ from hybridad.data.trees import TREES
 from hybridad.demo.samples import learnable
 from hybridad.errors import CheckpointError, DataError
 from hybridad.inference.image_files import Photos, upright
-from hybridad.models.reference import load_normals
+from hybridad.models.reference import load_references
 from hybridad.runs import read_arrays, read_json
 
 SHARED = (
@@ -243,7 +243,7 @@ def test_a_turned_picture_is_turned_everywhere_and_its_mask_with_it(tmp_path, na
     assert torch.equal(*cells) and 0 < cells[0].sum() < 100
     photo = Photos([str(tmp_path / name)], 16)[0]
     assert torch.equal(photo['image'], item['image'])
-    assert torch.equal(load_normals([tmp_path / name], 16)[0], item['image'])
+    assert torch.equal(load_references([tmp_path / name], 16)[0], item['image'])
     assert (photo['width'], photo['height']) == (30, 40)
 
 

@@ -35,7 +35,7 @@ def _storages(tree) -> dict:  # {key: storage}
     found = [x.untyped_storage() for x in tree_iter(tree) if isinstance(x, torch.Tensor)]
     return {s._cdata: s for s in found}
 
-
+# %% ../../nbs/72b_bench_memory.ipynb #ad9300e6
 class LiveBytes(TorchDispatchMode):
     "Counts bytes of tensor storages made while it is open: alive (`now`) and their `peak`."
 

@@ -29,7 +29,7 @@ def _check_arguments(act: Parser) -> None:
     act.add_argument('--workers', type=int, default=4, metavar='N', help='threads that decode')
     reading_arguments(act)
 
-
+# %% ../../nbs/89a_cli_data.ipynb #40df2a70
 def _download_arguments(act: Parser) -> None:
     names = 'mvtec, mvtec_ad2, mvtec_loco, visa, btad, mpdd, or any name with --url and --sha256'
     act.add_argument('name', help=names)
@@ -70,7 +70,7 @@ def _download(a: Namespace):
         print(f'{a.name}: licence {SOURCES[a.name].licence}, as stated at {SOURCES[a.name].page}')
     print(download(a.name, a.dir, a.url, sha256=a.sha256))
 
-
+# %% ../../nbs/89a_cli_data.ipynb #39f804bd
 def _write(a: Namespace):
     from hybridad.synthetic.hard import write_hard
     from hybridad.synthetic.plain import write_dataset

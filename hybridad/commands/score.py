@@ -25,7 +25,7 @@ from hybridad.commands.shared import (
     processes,
     run_folder,
 )
-from ..errors import printable
+from ..errors import ConfigError, printable
 from ..demo.summaries import finding_lines, photographs_line
 
 # %% ../../nbs/89e_cli_score.ipynb #835d5bcd
@@ -34,12 +34,14 @@ def _decisions(parser: Parser) -> None:
     group = parser.add_argument_group('prompts and decisions')
     prompts_argument(group)
     add = group.add_argument
-    usual = 'a folder of normal images, or some files; two or more set thresholds'
+    usual = 'reference images: a folder or some files, all normal; two or more set thresholds'
     add('--normals', nargs='+', metavar='DIR', help=usual)
+    each_other = 'compare the photographs with each other: of one kind, most of them fine'
+    add('--among', action='store_true', help=each_other)
     parts = 'overlapping parts per side, for defects that are small'
     add('--tiles', type=int, default=1, metavar='N', help=parts)
     names_argument(group)
-    rule = 'that of the normal images, else of the checkpoint'
+    rule = 'that of the reference images, else of the checkpoint'
     add('--threshold', type=float, metavar='X', help=f'of an image; default: {rule}')
     add('--pixel_threshold', type=float, metavar='X', help='of a region; default: likewise')
 
@@ -60,12 +62,17 @@ def _arguments(parser: Parser) -> None:
 # %% ../../nbs/89e_cli_score.ipynb #cc9053c1
 def _folder(a: Namespace, world: int) -> Path:
     "The run's folder; paths that are not there are refused with it."
+    if a.among and a.normals:
+        raise ConfigError(
+            '--among compares the photographs with each other and --normals with normal ones: '
+            'leave one of the two out'
+        )
     out = run_folder(a, 'score', world)
     existing_paths([*a.images, *(a.normals or ())])
     existing_checkpoint(a.checkpoint_path)
     return out
 
-
+# %% ../../nbs/89e_cli_score.ipynb #542e28c3
 def _scorer(a: Namespace):
     "The scorer that the flags describe."
     from hybridad.inference.scoring import load_scorer
@@ -78,7 +85,8 @@ def _scorer(a: Namespace):
         other_backbone=a.other_backbone,
         threshold=a.threshold,
         pixel_threshold=a.pixel_threshold,
-        normals=a.normals,
+        references=a.normals,
+        among=a.images if a.among else None,
         precision=a.precision,
         tiles=a.tiles,
         names=read_names(a.names),
@@ -124,7 +132,7 @@ def _summary(counts: Counter, seconds: float, out: Path) -> str:
 def _found(a: Namespace, rank: int) -> int:
     "The number of photographs; the first process says what was found."
     from hybridad.inference.image_files import find_images
-    from hybridad.inference.scoring import apart
+    from hybridad.inference.beside import apart
 
     names, refused, other = find_images(a.images)  # complains before the backbone is loaded
     if rank == 0:

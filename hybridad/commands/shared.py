@@ -159,7 +159,7 @@ def _code(
         say(_unwritten(error))
         return 2
 
-
+# %% ../../nbs/89_commands.ipynb #7226160f
 def _reading(a: argparse.Namespace):
     "The reading of files as the flags of this command say, while it runs."
     from hybridad.data.formats import reading_as
@@ -256,7 +256,7 @@ def unused(
         raise ConfigError(f'{out} is not empty: {onward}choose another --out')
     return Path(out)
 
-
+# %% ../../nbs/89_commands.ipynb #98d59b23
 def free(
     out: str | Path,  # a run folder
     onward: str = '',  # another way out, such as RESUME
@@ -264,7 +264,7 @@ def free(
     "Refuse a run folder that is in use, by a process or by files."
     return unused(writable(out), onward)
 
-
+# %% ../../nbs/89_commands.ipynb #b8b308af
 def run_folder(
     a: argparse.Namespace,  # with out and resume
     name: str,  # of the command

@@ -37,7 +37,7 @@ def _protocol_arguments(parser: Parser) -> None:
     backbone_arguments(parser)
     setting_arguments(parser, ('seed', 'validation_fraction'))
 
-
+# %% ../../nbs/89d_cli_study.ipynb #732355f0
 def _roots_of(
     names: list[str],  # of sets
     roots: list[str],  # NAME=DIR, or folders that hold sets under their names

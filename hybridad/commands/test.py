@@ -22,7 +22,7 @@ from ..config import settings
 from ..data.pairing import Sample
 from hybridad.evaluation.testrequest import (
     TestRequest,
-    normals_of,
+    references_of,
     others_of,
     rate_of,
     refuse_unfit,
@@ -36,7 +36,7 @@ def _model(parser: Parser) -> None:
     group = parser.add_argument_group('prompts and reference images')
     prompts_argument(group)
     add = group.add_argument
-    where = 'normal images: DIR/CATEGORY/train/good, DIR/CATEGORY or DIR; without: zero-shot'
+    where = 'reference images: DIR/CATEGORY/train/good, DIR/CATEGORY or DIR; without: zero-shot'
     add('--normals', type=Path, metavar='DIR', help=where)
     add('--shots', type=int, metavar='K', help='only K of each category; default: all')
     add('--allow_seen', action='store_true', help='score images the checkpoint was trained on')
@@ -89,7 +89,7 @@ def _checked(a: TestRequest) -> list[Sample]:
     existing_checkpoint(a.checkpoint_path)
     others_of(a.against)
     if a.normals:
-        normals_of(a.normals, dict.fromkeys(s.category for s in samples), a.shots)
+        references_of(a.normals, dict.fromkeys(s.category for s in samples), a.shots)
     return samples
 
 
@@ -102,7 +102,7 @@ def _request(a: Namespace) -> TestRequest:
         request.names = read_names(a.names)
     return request
 
-
+# %% ../../nbs/89c_cli_test.ipynb #2a4da8c7
 @arguments(_arguments)
 def test(a: Namespace) -> None:
     "Score a folder with a checkpoint."

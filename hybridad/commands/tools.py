@@ -184,7 +184,7 @@ def _bench(parser: Parser) -> None:
     rounds = 'how often each forward pass is timed'
     add('--rounds', type=int, default=9, metavar='N', help=rounds)
 
-
+# %% ../../nbs/89f_cli_tools.ipynb #bcd1a3c5
 @arguments(_bench)
 def bench(a: Namespace) -> None:
     "Measure what reading attention costs."

@@ -89,7 +89,7 @@ def _validated(config: Config, detector, valid, out: Path, workers: int) -> dict
     found, maps, scores = evaluate(detector, valid.samples, truth, cached=valid)
     by_hand = WordsDetector(config, detector.backbone)
     words, *_ = evaluate(by_hand, valid.samples, truth, cached=valid)
-    shown = examples(truth, {'learned': maps}, scores, 6)
+    shown = examples(truth, {'learned': maps}, scores, columns=6)
     write_atomic(out / 'examples.png', as_png(map_grid(shown, across=True, label=_LABEL)))
     return found | dict(floors=dict(local_contrast=contrast_baseline(truth), words=words))
 
@@ -133,7 +133,7 @@ def _cache_apart(cache: Path | None, out: Path):
             'choose another, it can serve several runs'
         )
 
-
+# %% ../../nbs/89b_cli_train.ipynb #ba1bbc56
 def _forecast(config: Config, detector, count: int):
     "Print how long it will take, where that is long."
     from hybridad.models.forecast import forecast

@@ -47,7 +47,7 @@ def _mask_problem(s, im):
         f' {"a defect" if marked else "nothing"}: correct one of them'
     )
 
-
+# %% ../../nbs/04_datasets.ipynb #2be77df1
 def inspect_sample(
     s: Sample,
 ) -> dict:  # size (width, height), mode, problems and notes (sentences), digest of the file
@@ -158,7 +158,7 @@ def check_dataset(
 def _shown(row):
     return {k: printable(v) if isinstance(v, str) else v for k, v in row.items()}
 
-
+# %% ../../nbs/04_datasets.ipynb #5cd1db8e
 def report(
     found: dict,  # from check_dataset
     most: int = 20,  # sentences of each kind

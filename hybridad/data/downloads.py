@@ -75,7 +75,7 @@ def _drop(part):
     for file in (part, _note(part)):
         file.unlink(missing_ok=True)
 
-
+# %% ../../nbs/04a_downloads.ipynb #ff4bf351
 def _left(part, about):  # bytes, what the server called this state of the file
     "Bytes and state that an earlier attempt has left; anything else is removed."
     try:
@@ -110,7 +110,7 @@ def _ask(url, have, state):  # the answer, or None where nothing is missing
             return None
         raise
 
-
+# %% ../../nbs/04a_downloads.ipynb #b2ec03fc
 def _begins(answer, have):  # byte at which an answer begins, whether it can be continued
     "Read the headers of an answer."
     told = answer.headers
@@ -133,7 +133,7 @@ def _copy(answer, f, bar):
         f.write(block)
         bar.update(len(block))
 
-
+# %% ../../nbs/04a_downloads.ipynb #33b39bf2
 def _receive(url, part, sha256, progress):
     "Write what is missing of a partial file."
     about = dict(url=url, sha256=sha256)
@@ -232,7 +232,7 @@ def _zip_members(path):
             kind = 'folder' if m.is_dir() else 'link' if link else 'file'
             yield m.filename, kind, m.file_size, lambda: z.open(m)
 
-
+# %% ../../nbs/04a_downloads.ipynb #b24604c4
 def _tar_members(path):
     with tarfile.open(path, 'r:*') as t:
         for m in t:
@@ -260,7 +260,7 @@ def _safe(name, archive):
         )
     return path
 
-
+# %% ../../nbs/04a_downloads.ipynb #c90f1a7f
 def _write_members(archive, folder, most):
     "Write the files of an archive, `most` bytes of them."
     total = 0
@@ -335,7 +335,7 @@ def _unpacked(archive, work):
     inside = list(tree.iterdir())
     return inside[0] if len(inside) == 1 and inside[0].is_dir() else tree
 
-
+# %% ../../nbs/04a_downloads.ipynb #fbc33efe
 def _clear(folder, name):
     "Remove what versions before this one left when they were killed."
     for old in folder.glob(f'.{name}-????????'):
@@ -357,7 +357,7 @@ def _check_source(name, page, **needed):
                 f' {page or "the page of the data set"} and give it as --{flag}'
             )
 
-
+# %% ../../nbs/04a_downloads.ipynb #cd584a0b
 def _write_source(tree, **about):
     "Write where a tree comes from into it."
     about['fetched'] = time.strftime('%Y-%m-%d')

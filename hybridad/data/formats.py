@@ -97,7 +97,7 @@ def reading(
     given = {k: os.environ.get(f'HYBRIDAD_{k.upper()}') for k in _USUAL}
     return {k: _USUAL[k] if v is None else _read_setting(k, v) for k, v in given.items()}
 
-
+# %% ../../nbs/01_formats.ipynb #6425d3ef
 @contextmanager
 def reading_as(
     **changes: int | str | None,  # as for `reading`

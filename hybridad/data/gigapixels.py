@@ -26,7 +26,7 @@ def _too_large(path: str | Path, size: tuple[int, int], why: str) -> DataError:
         f'--max_pixels {pixels} and {pixels * 3 / 1e9:.1f} GB of memory'
     )
 
-
+# %% ../../nbs/01_gigapixels.ipynb #2be7ca3a
 _LONGEST = 1_000_000  # px of a side: resizing needs 32 bytes for each
 
 
@@ -51,7 +51,7 @@ def _bands(page, file: BinaryIO) -> Iterator[tuple[int, int, np.ndarray]]:
         if data is not None:
             yield y, x, data[0, : shape[0] - y, : shape[1] - x]
 
-
+# %% ../../nbs/01_gigapixels.ipynb #70988dfd
 def _summed(part: np.ndarray, corner: tuple[int, int], factor: int) -> np.ndarray:
     "Sums of a part's pixels over the cells of factor x factor that it touches."
     for axis, at in enumerate(corner):
@@ -116,7 +116,7 @@ def _drafts(im: Image.Image, factor: int) -> bool:
     "True if libjpeg decodes it at 1/factor in little memory."
     return im.format in ('JPEG', 'MPO') and factor <= 8 and not im.info.get('progressive')
 
-
+# %% ../../nbs/01_gigapixels.ipynb #d1c80090
 def _reduced(im: Image.Image, file: BinaryIO, path: str | Path, limit: float) -> Image.Image:
     "A TIFF or JPEG at a fraction of its size."
     size = im.size

@@ -82,7 +82,7 @@ def _upright(im: Image.Image, turn: int) -> Image.Image:
         im.info['full_size'] = full[::-1]
     return im
 
-
+# %% ../../nbs/01_images.ipynb #93756c5b
 def full_size(
     im: Image.Image,  # from `open_image`
 ) -> tuple[int, int]:  # (width, height) in px
@@ -137,7 +137,7 @@ def _sixteen(im: Image.Image) -> Image.Image:
     stretched.format, stretched.info['bits'] = 'PPM', 16
     return stretched
 
-
+# %% ../../nbs/01_images.ipynb #b97fc4c2
 def _opened(path, formats: tuple[str, ...], grey: bool) -> Image.Image:
     "The decoded image, upright; raises what Pillow raises."
     regular(path)
@@ -193,7 +193,7 @@ def is_deep(path: str | Path) -> bool:
     except (DataError, Image.UnidentifiedImageError, *DAMAGED):
         return False  # said by whoever reads it
 
-
+# %% ../../nbs/01_images.ipynb #f45be95f
 def set_bits(
     paths: Iterable[str | Path],  # image files that belong together
     most: int = 200,  # files to look into, spread evenly
@@ -227,7 +227,7 @@ def _depth_here(path, top: int) -> int:
     near = _folder_bits(folder, folder.stat().st_mtime_ns) if known else None
     return max(own, near or 0)
 
-
+# %% ../../nbs/01_images.ipynb #2ee34ff0
 def _eight_bits(im: Image.Image, path, bits: int | None) -> Image.Image:
     "16-bit grey in 8 bits, rounded, so that it is the image that 8 bits would have stored."
     pixels = np.asarray(im)

@@ -132,7 +132,7 @@ def _mask_of(s, im):
     _agrees(s, marked.any())
     return marked
 
-
+# %% ../../nbs/02_data.ipynb #998a5c8b
 def _agrees(s, marked):
     "Refuse a mask that says the opposite of the label."
     if marked and not s.label:

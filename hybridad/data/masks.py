@@ -18,7 +18,7 @@ def _values(levels):
         return np.bincount(levels.ravel()).nonzero()[0]
     return np.unique(levels)
 
-
+# %% ../../nbs/01_masks.ipynb #c2f6f934
 def _spread(levels, values):
     "True if grey values are bright and dark with soft or noisy edges between, and nothing else."
     top = float(values[-1])
@@ -68,7 +68,7 @@ def edge_share(
     "The share of pixels on the four edges of the image that are marked."
     return float(np.concatenate((marked[0], marked[-1], marked[:, 0], marked[:, -1])).mean())
 
-
+# %% ../../nbs/01_masks.ipynb #72473dc6
 def _ground(codes, colours, counts):
     "The colour that nothing is drawn with, or None."
     black, white, common = 0, 0xFFFFFF, colours[counts.argmax()]

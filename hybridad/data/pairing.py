@@ -126,7 +126,7 @@ def _by_stem(paths):
         found[stem] = p
     return found
 
-
+# %% ../../nbs/01_pairing.ipynb #df639640
 def _taken(stem, by_stem):
     "The mask of an image, taken out of those that are left; None where it has none."
     names = [stem + mark for mark in _MARKS]

@@ -10,14 +10,12 @@ from ..config import Config
 from ..errors import ConfigError
 from ..evaluation.baselines import WordsDetector
 from ..models.backbone import Backbone
+from ..pretraining.grounding import NOUN_LISTS
 
 # %% ../../nbs/85_pairs.ipynb #9fd30e3f
 PAIRS = dict(
     words=('a photo of a flawless object', 'a photo of a damaged object'),
-    nouns=(
-        'object , surface , background , label',
-        'hole , scratch , stain , crack , patch , spots',
-    ),
+    nouns=NOUN_LISTS,
     nonsense=('a photo of a flawless object', 'a photo of a sdfgh object'),
 )  # name -> normal prompt, abnormal prompt
 

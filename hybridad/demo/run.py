@@ -77,15 +77,15 @@ def _figures(detector, truth, maps: dict, scores, out: Path) -> dict:
     "Two lists of examples: maps of methods, and maps of nouns with named regions."
     prompts = out / 'learned' / 'best.safetensors'  # of no epoch there is none
     known = read_checkpoint(prompts)[1]['thresholds'] if prompts.exists() else {}
-    how = dict(threshold=known.get('pixel'), columns=6)
+    how = dict(scores=scores, threshold=known.get('pixel'), columns=6)
     return dict(
-        examples=examples(truth, maps, scores, 8),
-        nouns=noun_records(detector, truth, maps['learned'], scores, **how),
+        examples=examples(truth, maps, scores, columns=8),
+        nouns=noun_records(detector, truth, maps['learned'], **how),
     )
 
 # %% ../../nbs/85b_demo.ipynb #6c725351
 def _all_ways(config: Config, learn: list, test: list, out: Path, progress: bool):
-    "What every method reaches on the test samples, and examples of their maps."
+    "Results of every method on the test samples, and examples of their maps."
     detector = HybridAnomalyDetector(config)
     truth = EvalSet(test, progress=progress)
     parts = cache_parts(detector, learn, progress)

@@ -25,6 +25,7 @@ def examples(
     truth,  # evaluation.EvalSet of the samples
     maps: dict,  # method -> (N, H, W) anomaly maps
     scores,  # (N,) image scores that order the examples
+    *,
     columns: int = 4,  # how many at most
 ) -> list:  # of records for plots.map_grid
     "Defective images, strongest first, spread over categories and defect types."

@@ -89,8 +89,8 @@ class EvalSet:
         "Metrics of some of the samples."
         same_length(self.names, maps=maps, scores=scores)
         i = np.arange(len(self.samples)) if chosen is None else np.asarray(chosen)
-        parts = maps[i], self.masks[i], scores[i], self.labels[i], self.known[i]
-        return anomaly_metrics(*parts, names=[self.names[j] for j in i])
+        about = dict(labels=self.labels[i], known=self.known[i], names=[self.names[j] for j in i])
+        return anomaly_metrics(maps[i], self.masks[i], scores[i], **about)
 
 # %% ../../nbs/61_evaluation.ipynb #c55554ab
 class Results(dict):
@@ -110,7 +110,7 @@ def _row(truth, maps, scores, *, chosen, count):
     "Metrics of the chosen images, and how many of them count."
     return truth.score(maps, scores, np.flatnonzero(chosen)) | {'images': int(count.sum())}
 
-
+# %% ../../nbs/61_evaluation.ipynb #3dc90a26
 def _category(truth, maps, scores, *, inside, defect):
     "Metrics of one category, and of each defect type against its normal images."
     row = _row(truth, maps, scores, chosen=inside, count=inside)
@@ -163,7 +163,7 @@ def _blurred(x, sigma):  # (..., S, S)
     g = _smoother(x.shape[-1], sigma)
     return g @ x @ g.T
 
-
+# %% ../../nbs/61_evaluation.ipynb #7d34fb51
 def _contrast_maps(x, sigma, smoothings):  # {smoothing: (N, S, S) float32}
     "Maps of (N, 3, S, S) images in [0, 1]; widths in px of a 128 px image."
     scale = x.shape[-1] / 128
@@ -176,7 +176,7 @@ def _top(maps):  # (N,)
     flat, k = maps.reshape(len(maps), -1), max(1, maps[0].size // 1000)
     return np.partition(flat, -k, 1)[:, -k:].mean(1)
 
-
+# %% ../../nbs/61_evaluation.ipynb #496440d5
 def local_contrast(
     images: Tensor,  # (N, 3, S, S) uint8
     sigma: float,  # of the blur, in px of a 128 px image
@@ -210,7 +210,7 @@ def _counted(maps, masks):  # (N, 3, bins): normal pixels, defect pixels, votes 
         o[2] = np.bincount(b[k], region_weights(k)[0], _BINS)
     return out
 
-
+# %% ../../nbs/61_evaluation.ipynb #641bdd1d
 def _groups(truth):  # (N,) number of the group, [(category, defect kind or None for normal)]
     "Images whose counts are added up."
     keys = [(s.category, s.defect if s.label else None) for s in truth.samples]
@@ -221,8 +221,9 @@ def _groups(truth):  # (N,) number of the group, [(category, defect kind or None
 def _of_counts(counts):  # dict of pixel metrics, nan where undefined
     "Pixel metrics of summed counts."
     good, defect, weight = counts
-    missing = undefined(('auroc', 'ap', 'f1max', 'aupro'), good.sum(), defect.sum(), 'pixel')
-    found = missing or figures(cuts_of_counts(*counts), good.sum(), defect.sum(), 0.3)
+    sizes = good.sum(), defect.sum()
+    missing = undefined(('auroc', 'ap', 'f1max', 'aupro'), *sizes, unit='pixel')
+    found = missing or figures(cuts_of_counts(*counts), *sizes, limit=0.3)
     return {k if k == 'aupro' else f'pixel_{k}': v for k, v in found.items() if k != 'reasons'}
 
 # %% ../../nbs/61_evaluation.ipynb #ae9ed36d
@@ -242,7 +243,7 @@ def _contrast_counts(truth, progress):  # {(sigma, smoothing): (counts of the gr
                 )
     return {v: (counts[v], scores[v]) for v in scores}
 
-
+# %% ../../nbs/61_evaluation.ipynb #ead40292
 def _contrast_rows(truth, counts, scores):  # {'mean': [a dict a category], 'defect_mean': [...]}
     "Figures of one detector, as `summarise` groups them."
     group, names = _groups(truth)
@@ -313,7 +314,7 @@ def decimals(
     "A metric with three decimals."
     return empty if v is None or not math.isfinite(v) else f'{v:.3f}'
 
-
+# %% ../../nbs/61_evaluation.ipynb #df16e761
 def table(
     results: dict,  # from summarise, perhaps with floors, ceilings, against: {name: {mean: {}}}
     style: str = 'simple',  # any tabulate format, as 'github' or 'latex'

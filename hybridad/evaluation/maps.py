@@ -31,7 +31,7 @@ def _map_path(folder, s) -> Path:
     "The file of a sample's map in a folder of the official submission."
     return Path(folder) / s.category / 'test' / s.defect / f'{s.image.stem}.tiff'
 
-
+# %% ../../nbs/61_maps.ipynb #5b97fb53
 def _map_paths(folder, samples) -> list[Path]:
     "The files of all maps, each of them once."
     paths = {}
@@ -73,7 +73,7 @@ def _read_map(path, image_hw) -> np.ndarray:
         )
     return finite(np.array(im), f'The map {path}')
 
-
+# %% ../../nbs/61_maps.ipynb #c317b27e
 def read_maps(
     folder: str | Path,  # as `write_maps` leaves it: CATEGORY/test/DEFECT/NAME.tiff
     samples: list[Sample],

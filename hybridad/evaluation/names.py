@@ -52,7 +52,7 @@ def names_table(
     rows: list[dict],  # from named_rows
     count: int = 3,  # names to write for each defect
 ) -> str:
-    "How the strongest regions of each category and defect were named, as text."
+    "Table of the names that the strongest regions of each category and defect got, as text."
     groups = {}
     for r in rows:
         groups.setdefault((r['category'], r['defect']), Counter())[r['name']] += 1

@@ -33,7 +33,7 @@ def _regions(heat, threshold):
     found = [(*box, int(c), float(p)) for box, c, p in zip(boxes, cells, peaks)]
     return sorted(found, key=lambda region: -region[3])
 
-
+# %% ../../nbs/61a_reports.ipynb #d8e5e4e3
 def found_regions(
     heat: np.ndarray,  # (H, W) raw map
     threshold: float | None,  # cells from here up are marked; None or nan: unknown, no regions
@@ -137,7 +137,7 @@ def _metric_rows(results):
         for name, r in [*results['categories'].items(), ('mean', results['mean'])]
     ]
 
-
+# %% ../../nbs/61a_reports.ipynb #cce8da14
 def write_tables(
     folder: str | Path,  # of the run
     results: dict,  # from `summarise`, perhaps with floors and ceilings
@@ -190,7 +190,7 @@ def _refuse_other_masks(runs):
             'metrics of the same maps: measure it again'
         )
 
-
+# %% ../../nbs/61a_reports.ipynb #d09db561
 def comparable(
     runs: dict,  # name -> results
 ) -> list[str]:  # the categories all of them have
@@ -223,7 +223,7 @@ def _beside(value, first):
         return '-'
     return f'{value:.3f}' + (f' ({value - first:+.3f})' if math.isfinite(first) else '')
 
-
+# %% ../../nbs/61a_reports.ipynb #4c338104
 def compare(
     runs: dict,  # name -> results; the others are compared with the first
     style: str = 'simple',  # any tabulate format

@@ -17,6 +17,7 @@ from ..errors import ConfigError, DataError
 from ..models.detector import HybridAnomalyDetector
 from ..models.features import FeatureCache, digests, read_cached, read_words
 from ..models.naming import RegionNamer
+from ..models.reference import reference_hash
 from ..runs import Run, processes, read_arrays, write_atomic
 
 # %% ../../nbs/60d_scores.ipynb #00339ef2
@@ -29,7 +30,7 @@ def _identity(d: HybridAnomalyDetector) -> str:
     model = {k: v for k, v in model.items() if k not in ('device', 'backbone')}
     # the hash of the backbone says which one it is
     settings = [type(d).__name__, model, d.image_size, d.backbone.hash]
-    text = json.dumps([*settings, d.normals and d.normals.hash], sort_keys=True)
+    text = json.dumps([*settings, reference_hash(d)], sort_keys=True)
     return hashlib.sha256(tensors + text.encode()).hexdigest()[:16]
 
 

@@ -36,7 +36,7 @@ from hybridad.evaluation.reports import (
 )
 from .names import named_images, named_rows, names_table
 from .scores import score_in_parts
-from .testrequest import TestRequest, asked_of, normals_of, others_of, rate_of
+from .testrequest import TestRequest, asked_of, others_of, rate_of, references_of
 from .testrequest import request_run
 
 # %% ../../nbs/86a_testrun.ipynb #5cf591b7
@@ -47,7 +47,7 @@ from ..metrics.streaming import bootstrap_intervals
 from ..models.detector import HybridAnomalyDetector
 from ..models.naming import RegionNamer, known_namer
 from ..models.forecast import forecast
-from ..models.reference import load_normals, use_normals
+from ..models.reference import ReferenceDetector, load_references
 from ..runs import Run, processes, provenance, write_atomic
 from ..visual.plots import as_png, map_grid
 
@@ -62,13 +62,14 @@ def _places(samples: list[Sample]) -> dict:
 
 def _references(a: TestRequest, samples: list[Sample]) -> tuple[dict, dict]:
     "Reference images by category, and their digests."
-    chosen = normals_of(a.normals, _places(samples), a.shots) if a.normals else {}
+    chosen = references_of(a.normals, _places(samples), a.shots) if a.normals else {}
     known = {c: [sample_digest(p) for p in names] for c, names in chosen.items()}
     vouching = {d for ds in known.values() for d in ds}
     for s in samples if vouching else ():
         if sample_digest(s.image) in vouching:
             raise ConfigError(
-                f'{s.image} is among the normal images, too: give normal images that are not scored'
+                f'{s.image} is among the reference images, too: '
+                'give reference images that are not scored'
             )
     return chosen, known
 
@@ -100,12 +101,11 @@ def _joined(parts: list) -> tuple:
 
 def _by_category(detector, words, samples, *, out, chosen, namer=None) -> tuple:
     "Scores with reference images, one category after the other, and zero-shot beside."
-    zero_shot, parts, thresholds = copy.copy(detector), [], {}
-    ways = dict(learned=detector, words=words, zero_shot=zero_shot)
-    size = detector.config.data.eval_size
+    parts, thresholds, size = [], {}, detector.config.data.eval_size
     for number, (c, index) in enumerate(_places(samples).items()):
-        use_normals(detector, load_normals(chosen[c], detector.load_size))
-        thresholds[c] = detector.normals.thresholds
+        beside = ReferenceDetector(detector, load_references(chosen[c], detector.load_size))
+        thresholds[c] = beside.references.thresholds
+        ways = dict(learned=beside, words=words, zero_shot=detector)
         these, folder = [samples[i] for i in index], out / 'parts' / f'{number:03d}'
         parts.append((index, *score_in_parts(ways, these, size, folder=folder, namer=namer)))
     return *_joined(parts), thresholds
@@ -189,7 +189,7 @@ def _thresholds(a: TestRequest, about: dict, own: dict, truth: EvalSet, found: d
         return thresholds, note
     if own:
         both = {k: {c: t.get(k) for c, t in own.items()} for k in ('image', 'pixel')}
-        return both | dict(rule='above every normal image, or above 64 of more'), ''
+        return both | dict(rule='above every reference image, or above 64 of more'), ''
     return about.get('thresholds') or {}, ''
 
 # %% ../../nbs/86a_testrun.ipynb #38ef3d30
@@ -198,7 +198,7 @@ def _intervals(truth: EvalSet, maps, scores, draws: int) -> dict:
     known = truth.known
     found = bootstrap_intervals(scores, truth.labels, n=draws)
     pixels = bootstrap_intervals(
-        scores[known], truth.labels[known], maps[known], truth.masks[known], n=draws
+        scores[known], truth.labels[known], maps[known], masks=truth.masks[known], n=draws
     )
     return found | {k: v for k, v in pixels.items() if not k.startswith('image')}
 
@@ -213,7 +213,7 @@ def _columns(level: str) -> list:
 def _no_decision(thresholds: dict) -> str:
     "The reason why nothing was decided."
     if isinstance(thresholds.get('image'), dict):
-        return 'one normal image sets no threshold, give at least two'
+        return 'one reference image sets no threshold, give at least two'
     return (
         thresholds.get('reason')
         or 'the checkpoint holds no threshold, find one with --calibrate on a validation part'
@@ -236,7 +236,7 @@ def decided(
         f'at the stored threshold ({rule}), see images.csv'
     )
     if left := len(rows) - len(rows_decided):
-        text += f'; no decision on {left}, whose categories have one normal image'
+        text += f'; no decision on {left}, whose categories have one reference image'
     if odd := [r['path'] for r in rows if r['unlike']]:
         text += (
             f'\nwarning: {len(odd)} images are unlike those the threshold was found on, '
@@ -268,7 +268,7 @@ def _write_log(out: Path, rows: list):
 def _write_examples(out: Path, truth: EvalSet, found: dict):
     "The strongest images of the run, as the words and as the prompts see them."
     (maps, scores), (words_maps, _) = found['learned'], found['words']
-    shown = examples(truth, {'words': words_maps, 'learned': maps}, scores, 6)
+    shown = examples(truth, {'words': words_maps, 'learned': maps}, scores, columns=6)
     columns, label = ['image', 'mask', 'words', 'learned'], _LABEL
     write_atomic(out / 'examples.png', as_png(map_grid(shown, columns, across=True, label=label)))
 

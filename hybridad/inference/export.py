@@ -82,6 +82,12 @@ def _metrics_beside(path: Path) -> dict | None:
     beside = path.with_name('metrics.json')
     return read_json(beside) if path.name != 'last.safetensors' and beside.is_file() else None
 
+
+def _with_metrics(path: Path) -> tuple[bytes, dict | None]:
+    "Bytes of a checkpoint that can be read, and the metrics beside it."
+    read_checkpoint(path)
+    return path.read_bytes(), _metrics_beside(path)
+
 # %% ../../nbs/80b_export.ipynb #6a106c81
 _DOWNLOAD = ('revision', 'cache_dir', 'force_download', 'token', 'local_files_only')
 
@@ -127,9 +133,7 @@ class LearnedPrompts(ModelHubMixin):
         path: str | Path,  # file from hybridad_train
     ) -> 'LearnedPrompts':
         "Learned prompts of a training run, with the metrics beside them."
-        path = Path(path)
-        read_checkpoint(path)
-        return cls(path.read_bytes(), _metrics_beside(path))
+        return cls(*_with_metrics(Path(path)))
 
     def detector(
         self,

@@ -59,7 +59,7 @@ def replaced(
     then: dict,  # FILE -> value, as it was
     refused=(),  # paths that are not read
 ) -> bool:
-    "Whether other contents lie under a name; a copy with new times is the same."
+    "True where other contents lie under a name; a copy with new times is the same."
     size, modified, changed = _file_times(path)
     same = (size, modified, changed) == tuple(then.get(k) for k in FILE[:3])
     if same and size > _SMALL and path not in refused:
@@ -144,7 +144,7 @@ def _images_below(root, other):
 
 # %% ../../nbs/63a_image_files.ipynb #d0a8f9e6
 def _leads_out(path, root):
-    "Whether a path is a link to something outside a folder."
+    "True for a link to something outside a folder."
     return os.path.islink(path) and not Path(os.path.realpath(path)).is_relative_to(
         os.path.realpath(root)
     )

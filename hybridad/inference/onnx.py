@@ -28,6 +28,7 @@ from ..models.attention import QueryRecorder
 from ..models.backbone import Backbone
 from ..models.detector import HybridAnomalyDetector, over_views, smooth
 from ..models.pipeline import EasonADPipeline
+from ..models.reference import ReferenceDetector
 from ..synthetic.plain import picture
 
 if TYPE_CHECKING:
@@ -62,10 +63,10 @@ def _scale(pipeline: EasonADPipeline, side: int) -> torch.Tensor:  # one value
 
 # %% ../../nbs/80_onnx.ipynb #1eae68c4
 def _check_exportable(detector: HybridAnomalyDetector):
-    if detector.normals:
+    if isinstance(detector, ReferenceDetector):
         raise ConfigError(
-            'normal pictures cannot be exported with the prompts: '
-            'call use_normals(detector, None) first'
+            'reference images cannot be exported with the prompts: '
+            'give the detector inside, .detector'
         )
     if detector.backbone.double:
         raise ConfigError(

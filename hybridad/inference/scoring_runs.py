@@ -22,6 +22,7 @@ from ..errors import csv_cell, from_csv_cell, printable
 from .image_files import FILE, find_images, replaced
 from .scoring import Scorer, draw, findings
 from ..locks import run_lock
+from ..models.reference import reference_hash
 from ..runs import Run, processes, provenance, write_atomic
 
 # %% ../../nbs/64a_scoring_runs.ipynb #7ff6cc95
@@ -163,7 +164,7 @@ def _asked(scorer, names, batch_size, **how) -> dict:
         images=len(names),
         list=_list_digest(names),
         prompts=_weights(d),
-        normals=d.normals and d.normals.hash,
+        normals=reference_hash(d),
         backbone_hash=d.backbone.hash,
         image_size=d.image_size,
         tiles=scorer.tiles,

@@ -66,7 +66,7 @@ def same_length(
         raise HybridadError(f'Got {lengths}; pass the same number, at least one, of each.')
     return next(iter(found.values()))
 
-
+# %% ../../nbs/40_checks.ipynb #031a22e2
 def checked_scores(
     scores: ArrayLike,  # of images or pixels, any shape
     labels: ArrayLike,  # the same shape: 0 normal, 1 anomalous
@@ -92,7 +92,7 @@ def checked_limit(
         raise HybridadError(f'limit={limit} must lie in (0, 1]; 0.3 is the usual value.')
     return limit
 
-
+# %% ../../nbs/40_checks.ipynb #be3be149
 def checked_map(
     score: ArrayLike,  # (H,W) anomaly map
     mask: ArrayLike,  # (H,W) defect where > 0

@@ -99,7 +99,7 @@ def _corners(
     y = np.stack([np.append(0, height[:-1]), height], 1).ravel()
     return np.concatenate([[0], x, [1]]), np.concatenate([[0], y, [1]])
 
-
+# %% ../../nbs/40_metrics.ipynb #d71a1a86
 def _area(
     x: np.ndarray,  # false-positive rate, rising
     y: np.ndarray,  # height at x
@@ -135,6 +135,7 @@ def undefined(
     metrics: tuple,  # names of the metrics
     n_good: int,  # how many normal images or pixels there are
     n_defect: int,  # how many anomalous ones
+    *,
     unit: str,  # 'image' or 'pixel'
 ) -> dict | None:  # None where both classes are present
     "A result of nan with its reason when only one class is present."
@@ -151,6 +152,7 @@ def figures(
     cuts: dict,  # over descending thresholds the counts tp, above, fp, and the share pro
     n_good: int,  # number of normal pixels or images
     n_defect: int,  # number of anomalous ones
+    *,
     limit: float,  # highest false-positive rate of `aupro`
 ) -> dict:  # auroc, ap, f1max, aupro in [0,1]
     "The four figures that follow from what is flagged at each threshold."
@@ -193,7 +195,7 @@ def _stretched(
         limit=limit,
     )
 
-
+# %% ../../nbs/40_metrics.ipynb #db307a78
 def pixel_metrics(
     maps: ArrayLike,  # (N,H,W) maps of one category, or a list of (H,W); higher: more anomalous
     masks: ArrayLike,  # (N,H,W) defect where > 0
@@ -204,10 +206,10 @@ def pixel_metrics(
     "Exact pixel metrics; `aupro` as MVTec evaluates it, `aupro_anomalyclip` at 200 thresholds."
     checked_limit(limit)
     good, defect, weight = _collect(maps, masks, names)
-    missing = undefined(PIXEL_METRICS, len(good), len(defect), 'pixel')
+    missing = undefined(PIXEL_METRICS, len(good), len(defect), unit='pixel')
     if missing:
         return missing
-    result = figures(_cuts(good, defect, weight), len(good), len(defect), limit)
+    result = figures(_cuts(good, defect, weight), len(good), len(defect), limit=limit)
     result['aupro_anomalyclip'] = _stretched(good, defect, weight, limit)
     return result | {'reasons': legacy_reason(result)}
 
@@ -219,7 +221,7 @@ def pro_curve(
 ) -> dict:  # fpr, pro, tpr: (2K+2,) corners; threshold: (K,) distinct defect scores, descending
     "Exact PRO and ROC curves over one false-positive axis."
     good, defect, weight = _collect(maps, masks, names)
-    missing = undefined(('pro',), len(good), len(defect), 'pixel')
+    missing = undefined(('pro',), len(good), len(defect), unit='pixel')
     if missing:
         raise HybridadError(
             f'The curve cannot be drawn: {missing["reasons"]["pro"]}; pass normal and anomalous '
@@ -238,7 +240,8 @@ def image_metrics(
 ) -> dict:  # auroc, ap, f1max in [0,1], nan where undefined, and reasons {metric: text}
     "Image-level metrics of one category, by scikit-learn."
     scores, labels = checked_scores(scores, labels, names)
-    missing = undefined(('auroc', 'ap', 'f1max'), int((~labels).sum()), int(labels.sum()), 'image')
+    normal, anomalous = int((~labels).sum()), int(labels.sum())
+    missing = undefined(('auroc', 'ap', 'f1max'), normal, anomalous, unit='image')
     if missing:
         return missing
     precision, recall, _ = precision_recall_curve(labels, scores)
@@ -254,7 +257,7 @@ def image_metrics(
 def _is_number(v) -> bool:
     return isinstance(v, Real) and not isinstance(v, bool)
 
-
+# %% ../../nbs/40_metrics.ipynb #568bd279
 def mean_metrics(
     rows: list[dict],  # one result per category, from `image_metrics` or `pixel_metrics`
 ) -> dict:  # mean of each metric, counts {metric: rows that define it}, reasons {metric: text}
@@ -294,14 +297,14 @@ def _of_trusted(
     some, marked = [maps[i] for i in chosen], [masks[i] for i in chosen]
     return pixel_metrics(some, marked, limit, names=names)
 
-
+# %% ../../nbs/40_metrics.ipynb #7ddfe6c0
 def anomaly_metrics(
     maps: ArrayLike,  # (N,H,W) anomaly maps, or a list of (H,W)
     masks: ArrayLike,  # (N,H,W) defect where > 0
     scores: ArrayLike,  # (N,) image scores
+    *,
     labels: ArrayLike,  # (N,) 0 normal, 1 anomalous
     known: ArrayLike | None = None,  # (N,) bool: images whose mask can be trusted; None: all
-    *,
     limit: float = 0.3,  # as in `pixel_metrics`
     names: Sequence[str] | None = None,  # (N,) how errors call the images
 ) -> dict:  # image_auroc .. image_f1max, pixel_auroc .. pixel_f1max, both aupro, and reasons

@@ -41,7 +41,7 @@ def keys(
     flip = (bits.view(np.int32) >> 31).view(np.uint32) | np.uint32(1 << 31)
     return ((bits ^ flip) >> np.uint32(32 - _BITS)).astype(np.intp)
 
-
+# %% ../../nbs/41_streaming.ipynb #c6966038
 def _key_values(
     bins: np.ndarray,  # as `keys` gives them
 ) -> np.ndarray:  # float64, the end of each bin that is nearest to zero or below
@@ -77,7 +77,7 @@ def _f1_bound(cuts: dict, total: float) -> float:
     best, worst = (2 * tp / (tp + cuts[k] + total) for k in ('above', 'fp'))
     return float(best.max() - worst.max())
 
-
+# %% ../../nbs/41_streaming.ipynb #02a15a07
 def _error_bounds(
     good: np.ndarray, defect: np.ndarray, weight: np.ndarray, *, limit: float
 ) -> dict[str, float]:  # auroc, ap, f1max, aupro: largest difference from the exact figure
@@ -109,10 +109,11 @@ def _above(edges: np.ndarray, counts: np.ndarray) -> Callable:
 def _figures_of(counts: dict, limit: float) -> dict:  # counts: as from PixelStream.counts
     "Pixel metrics of summed counts, with a bound of the error of each."
     good, defect, weight = (counts[k][::-1] for k in ('good', 'defect', 'weight'))
-    missing = undefined(PIXEL_METRICS, int(good.sum()), int(defect.sum()), 'pixel')
+    missing = undefined(PIXEL_METRICS, int(good.sum()), int(defect.sum()), unit='pixel')
     if missing:
         return missing | {'error': {}}
-    found = figures(cuts_of_counts(good, defect, weight), good.sum(), defect.sum(), limit)
+    cuts = cuts_of_counts(good, defect, weight)
+    found = figures(cuts, good.sum(), defect.sum(), limit=limit)
     edges = _key_values(counts['bins'])
     found['aupro_anomalyclip'] = stretched_area(
         counts['low'],
@@ -181,7 +182,7 @@ def _edges(maps: list, chosen: list, n: int) -> np.ndarray:
     some = [m[k][:: max(1, m[k].size // 2000)] for m, k in zip(maps, chosen) if k.any()]
     return np.quantile(np.concatenate(some), np.linspace(0, 1, n))
 
-
+# %% ../../nbs/41_streaming.ipynb #cc83f958
 def _pixel_counts(maps: list, masks: list, bins: int) -> np.ndarray:  # (3,N,B)
     "Counts of each image over bins with equal shares of the defect and normal pixels."
     good = [~k for k in masks]
@@ -207,7 +208,7 @@ def _interval_inputs(scores, labels, maps, masks) -> tuple:
     pairs = [_narrow(*checked_map(*one), one[2]) for one in named]
     return scores, labels, [m for m, _ in pairs], [k for _, k in pairs]
 
-
+# %% ../../nbs/41_streaming.ipynb #0685acf8
 def _check_draws(n: int, level: float):
     if n < 1:
         raise HybridadError(f'n={n} is out of range: draw at least once, 1000 is usual.')
@@ -222,10 +223,11 @@ _PIXEL_ROW = 'auroc', 'ap', 'f1max', 'aupro'
 def _row(counts: tuple, limit: float, wanted: tuple[str, ...]) -> list[float]:
     "Some of the figures of counted bins."
     good, defect, weight = counts
-    row = figures(cuts_of_counts(good, defect, weight), good.sum(), defect.sum(), limit)
+    cuts = cuts_of_counts(good, defect, weight)
+    row = figures(cuts, good.sum(), defect.sum(), limit=limit)
     return [row[k] for k in wanted]
 
-
+# %% ../../nbs/41_streaming.ipynb #aad5d0c7
 def _redrawn(drawn: np.ndarray, images: tuple, pixels, limit: float) -> list[float]:
     "Image figures, then pixel figures, of images that count `drawn` times each."
     at, width, normal, bad = images
@@ -246,13 +248,13 @@ def _names(pixels: bool) -> list[str]:
     rows = [f'pixel_{k}' if k != 'aupro' else k for k in _PIXEL_ROW] if pixels else []
     return [f'image_{k}' for k in _IMAGE_ROW] + rows
 
-
+# %% ../../nbs/41_streaming.ipynb #a58b000d
 def bootstrap_intervals(
     scores: ArrayLike,  # (N,) image scores
     labels: ArrayLike,  # (N,) 0 normal, 1 anomalous
     maps: ArrayLike | None = None,  # (N,H,W) anomaly maps; None: image figures alone
-    masks: ArrayLike | None = None,  # (N,H,W)
     *,
+    masks: ArrayLike | None = None,  # (N,H,W)
     n: int = 1000,  # how often images are sampled
     level: float = 0.95,  # share of the samples inside the interval
     limit: float = 0.3,  # as for `pixel_metrics`

@@ -97,7 +97,7 @@ def _check_file(path: Path) -> None:
             'RUN/best.safetensors'
         )
 
-
+# %% ../../nbs/49_checkpoint.ipynb #d88f4fc5
 def _open(path: Path) -> tuple:  # ({name: tensor}, metadata dict)
     "Tensors and metadata of a file; any error that the libraries raise."
     if is_pointer(path):

@@ -189,7 +189,6 @@ class _Learned(nn.Module):
         self.layer_logits = _new_layer_logits(self.pipeline, m.learn_layer_weights)
         self.log_temperature = nn.Parameter(torch.tensor(float(m.temperature)).log())
         self.image_offset = nn.Parameter(torch.zeros(()))
-        self.normals = None  # a reference of normal pictures, see normals.use_normals
         self.to(self.backbone.device, torch.float64 if m.precision == 'float64' else None)
         if self.config.training.gradient_checkpointing:
             self.backbone.unet.enable_gradient_checkpointing()
@@ -266,8 +265,7 @@ class _Reading(_Viewing):
         return [self.pipeline.queries(latents, text, d) for d in range(self.pipeline.draws)]
 
     def read(self, queries: list[dict], text: Tensor) -> Tensor:  # (B, 2, S, S) log masses
-        masses = self.pipeline.masses(queries, text, self.layer_weights, content=self.counted)
-        return self.normals(masses, queries) if self.normals else masses
+        return self.pipeline.masses(queries, text, self.layer_weights, content=self.counted)
 
     def masses(
         self,

@@ -106,7 +106,7 @@ def _class_of(source: str, part: str, entry: list) -> type:
         )
     return cls
 
-
+# %% ../../nbs/10k_families.ipynb #7a20904c
 def _wanted(index: dict) -> dict:  # {part: (library, class)}
     "Parts that reading needs, of those in an index."
     text = ('text_encoder', 'tokenizer')
@@ -122,7 +122,7 @@ class _FlowNoise:
         share = (timesteps / 1000).to(latents).view(-1, 1, 1, 1)
         return (1 - share) * latents + share * noise
 
-
+# %% ../../nbs/10k_families.ipynb #1b0b4cd8
 def _noise_of(
     scheduler: object,  # of diffusers
 ) -> object:  # with add_noise(latents, noise, timesteps)

@@ -21,7 +21,7 @@ def _state(modules: Iterable[nn.Module]) -> Iterator[tuple[str, Tensor]]:
         named = {k.removeprefix('text_model.'): v for k, v in m.state_dict().items()}
         yield from ((k, v) for k, v in sorted(named.items()) if not re.search(r'\.to_q?kv\.', k))
 
-
+# %% ../../nbs/10d_fingerprint.ipynb #0e250b57
 def _adapters(modules: Iterable[nn.Module]) -> str:  # empty where there is none
     "Strength and switches of adapters such as a LoRA."
     told = [

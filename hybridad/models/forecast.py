@@ -23,7 +23,7 @@ def _second_time(f):
             torch.cuda.synchronize()
     return time.perf_counter() - begun
 
-
+# %% ../../nbs/52b_forecast.ipynb #e7c063ef
 def _learning_time(detector, look):
     "Seconds of one step of learning."
     learned = list(detector.prompts.parameters())

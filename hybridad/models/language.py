@@ -24,7 +24,7 @@ class _Kind(NamedTuple):
     start: int  # tokens before the words
     blocks: str  # the list of its blocks, from the encoder on
 
-
+# %% ../../nbs/10j_language.ipynb #aa0c81b9
 _KINDS = {
     'clip_text_model': _Kind(1, 'encoder.layers'),
     't5': _Kind(0, 'encoder.block'),
@@ -159,7 +159,7 @@ class _Speech(NamedTuple):
     length: int  # tokens for T5 or Gemma, with padding
     masked: bool  # padding is hidden from encoder and transformer, and text is in small letters
 
-
+# %% ../../nbs/10j_language.ipynb #6e3e2dab
 _SPEECHES = {
     'PixArtTransformer2DModel': _Speech(('text_encoder',), (), 120, True),
     'SanaTransformer2DModel': _Speech(('text_encoder',), (), 300, True),
@@ -214,7 +214,7 @@ def _arranged(
     lacking = last.shape[-1] - first.shape[-1]
     return torch.cat([F.pad(first, (0, lacking)), last], 1)
 
-
+# %% ../../nbs/10j_language.ipynb #3ff18d7e
 def _marks(parts: list[Tensor]) -> Tensor:  # (P, L') bool
     "Marks of tokens in the same arrangement; of two CLIPs those that either says."
     if len(parts) == 1:

@@ -62,7 +62,7 @@ def _outside() -> int:
         frame, level = frame.f_back, level + 1
     return level
 
-
+# %% ../../nbs/10c_latents.ipynb #3fc6f558
 def check_batch(
     images: Tensor,  # as in check_images
 ) -> None:

@@ -33,7 +33,7 @@ def _check_region(
             'least one True, such as map > threshold'
         )
 
-
+# %% ../../nbs/49a_naming.ipynb #3a0f1922
 def _shares(
     region: Tensor,  # (h, w) bool
     size: tuple,  # (H, W) of the map
@@ -69,7 +69,7 @@ def _names(
         named.append(dict(sorted(pairs, key=lambda pair: -pair[1])))
     return named
 
-
+# %% ../../nbs/49a_naming.ipynb #f73832e6
 def region_names(
     masses: Tensor,  # (B, P, H, W) log masses of P words that compete
     regions: list,  # for each image a list of (h, w) boolean masks, at any resolution
@@ -95,7 +95,7 @@ def region_masks(
     for k in np.argsort(-peaks, kind='stable'):
         yield labels == k + 1
 
-
+# %% ../../nbs/49a_naming.ipynb #e719192b
 def best_names(
     named: dict,  # {word: probability}, best first
     count: int = 3,
@@ -120,7 +120,7 @@ def _check_word(word: str, backbone: Backbone) -> None:
                 'it in other letters, or leave it out'
             )
 
-
+# %% ../../nbs/49a_naming.ipynb #6cafa138
 def _name_words(
     words: list[str] | None,  # words to choose from; None: the kinds that the backbone knows
     backbone: Backbone,  # "kinds" in its hybridad.json lists the defects it was trained on
@@ -156,7 +156,7 @@ def _lines_of(path: Path) -> list[str]:
         raise ConfigError(f'{path} holds no names: {remedy}')
     return words
 
-
+# %% ../../nbs/49a_naming.ipynb #00767528
 def read_names(
     given: list[str] | None,  # as --names has it: words, one file, or 'none'
 ) -> list[str] | None:  # []: no names; None: the kinds that the backbone knows

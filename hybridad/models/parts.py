@@ -170,7 +170,7 @@ def _variant(folder: Path) -> dict:  # variant='fp16' where weights lie under su
         return {}
     return dict(variant='fp16' if 'fp16' in found else found[0])
 
-
+# %% ../../nbs/10e_parts.ipynb #8a4c7cb3
 def _options(part: str, dtype: torch.dtype) -> dict:
     "Arguments of from_pretrained for a part with weights."
     if part in ('vae', 'unet', 'transformer'):
@@ -297,7 +297,7 @@ def _check_folder(source: Path) -> None:
             f'{", ".join(PARTS)}'
         )
 
-
+# %% ../../nbs/10e_parts.ipynb #f97ccc94
 def _from_folder(source: Path, dtype: torch.dtype) -> tuple[dict, dict | None]:
     "Parts and settings of a folder."
     _check_folder(source)

@@ -6,6 +6,8 @@
 __all__ = ['EasonADPipeline']
 
 # %% ../../nbs/12_pipeline.ipynb #3c1768ee
+import copy
+
 import torch
 from torch import Tensor
 
@@ -56,12 +58,21 @@ class _Reading:
         self.timestep = backbone.timestep if timestep is None else timestep
         last = backbone.scheduler.config.num_train_timesteps - 1
         self.timesteps = _steps(self.timestep, draws, last)
-        self.also = ()  # names of layers that are recorded beside those that are read
+        self._also = []  # see `recording`
         self.draws = draws * len(self.timesteps)  # passes of the UNet that make one map
 
     @property
     def recorded(self) -> list[str]:
-        return [*self.also, *(n for n in self.layers if n not in self.also)]
+        return [*self._also, *(n for n in self.layers if n not in self._also)]
+
+    def recording(
+        self,
+        layers: list[str],  # full names
+    ) -> '_Reading':
+        "The same way of reading, with the queries of these layers recorded as well."
+        other = copy.copy(self)
+        other._also = [n for n in select_layers(self.backbone.unet, layers) if n not in self.layers]
+        return other
 
 # %% ../../nbs/12_pipeline.ipynb #0e462a17
 class _Passes(_Reading):

@@ -31,7 +31,7 @@ def _check_sizes(n_ctx: int, depth: int, t_n_ctx: int) -> None:
             'positions only'
         )
 
-
+# %% ../../nbs/20_prompt_learner.ipynb #d5a8a030
 def _words(backbone: Backbone, texts: list[str]) -> Tensor:  # (P, L) bool
     "Positions of the words of each text, without the end token."
     return token_mask(backbone.tokenize(texts), backbone.tokenizer, end=False)
@@ -105,7 +105,7 @@ def _inputs_of(layers: nn.ModuleList, found: list) -> list:
 
     return [layer.register_forward_pre_hook(note, with_kwargs=True) for layer in layers]
 
-
+# %% ../../nbs/20_prompt_learner.ipynb #f0b6d84c
 def _layer_inputs(
     backbone: Backbone,
     embeddings: Tensor,  # (P, L, D)
@@ -196,7 +196,7 @@ def _check_names(path: str | Path, state: dict, renamed: dict, learner: _Tokens)
             f'{learner.depth}, AnomalyCLIP is published with 12 and 9'
         )
 
-
+# %% ../../nbs/20_prompt_learner.ipynb #3f9ad8e3
 def _check_values(path: str | Path, found: dict, own: dict) -> None:
     "Refuse values that are not finite or of another shape."
     for name, value in found.items():

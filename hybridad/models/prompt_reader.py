@@ -22,7 +22,7 @@ def _projected(model: nn.Module, features: Tensor) -> Tensor:
         features = features if step is None else step(features)
     return features
 
-
+# %% ../../nbs/10i_prompt_reader.ipynb #4f596a40
 def _cross_keys(model: nn.Module, views: dict[str, View], features: Tensor) -> dict:
     "Keys (P, heads, L, d) of prompts in layers of cross-attention, exactly."
     found = {}
@@ -67,7 +67,7 @@ def _exact(recorder: Recorder, latents: Tensor, timestep: float, text: Text, **m
     queries = {n: s.queries.unflatten(0, split) for n, s in found.items()}
     return queries, {n: s.keys.unflatten(0, split) for n, s in found.items()}
 
-
+# %% ../../nbs/10i_prompt_reader.ipynb #f9eceb74
 def _joint(recorder: Recorder, latents: Tensor, timestep: float, text: Text, **more) -> tuple:
     "Queries (B, h, w, C) and keys (B, P, heads, L, d) of prompts that share one context."
     shape = text.features.shape[:2]

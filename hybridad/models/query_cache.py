@@ -195,8 +195,8 @@ class QueryCache(_Stored):
         batches, p = iter(batches), self.pipeline
         if p.recorded != self.settings['layers']:
             raise ConfigError(
-                'other layers are recorded than when this cache was made: make it again, after '
-                'use_normals'
+                'other layers are recorded than when this cache was made: make it again, with the '
+                'pipeline of the detector that is to read it'
             )
         first = next(batches)
         found = p.queries(first[:1])

@@ -33,7 +33,7 @@ class Seen(NamedTuple):
     others: Tensor | None  # (B, heads, N, d) keys of the image, where it shares the softmax
     bias: Tensor | None  # (B, 1, 1, L) added to scores of text tokens: -10000 at padding
 
-
+# %% ../../nbs/10h_recorder.ipynb #87424a9a
 def _bias(name: str, view: View, mask: Tensor | None) -> Tensor | None:
     "The bias of a mask over text tokens, if it is one."
     if mask is None:
@@ -61,7 +61,7 @@ def _on_grid(name: str, queries: Tensor, grid: tuple) -> Tensor:
         )
     return queries.movedim(-3, -2).flatten(-2).unflatten(1, grid)
 
-
+# %% ../../nbs/10h_recorder.ipynb #a7da7936
 def _check_found(name: str, view: View, found: dict) -> None:
     "Refuse a layer that ran without the projections that are read."
     if not {'q', 'k'} <= found.keys() or view.apart and 'text' not in found:
@@ -82,7 +82,7 @@ def _sorted(name: str, view: View, found: dict, places: int) -> dict:
     text, image = k[:, :-places], k[:, -places:]
     return dict(found, q=q[:, -places:], text=text, image=image)
 
-
+# %% ../../nbs/10h_recorder.ipynb #43edc555
 def _assembled(name: str, view: View, found: dict, grid: tuple) -> Seen:
     "Queries and keys of a layer with norms and positions, from its sorted projections."
     m, others = view.module, None
@@ -108,7 +108,7 @@ def _text_scores(
     scores = products(q, seen.keys, view)
     return scores if seen.bias is None else scores + wide(seen.bias)
 
-
+# %% ../../nbs/10h_recorder.ipynb #e20fce24
 def probabilities(
     view: View,
     seen: Seen,
@@ -141,7 +141,7 @@ def _starts(found: dict) -> Callable:
 
     return hook
 
-
+# %% ../../nbs/10h_recorder.ipynb #5baf7f65
 def _holds(found: dict, key: str) -> Callable:
     "A hook that holds the output of a projection."
 
@@ -213,7 +213,7 @@ def _text_width(model: nn.Module) -> int:
             return getattr(c, name)
     raise BackboneError(f'{type(model).__name__} says no width of its text: {READABLE}')
 
-
+# %% ../../nbs/10h_recorder.ipynb #86a688b0
 def _check_shapes(model: nn.Module, latents: Tensor, text: Text) -> None:
     "Refuse latents and text that a model cannot take."
     channels, patch = _channels(model)

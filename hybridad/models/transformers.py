@@ -50,7 +50,7 @@ def _pooled(model: nn.Module, text: Text) -> Tensor:
         )
     return text.pooled
 
-
+# %% ../../nbs/10g_transformers.ipynb #02a4e613
 def _call_unet(model: nn.Module, latents: Tensor, timestep: float, text: Text, **more):
     if text.mask is not None:
         more = dict(more, encoder_attention_mask=text.mask)
@@ -99,7 +99,7 @@ def _places(latents: Tensor) -> Tensor:  # (N, 3) zero, row, column of each 2 x 
     at = torch.stack([torch.zeros_like(rows), rows, columns], -1).flatten(0, 1)
     return at.to(latents)
 
-
+# %% ../../nbs/10g_transformers.ipynb #1a9d7451
 def _call_flux(
     model: nn.Module,
     latents: Tensor,
@@ -130,7 +130,7 @@ class Family(NamedTuple):
     joint: bool = False  # image and text share a softmax, and text changes from layer to layer
     split: bool = True  # norms of queries and keys see each head by itself
 
-
+# %% ../../nbs/10g_transformers.ipynb #0e0db71f
 _CROSS, _BLOCK = r'transformer_blocks\.\d+\.attn2', r'transformer_blocks\.\d+\.attn'
 FAMILIES = {
     'UNet2DConditionModel': Family(rf'.*\.{_CROSS}', _call_unet, None),
@@ -163,7 +163,7 @@ def _check_whole(model: nn.Module) -> None:
             'bfloat16 or float16, without quantization_config'
         )
 
-
+# %% ../../nbs/10g_transformers.ipynb #8ae393ae
 def family_of(
     model: nn.Module,  # a UNet or a transformer of diffusers
 ) -> Family:

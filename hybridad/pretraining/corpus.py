@@ -82,7 +82,7 @@ def source_picture(
         return photo_picture(seed, index, size, textures=open_textures(textures))
     return hard_picture(seed, index, size)
 
-
+# %% ../../nbs/62a_corpus.ipynb #af67bd7f
 def window(
     rng: np.random.Generator,
     mask: np.ndarray,  # (S, S) bool
@@ -113,7 +113,7 @@ def contents_of(
     ground = len(names) > 1 and (names[0] == 'background' or on_ground)
     return Contents(names, ground, thing if thing in THINGS and thing not in names else '')
 
-
+# %% ../../nbs/62a_corpus.ipynb #669957ef
 def corpus_picture(
     seed: int,
     index: int,
@@ -190,7 +190,7 @@ def _ahead(pool, make, items, count):
     while waiting:
         yield waiting.popleft().result()
 
-
+# %% ../../nbs/62a_corpus.ipynb #47728be6
 @torch.no_grad()
 def encode_corpus(
     work: str | Path,  # folder of the run with recipe.json and vae; work/corpus is filled

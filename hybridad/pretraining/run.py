@@ -22,7 +22,7 @@ from ..models.parts import pick_device, quiet
 from .autoencoder import train_autoencoder, write_autoencoder
 from .corpus import Corpus, encoding, nouns_of
 from .diffusion import LAYER_WEIGHTS, Trainer, averaged, train_diffusion
-from .grounding import KNOWN_KINDS, NEUTRAL
+from .grounding import KNOWN_KINDS, NEUTRAL, NOUN_LISTS
 from .parts import new_scheduler, new_text_encoder, new_unet, start_of
 from .recipe import Recipe
 from .state import JsonLog
@@ -95,6 +95,8 @@ def _export_run(out: Path, trainer: Trainer, nouns: list[str]) -> Path:
         weights=list(LAYER_WEIGHTS),
         neutral=NEUTRAL,
         mass='competing',
+        normal=NOUN_LISTS[0],
+        abnormal=NOUN_LISTS[1],
         kinds=[KINDS[k][0] for k in KNOWN_KINDS],
         nouns=nouns,
     )

@@ -152,7 +152,7 @@ def _sets():
         for name, text in tables.items()
     }
 
-
+# %% ../../nbs/61b_literature.ipynb #3da3bc3b
 def _rows():
     "{method: sources, settings, costs, and its metrics on each set}."
     rows, sets = {}, _sets()

@@ -57,7 +57,7 @@ def _layer_rows(backbone):
         Variant('equal layer weights', 'layers', even, detector=EvenLayers),
     ]
 
-
+# %% ../../nbs/62c_variants.ipynb #f22f3896
 def _looking_rows(backbone):
     "Read-outs, timesteps and views."
     steps = {f't = {t}': dict(timestep=t) for t in (1, 10, 30, 100, 300) if t != backbone.timestep}
@@ -94,7 +94,7 @@ def _prompt_rows(backbone):
         ),
     ]
 
-
+# %% ../../nbs/62c_variants.ipynb #612aa269
 def _loss_rows():
     without = {f'without {term}': dict(loss_weights={term: 0.0}) for term in LOSS_WEIGHTS}
     return _rows('loss', **without)

@@ -46,7 +46,7 @@ def turned(
     "A coordinate frame turned by a random angle."
     return rotated(*grid_of(size), rng.uniform(0, np.pi))
 
-
+# %% ../../nbs/03_canvas.ipynb #bb72d2f7
 def frame_at(
     size: int,  # pixels
     centre: np.ndarray,  # (2,) y and x, units
@@ -105,7 +105,7 @@ def colours(
     "Several random colours."
     return np.stack([colour(rng, value, saturation) for _ in range(count)])
 
-
+# %% ../../nbs/03_canvas.ipynb #824dc28d
 def one_colour(
     size: int,  # pixels
     tone: np.ndarray,  # (3,)

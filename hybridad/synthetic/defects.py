@@ -203,7 +203,7 @@ def _lobed(rng, u, v, radius):
     lobes = [a * np.sin(m * turns + b) for m, (a, b) in zip((3, 5, 8), depths)]
     return radius * (1 + sum(lobes)) - np.hypot(u, v)
 
-
+# %% ../../nbs/03c_defects.ipynb #b7817f82
 def _behind(rng, image, region, near):
     "A colour for what lies behind a part: what is seen beside it, if anything is."
     value = (0, 0.2) if rng.random() < 0.6 else (0.6, 1)
@@ -282,7 +282,7 @@ def _curled(rng, centre, length):
     path = np.cumsum(ahead, 0) * length / steps
     return path + (centre - path.mean(0))
 
-
+# %% ../../nbs/03c_defects.ipynb #8b58943b
 def _fibre(rng, image, centre, radius, region):
     "A loose coloured fibre, smoothly curled, with its shadow beside it."
     size = len(image)
@@ -315,7 +315,7 @@ def _most_detail(rng, image, places):
     some = rng.integers(0, len(places), 12)
     return some[np.argmax(detail[tuple(places[some].T)])]
 
-
+# %% ../../nbs/03c_defects.ipynb #6e96cd77
 def _place_of(rng, image, region, kind):
     "Place of a defect, (2,) units: anywhere on the part, for a bend where most can be bent."
     places = np.argwhere(region)

@@ -129,7 +129,7 @@ def _hair_path(rng, centre):
     path = np.cumsum(ahead, 0) * length / n
     return path + (centre - path.mean(0))
 
-
+# %% ../../nbs/03g_hard.ipynb #2f69d159
 def _hair_width(rng, n):
     "Half width (n,) of a hair along its way, units, thin at both ends."
     thick = rng.uniform(0.15, 0.9)
@@ -256,7 +256,7 @@ def _random_kind(rng):
         return 'good'
     return kinds[rng.integers(len(kinds))]
 
-
+# %% ../../nbs/03g_hard.ipynb #ed851c02
 def _hard(rng, size, category, kind):
     "One scene, lit and shot."
     clean, region, parts, distractors = _composed(rng, size, category)

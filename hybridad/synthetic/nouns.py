@@ -141,7 +141,7 @@ def noun_of_name(
     tails = [_plain(' '.join(said[-n:])) for n in (2, 1)]
     return _left_out(said) or next((NOUNS[t] for t in tails if t in NOUNS), None)
 
-
+# %% ../../nbs/03q_nouns.ipynb #0c3a87e0
 def noun_of_file(
     file: str,  # relative to the folder of textures
 ) -> str:  # a noun; 'surface' when nothing tells

@@ -20,7 +20,7 @@ def offsets(
     y, x = grid_of(size)
     return y - centre[0], x - centre[1]
 
-
+# %% ../../nbs/03b_outlines.ipynb #5bdfc310
 def blob(
     rng: np.random.Generator,
     size: int,  # pixels

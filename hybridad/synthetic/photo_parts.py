@@ -92,7 +92,7 @@ def _ellipse(rng, u, v, r):
     flat = rng.uniform(0.5, 0.85)
     return (r - np.hypot(u, v / flat)) * flat
 
-
+# %% ../../nbs/03s_photo_parts.ipynb #5159b2b6
 def _polygon(rng, u, v, r):
     "Depth inside a regular polygon of three to eight sides."
     turn = TURN / rng.integers(3, 9)

@@ -44,7 +44,7 @@ def _change_of_tone(image, twin, mask):
     tone = np.abs(gaussian_filter(change, (reach, reach, 0))[mask]).mean(-1) / weight
     return tone.mean()
 
-
+# %% ../../nbs/03u_photos.ipynb #d19beed1
 def _shows(image, twin, mask):
     "True if a defect can be seen against the texture around it."
     (before, spread), (after, _) = _fine(twin), _fine(image)

@@ -178,7 +178,7 @@ def _save_png(path, pixels):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path, compress_level=1)
 
-
+# %% ../../nbs/03e_synthetic.ipynb #951c8b56
 def _save(root, p, *, part, name):
     "Write an image and its mask; returns the image's path below the root."
     file = Path(p.category, part, p.kind, f'{name}.png')

@@ -235,7 +235,7 @@ def _normals(solid, p):
         steps.append(ahead - behind)
     return np.stack(steps) / np.linalg.norm(steps, axis=0)
 
-
+# %% ../../nbs/03h_sdf.ipynb #c231d22e
 def _parallel_rays(solid, view, size):
     "Starts and directions (N, 3) of parallel rays, one for a pixel."
     axis = np.linspace(-1.1, 1.1, size, dtype=np.float32) * solid.radius

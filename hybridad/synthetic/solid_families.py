@@ -37,7 +37,7 @@ def _mould(x, y, z, *, thick, wide, soft, spots, boss):
         d = soft_min(d, post, soft)
     return d
 
-
+# %% ../../nbs/03k_solid_families.ipynb #4d37d1b4
 def _ribs(x, y, z, *, thick, wide, tall, big, upright):
     "Distances to a hub, a wall in some castings, and a rib along the plate, in this order."
     half, low = tall / 2 + thick, tall / 4 + thick

@@ -25,7 +25,7 @@ class Finish:
     grain: str = ''  # 'brushed', 'cast', 'rings', 'peel'
     strength: float = 0.0  # of the grain
 
-
+# %% ../../nbs/03l_solid_light.ipynb #0d586c50
 def linear(
     rgb: np.ndarray | list,  # display colours in [0, 1], any shape
 ) -> np.ndarray:  # float32
@@ -48,7 +48,7 @@ def _shiny(rng, steel):
         'copper': (linear([0.9, 0.55, 0.35]), 1, rng.uniform(0.2, 0.4), 'peel', 0.03),
     }
 
-
+# %% ../../nbs/03l_solid_light.ipynb #45e477ae
 def _coated(rng, tint):
     "The same of paint, plastic and rubber."
     return {
@@ -102,7 +102,7 @@ def _brushed(tile, strength, points):
     bump[:, 2] = 0.4 * strength * streak
     return 1 + 0.3 * strength * streak, bump
 
-
+# %% ../../nbs/03l_solid_light.ipynb #cdbeb991
 def _rings(tile, strength, points):
     "Grain of year rings around x."
     x, y, z = points.T
@@ -121,7 +121,7 @@ def _pits(tile, strength, points, fine):
     tone = _read(tile, fine * (x + 0.6 * z), fine * (y + 0.5 * z))
     return 1 + 0.25 * strength * tone, bump
 
-
+# %% ../../nbs/03l_solid_light.ipynb #aa8a6a2c
 def grain_of(
     tile: np.ndarray,  # (T, T) noise
     look: Finish,
@@ -156,7 +156,7 @@ def tangents(
     u /= np.linalg.norm(u)
     return u, np.cross(axis, u)
 
-
+# %% ../../nbs/03l_solid_light.ipynb #1cdb7d6b
 def _direction(rng, low, high):
     "A unit vector above the ground, its elevation between two angles in degrees."
     up, turn = np.deg2rad(rng.uniform(low, high)), rng.uniform(0, 2 * np.pi)

@@ -253,7 +253,7 @@ class _Part(NamedTuple):
     def centre(self):
         return -self.half, self.y, self.z
 
-
+# %% ../../nbs/03j_solid_products.ipynb #b40257a6
 def _apart(y, z, a, b, other):
     "True if a rectangle does not touch a component."
     beside = abs(y - other.y) > a + other.a + 0.04
@@ -282,7 +282,7 @@ def _component(x, y, z, part):
         return rod(p, min(part.a, part.b), part.half, edge=0.02)
     return box(p, (part.half, part.a, part.b), 0.01)
 
-
+# %% ../../nbs/03j_solid_products.ipynb #43c0adae
 def _board_marks(step, wide):
     "Functions of x, y, z that mark the tracks and the pads of a board."
 
@@ -334,7 +334,7 @@ def _rocker(tilt, wide):
 
     return button
 
-
+# %% ../../nbs/03j_solid_products.ipynb #c380978e
 def _round_button(r):
     "Function of x, y, z: distance to a round button in a collar."
 

@@ -62,7 +62,7 @@ def _ball_crossing(start, along, r):
     half = np.sqrt(np.maximum(inside, 0))
     return np.maximum(-b - half, 0.04 * r), -b + half
 
-
+# %% ../../nbs/03n_solid_render.ipynb #b8a95d27
 def _passed(scene, damage, parts, start, along, count):
     "Share of the main lamp (N,) left to rays that pass near parts, in the parts' own units."
     soft, r = scene.light.soft, scene.solid.radius

@@ -62,7 +62,7 @@ def _rolling_marks(rng, size, k):
     bands = gaussian_filter1d(white, log_uniform(rng, 1.5, 20) * k, mode='wrap')
     return marks, (bands / bands.std())[:, None]
 
-
+# %% ../../nbs/03f_surfaces.ipynb #732988a8
 def _rolled_sheet(rng, size):
     "Rolled or ground metal: marks along the strip, slow bands across it."
     marks, bands = _rolling_marks(rng, size, size / UNIT)
@@ -110,7 +110,7 @@ def _ripple(rng, f, angle, size):
     ripple = fft.irfft2(fft.rfft2(spikes) * band, s=(size, size))
     return rng.uniform(0.3, 1) * ripple / (ripple.std() + 1e-9)
 
-
+# %% ../../nbs/03f_surfaces.ipynb #4237da97
 def _wavelets(rng, size):
     "Sparse oriented ripples at a few scales: weaves, scales, brush marks, prints without a name."
     fy = fft.fftfreq(size, UNIT / size)[:, None]
@@ -231,7 +231,7 @@ def _depth_from_sides(rng, size):
             depth = np.minimum(depth, d - rng.uniform(-1, 12))
     return depth
 
-
+# %% ../../nbs/03f_surfaces.ipynb #cb33c1a1
 def _grained(rng, tone, size):
     "A tone with a faint random grain, (S, S, 3)."
     depth, slope = rng.uniform(0, 0.1), rng.uniform(0.3, 1.5)

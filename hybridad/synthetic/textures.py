@@ -55,7 +55,7 @@ def _trimmed(
         return photo
     return photo.crop((xs[0], ys[0], xs[-1] + 1, ys[-1] + 1))
 
-
+# %% ../../nbs/03r_textures.ipynb #008f2c4a
 def _draft(
     path: Path,  # of a photograph
 ) -> Image.Image | None:  # None where it is no JPEG
@@ -157,7 +157,7 @@ def _pool(
     weight = np.sqrt([len(g) for g in groups])
     return groups, weight / weight.sum()
 
-
+# %% ../../nbs/03r_textures.ipynb #02f3bdcb
 def _pools(
     nouns: list,  # of every photograph
     things: list,  # of bool: whether it shows a thing

@@ -18,6 +18,7 @@ from ..models.appearance import known_appearance
 from ..config import Config
 from ..data.loading import described, fingerprint, stable_number
 from ..models.detector import HybridAnomalyDetector
+from ..models.reference import ReferenceDetector
 from ..errors import CheckpointError, ConfigError, HybridadError
 from ..models.features import FeatureCache, digests
 from .validation import cache_parts, check_defects, validate
@@ -316,9 +317,9 @@ def fit(
         run.check(bool(resume))
         processes()[2]()
         detector = detector or HybridAnomalyDetector(config)
-        if detector.normals:
+        if isinstance(detector, ReferenceDetector):
             raise ConfigError(
-                'prompts are learned without normal images: call use_normals(detector, None) first'
+                'prompts are learned without reference images: give the detector inside, .detector'
             )
         parts = samples if isinstance(samples, tuple) else cache_parts(detector, samples, progress)
         how = dict(out=run.folder, accumulate=accumulate, loss_fn=loss_fn)

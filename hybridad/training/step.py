@@ -54,7 +54,7 @@ def _gather(x, world):
 
     return gather(x.contiguous())
 
-
+# %% ../../nbs/60b_step.ipynb #e5c9c489
 def _with_mine(whole, mine, at):
     "Outputs of the whole batch, where one micro-batch carries gradients."
     size, count = len(mine[next(iter(mine))]), whole['count']
@@ -77,7 +77,7 @@ def _prompt_leaves(detector):  # {name: tensor} of the prompts, {name: leaf with
         leaves[n] = a.detach().to(exact).requires_grad_()
     return asked, leaves
 
-
+# %% ../../nbs/60b_step.ipynb #c324f1ed
 def _through_prompts(asked, leaves):
     "Carry the gradients of the leaves back to the prompts."
     reached = [

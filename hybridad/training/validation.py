@@ -69,7 +69,7 @@ def validate(
     masks, labels, known = (x.numpy() for x in (cached.masks[:, 0], cached.labels, cached.known))
     mean = mean_metrics(
         [
-            anomaly_metrics(maps[c], masks[c], scores[c], labels[c], known[c])
+            anomaly_metrics(maps[c], masks[c], scores[c], labels=labels[c], known=known[c])
             for c in (np.flatnonzero(names == n) for n in sorted(set(names)))
         ]
     )

@@ -72,7 +72,7 @@ def _references(ax, places, data, *, baselines, upper_bounds):
     for name, marker in zip(upper_bounds, cycle('|x')):
         ax.plot(data[name], places, marker, color='black', ms=13, mew=2, ls='none', label=name)
 
-
+# %% ../../nbs/70b_charts.ipynb #238bc354
 def baseline_chart(
     table: dict[str, dict],  # {category: {column: number}}
     value: str | None = None,  # column drawn as a bar; default: the first

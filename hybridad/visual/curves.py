@@ -102,7 +102,7 @@ def _checked(maps, masks, names):
         same_length(names, **{f'maps{f" of {method}" if method else ""}': given, 'masks': masks})
     return methods, masks
 
-
+# %% ../../nbs/70a_curves.ipynb #83969697
 def pixel_curves(
     maps: object,  # (N,H,W) anomaly maps or a list of (H,W); or {method: such maps}
     masks: object,  # (N,H,W) defect where > 0
@@ -159,7 +159,7 @@ def _loss_line(ax, steps, values, keep):
     ax.plot(steps, values, color=NORMAL, alpha=0.3, lw=0.8)
     ax.plot(steps, _running(values, keep), color=NORMAL, lw=1.5)
 
-
+# %% ../../nbs/70a_curves.ipynb #4b429844
 def _validation_line(
     ax: Axes,
     steps: np.ndarray,  # (M,)

@@ -43,7 +43,7 @@ def probability(
     "The logistic function: the scale of every score in the explorers."
     return torch.as_tensor(logits).sigmoid().numpy()
 
-
+# %% ../../nbs/70f_decisions.ipynb #ff72b15b
 def decide(
     maps: object,  # (N, h, w) log-ratio maps
     smoothing: float = 0.0,  # sigma of a Gaussian on the maps, in cells; scores are of raw maps
@@ -79,7 +79,7 @@ def _shape(path):
 def _from_file(path, bits):
     return shown_array(as_rgb(open_image(path), path, bits))
 
-
+# %% ../../nbs/70f_decisions.ipynb #9cd47469
 def shown_image(
     truth: EvalSet,
     i: int,  # its place among the samples
@@ -168,7 +168,7 @@ def constant_offset(
     "Median of all differences: the amount by which the second method is higher everywhere."
     return float(np.median(two - one))
 
-
+# %% ../../nbs/70f_decisions.ipynb #9d13a0ed
 def comparison_view(
     image: np.ndarray,  # anything to_picture takes
     maps: dict,  # {name: (h, w)}: two maps

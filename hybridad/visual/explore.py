@@ -13,10 +13,16 @@ import ipywidgets as widgets
 import numpy as np
 from matplotlib.figure import Figure
 
-from ..models.attention import cross_attention
 from ..models.backbone import Backbone
-from .charts import short_layer
-from .controls import ClickPicture, Explorer, choice, slider, text, uploaded
+from hybridad.visual.controls import (
+    ClickPicture,
+    Explorer,
+    choice,
+    reading_controls,
+    slider,
+    text,
+    uploaded,
+)
 from hybridad.visual.decisions import (
     COLUMNS,
     OUTCOMES,
@@ -38,7 +44,6 @@ from hybridad.visual.decisions import (
 from ..models.detector import HybridAnomalyDetector
 from ..errors import ConfigError, DataError, HybridadError, printable
 from ..evaluation.evaluate import EvalSet
-from ..config import READOUTS
 from ..inference.scoring import name_text
 from .plots import shared_range
 from ..models.features import FeatureCache, read_cached
@@ -66,24 +71,6 @@ def _prompt_controls(backbone, names, learned):
         tokens_of=choice('tokens of', [('damaged prompt', 1), ('normal prompt', 0)], 1),
         nouns=text('nouns', ', '.join(nouns)),
         noun=choice('where is', [''], width=330),
-    )
-
-
-def _reading_controls(backbone):
-    "Layers, head, read-out and timestep."
-    every = cross_attention(backbone.unet)
-    heads = range(min(layer.heads for layer in every.values()))
-    last = backbone.scheduler.config.num_train_timesteps - 1
-    return dict(
-        layers=widgets.SelectMultiple(
-            options=[(short_layer(n), n) for n in every],
-            value=list(backbone.layers),
-            description='layers',
-            rows=4,
-        ),
-        head=choice('head', [('mean', -1), *((str(i), i) for i in heads)], -1),
-        readout=choice('read-out', list(READOUTS)),
-        timestep=slider('timestep', backbone.timestep, (0, last), kind=widgets.IntSlider),
     )
 
 # %% ../../nbs/71_explore.ipynb #1936e33b
@@ -156,7 +143,7 @@ class AttentionExplorer(_Attention):
         fixed = widgets.Layout(flex='0 0 auto', overflow='visible')
         hint = widgets.Label('click a place:')
         beside = widgets.VBox([hint, self.clickable.canvas, self.upload], layout=fixed)
-        super().__init__(controls | _reading_controls(backbone), [beside], below=[self.nearest])
+        super().__init__(controls | reading_controls(backbone), [beside], below=[self.nearest])
 
     def draw(self, image: str, tokens_of: int, noun: str, **asked: object) -> Figure:
         "The attention view of one state."
@@ -373,11 +360,8 @@ class CompareExplorer(_Compared):
     ):
         if len(maps) < 2:
             raise ConfigError('a comparison needs maps of two methods: pass {name: maps}')
-        self.truth, self.maps, self._offsets = (
-            truth,
-            {k: np.asarray(m) for k, m in maps.items()},
-            {},
-        )
+        self.truth, self._offsets = truth, {}
+        self.maps = {k: np.asarray(m) for k, m in maps.items()}
         names = list(maps)
         one, two = (self.maps[n] for n in names[:2])
         look = dict(offset=self.offset(*names[:2]), told=len(names) == 2)

@@ -149,7 +149,7 @@ def _record(row, index):
         score=row.get('score'),
     )
 
-
+# %% ../../nbs/70_plots.ipynb #ade4602e
 def panels(
     fig: Figure | SubFigure | None,  # to clear and reuse, or None for a new one
     shape: tuple[int, int],  # rows, columns
@@ -351,7 +351,7 @@ def as_png(
     "A small PNG of a figure, as `_repr_png_` returns it."
     return _small_png(fig, max_kb, fig.dpi)[0]
 
-
+# %% ../../nbs/70_plots.ipynb #55102363
 def save_figure(
     fig: Figure,  # what to save
     path: str | Path,  # a .png file; its folder is made

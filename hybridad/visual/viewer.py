@@ -56,7 +56,7 @@ def _token_bars(fig, axes, norms, grid):
         bar = colour_bar(fig, axes[:, [j]], norm, values=values, label='', **place)
         bar.set_ticks([norm.vmin, norm.vmax], labels=[f'{norm.vmin:.2g}', f'{norm.vmax:.2g}'])
 
-
+# %% ../../nbs/70c_viewer.ipynb #d5c4cb41
 def attention_grid(
     maps: dict[str, dict],  # {layer: {token: (h,w)}}, sizes may differ between layers
     share: str = 'token',  # 'token': one scale a column; 'all': one for the figure

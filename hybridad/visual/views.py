@@ -77,7 +77,7 @@ def new_figure(
     "A figure as wide as an explorer."
     return Figure(figsize=(WIDTH, height), dpi=96)
 
-
+# %% ../../nbs/70e_views.ipynb #e689b222
 def place(
     fig: Figure,
     left: float,  # inches from the left
@@ -238,7 +238,7 @@ class Nouns:
 def _cut(text, length=12):
     return text if len(text) <= length else text[: length - 1] + '…'
 
-
+# %% ../../nbs/70e_views.ipynb #eaba4019
 def _noun_bars(ax, names, here, everywhere):
     "Shares of the nouns at the marked place, the eight largest."
     first = np.argsort(-here)[:8]
@@ -250,7 +250,7 @@ def _noun_bars(ax, names, here, everywhere):
     ax.set_xlabel('share, %', fontsize=_SMALL, labelpad=1)
     ax.set_title('nouns, marked place', fontsize=_SMALL, loc='right')
 
-
+# %% ../../nbs/70e_views.ipynb #a942e5d8
 def _noun_panels(fig, seen, photo, *, nouns, how, at):
     "Nouns that the marked place attends to, and the map of one of them."
     shares = noun_shares(seen, nouns.names, how)

@@ -204,7 +204,7 @@ def default_nouns(
     words = ' '.join(texts).lower().replace(',', ' ').split()
     return list(dict.fromkeys(w for w in words if w not in _NO_NOUNS))
 
-
+# %% ../../nbs/70d_words.ipynb #e80c7c49
 def split_nouns(
     text: str,  # nouns separated by commas
 ) -> list[str]:
@@ -217,7 +217,7 @@ def split_nouns(
         )
     return nouns
 
-
+# %% ../../nbs/70d_words.ipynb #a2040682
 @torch.no_grad()
 def noun_shares(
     seen: CachedImage,
