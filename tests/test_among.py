@@ -33,7 +33,7 @@ def surface(folder, material, seed, count):
 @pytest.fixture(scope='module')
 def prompts(tmp_path_factory):
     "Prompts around two words, read in one view of 64 px."
-    words = ['flawless', 'damaged']
+    words = ['object surface', 'hole stain spots']
     config = get_default_config(device='cpu', image_size=SIDE, ctx_init=words)
     path = tmp_path_factory.mktemp('prompts') / 'p.safetensors'
     HybridAnomalyDetector(config).save_checkpoint(path)
@@ -51,7 +51,7 @@ def rows(out):
 
 
 def test_the_damaged_one_stands_out_and_a_stopped_run_continues(tmp_path, prompts, capsys):
-    folder, out = surface(tmp_path / 'photos', 'paving', 1, 9), tmp_path / 'out'
+    folder, out = surface(tmp_path / 'photos', 'twill', 1, 9), tmp_path / 'out'
     (folder / 'broken.png').write_bytes(b'no image at all')
     assert scored(folder, out, prompts) == 3
     assert '9 of the photographs, compared with each other' in capsys.readouterr().out

@@ -1151,7 +1151,7 @@ def test_download_appears_whole(server, tmp_path):
         'plates',
         tmp_path / 'sets',
         f'{url}/good',
-        sha256,
+        sha256=sha256,
         names=found,
         says='exists already',
     )
