@@ -198,9 +198,9 @@ def default_nouns(
     backbone: Backbone,
     texts: Sequence[str],  # the prompts
 ) -> list[str]:
-    "The nouns that a backbone names in its settings, otherwise the words of the prompts."
-    if named := backbone.settings.get('nouns'):
-        return list(named)
+    "Object, background and the first kinds of defects a backbone knows, or words of the prompts."
+    if kinds := backbone.settings.get('kinds'):
+        return ['background', 'object', 'label', *kinds[:5]]
     words = ' '.join(texts).lower().replace(',', ' ').split()
     return list(dict.fromkeys(w for w in words if w not in _NO_NOUNS))
 
