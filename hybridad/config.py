@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['LOSS_WEIGHTS', 'PRECISIONS', 'READOUTS', 'MASSES', 'SCORES', 'LAYOUT_NAMES', 'LEARN', 'ONE_VIEW', 'LossWeights',
-           'ModelConfig', 'DataConfig', 'TrainingConfig', 'settings', 'check', 'described', 'Config',
-           'get_default_config', 'get_debug_config']
+           'settings', 'check', 'described', 'Config', 'get_default_config', 'get_debug_config']
 
 # %% ../nbs/01_config.ipynb #5d0c637c
 from collections.abc import Mapping
