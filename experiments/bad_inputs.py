@@ -265,7 +265,8 @@ def cases(work):
         'an unknown precision': ['--precision', 'double'],
         'float16 to learn in': ['--precision', 'float16'],
     }.items():
-        yield train[0], what, [*train[1], *more]
+        usual = train[1][2:] if more[0] == '--data_path' else train[1]
+        yield train[0], what, [*usual, *more]
     yield train[0], 'an output folder in use', [*train[1], '--out', full]
     yield train[0], 'an output below a file', [*train[1], '--out', good / 'x']
     yield train[0], 'nothing to continue', [*train[1], '--resume', '--out', empty]

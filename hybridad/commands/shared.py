@@ -72,8 +72,9 @@ class _Once(argparse.Action):
 
     def __call__(self, parser, namespace, values, option_string=None):
         if getattr(namespace, self.dest, None) is not None:
-            parser.error(f'{self.metavar} was given twice: leave one of the two out')
-        setattr(namespace, self.dest, values)
+            namespace.twice = self.metavar  # told after unknown arguments, which may be the cause
+        else:
+            setattr(namespace, self.dest, values)
 
 # %% ../../nbs/89_commands.ipynb #24a6898a
 class Parser(argparse.ArgumentParser):
@@ -101,6 +102,8 @@ class Parser(argparse.ArgumentParser):
         if not self.either:
             return self.parse_args(argv)
         a = self.parse_intermixed_args(argv)
+        if metavar := vars(a).pop('twice', None):
+            self.error(f'{metavar} was given twice: leave one of the two out')
         for bare, kind in self.either:
             if getattr(a, bare.dest, None) is None:
                 self.error(f'the following arguments are required: {bare.metavar}')
