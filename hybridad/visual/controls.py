@@ -39,7 +39,9 @@ def _screen_png(fig, sharp=_SHARP):
 def _growing():
     "The layout of a figure that takes the width there is, up to all of its pixels."
     side = round(96 * WIDTH)
-    return widgets.Layout(flex=f'1 1 {side}px', max_width=f'min(100%, {_SHARP * side:.0f}px)')
+    return widgets.Layout(
+        flex=f'1 1 {side}px', max_width=f'min(calc(100% - 4px), {_SHARP * side:.0f}px)'
+    )
 
 
 _FIXED = dict(flex='0 0 auto')  # neither grows nor shrinks with the row
