@@ -1,4 +1,4 @@
-"""Visual anomaly detection by learning two prompts on the cross-attention of a frozen diffusion UNet.
+"""Visual anomaly detection: two prompts learned on the attention of a frozen diffusion UNet.
 
 Names below are loaded from their modules at first use, so `import hybridad` loads no torch."""
 

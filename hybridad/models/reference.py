@@ -377,8 +377,7 @@ class ReferenceDetector(nn.Module):
 
     def read(self, queries: list[dict], text: Tensor) -> Tensor:  # (B, 2, S, S) log masses
         "Log masses with the evidence added to the abnormal prompt."
-        masses = self.detector.read(queries, text)
-        found = self.references.distances(queries)
+        masses, found = self.detector.read(queries, text), self.references.distances(queries)
         more = self.references.evidence(found, masses.shape[2:])
         return masses + torch.stack([torch.zeros_like(more), more], 1)
 

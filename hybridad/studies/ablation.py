@@ -89,8 +89,7 @@ class AblationStudy:
         self._cached, self._latents = {}, {}
 
     def features(
-        self,
-        detector: detector_module.HybridAnomalyDetector,
+        self, detector: detector_module.HybridAnomalyDetector
     ) -> list[FeatureCache | None]:  # to learn from, to validate on, to test on
         "The frozen features that a detector of these settings reads."
         key = _encoding(detector), _reading(detector)
@@ -107,7 +106,7 @@ class AblationStudy:
         caches = [*cache_parts(detector, self.learn, self.progress), test]
         self._latents = {encoding: [copy.copy(c) for c in caches]}
         for c in filter(None, self._latents[encoding]):
-            c.queries = None  # latents are enough to ask again
+            c.queries = None  # latents are enough
         return caches
 
 # %% ../../nbs/63_ablation.ipynb #5c8f836b
