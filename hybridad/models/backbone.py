@@ -106,7 +106,7 @@ class _Frozen(TextSide, ImageSide):
 
     @property
     def device(self) -> torch.device:
-        return self.unet.device
+        return next(self.unet.parameters()).device  # diffusers would ask every module
 
 # %% ../../nbs/11_backbone.ipynb #5a7d940f
 class _Named(_Frozen):
