@@ -191,7 +191,7 @@ def _ahead(pool, make, items, count):
 # %% ../../nbs/62a_corpus.ipynb #47728be6
 @torch.no_grad()
 def encode_corpus(
-    work: str | Path,  # folder of the run with recipe.json and vae; work/corpus is filled
+    work: str | Path,  # folder of the run, with run.json and vae; work/corpus is filled
     device: str = 'cpu',
     workers: int = 1,  # processes that generate
     *,
@@ -200,7 +200,7 @@ def encode_corpus(
     "Generate and encode the parts that are not there yet."
     from diffusers import AutoencoderKL
 
-    work, recipe = Path(work), read_json(Path(work) / 'recipe.json')
+    work, recipe = Path(work), read_json(Path(work) / 'run.json')['asked']
     folder = work / 'corpus'
     folder.mkdir(exist_ok=True)
     pool = ProcessPoolExecutor(workers, mp_context=get_context('fork'))
