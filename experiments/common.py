@@ -1,4 +1,4 @@
-"""What the experiments share: folders, the pictures they read, and the notes beside every figure.
+"""What the experiments share: folders, the images they read, and the notes beside every figure.
 
 Every result carries its command, date, processor, versions, and the size and way in which masks
 and maps were compared. Run the scripts alone on a machine; results/README.md lists them all."""

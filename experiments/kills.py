@@ -146,7 +146,7 @@ def main():
     work, rng, found = Path(tempfile.mkdtemp()), random.Random(0), {}
     data = write_dataset(
         work / 'data', seed=9, split='auxiliary', count=2, progress=False
-    )  # other pictures than the package's prompts were learned on
+    )  # other images than the package's prompts were learned on
     cpu = '--device', 'cpu'
     cases = dict(
         train=(

@@ -163,11 +163,14 @@ def training(code: Code, a: argparse.Namespace) -> dict:
     config, learn = code.config(a.backbone), samples_of(code, a, 'auxiliary')
     whole, cut = (a.work / code.side / n for n in ('whole', 'cut'))
     code.fit(config, learn, whole, progress=False)
-    loss = Interrupted(code.CrossAttentionLoss(config.training.loss_weights), step=3)
+    loss = Interrupted(
+        code.CrossAttentionLoss(config.training.loss_weights), step=5
+    )  # in the second epoch
     try:
         code.fit(config, learn, cut, progress=False, loss_fn=loss)
     except KeyboardInterrupt:
-        code.fit(config, learn, cut, resume=(cut / 'resume.pt').exists(), progress=False)
+        assert (cut / 'resume.pt').exists(), 'interrupted before anything was saved'
+        code.fit(config, learn, cut, resume=True, progress=False)
     found = {f'weights {k}': v for k, v in learned(whole).items()}
     rows = [json.loads(r) for r in (whole / 'log.jsonl').read_text().splitlines()]
     for row in rows:
@@ -293,7 +296,7 @@ def main():
 def compare(a: argparse.Namespace):
     from common import RESULTS, ROOT, about
 
-    from hybridad.runs import write_json
+    from hybridad.runs import environment, write_json
 
     begun, git = time.perf_counter(), partial(subprocess.run, cwd=ROOT, check=True)
     with tempfile.TemporaryDirectory() as scratch:
@@ -309,6 +312,7 @@ def compare(a: argparse.Namespace):
     command = 'python experiments/refactor.py --backbone FOLDER'
     found = dict(
         before=a.commit,
+        now=environment()['git'],
         parts=parts,
         resumed_from_uninterrupted=resumed,
         only_before=sorted(set(sides[0]) - set(sides[1])),
