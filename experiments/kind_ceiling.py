@@ -6,7 +6,7 @@ Data:     drawn by hybridad.synthetic.plain; fitted on auxiliary categories, tes
           held-out ones, the auxiliary kinds in both
 
 A small convolutional network sees a crop around each region, never the mask: 48 px at full size and
-the 96 px around it at half size. Its accuracy is the ceiling for everything that names regions."""
+the 96 px around it at half size. Its accuracy is an upper bound for everything that names regions."""
 
 import argparse
 import json

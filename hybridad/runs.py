@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['write_atomic', 'in_use', 'to_json_value', 'write_json', 'read_json', 'read_arrays', 'read_log', 'processes',
-           'environment', 'provenance', 'Run']
+           'provenance', 'Run']
 
 # %% ../nbs/00a_runs.ipynb #89d06cf6
 import json, math, os, platform, shutil, subprocess, zipfile, zlib
@@ -212,7 +212,7 @@ def environment() -> dict:  # fit for JSON
         processes=processes()[1],
     )
 
-
+# %% ../nbs/00a_runs.ipynb #1f084993
 def provenance(
     detector: Any,  # whose backbone says name, hash and device
     **data: Any,  # of the images, such as images=16, data_fingerprint='...'
