@@ -226,7 +226,7 @@ def one_side(a: argparse.Namespace):
         for name, value in compute(code, a).items():
             if isinstance(value, torch.Tensor):
                 value = value.detach().double().numpy()
-            if value is not None:
+            if not isinstance(value, dict | str | None):  # reasons in words
                 found[f'{part}: {name}'] = np.asarray(value, float)
     np.savez(a.work / f'{a.side}.npz', **found)
 
@@ -246,13 +246,16 @@ def prepare(work: Path, backbone: str) -> Path:
     return folder
 
 
-def run_side(side: str, tree: Path, work: Path, folder: Path) -> dict:
-    "The arrays of one side, computed in a process of its own."
-    command = [sys.executable, __file__, '--side', side, '--work', work, '--backbone', folder]
-    environment = os.environ | dict(PYTHONPATH=str(tree), HF_HUB_OFFLINE='1')
-    subprocess.run(list(map(str, command)), cwd=work, env=environment, check=True)
-    with np.load(work / f'{side}.npz') as stored:
-        return dict(stored)
+def both_sides(trees: tuple, work: Path, folder: Path) -> list[dict]:
+    "The arrays of both sides, each computed in a process of its own."
+    running = []
+    for side, tree in zip(SIDES, trees):
+        command = [sys.executable, __file__, '--side', side, '--work', work, '--backbone', folder]
+        environment = os.environ | dict(PYTHONPATH=str(tree), HF_HUB_OFFLINE='1')
+        running.append(subprocess.Popen(list(map(str, command)), cwd=work, env=environment))
+    if any([process.wait() for process in running]):
+        sys.exit('one side failed, see above')
+    return [dict(np.load(work / f'{side}.npz')) for side in SIDES]
 
 
 def difference(before: np.ndarray, now: np.ndarray) -> float:
@@ -304,7 +307,7 @@ def compare(a: argparse.Namespace):
         folder = prepare(work, a.backbone)
         git(['git', 'worktree', 'add', '--quiet', '--detach', str(tree), a.commit])
         try:
-            sides = [run_side(s, t, work, folder) for s, t in zip(SIDES, (tree, ROOT))]
+            sides = both_sides((tree, ROOT), work, folder)
         finally:
             git(['git', 'worktree', 'remove', '--force', str(tree)])
         parts = compared(*sides)
