@@ -47,11 +47,31 @@ SWITCHED = {
     'mass': 'start token and padding count: competing before, competing_all now',
     'masks': 'images, masks and maps of one size, so any touched pixel and the nearest agree',
     'words': 'the texts of the hand-written baseline are given',
+    'temperature': 'map and image logits share one division by it, see one_division',
 }
 CHANGED = {
-    'losses: dice': 'edge cells are shared between mask and background; trained with weight 0',
+    'losses: dice': 'masks finer than the map share edge cells, these are not; weight 0 in training',
+    'training: as it is': 'smoothing touches maps alone, so map and image divide by the temperature '
+    'apart and their gradients meet in another order: rounding, which the steps of Adam enlarge',
     'evaluation: local_contrast': 'scores are counted in bins, borders mirrored in one matrix',
 }
+
+
+def one_division(kind: type) -> type:
+    "A detector whose map and image logits come from one division, as before."
+
+    class Before(kind):
+        def outputs(self, masses, smoothing=0.0):
+            out, m = super().outputs(masses, smoothing), self.config.model
+            pool = import_module('hybridad.models.detector').pool_logits
+            scaled = out['logits'] / self.log_temperature.exp()
+            maps = torch.stack([torch.zeros_like(scaled), scaled], 1).softmax(1)
+            pooled = pool(scaled, m.score, m.top_fraction) + self.image_offset
+            pair = torch.stack([torch.zeros_like(pooled), pooled], 1)
+            scores = dict(image_logits=pair, image_scores=pair.softmax(1)[:, 1])
+            return out | scores | dict(similarity_maps=maps, anomaly_maps=maps[:, 1])
+
+    return Before
 
 
 class Code:
@@ -64,6 +84,9 @@ class Code:
             module = import_module(f'hybridad.{modules[at]}')
             setattr(self, now, getattr(module, now if at or not before else before))
         self.mass = ('competing', 'competing_all')[at]
+        self.Detector, self.Probe = self.HybridAnomalyDetector, self.LinearProbe
+        if at:
+            self.Detector, self.Probe = map(one_division, (self.Detector, self.Probe))
         self.cached = ('kept', 'cached')[at]  # an argument of evaluate
 
     def config(self, backbone: str, **changes):
@@ -162,19 +185,24 @@ def training(code: Code, a: argparse.Namespace) -> dict:
     "Learnables of a run, and how far a run that was interrupted and continued is from it."
     config, learn = code.config(a.backbone), samples_of(code, a, 'auxiliary')
     whole, cut = (a.work / code.side / n for n in ('whole', 'cut'))
-    code.fit(config, learn, whole, progress=False)
+    code.fit(config, learn, whole, detector=code.Detector(config), progress=False)
     loss = Interrupted(
         code.CrossAttentionLoss(config.training.loss_weights), step=5
     )  # in the second epoch
     try:
-        code.fit(config, learn, cut, progress=False, loss_fn=loss)
+        code.fit(config, learn, cut, detector=code.Detector(config), progress=False, loss_fn=loss)
     except KeyboardInterrupt:
         assert (cut / 'resume.pt').exists(), 'interrupted before anything was saved'
-        code.fit(config, learn, cut, resume=True, progress=False)
+        code.fit(config, learn, cut, detector=code.Detector(config), resume=True, progress=False)
     found = {f'weights {k}': v for k, v in learned(whole).items()}
     rows = [json.loads(r) for r in (whole / 'log.jsonl').read_text().splitlines()]
     for row in rows:
         found |= {f'log {row["epoch"]} {k}': v for k, v in row.items() if k not in ('seconds',)}
+    plain = whole
+    if code.side == 'now':
+        plain = a.work / code.side / 'plain'
+        code.fit(config, learn, plain, progress=False)
+    found |= {f'as it is, weights {k}': v for k, v in learned(plain).items()}
     again = learned(cut)
     found['resumed, distance from the uninterrupted run'] = max(
         (again[k] - v).abs().max().item() for k, v in learned(whole).items()
@@ -186,9 +214,9 @@ def evaluation(code: Code, a: argparse.Namespace) -> dict:
     "A table as the demo's: learned prompts, hand-written ones, a linear probe, local contrast."
     config, test = code.config(a.backbone), samples_of(code, a, 'held_out')
     whole = a.work / code.side / 'whole' / 'last.safetensors'
-    prompts = code.HybridAnomalyDetector(config)
+    prompts = code.Detector(config)
     prompts.load_checkpoint(whole)
-    probe = code.LinearProbe(config, prompts.backbone)
+    probe = code.Probe(config, prompts.backbone)
     code.fit(
         config,
         samples_of(code, a, 'auxiliary'),
@@ -246,7 +274,7 @@ def prepare(work: Path, backbone: str) -> Path:
     return folder
 
 
-def both_sides(trees: tuple, work: Path, folder: Path) -> list[dict]:
+def both_sides(trees: list, work: Path, folder: Path) -> list[dict]:
     "The arrays of both sides, each computed in a process of its own."
     running = []
     for side, tree in zip(SIDES, trees):
@@ -302,29 +330,28 @@ def compare(a: argparse.Namespace):
     from hybridad.runs import environment, write_json
 
     begun, git = time.perf_counter(), partial(subprocess.run, cwd=ROOT, check=True)
+    notes = about('python experiments/refactor.py --backbone FOLDER')
+    notes |= dict(before=a.commit, now=environment()['git']['commit'])
     with tempfile.TemporaryDirectory() as scratch:
-        work, tree = Path(scratch), Path(scratch, 'tree')
-        folder = prepare(work, a.backbone)
-        git(['git', 'worktree', 'add', '--quiet', '--detach', str(tree), a.commit])
+        work = Path(scratch)
+        folder, trees = prepare(work, a.backbone), [work / 'tree_before', work / 'tree_now']
+        for tree, commit in zip(trees, (a.commit, notes['now'])):
+            git(['git', 'worktree', 'add', '--quiet', '--detach', str(tree), commit])
         try:
-            sides = both_sides((tree, ROOT), work, folder)
+            sides = both_sides(trees, work, folder)
         finally:
-            git(['git', 'worktree', 'remove', '--force', str(tree)])
-        parts = compared(*sides)
-        resumed = {s: float(x[RESUMED]) for s, x in zip(SIDES, sides)}
-    command = 'python experiments/refactor.py --backbone FOLDER'
+            for tree in trees:
+                git(['git', 'worktree', 'remove', '--force', str(tree)])
     found = dict(
-        before=a.commit,
-        now=environment()['git'],
-        parts=parts,
-        resumed_from_uninterrupted=resumed,
+        parts=compared(*sides),
+        resumed_from_uninterrupted={s: float(x[RESUMED]) for s, x in zip(SIDES, sides)},
         only_before=sorted(set(sides[0]) - set(sides[1])),
         only_now=sorted(set(sides[1]) - set(sides[0])),
         switched=SWITCHED,
         changed=CHANGED,
         seconds=round(time.perf_counter() - begun),
     )
-    write_json((a.out or RESULTS) / 'refactor.json', about(command) | found)
+    write_json((a.out or RESULTS) / 'refactor.json', notes | found)
     print(json.dumps(found, indent=1))
 
 
