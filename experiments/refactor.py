@@ -50,9 +50,9 @@ SWITCHED = {
     'temperature': 'map and image logits share one division by it, see one_division',
 }
 CHANGED = {
-    'losses: dice': 'masks finer than the map share edge cells, these are not; weight 0 in training',
-    'training: as it is': 'smoothing touches maps alone, so map and image divide by the temperature '
-    'apart and their gradients meet in another order: rounding, which the steps of Adam enlarge',
+    'losses: dice': 'masks finer than the map share edge cells; weight 0 in training',
+    'training: as it is': 'smoothing touches maps alone, so map and image divide by the '
+    'temperature apart and their gradients meet in another order: rounding, enlarged by Adam',
     'evaluation: local_contrast': 'scores are counted in bins, borders mirrored in one matrix',
 }
 
