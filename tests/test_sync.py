@@ -80,4 +80,4 @@ def test_readme_is_index_notebook():
         'README.md is not what nbs/index.ipynb says.' + REMEDY
     )
     stored = {p.relative_to(ROOT).as_posix(): p.read_bytes() for p in ROOT.glob('images/index_*')}
-    assert stored == pictures, 'images/ does not hold the pictures of nbs/index.ipynb.' + REMEDY
+    assert stored == pictures, 'images/ does not hold the images of nbs/index.ipynb.' + REMEDY

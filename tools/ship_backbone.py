@@ -7,6 +7,7 @@ new ones and measures again."""
 import json
 import shutil
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from hybridad.models.backbone import load_backbone
 from hybridad.models.parts import quiet
 from hybridad.pretraining.corpus import SHARES, open_textures
 from hybridad.pretraining.grounding import KNOWN_KINDS, WEIGHTS
+from hybridad.pretraining.run import recipe_of
 from hybridad.runs import write_json
 from hybridad.synthetic.plain import HELD_OUT_CATEGORIES, HELD_OUT_KINDS
 from hybridad.visual.plots import map_grid, save_figure
@@ -92,7 +94,7 @@ def hours_of(rows: list) -> float:
 
 def facts_of(run: Path) -> dict:
     "What a finished run was asked, saw and lost."
-    recipe = json.loads((run / 'recipe.json').read_text())
+    recipe = asdict(recipe_of(run))
     rows = [json.loads(row) for row in (run / 'log.jsonl').read_text().splitlines()]
     steps = [r for r in rows if r['stage'] == 'diffusion']
     terms = ('mse', *WEIGHTS)
@@ -116,7 +118,7 @@ def sources_of(folder: str) -> str:
 
 def card(run: Path, facts: dict, backbone) -> str:
     "The model card."
-    recipe = json.loads((run / 'recipe.json').read_text())
+    recipe = asdict(recipe_of(run))
     modules = backbone.unet, backbone.text_encoder, backbone.vae
     taken = f'taken over from {recipe["start"]}' if recipe['start'] else 'L1, gradient L1, KL'
     start = STARTED if recipe['unet'] else ''

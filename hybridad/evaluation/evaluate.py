@@ -159,7 +159,7 @@ def _smoother(size: int, sigma: float):  # (size, size) float32, rows sum to 1
 
 
 def _blurred(x, sigma):  # (..., S, S)
-    "Pictures blurred along both axes: two products cost less than a convolution this wide."
+    "Images blurred along both axes: two products cost less than a convolution this wide."
     g = _smoother(x.shape[-1], sigma)
     return g @ x @ g.T
 
