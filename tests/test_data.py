@@ -867,15 +867,16 @@ def test_masks_are_found_beside_the_parts_and_beside_the_classes(tree, truth, fl
     assert [s.mask is not None for s in read_dataset(tree) if s.label] == [True, True]
 
 
-def test_masks_beside_their_images_are_masks(tmp_path):
+@pytest.mark.parametrize('mark', ['_mask', '_gt', '_label', '_seg'])
+def test_masks_beside_their_images_are_masks(tmp_path, mark):
     some(tmp_path / 'nut/good/0.png')
     some(tmp_path / 'nut/crack/0.jpg')
-    hole(tmp_path / 'nut/crack/0_mask.png')
-    some(tmp_path / 'nut/crack/gas_mask.png')  # an image of its own
+    hole(tmp_path / f'nut/crack/0{mark}.png')
+    some(tmp_path / f'nut/crack/gas{mark}.png')  # an image of its own
     assert [(s.image.name, s.mask and s.mask.name) for s in read_dataset(tmp_path)] == [
         ('0.png', None),
-        ('0.jpg', '0_mask.png'),
-        ('gas_mask.png', None),
+        ('0.jpg', f'0{mark}.png'),
+        (f'gas{mark}.png', None),
     ]
 
 
