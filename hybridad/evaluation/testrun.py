@@ -37,6 +37,7 @@ from hybridad.evaluation.reports import (
 from .names import named_images, named_rows, names_table
 from .scores import score_in_parts
 from .testrequest import TestRequest, asked_of, others_of, rate_of, references_of
+from .testreport import report_of_test
 from .testrequest import request_run
 
 # %% ../../nbs/86a_testrun.ipynb #5cf591b7
@@ -300,6 +301,7 @@ def _write(run: Run, a: TestRequest, about: dict, *, truth, found: dict, results
     write_tables(out, results, _columns(a.metrics))
     run.finish(asked=run.asked)  # that of the last attempt
     shutil.rmtree(out / 'parts')
+    report_of_test(out, truth, found['learned'][0], about['thresholds'])
     _say(a, results)
     print(decided(rows, about['thresholds']))
     if about['names']:

@@ -26,6 +26,7 @@ from .beside import apart, compared_with
 from .image_files import Photos, find_images
 from .overlays import draw
 from .tiles import check_overlap, checked_tiles, stitched, tiles_of
+from ..metrics.alarms import alarm_text, alarm_threshold
 from ..models.parts import MINI
 from ..evaluation.reports import found_regions
 from ..runs import write_atomic
@@ -146,13 +147,14 @@ class Scorer:
         tiles: int = 1,  # parts per side that a photograph is scored in
         known: dict | None = None,  # how the images looked that the prompts were learned on
         names: list[str] | None = None,  # of regions; None: the backbone's kinds, []: none
+        good: list[float] | None = None,  # scores of images known to be good
     ):
         check('threshold', image, float | None)
         check('pixel_threshold', pixel, float | None)
         self.detector, self.known, self.tiles = detector.eval(), known, checked_tiles(tiles)
         check_overlap(detector.config.model.map_size, tiles)
         self.source = source + _without_thresholds(image, pixel)
-        self.image, self.pixel = image or 0.0, pixel or 0.0
+        self.image, self.pixel, self.good = image or 0.0, pixel or 0.0, good or []
         self.namer = known_namer(detector.pipeline, names)
         with torch.no_grad():
             self.text, self.temperature = detector.text(), float(detector.log_temperature.exp())
@@ -230,12 +232,32 @@ def _check_decided(stored, *given):
         )
 
 
-def _of_whole_images(tiles):
+def _of_whole_images(tiles, stored, threshold):
     "The end of the sentence on the source, where tiles are held against a whole image's threshold."
+    if threshold is not None or stored.get('image') is None:
+        return ''
     return (
         f'; the threshold was found on whole images, and the worst of {tiles**2} parts exceeds'
         ' it more often: give reference images, or a threshold'
     )
+
+# %% ../../nbs/64_scoring.ipynb #36225076
+def _image_end(stored, threshold, false_alarms):
+    "The threshold of the image score, and the end of the sentence on what it promises."
+    if false_alarms is None:
+        return (stored.get('image') if threshold is None else threshold), ''
+    if threshold is not None:
+        raise ConfigError(
+            '--threshold and --false_alarms both say where anomalous begins: leave one of the two'
+            ' out'
+        )
+    if not stored.get('good'):
+        raise ConfigError(
+            '--false_alarms needs scores of good images, and none are known: give good images as'
+            ' --normals, or store scores in the checkpoint with hybridad test --calibrate'
+        )
+    found = alarm_threshold(stored['good'], false_alarms)
+    return found['threshold'], f'; {alarm_text(found)}'
 
 # %% ../../nbs/64_scoring.ipynb #3b0901f4
 def load_scorer(
@@ -246,6 +268,7 @@ def load_scorer(
     other_backbone: bool = False,  # accept prompts learned on other frozen weights
     threshold: float | None = None,  # of the image score; None: the references' or the stored
     pixel_threshold: float | None = None,  # of the map
+    false_alarms: float | None = None,  # share of good images, in place of a threshold
     references: str | os.PathLike | list | None = None,  # normal images: files or a folder
     precision: str | None = None,  # of the frozen weights; None: as in training
     tiles: int = 1,  # parts per side that a photograph is scored in, for small defects
@@ -261,14 +284,15 @@ def load_scorer(
         (detector, said, stored), known = beside, None  # references bring their own world
         source += said
         _check_decided(stored, threshold, pixel_threshold)
-    elif tiles > 1 and stored.get('image') is not None and threshold is None:
-        source += _of_whole_images(tiles)
+    elif tiles > 1:
+        source += _of_whole_images(tiles, stored, threshold)
+        stored = stored | dict(good=None)  # scores of whole images, too
     if known is not None:  # refused before any work
         unlike_known(np.zeros((1, 12)), known, str(checkpoint or SHIPPED))
-    image = stored.get('image') if threshold is None else threshold
+    image, said = _image_end(stored, threshold, false_alarms)
     pixel = stored.get('pixel') if pixel_threshold is None else pixel_threshold
-    how = dict(source=source, tiles=tiles, known=known, names=names)
-    return Scorer(detector, image, pixel, **how)
+    how = dict(tiles=tiles, known=known, names=names, good=stored.get('good'))
+    return Scorer(detector, image, pixel, source=source + said, **how)
 
 # %% ../../nbs/64_scoring.ipynb #84313424
 def findings(

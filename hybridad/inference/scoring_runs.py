@@ -21,6 +21,7 @@ from ..errors import CheckpointError, ConfigError, DataError
 from ..errors import printable
 from .image_files import find_images, replaced
 from .overlays import captioned
+from .report import report_of_scores
 from .rows import encode, join_parts, read_scores, row_of, rows_of
 from .scoring import Scorer, findings
 from ..locks import run_lock
@@ -222,6 +223,7 @@ def _finish(run, parts, rank):
         if parts.form == 'csv':
             join_parts(parts.out, rank)
         run.finish()
+        report_of_scores(parts.out)
     return counts
 
 # %% ../../nbs/64a_scoring_runs.ipynb #1022149f
@@ -266,7 +268,7 @@ def score_folder(
         run.check(bool(resume))
         wait()  # until all have found it free
         if rank == 0:
-            run.open(provenance=provenance(scorer.detector))
+            run.open(provenance=provenance(scorer.detector, good=scorer.good))
         if resume:
             _remove_outdated(parts, mine, note)
         wait()
