@@ -158,9 +158,14 @@ def _how_sure(good, threshold):
 def _made_by(about):
     "Versions and device of a run."
     origin = about.get('provenance') or {}
-    torch = (origin.get('versions') or {}).get('torch', 'unknown')
-    commit = ((origin.get('git') or {}).get('commit') or '')[:12]
-    return f'hybridad {__version__} {commit}, torch {torch}, {origin.get("device", "cpu")}'
+    torch, commit = (origin.get('versions') or {}).get('torch'), (origin.get('git') or {})
+    parts = [
+        f'hybridad {__version__}',
+        commit and f'commit {commit["commit"][:12]}',
+        torch and f'torch {torch}',
+        origin.get('device'),
+    ]
+    return ', '.join(filter(None, parts))
 
 
 def _score_facts(about, seen, threshold):

@@ -18,7 +18,7 @@ from ..runs import read_json, write_json
 
 # %% ../../nbs/63e_thumbnails.ipynb #ebdf7037
 _SIDES = 320, 240, 180, 144, 112, 88, 64, 48, 32, 16  # longest side of a thumbnail, px
-BUDGET = 2_600_000  # bytes of all thumbnails together; as text they are a third longer
+BUDGET = 2_800_000  # bytes of all thumbnails together; as text they are a third longer
 
 
 def _encoded(im: Image.Image, side: int) -> bytes:
