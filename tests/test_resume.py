@@ -29,8 +29,9 @@ from hybridad.data.layouts import read_mvtec
 from hybridad.errors import CheckpointError, ConfigError, DataError, HybridadError
 from hybridad.evaluation.baselines import LinearProbe, WordsDetector
 from hybridad.inference import scoring_runs
+from hybridad.inference.rows import read_scores
 from hybridad.inference.scoring import Scorer
-from hybridad.inference.scoring_runs import read_scores, score_folder
+from hybridad.inference.scoring_runs import score_folder
 from hybridad.models import query_cache
 from hybridad.models.detector import HybridAnomalyDetector
 from hybridad.models.features import read_cached

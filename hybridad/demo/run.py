@@ -17,7 +17,7 @@ from .summaries import examples
 from ..errors import ConfigError
 from ..evaluation.baselines import LinearProbe
 from ..evaluation.evaluate import EvalSet, contrast_baseline, evaluate, table
-from ..metrics.exact import METRICS
+from ..metrics.checks import METRICS
 from ..models.checkpoint import read_checkpoint
 from ..models.detector import HybridAnomalyDetector
 from ..models.features import FeatureCache

@@ -26,8 +26,8 @@ from ..models.detector import HybridAnomalyDetector
 from ..errors import CheckpointError, DataError, table_cell
 from ..models.features import FeatureCache, digests, read_cached
 from ..metrics.checks import same_length
+from ..metrics.checks import METRICS
 from hybridad.metrics.exact import (
-    METRICS,
     anomaly_metrics,
     figures,
     image_metrics,
