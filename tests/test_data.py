@@ -413,7 +413,7 @@ def test_bad_tree(kind, tree):
 def test_missing_mask_counts_for_the_image_alone(tree):
     (tree / HOLE_MASK).unlink()
     assert [b['has_mask'].tolist() for b in load(tree)] == [[True] * 4, [False, True, True, True]]
-    assert any('has no mask' in note for note in check_dataset(tree, progress=False)['notes'])
+    assert any('have no mask' in note for note in check_dataset(tree, progress=False)['notes'])
 
 
 def test_masks_with_many_values_mark_all_of_them(tree):

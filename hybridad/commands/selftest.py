@@ -97,7 +97,7 @@ def check_model(a: Namespace) -> str:
 
 # %% ../../nbs/89g_cli_selftest.ipynb #ec8e867d
 def _outputs(logits):
-    "What the detector would return for (B,h,w) log-ratios."
+    "Outputs as of a detector, from (B,h,w) log-ratios."
     import torch
 
     pooled = logits.flatten(1).amax(1)
@@ -150,7 +150,7 @@ CHECKS = dict(  # name -> check, and what to do where it fails
 
 
 def _tried(check: Callable, a: Namespace) -> tuple[bool, str]:
-    "Whether a check passes, and what it says."
+    "A check tried: True if it passes, and its words."
     try:
         return True, check(a)
     except HybridadError as error:

@@ -14,7 +14,7 @@ from ..errors import DataError
 from .formats import is_image, reading, regular
 from .images import is_deep, open_image, set_bits
 from .masks import edge_share, marked_pixels, set_marks
-from .pairing import images_in, is_text, listing, nfc
+from .pairing import Sample, images_in, is_text, listing, nfc
 from .tables import TABLES, read_meta, read_table, read_visa
 from .trees import EXPECTED, TREES, layout_of, read_folders
 
@@ -92,27 +92,53 @@ LAYOUTS |= dict(mpdd=_folders_reader('mvtec'), visa=read_visa, table=read_table,
 # %% ../../nbs/01a_layouts.ipynb #aab28123
 def _found_layout(
     root: Path,  # a data set
-) -> str:  # a key of LAYOUTS
-    "The layout of `root`, found by looking."
+) -> str:  # a key of LAYOUTS, or ''
+    "The layout of `root`, found by looking; '' where it has none."
     if root.is_file():
         return 'meta' if root.name == 'meta.json' else 'table'
     entries = listing(root, root)
     for name, files in dict(table=TABLES, visa=('split_csv/1cls.csv',)).items():
         if any((root / f).is_file() for f in files):
             return name
-    name = (
+    return (
         layout_of(root)
         or next(filter(None, map(layout_of, entries)), None)
-        or ('meta' if (root / 'meta.json').is_file() else None)
+        or ('meta' if (root / 'meta.json').is_file() else '')
     )
-    if name:
-        return name
-    if any((p / 'Data' / 'Images').is_dir() for p in entries):
+
+
+def _refuse_unknown(root):
+    "Say what a folder in no layout lacks."
+    if _half_visa(root):
         raise DataError(
             f'{root} looks like VisA without split_csv/1cls.csv: unpack the whole archive, or fetch'
             ' that file from its repository'
         )
     raise DataError(f'the layout of {root} is unknown: {EXPECTED}')
+
+
+def _half_visa(root):
+    "True for VisA whose list is missing."
+    return any((p / 'Data' / 'Images').is_dir() for p in listing(root, root))
+
+# %% ../../nbs/01a_layouts.ipynb #81f37af3
+def _images_below(folder, root):
+    "All images below a folder; linked folders are left alone, as they may lead in circles."
+    for p in listing(folder, root):
+        if p.is_dir():
+            yield from () if p.is_symlink() else _images_below(p, root)
+        elif is_image(p):
+            yield p
+
+
+def unsorted_images(
+    root: Path,  # a folder
+) -> list:  # of Sample, of the split 'unsorted'; [] where a layout is found, or half of one
+    "The photographs of a folder in no layout, of which nothing else is known."
+    if root.is_file() or _found_layout(root) or _half_visa(root):
+        return []
+    name = nfc(root.resolve().name)
+    return [Sample(p, None, 0, name, 'unlabelled', 'unsorted') for p in _images_below(root, root)]
 
 # %% ../../nbs/01a_layouts.ipynb #b4c8d9ea
 def _with_bits(samples):
@@ -182,7 +208,8 @@ def read_dataset(
     if layout not in ('auto', *LAYOUTS):
         raise DataError(f'there is no layout {layout!r}: use auto, {", ".join(LAYOUTS)}')
     root = data_root(root)
-    samples = LAYOUTS[_found_layout(root) if layout == 'auto' else layout](root)
+    layout = _found_layout(root) if layout == 'auto' else layout
+    samples = LAYOUTS[layout](root) if layout else _refuse_unknown(root)
     if differs := published_set(samples)[1]:
         warnings.warn(f'{differs}: figures will not be comparable ({root})', stacklevel=2)
     names = sorted({s.category for s in samples})
@@ -228,7 +255,7 @@ def _used_paths(samples):
 def _folder_of(root):
     "The folder of a data set, of which `root` may be a list."
     root = Path(root).expanduser()
-    return root if root.is_dir() else root.parent
+    return root if root.is_dir() else Path(reading()['root'] or root.parent)
 
 # %% ../../nbs/01a_layouts.ipynb #e079a70e
 _LISTS = {'samples.csv', 'samples.parquet', 'meta.json', '1cls.csv'}
