@@ -11,6 +11,7 @@ from pathlib import Path
 from ..errors import DataError
 from .formats import reading, regular
 from .pairing import NORMAL, Sample, category_name, is_text, nfc
+from .shapes import Drawn
 from ..runs import write_atomic
 
 # %% ../../nbs/01_tables.ipynb #92074ea5
@@ -249,13 +250,14 @@ def read_meta(
 
 # %% ../../nbs/01_tables.ipynb #9def5f68
 def _inside_path(p, root):
-    return '' if p is None or p.is_dir() else p.relative_to(root).as_posix()
+    files = p is not None and not isinstance(p, Drawn) and not p.is_dir()
+    return p.relative_to(root).as_posix() if files else ''
 
 
 def _check_inside(s, root):
     "Refuse a sample with files elsewhere."
     for p in (s.image, s.mask):
-        if p and not p.is_dir() and not p.is_relative_to(root):
+        if isinstance(p, Path) and not p.is_dir() and not p.is_relative_to(root):
             raise DataError(
                 f'{p} is not in {root}: give the folder that holds all images and masks'
             )
