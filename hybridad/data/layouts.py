@@ -121,7 +121,7 @@ def _refuse_several(entries):
             'and another to test'
         )
 
-
+# %% ../../nbs/01a_layouts.ipynb #3c5a429f
 def _refuse_unknown(root):
     "Say what a folder in no layout lacks."
     if _half_visa(root):

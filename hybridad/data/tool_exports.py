@@ -49,7 +49,7 @@ class _Images:
 # %% ../../nbs/01_tool_exports.ipynb #0f5edb45
 @dataclass
 class _Record:
-    "What a tool says about one image."
+    "Shapes of one image as a tool exports them."
 
     image: Path
     file: Path

@@ -57,8 +57,8 @@ def cache_parts(
 def validate(
     detector: HybridAnomalyDetector,
     cached: FeatureCache,
-) -> tuple:  # {metric: mean over categories, val_score: mean of all}, {image, pixel: threshold, good: scores}
-    "Metrics and decision thresholds of a validation part, at the resolution of the maps."
+) -> tuple:  # {metric: mean over categories, val_score: mean of all}, {image, pixel, good}
+    "Metrics, thresholds and scores of the good images, at the resolution of the maps."
     maps, scores = read_cached(detector, cached)
     names = np.array([s.category for s in cached.samples])
     masks, labels, known = (x.numpy() for x in (cached.masks[:, 0], cached.labels, cached.known))
