@@ -73,6 +73,7 @@ def data_sets(work):
     bad = {}
 
     def case(name, change):
+        assert name not in bad, name
         root = folder(work / f'data{len(bad)}' / 'thing')
         change(root)
         bad[name] = root
@@ -158,7 +159,7 @@ def data_sets(work):
         lambda r: [shutil.rmtree(p) for p in (r / 'test' / 'crack', r / 'ground_truth')],
     )
     case('no image at all', lambda r: [p.unlink() for p in r.rglob('*.png')])
-    case('no defective image', lambda r: [p.unlink() for p in r.rglob('crack/*.png')])
+    case('masks alone', lambda r: [p.unlink() for p in r.rglob('test/crack/*.png')])
     for what, name in {
         'a broken image whose name holds an escape sequence': '\x1b]0;TITLE\x07\x1b[31mred.png',
         'a broken image whose name breaks lines and tables': 'a|b\nc.png',

@@ -20,7 +20,7 @@ from hybridad.config import LEARN, Config, get_default_config
 from hybridad.data.layouts import read_dataset, read_mvtec
 from hybridad.data.loading import split_validation
 from hybridad.data.pairing import Sample
-from hybridad.metrics.exact import METRICS
+from hybridad.metrics.checks import METRICS
 from hybridad.models.detector import HybridAnomalyDetector
 from hybridad.models.features import FeatureCache, MemoryCache
 from hybridad.runs import write_json

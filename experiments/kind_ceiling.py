@@ -5,8 +5,8 @@ Duration: about 5 minutes of one core
 Data:     drawn by hybridad.synthetic.plain; fitted on auxiliary categories, tested on
           held-out ones, the auxiliary kinds in both
 
-A small convolutional network sees a crop around each region, never the mask: 48 px at full size and
-the 96 px around it at half size. Its accuracy is an upper bound for everything that names regions."""
+A small convolutional network sees a crop around each region, never the mask: 48 px at full size
+and the 96 px around it at half size. Its accuracy is an upper bound for all that names regions."""
 
 import argparse
 import json

@@ -82,7 +82,8 @@ Trained on images of 128 px. Its vocabulary has some {words} words; any other wo
 falls into letters.
 """
 STARTED = """Autoencoder and UNet, but for what reads text, began with the weights of the
-miniature before it (commit bd1151d of this repository), the text encoder with random ones."""
+miniature before it (commit dd73f6f of this repository), the text encoder with random ones. That one
+had begun in the same way with the miniature of commit bd1151d."""
 
 
 def hours_of(rows: list) -> float:
@@ -98,7 +99,7 @@ def facts_of(run: Path) -> dict:
     steps = [r for r in rows if r['stage'] == 'diffusion']
     terms = ('mse', *WEIGHTS)
     asked = ' '.join(f'{k}={v}' for k, v in recipe.items() if k != 'textures')
-    return about(f'hybridad_backbone --set {asked} textures=TEXTURES') | dict(
+    return about(f'hybridad pretrain --set {asked} textures=TEXTURES') | dict(
         recipe=recipe | dict(textures=bool(recipe['textures'])),
         hours=hours_of(rows),
         seen=steps[-1]['seen'],

@@ -159,9 +159,9 @@ def _code(
 # %% ../../nbs/89_commands.ipynb #7226160f
 def _reading(a: argparse.Namespace):
     "The reading of files as the flags of this command say, while it runs."
-    from hybridad.data.formats import reading_as
+    from hybridad.data.formats import READING, reading_as
 
-    return reading_as(**{k: getattr(a, k, None) for k in ('max_pixels', 'bits', 'masks')})
+    return reading_as(**{k: getattr(a, k, None) for k in READING})
 
 # %% ../../nbs/89_commands.ipynb #fca76175
 def arguments(

@@ -158,20 +158,27 @@ class _Features:
         elif self.cache:
             self.queries = [_on_disk(detector, z, self.cache) for z in self.latents]
 
-# %% ../../nbs/52a_features.ipynb #3531586c
-class _Readable(_Features):
-    "Features that a detector can read."
+# %% ../../nbs/52a_features.ipynb #a07563f3
+class _Reusable(_Features):
+    "Features whose latents serve other detectors."
 
     def with_backbone(
         self,
         detector: HybridAnomalyDetector,  # with another UNet or timestep
         progress: bool = True,
-    ) -> '_Readable':
+        *,
+        views: int | None = None,  # how many of them, from the first on; None: all
+    ) -> '_Reusable':
         "The same latents and targets with the queries of another detector."
         other = copy.copy(self)
         other.queries = None
+        other.views, other.latents = views or self.views, self.latents[:views]
         other._cache_queries(detector, progress)
         return other
+
+# %% ../../nbs/52a_features.ipynb #3531586c
+class _Readable(_Reusable):
+    "Features that a detector can read."
 
     def _queries(self, detector, view, index, text):
         if self.queries is None:

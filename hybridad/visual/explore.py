@@ -44,7 +44,7 @@ from hybridad.visual.decisions import (
 from ..models.detector import HybridAnomalyDetector
 from ..errors import ConfigError, DataError, HybridadError, printable
 from ..evaluation.evaluate import EvalSet
-from ..inference.scoring import name_text
+from ..inference.overlays import name_text
 from .plots import shared_range
 from ..models.features import FeatureCache, read_cached
 from .views import Nouns, Photo, attention_view, open_photo
