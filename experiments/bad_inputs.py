@@ -132,7 +132,7 @@ def data_sets(work):
         lambda r: shutil.copy(first(r, 'test/good'), first(r, 'ground_truth')),
     )
     case(
-        'masks that mark most of the picture up to its edges',
+        'masks that mark most of the image up to its edges',
         lambda r: [
             Image.fromarray(
                 np.pad(np.zeros((24, 24), np.uint8), (0, 40), constant_values=255)
@@ -141,7 +141,7 @@ def data_sets(work):
         ],
     )
     case(
-        'masks that mark half of each picture and more',
+        'masks that mark half of each image and more',
         lambda r: [
             Image.fromarray(np.repeat(np.uint8([255] * 40 + [0] * 24)[None], 64, 0)).save(p)
             for p in (r / 'ground_truth').rglob('*.png')
@@ -208,8 +208,8 @@ def checkpoints(work, good):
     case(
         'values that are not finite', tensors=tensors | {'image_offset': torch.tensor(float('nan'))}
     )
-    case('damaged numbers on how pictures look', appearance=dict(limit='x'))
-    case('numbers of another shape on how pictures look', appearance=dict(APPEARANCE, mean=[0]))
+    case('damaged numbers on how images look', appearance=dict(limit='x'))
+    case('numbers of another shape on how images look', appearance=dict(APPEARANCE, mean=[0]))
     case('a backbone whose name steers the terminal', backbone='\x1b[2Jgone\n')
     case('tensors of another shape', tensors=tensors | {'layer_logits': torch.zeros(99)})
     case('a tensor missing', tensors={k: v for k, v in tensors.items() if k != 'image_offset'})
@@ -277,7 +277,7 @@ def cases(work):
         'an unknown format': ['--format', 'xlsx'],
         'parts of none': ['--part', 0],
         'a batch of none': ['--batch_size', 0],
-        'unknown pictures': ['--pictures', 'some'],
+        'unknown images': ['--pictures', 'some'],
         'nothing to continue': ['--resume', '--out', empty],
         'an output folder in use': ['--out', full],
     }.items():

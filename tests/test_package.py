@@ -90,6 +90,11 @@ def test_command_answers_help(env, command):
     assert 'usage' in run(env / 'venv' / 'bin' / command, '--help', cwd=env).lower()
 
 
+def test_selftest_passes_from_the_wheel(env):
+    said = run(env / 'venv' / 'bin' / 'hybridad', 'selftest', '--device', 'cpu', cwd=env)
+    assert '5/5 passed' in said and list(env.iterdir()) == [env / 'venv'], said
+
+
 def test_import_is_light_and_quick():
     code = (
         'import sys, time; begun = time.perf_counter(); import hybridad; dir(hybridad); '

@@ -29,8 +29,9 @@ from hybridad.data.layouts import read_mvtec
 from hybridad.errors import CheckpointError, ConfigError, DataError, HybridadError
 from hybridad.evaluation.baselines import LinearProbe, WordsDetector
 from hybridad.inference import scoring_runs
+from hybridad.inference.rows import read_scores
 from hybridad.inference.scoring import Scorer
-from hybridad.inference.scoring_runs import read_scores, score_folder
+from hybridad.inference.scoring_runs import score_folder
 from hybridad.models import query_cache
 from hybridad.models.detector import HybridAnomalyDetector
 from hybridad.models.features import read_cached
@@ -49,7 +50,7 @@ Trainer.every = 0.0  # save after each step, so that a kill meets a half-done ep
 
 @pytest.fixture(scope='module')
 def samples(tmp_path_factory):
-    "Sixteen pictures with masks, in MVTec layout."
+    "Sixteen images with masks, in MVTec layout."
     root = tmp_path_factory.mktemp('data') / 'thing'
     for i in range(16):
         kind = 'scratch' if i % 3 == 1 else 'good'
@@ -65,7 +66,7 @@ def samples(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def loaded(samples):
-    "One thread, the backbone, and what it said of the pictures: shared by all children."
+    "One thread, the backbone, and what it said of the images: shared by all children."
     torch.set_num_threads(1)
     detector = HybridAnomalyDetector(CONFIG)
     return detector.backbone, cache_parts(detector, samples, progress=False)

@@ -213,7 +213,7 @@ def marked_pixels(
     if edge == 1 and marks == 'auto':
         return ~marked  # an island within what runs along all four edges
     raise DataError(
-        f'cannot tell what the mask {path} marks: read as usual it is {share:.0%} of the picture, '
+        f'cannot tell what the mask {path} marks: read as usual it is {share:.0%} of the image, '
         f'{"unlike in the rest of the set" if marks == "usual" else "most of its edges, too"}; '
         f'{_REMEDY}, or say --masks bright or --masks dark'
     )

@@ -7,6 +7,7 @@ __all__ = ['beside']
 
 # %% ../../nbs/01_pairing.ipynb #c64a5210
 import os, unicodedata
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from ..errors import DataError
@@ -18,7 +19,8 @@ class Sample:
     "One image and what is known about it."
 
     image: Path  # the image file
-    mask: Path | None  # its mask file, or a folder of masks that count together
+    # its mask file, a folder of masks that count together, or shapes.Drawn
+    mask: Path | None
     label: int  # 0 normal, 1 anomalous
     category: str  # the kind of object, such as 'hazelnut'
     defect: str  # the kind of defect, 'good' for none
@@ -79,6 +81,18 @@ def listing(
     return entries
 
 # %% ../../nbs/01_pairing.ipynb #a7b1c2d3
+def images_below(
+    folder: Path,
+    root: Path,  # the data set it belongs to
+) -> Iterator[Path]:
+    "All images below a folder; linked folders are left alone, as they may lead in circles."
+    for p in listing(folder, root):
+        if p.is_dir():
+            yield from () if p.is_symlink() else images_below(p, root)
+        elif is_image(p):
+            yield p
+
+
 def images_in(
     folder: Path,  # a folder of images
     root: Path,  # the data set it belongs to

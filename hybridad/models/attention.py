@@ -373,6 +373,22 @@ def blend(
     how = dict(size=tuple(size), mode='bilinear', align_corners=False)
     return sum(w * F.interpolate(m, **how) for m, w in zip(maps, weights, strict=True))
 
+# %% ../../nbs/10_attention.ipynb #e05375d3
+def _needed(
+    keys: dict[str, Tensor],  # {name: (..., P, heads, L, d)}
+    mass: str,
+    content: Tensor | None,  # (..., P, L) bool
+) -> tuple[dict, Tensor | None]:
+    "Keys and mask without the tokens behind the last that counts, in blocks of sixteen."
+    if content is None or mass == 'own' or torch.compiler.is_compiling():
+        return keys, content
+    length = next(iter(keys.values())).shape[-2]
+    counting = content.flatten(0, -2).any(0).nonzero()
+    if content.shape[-1] != length or not len(counting):
+        return keys, content  # `log_masses` refuses it
+    end = -(-(int(counting.max()) + 1) // 16) * 16  # whole registers: sums keep their order
+    return {n: k[..., :end, :] for n, k in keys.items()}, content[..., :end]
+
 # %% ../../nbs/10_attention.ipynb #38984e58
 def read_maps(
     layers: dict[str, nn.Module],  # from select_layers
@@ -386,6 +402,7 @@ def read_maps(
 ) -> Tensor:  # (B, P, H, W) log masses, float32
     "Weighted mean over layers and heads of the prompts' log masses."
     keys = context if isinstance(context, dict) else prompt_keys(layers, context)
+    keys, content = _needed(keys, mass, content)
     maps = [
         log_masses(token_scores(m, queries[n], keys=keys[n]), mass, content).mean(2)
         for n, m in layers.items()
