@@ -17,11 +17,11 @@ from .summaries import examples
 from ..errors import ConfigError
 from ..evaluation.baselines import LinearProbe
 from ..evaluation.evaluate import EvalSet, contrast_baseline, evaluate, table
-from ..metrics.exact import METRICS
+from ..metrics.checks import METRICS
 from ..models.checkpoint import read_checkpoint
 from ..models.detector import HybridAnomalyDetector
 from ..models.features import FeatureCache
-from ..runs import in_use, write_atomic, write_json
+from ..runs import Run, environment, in_use
 from ..synthetic.plain import write_dataset
 from ..training.loop import fit
 from ..training.validation import cache_parts
@@ -148,12 +148,15 @@ def demo(
         raise ConfigError(f'{out} is not empty: choose another --out')
     config = get_default_config(epochs=epochs, batch_size=32, seed=seed, device=device, **LEARN)
     counts = dict(auxiliary=auxiliary, held_out=held_out)
+    run = Run(out, 'demo', counts | dict(config=config.to_dict()))
+    run.open(False, environment())
     learn, test = _sets(out, counts, seed, progress)
     found, shown = _all_ways(config, learn, test, out, progress)
     size = found.pop('eval_size')
     found |= dict(seconds=round(time.perf_counter() - begun, 1), eval_size=size)
     for name, records in shown.items():
-        write_atomic(out / f'{name}.png', as_png(_figure(records, **_FIGURES[name])))
-    write_json(out / 'metrics.json', found)
+        run.write(f'{name}.png', as_png(_figure(records, **_FIGURES[name])))
+    run.write('metrics.json', found)
+    run.finish()
     print(table(found['held_out'] | {k: found[k] for k in ('floors', 'ceilings')}))
     return found
