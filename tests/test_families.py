@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from hybridad.models.backbone import load_backbone
 from hybridad.models.detector import HybridAnomalyDetector
 from hybridad.models.features import FeatureCache
 from hybridad.models.pipeline import EasonADPipeline
+from hybridad.models.recorder import Recorder, probabilities
 from hybridad.models.tiny import TINY, stock_attention, tiny_pipeline
 from hybridad.training.step import Step
 
@@ -56,6 +58,7 @@ def hooks_on(backbone):
 
 @pytest.mark.parametrize('readout', READOUTS)
 def test_gradients_reach_every_learnable_tensor_and_nothing_stays(backbone, readout):
+    before = hooks_on(backbone)  # transformers 5 leaves hooks of its own on CLIP with projection
     detector = detector_of(backbone, readout=readout)
     out = detector(images_of(2), mode='train')
     (out['logits'].square().mean() + out['image_scores'].sum()).backward()
@@ -63,7 +66,7 @@ def test_gradients_reach_every_learnable_tensor_and_nothing_stays(backbone, read
         assert p.grad is not None and p.grad.abs().sum() > 0, name
     for name, p in detector.prompts.named_parameters():  # each vector of each of them
         assert (p.grad.abs().sum(-1) > 0).all(), name
-    assert hooks_on(backbone) == 0
+    assert hooks_on(backbone) == before
     assert all(p.grad is None for m in backbone.modules for p in m.parameters())
 
 
@@ -119,6 +122,24 @@ def test_exact_masses_are_those_of_the_stock_attention(backbone):
         wanted.unflatten(-1, (side, side)), size=(8, 8), mode='bilinear', align_corners=False
     )
     assert torch.allclose(ours, wanted, atol=1e-5)
+
+
+def test_maps_are_those_of_attention_map_diffusers(folder, backbone):
+    "Where it is installed, with all heads; it leaves out the single stream of FLUX."
+    peer = pytest.importorskip('attention_map_diffusers')
+    latents = torch.randn(1, backbone.vae.config.latent_channels, 16, 16)
+    more = backbone.conditions(latents)
+    text = backbone.text_of(backbone.encode_text(WORDS[:1]), more.pop('pooled', None))
+    with torch.no_grad(), Recorder(backbone.transformer, reduce=probabilities) as recorder:
+        ours = recorder.run(latents, 50, text, **more)
+    pipe = SimpleNamespace(transformer=backbone.transformer)
+    how = dict(relations='image->text', heads='all', mode='exact')
+    with torch.no_grad(), peer.AttentionCapture(pipe, **how) as capture:
+        backbone.family.call(backbone.transformer, latents, 50, text, **more)
+        theirs = {r.layer_id.removeprefix('transformer.'): r.data for r in capture.records}
+    assert theirs and set(theirs) == {n for n in ours if not n.startswith('single_')}
+    for name, maps in theirs.items():
+        assert torch.allclose(ours[name], maps, atol=1e-6), name
 
 
 def test_outputs_under_the_reader_are_the_stock_outputs(backbone):

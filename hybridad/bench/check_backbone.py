@@ -122,9 +122,9 @@ _TIMESTEPS = (1, 25, 50, 100, 200, 400)
 
 def _room(seconds: float, look: float, timesteps: list) -> tuple[list, int]:
     "Timesteps and pictures that fit into some seconds, at so many seconds for a picture."
-    if look * 8 * len(timesteps) > seconds:
+    if look * 16 * len(timesteps) > seconds:
         timesteps = timesteps[::2]
-    return timesteps, int(min(24, max(8, seconds / (look * len(timesteps)))))
+    return timesteps, int(min(24, max(16, seconds / (look * len(timesteps)))))
 
 
 def _own(question: Question) -> dict:
@@ -133,16 +133,16 @@ def _own(question: Question) -> dict:
     names, maps = question.maps(b.timestep, list(b.layers), mass=b.mass)
     weights = b.weights_of(b.layers) or [1 / len(names)] * len(names)
     mean = (maps * np.array(weights)[:, None, None]).sum(0)
-    scores = areas_under(mean, question.truth)[~question.choosing]
+    scores = areas_under(mean, question.truth)
     return dict(timestep=b.timestep, layers=names, mass=b.mass, score=float(scores.mean()))
 
 
 def _best_mass(question: Question, timestep: int, layers: list[str]) -> str:
-    "The way to take masses that finds most, by the half that chooses; in doubt the default."
-    half, found = question.choosing, {}
+    "The way to take masses that finds most; in doubt the default."
+    found = {}
     for mass in ('competing', 'content'):
         maps = question.maps(timestep, layers, mass=mass)[1]
-        found[mass] = areas_under(maps[:, half].mean(0), question.truth[half]).mean()
+        found[mass] = areas_under(maps.mean(0), question.truth).mean()
     return 'content' if found['content'] > found['competing'] + 0.005 else 'competing'
 
 # %% ../../nbs/73a_check_backbone.ipynb #60c087ee
@@ -167,7 +167,7 @@ def check_backbone(
     report |= dict(own=own, score=best['score'], nonsense=control, proposed=choice)
     report['idle'] = idle_shares(question, best['timestep'])
     if backbone.settings['layers'] and own['score'] >= best['score'] - 0.005:
-        report['proposed'] = {k: own[k] for k in choice}
+        report |= dict(proposed={k: own[k] for k in choice}, score=own['score'])
     return report | dict(verdict=_verdict(report))
 
 # %% ../../nbs/73a_check_backbone.ipynb #b215f3ef
@@ -184,11 +184,9 @@ def _short(name: str) -> str:
 
 
 def _layer_lines(report: dict) -> list[str]:
-    best, idle = report['sweep'][0], report['idle']
-    return [
-        f'{_short(n):<34} {s:.3f}   {idle[n]:.2f}{"   *" if n in report["proposed"]["layers"] else ""}'
-        for n, s in best['each'].items()
-    ]
+    best, idle, chosen = report['sweep'][0], report['idle'], report['proposed']['layers']
+    marks = {n: '   *' if n in chosen else '' for n in idle}
+    return [f'{_short(n):<34} {s:.3f}   {idle[n]:.2f}{marks[n]}' for n, s in best['each'].items()]
 
 # %% ../../nbs/73a_check_backbone.ipynb #8e417aab
 def described(

@@ -291,8 +291,8 @@ class _Conditioned(_Spoken):
         return {} if pooled is None else dict(pooled=pooled.to(latents))
 
 # %% ../../nbs/10k_families.ipynb #99da7e10
-class TransformerBackbone(_Conditioned):
-    "The frozen parts of a text-to-image transformer, and how hybridad talks to them."
+class _Selecting(_Conditioned):
+    "A backbone whose layers are chosen by name or depth."
 
     @property
     def joint(self) -> bool:  # image and text share a softmax
@@ -319,6 +319,10 @@ class TransformerBackbone(_Conditioned):
         "Layers by names, their beginnings, or depths such as 7 or '7'; None: all."
         asked = layers and [int(a) if str(a).lstrip('-').isdigit() else a for a in layers]
         return select_views(self.transformer, asked)
+
+# %% ../../nbs/10k_families.ipynb #bc7fe77f
+class TransformerBackbone(_Selecting):
+    "The frozen parts of a text-to-image transformer, and how hybridad talks to them."
 
     def recorder(self, layers: list[str], keys: bool = False) -> Recorder:
         "A context manager for passes that leave queries, in joint attention keys if wanted."

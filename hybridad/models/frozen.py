@@ -83,7 +83,7 @@ def _shares(
     return [w / sum(weights) for w in weights]
 
 # %% ../../nbs/10ea_frozen.ipynb #ff85d308
-class Settled(Named):
+class _Choosing(Named):
     "Frozen parts that know at which timestep, through which layers and how they are read."
 
     layers: dict  # {name: layer} read by default
@@ -101,10 +101,6 @@ class Settled(Named):
     def mass(self) -> str:
         return self.settings['mass']  # as it was trained to be read, see attention.log_masses
 
-    @property
-    def noise(self) -> object:  # with add_noise(latents, noise, timesteps)
-        return self.scheduler
-
     def weights_of(
         self,
         layers: dict,
@@ -114,6 +110,14 @@ class Settled(Named):
         if weights is None or list(layers) != list(self.layers):
             return None
         return _shares(self.name, weights, self.settings['layers'], layers)
+
+# %% ../../nbs/10ea_frozen.ipynb #0c9c4bb5
+class Settled(_Choosing):
+    "Frozen parts with settings and the noise they were trained with."
+
+    @property
+    def noise(self) -> object:  # with add_noise(latents, noise, timesteps)
+        return self.scheduler
 
     def add_noise(
         self,

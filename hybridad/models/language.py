@@ -89,7 +89,7 @@ class Rows(NamedTuple):
     words: Tensor  # (P, L) bool: words and learned contexts
     ends: Tensor  # (P, L) bool: the end token, which sums up the prompt
 
-
+# %% ../../nbs/10j_language.ipynb #ce2b06d1
 class Tower(NamedTuple):
     "A text encoder with its tokenizer."
 
@@ -312,8 +312,8 @@ def _seen_tokens(
     return (features != 0).any(-1).long()
 
 # %% ../../nbs/10j_language.ipynb #31aa8a70
-class SpokenText(PromptEncoder):
-    "What `text.TextSide` is for UNets: words and embeddings of a family in one tensor each."
+class _Sizes(PromptEncoder):
+    "Sizes that the encoders of a family agree on, as `text.TextTowers` has them for UNets."
 
     @property
     def widths(self) -> list[int]:
@@ -340,6 +340,10 @@ class SpokenText(PromptEncoder):
         "Scale of starting values: T5 and Gemma have embeddings many times as large as CLIP."
         return torch.cat([t.unit.expand(t.width) for t in self.towers])
 
+# %% ../../nbs/10j_language.ipynb #c9ef5e49
+class _SpokenText(_Sizes):
+    "Words of a family as tokens and embeddings, in one tensor for all encoders."
+
     def token_mask(self, texts: Iterable[str], end: bool = True) -> Tensor:  # (P, L') bool
         "Tokens of each prompt that count, in the order of the features."
         return counted_marks(self.rows(texts), 'competing' if end else 'content')
@@ -361,7 +365,7 @@ class SpokenText(PromptEncoder):
         return Text(features, _seen_tokens(features) if self.speech.masked else None, pooled)
 
 # %% ../../nbs/10j_language.ipynb #cb0e21ff
-class SpokenPrompts(SpokenText):
+class SpokenPrompts(_SpokenText):
     "Text features of words and of embeddings, each in one tensor."
 
     def _whole(self, text: Text) -> Tensor:

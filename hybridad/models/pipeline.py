@@ -124,7 +124,7 @@ def _joined(parts: list[dict]) -> dict:
 
 
 def _for_each(found: dict, count: int, readout: str) -> dict:
-    "What one pass left, for each image and, where they differ, for each of `count` prompts."
+    "Queries and keys of one pass for each image and, where they differ, each of `count` prompts."
     if readout == 'exact':
         return {n: x.unflatten(0, (-1, count)) for n, x in found.items()}
     keys = {n: x.unflatten(-2, (count, -1)).movedim(-3, 1) for n, x in found.items() if _is_keys(n)}

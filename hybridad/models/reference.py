@@ -296,10 +296,9 @@ def _compared(detector: HybridAnomalyDetector, layers: list[str] | None) -> list
     every = list(detector.backbone.select(layers))
     if layers:
         return every
-    if every[0].startswith('transformer_blocks.'):
-        return every[3 * len(every) // 4 :][:1]  # all at one resolution: one at three quarters
-    stage = every[-1].split('.attentions.')[0]
-    return [n for n in every if n.startswith(f'{stage}.')][:1]
+    stage, unet, _ = every[-1].partition('.attentions.')
+    last = [n for n in every if n.startswith(f'{stage}.')] if unet else every[3 * len(every) // 4 :]
+    return last[:1]  # a transformer has one resolution, and no last stage
 
 
 def _default_weight(references: References, distances: list[dict], most: float) -> float:
