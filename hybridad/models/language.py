@@ -114,9 +114,8 @@ class Tower(NamedTuple):
     def unit(self) -> Tensor:  # spread of the embeddings, in units of CLIP's of about 0.02
         if kind_of(self.encoder).blocks == 'encoder.layers':
             return torch.ones(())
-        some = torch.arange(min(1000, self.encoder.config.vocab_size))
-        embed = self.encoder.get_input_embeddings()
-        return embed(some.to(self.encoder.device)).float().std().cpu() / 0.02
+        ids = torch.arange(min(1000, self.encoder.config.vocab_size), device=self.encoder.device)
+        return self.encoder.get_input_embeddings()(ids).float().std().cpu() / 0.02
 
     def tokenize(self, texts: list[str]) -> tuple[Tensor, Tensor]:  # ids and mask, each (P, L)
         "Token ids, padded; a prompt that is too long is refused, never cut."
