@@ -7,6 +7,7 @@ __all__ = []
 
 # %% ../../nbs/73_localise.ipynb #6a10bcbc
 from collections.abc import Callable
+from itertools import islice
 
 import numpy as np
 import torch
@@ -36,17 +37,17 @@ _CELLS = 32  # along a side of the maps that are compared
 _DRAWN = 128  # px of a picture
 
 
-def _drawn(count: int, seed: int = 77) -> list[Picture]:
-    "Pictures that show two things at least."
-    found = (picture(seed, i, _DRAWN) for i in range(4 * count))
-    return [p for p in found if len(p.names) > 1][:count]
-
-
 def _regions(p: Picture) -> list[tuple[str, np.ndarray]]:
     "Nouns of a picture and the cells of each; those of one cell or of nearly all are left out."
     cells = label_cells(p.labels, p.names, _DRAWN // _CELLS).ravel()
     every = [(name, cells == i) for i, name in enumerate(p.names)]
     return [(n, m) for n, m in every if 2 <= m.sum() <= 0.9 * m.size]
+
+
+def _drawn(count: int, seed: int = 77) -> list[Picture]:
+    "Pictures with two regions at least."
+    found = (picture(seed, i, _DRAWN) for i in range(4 * count))
+    return list(islice((p for p in found if len(_regions(p)) > 1), count))
 
 # %% ../../nbs/73_localise.ipynb #62e4f2f0
 def _as_images(pictures: list[Picture], size: int) -> Tensor:  # (B, 3, size, size) in [-1, 1]
@@ -67,8 +68,7 @@ class _Asked:
         size: int | None = None,  # px; None: the backbone's own
     ):
         self.backbone = backbone
-        pictures = [(p, _regions(p)) for p in _drawn(count)]
-        self.pictures = [(p, r) for p, r in pictures if len(r) > 1]
+        self.pictures = [(p, _regions(p)) for p in _drawn(count)]
         images = _as_images([p for p, _ in self.pictures], size or backbone.image_size)
         self.latents = torch.cat([backbone.encode_image(x) for x in images.split(4)])
         self.words = sorted({n for _, regions in self.pictures for n, _ in regions})
