@@ -173,7 +173,7 @@ def check_backbone(
     report = dict(size=size, pictures=len(question.pictures), costs=measured, sweep=swept)
     report |= dict(own=own, score=best['score'], nonsense=control, proposed=choice)
     report['idle'] = idle_shares(question, best['timestep'])
-    if backbone.settings['layers'] and own['score'] >= best['score'] - 0.005:
+    if backbone.settings['layers'] and own['score'] >= best['chosen'] - 0.005:
         report |= dict(proposed={k: own[k] for k in choice}, score=own['score'])
     return report | dict(verdict=_verdict(report))
 

@@ -131,18 +131,19 @@ def choose(
     question: Question,
     timesteps: list[int],
     rename: Callable = str,  # as in Question.maps
-) -> list[dict]:  # best first: timestep, layers, score, and the score of each layer alone
+) -> list[dict]:  # best first: timestep, layers, their score, that of unseen regions, of each layer
     "The best layers at each timestep by all pictures, with the score of choices by halves of them."
     half, truth, found = question.choosing, question.truth, []
     for t in timesteps:
         names, maps = question.maps(t, rename=rename)
-        layers, _ = best_layers(maps, truth, half | True)
+        layers, chosen = best_layers(maps, truth, half | True)
         unseen = [best_layers(maps, truth, rows)[1][~rows] for rows in (half, ~half)]
         alone = areas_under(maps, truth).mean(-1)
         found.append(
             dict(
                 timestep=t,
                 layers=[names[i] for i in layers],
+                chosen=float(chosen.mean()),
                 score=float(np.concatenate(unseen).mean()),
                 each={n: float(s) for n, s in zip(names, alone)},
             )
