@@ -26,6 +26,7 @@ from hybridad.commands.shared import (
     run_folder,
 )
 from ..errors import ConfigError, printable
+from ..metrics.alarms import check_share
 from ..demo.summaries import finding_lines, photographs_line
 
 # %% ../../nbs/89e_cli_score.ipynb #835d5bcd
@@ -43,6 +44,8 @@ def _decisions(parser: Parser) -> None:
     names_argument(group)
     rule = 'that of the reference images, else of the checkpoint'
     add('--threshold', type=float, metavar='X', help=f'of an image; default: {rule}')
+    share = 'in place of --threshold: this share of good images, such as 0.02'
+    add('--false_alarms', type=float, metavar='X', help=share)
     add('--pixel_threshold', type=float, metavar='X', help='of a region; default: likewise')
 
 
@@ -56,6 +59,8 @@ def _arguments(parser: Parser) -> None:
     add('--part', type=int, default=256, metavar='N', help='images that are written together')
     add('--format', default='csv', help='of the parts: csv or parquet')
     add('--pictures', default='all', metavar='WHICH', help='overlays: all, anomalous or none')
+    where = 'write outlines of regions for an annotation tool, too: coco or labelme'
+    add('--regions', choices=('coco', 'labelme'), metavar='TOOL', help=where)
     add('--quiet', action='store_true', help='print the summary only')
     backbone_arguments(parser)
 
@@ -67,6 +72,8 @@ def _folder(a: Namespace, world: int) -> Path:
             '--among compares the photographs with each other and --normals with normal ones: '
             'leave one of the two out'
         )
+    if a.false_alarms is not None:
+        check_share(a.false_alarms)
     out = run_folder(a, 'score', world)
     existing_paths([*a.images, *(a.normals or ())])
     existing_checkpoint(a.checkpoint_path)
@@ -85,6 +92,7 @@ def _scorer(a: Namespace):
         other_backbone=a.other_backbone,
         threshold=a.threshold,
         pixel_threshold=a.pixel_threshold,
+        false_alarms=a.false_alarms,
         references=a.normals,
         among=a.images if a.among else None,
         precision=a.precision,
@@ -126,7 +134,9 @@ def _run(a: Namespace, out: Path, scorer, tell) -> Counter:
 
 def _summary(counts: Counter, seconds: float, out: Path) -> str:
     kinds = ', '.join(f'{counts[k]} {k}' for k in ('anomalous', 'normal', 'unreadable'))
-    return f'\n{counts.total()} images, {kinds}, {seconds:.0f} s: {out}'
+    return (
+        f'\n{counts.total()} images, {kinds}, {seconds:.0f} s: {out}\nreport: {out / "report.html"}'
+    )
 
 
 def _found(a: Namespace, rank: int) -> int:
@@ -142,6 +152,14 @@ def _found(a: Namespace, rank: int) -> int:
     return len(names)
 
 # %% ../../nbs/89e_cli_score.ipynb #0776d2f6
+def _outlines(tool: str, out: Path) -> Path:
+    "Write the regions of a finished run for an annotation tool."
+    from hybridad.inference.annotations import WRITERS
+    from hybridad.inference.rows import read_scores
+
+    return WRITERS[tool](read_scores(out), out)
+
+
 @arguments(_arguments)
 def score(a: Namespace) -> int | None:
     "Find defects in photographs. Exit code 0: all were read, 3: some could not be, 2: it stopped."
@@ -165,6 +183,8 @@ def score(a: Namespace) -> int | None:
     if counts.total() < total:
         return  # other processes are still at it: the last one tells
     print(_summary(counts, time.perf_counter() - begun, out))
+    if a.regions and counts['anomalous'] + counts['normal']:
+        print(f'outlines for {a.regions}: {_outlines(a.regions, out)}')
     if str(strangers):
         print(f'\n{strangers}')
     return 3 if counts['unreadable'] and world == 1 else 0

@@ -46,7 +46,7 @@ class Named(ImageSide):
 
     @property
     def device(self) -> torch.device:
-        return self.model.device
+        return next(self.model.parameters()).device  # diffusers would ask every module
 
     @property
     def hash(self) -> str:
