@@ -47,11 +47,31 @@ SWITCHED = {
     'mass': 'start token and padding count: competing before, competing_all now',
     'masks': 'images, masks and maps of one size, so any touched pixel and the nearest agree',
     'words': 'the texts of the hand-written baseline are given',
+    'temperature': 'map and image logits share one division by it, see one_division',
 }
 CHANGED = {
-    'losses: dice': 'edge cells are shared between mask and background; trained with weight 0',
+    'losses: dice': 'masks finer than the map share edge cells; weight 0 in training',
+    'training: as it is': 'smoothing touches maps alone, so map and image divide by the '
+    'temperature apart and their gradients meet in another order: rounding, enlarged by Adam',
     'evaluation: local_contrast': 'scores are counted in bins, borders mirrored in one matrix',
 }
+
+
+def one_division(kind: type) -> type:
+    "A detector whose map and image logits come from one division, as before."
+
+    class Before(kind):
+        def outputs(self, masses, smoothing=0.0):
+            out, m = super().outputs(masses, smoothing), self.config.model
+            pool = import_module('hybridad.models.detector').pool_logits
+            scaled = out['logits'] / self.log_temperature.exp()
+            maps = torch.stack([torch.zeros_like(scaled), scaled], 1).softmax(1)
+            pooled = pool(scaled, m.score, m.top_fraction) + self.image_offset
+            pair = torch.stack([torch.zeros_like(pooled), pooled], 1)
+            scores = dict(image_logits=pair, image_scores=pair.softmax(1)[:, 1])
+            return out | scores | dict(similarity_maps=maps, anomaly_maps=maps[:, 1])
+
+    return Before
 
 
 class Code:
@@ -64,6 +84,9 @@ class Code:
             module = import_module(f'hybridad.{modules[at]}')
             setattr(self, now, getattr(module, now if at or not before else before))
         self.mass = ('competing', 'competing_all')[at]
+        self.Detector, self.Probe = self.HybridAnomalyDetector, self.LinearProbe
+        if at:
+            self.Detector, self.Probe = map(one_division, (self.Detector, self.Probe))
         self.cached = ('kept', 'cached')[at]  # an argument of evaluate
 
     def config(self, backbone: str, **changes):
@@ -162,19 +185,24 @@ def training(code: Code, a: argparse.Namespace) -> dict:
     "Learnables of a run, and how far a run that was interrupted and continued is from it."
     config, learn = code.config(a.backbone), samples_of(code, a, 'auxiliary')
     whole, cut = (a.work / code.side / n for n in ('whole', 'cut'))
-    code.fit(config, learn, whole, progress=False)
+    code.fit(config, learn, whole, detector=code.Detector(config), progress=False)
     loss = Interrupted(
         code.CrossAttentionLoss(config.training.loss_weights), step=5
     )  # in the second epoch
     try:
-        code.fit(config, learn, cut, progress=False, loss_fn=loss)
+        code.fit(config, learn, cut, detector=code.Detector(config), progress=False, loss_fn=loss)
     except KeyboardInterrupt:
         assert (cut / 'resume.pt').exists(), 'interrupted before anything was saved'
-        code.fit(config, learn, cut, resume=True, progress=False)
+        code.fit(config, learn, cut, detector=code.Detector(config), resume=True, progress=False)
     found = {f'weights {k}': v for k, v in learned(whole).items()}
     rows = [json.loads(r) for r in (whole / 'log.jsonl').read_text().splitlines()]
     for row in rows:
         found |= {f'log {row["epoch"]} {k}': v for k, v in row.items() if k not in ('seconds',)}
+    plain = whole
+    if code.side == 'now':
+        plain = a.work / code.side / 'plain'
+        code.fit(config, learn, plain, progress=False)
+    found |= {f'as it is, weights {k}': v for k, v in learned(plain).items()}
     again = learned(cut)
     found['resumed, distance from the uninterrupted run'] = max(
         (again[k] - v).abs().max().item() for k, v in learned(whole).items()
@@ -186,9 +214,9 @@ def evaluation(code: Code, a: argparse.Namespace) -> dict:
     "A table as the demo's: learned prompts, hand-written ones, a linear probe, local contrast."
     config, test = code.config(a.backbone), samples_of(code, a, 'held_out')
     whole = a.work / code.side / 'whole' / 'last.safetensors'
-    prompts = code.HybridAnomalyDetector(config)
+    prompts = code.Detector(config)
     prompts.load_checkpoint(whole)
-    probe = code.LinearProbe(config, prompts.backbone)
+    probe = code.Probe(config, prompts.backbone)
     code.fit(
         config,
         samples_of(code, a, 'auxiliary'),
@@ -226,7 +254,7 @@ def one_side(a: argparse.Namespace):
         for name, value in compute(code, a).items():
             if isinstance(value, torch.Tensor):
                 value = value.detach().double().numpy()
-            if value is not None:
+            if not isinstance(value, dict | str | None):  # reasons in words
                 found[f'{part}: {name}'] = np.asarray(value, float)
     np.savez(a.work / f'{a.side}.npz', **found)
 
@@ -246,13 +274,16 @@ def prepare(work: Path, backbone: str) -> Path:
     return folder
 
 
-def run_side(side: str, tree: Path, work: Path, folder: Path) -> dict:
-    "The arrays of one side, computed in a process of its own."
-    command = [sys.executable, __file__, '--side', side, '--work', work, '--backbone', folder]
-    environment = os.environ | dict(PYTHONPATH=str(tree), HF_HUB_OFFLINE='1')
-    subprocess.run(list(map(str, command)), cwd=work, env=environment, check=True)
-    with np.load(work / f'{side}.npz') as stored:
-        return dict(stored)
+def both_sides(trees: list, work: Path, folder: Path) -> list[dict]:
+    "The arrays of both sides, each computed in a process of its own."
+    running = []
+    for side, tree in zip(SIDES, trees):
+        command = [sys.executable, __file__, '--side', side, '--work', work, '--backbone', folder]
+        environment = os.environ | dict(PYTHONPATH=str(tree), HF_HUB_OFFLINE='1')
+        running.append(subprocess.Popen(list(map(str, command)), cwd=work, env=environment))
+    if any([process.wait() for process in running]):
+        sys.exit('one side failed, see above')
+    return [dict(np.load(work / f'{side}.npz')) for side in SIDES]
 
 
 def difference(before: np.ndarray, now: np.ndarray) -> float:
@@ -299,29 +330,28 @@ def compare(a: argparse.Namespace):
     from hybridad.runs import environment, write_json
 
     begun, git = time.perf_counter(), partial(subprocess.run, cwd=ROOT, check=True)
+    notes = about('python experiments/refactor.py --backbone FOLDER')
+    notes |= dict(before=a.commit, now=environment()['git']['commit'])
     with tempfile.TemporaryDirectory() as scratch:
-        work, tree = Path(scratch), Path(scratch, 'tree')
-        folder = prepare(work, a.backbone)
-        git(['git', 'worktree', 'add', '--quiet', '--detach', str(tree), a.commit])
+        work = Path(scratch)
+        folder, trees = prepare(work, a.backbone), [work / 'tree_before', work / 'tree_now']
+        for tree, commit in zip(trees, (a.commit, notes['now'])):
+            git(['git', 'worktree', 'add', '--quiet', '--detach', str(tree), commit])
         try:
-            sides = [run_side(s, t, work, folder) for s, t in zip(SIDES, (tree, ROOT))]
+            sides = both_sides(trees, work, folder)
         finally:
-            git(['git', 'worktree', 'remove', '--force', str(tree)])
-        parts = compared(*sides)
-        resumed = {s: float(x[RESUMED]) for s, x in zip(SIDES, sides)}
-    command = 'python experiments/refactor.py --backbone FOLDER'
+            for tree in trees:
+                git(['git', 'worktree', 'remove', '--force', str(tree)])
     found = dict(
-        before=a.commit,
-        now=environment()['git'],
-        parts=parts,
-        resumed_from_uninterrupted=resumed,
+        parts=compared(*sides),
+        resumed_from_uninterrupted={s: float(x[RESUMED]) for s, x in zip(SIDES, sides)},
         only_before=sorted(set(sides[0]) - set(sides[1])),
         only_now=sorted(set(sides[1]) - set(sides[0])),
         switched=SWITCHED,
         changed=CHANGED,
         seconds=round(time.perf_counter() - begun),
     )
-    write_json((a.out or RESULTS) / 'refactor.json', about(command) | found)
+    write_json((a.out or RESULTS) / 'refactor.json', notes | found)
     print(json.dumps(found, indent=1))
 
 
