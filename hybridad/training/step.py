@@ -12,7 +12,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..models.attention import prompt_keys
 from ..models.detector import HybridAnomalyDetector
 from ..errors import ConfigError
 from ..models.features import FeatureCache
@@ -70,7 +69,7 @@ def _prompt_leaves(detector):  # {name: tensor} of the prompts, {name: leaf with
     if text is None:
         return {}, {}  # a detector without prompts
     plain = pipeline.readout == 'replay' and type(detector).read is HybridAnomalyDetector.read
-    asked = prompt_keys(pipeline.layers, text) if plain else dict(text=text)
+    asked = pipeline.keys(text) if plain else dict(text=text)
     leaves = {}
     for n, a in asked.items():
         exact = torch.float32 if a.device.type == 'mps' else torch.float64
