@@ -15,6 +15,7 @@ from .commands.shared import Parser, run_command
 
 # %% ../nbs/90_cli.ipynb #bae45a0a
 COMMANDS = dict(
+    selftest=('hybridad.commands.selftest', 'try this installation in seconds'),
     data=('hybridad.commands.data', 'make, check and fetch data sets'),
     train=(
         'hybridad.commands.train',
@@ -31,7 +32,7 @@ COMMANDS = dict(
     bench=('hybridad.commands.tools', 'measure what reading attention costs'),
 )  # name -> module, help
 _OLD_NAMES = dict(hybridad_backbone='pretrain')  # others are hybridad_NAME
-_NEW = 'pretrain', 'decide'  # had no command of their own
+_NEW = 'pretrain', 'selftest', 'decide'  # have no older name of the form hybridad_NAME
 
 # %% ../nbs/90_cli.ipynb #b5894dca
 def command(

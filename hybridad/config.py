@@ -55,6 +55,7 @@ SCORES = ('topk', 'max', 'mean_ratio')  # image scores from a map, see detector.
 LAYOUT_NAMES = (
     *('auto', 'mvtec', 'btad', 'mvtec_loco', 'mvtec_ad2'),
     *('folder', 'mpdd', 'visa', 'table', 'meta'),
+    *('coco', 'labelme', 'yolo', 'cvat'),
 )  # how a data set lies in its folder, see layouts.LAYOUTS
 
 # %% ../nbs/01_config.ipynb #308f9672

@@ -90,6 +90,11 @@ def test_command_answers_help(env, command):
     assert 'usage' in run(env / 'venv' / 'bin' / command, '--help', cwd=env).lower()
 
 
+def test_selftest_passes_from_the_wheel(env):
+    said = run(env / 'venv' / 'bin' / 'hybridad', 'selftest', '--device', 'cpu', cwd=env)
+    assert '5/5 passed' in said and list(env.iterdir()) == [env / 'venv'], said
+
+
 def test_import_is_light_and_quick():
     code = (
         'import sys, time; begun = time.perf_counter(); import hybridad; dir(hybridad); '
@@ -106,6 +111,19 @@ def test_front_door_opens_the_module(name):
     home = import_module(f'hybridad.{hybridad._HOME[name]}')
     assert getattr(hybridad, name) is getattr(home, name)
     assert getattr(hybridad, name).__module__ == home.__name__, 'not the module that defines it'
+
+
+@pytest.mark.parametrize('package', ['data', 'metrics', 'synthetic'])
+def test_packages_offer_names_of_their_modules_and_load_none(package):
+    door = import_module(f'hybridad.{package}')
+    for name, module in door._HOME.items():
+        home = import_module(f'hybridad.{package}.{module}')
+        assert getattr(door, name) is getattr(home, name) and name in dir(door)
+        assert getattr(door, name).__module__ == home.__name__, 'not the module that defines it'
+    with pytest.raises(AttributeError, match=f"module 'hybridad.{package}' has no attribute"):
+        door.nothing  # noqa: B018
+    code = f'import sys, hybridad.{package}; print(*(m for m in sys.modules if "hybridad." in m))'
+    assert run(sys.executable, '-c', code, cwd=ROOT).split() == [f'hybridad.{package}']
 
 
 def test_front_door_tells_type_checkers_the_same():

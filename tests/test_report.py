@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 from test_browser import CHROMIUM, FLAGS
 
+from hybridad.inference.overlays import CAPTION
 from hybridad.inference.report import report_of_scores
 from hybridad.inference.rows import FILE, encode
-from hybridad.inference.thumbnails import CAPTION
 from hybridad.runs import write_json
 
 COUNT = 1000

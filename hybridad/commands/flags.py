@@ -14,6 +14,7 @@ from typing import Any
 
 from .shared import Adder, Parser
 from ..config import LAYOUT_NAMES, Config, described, get_default_config, settings
+from ..fields import precision_name
 
 # %% ../../nbs/89_flags.ipynb #86ce07e0
 def reading_arguments(parser: Parser) -> None:
@@ -41,8 +42,9 @@ def backbone_arguments(parser: Parser) -> None:
     add(
         '--precision',
         metavar='TYPE',
-        help=f'{described(of["precision"])}; default: as in training, there float32 or the '
-        'mixed precision of accelerate',
+        type=precision_name,
+        help=f'{described(of["precision"])}, or bf16, fp16; default: as in training, there '
+        'float32 or the mixed precision of accelerate',
     )
 
 # %% ../../nbs/89_flags.ipynb #4bb1599f
@@ -69,10 +71,15 @@ def names_argument(parser: Adder) -> None:
     parser.add_argument('--names', nargs='+', metavar='WORD', help=text)
 
 # %% ../../nbs/89_flags.ipynb #631a7bad
+_COLUMNS = 'A table has image and label (good or bad), perhaps mask, category, defect, split'
+
+
 def layout_argument(parser: Adder) -> None:
-    "The flag that names the layout of a data set."
+    "The flags that name the layout of a data set, and the root of a list."
     text = f'layout: {", ".join(LAYOUT_NAMES)}'
     parser.add_argument('--dataset', metavar='LAYOUT', default='auto', help=text)
+    where = f'folder that the paths of a list begin in; default: its own. {_COLUMNS}'
+    parser.add_argument('--root', metavar='DIR', help=where)
 
 
 def data_arguments(parser: Parser) -> None:

@@ -59,6 +59,8 @@ def _arguments(parser: Parser) -> None:
     add('--part', type=int, default=256, metavar='N', help='images that are written together')
     add('--format', default='csv', help='of the parts: csv or parquet')
     add('--pictures', default='all', metavar='WHICH', help='overlays: all, anomalous or none')
+    where = 'write outlines of regions for an annotation tool, too: coco or labelme'
+    add('--regions', choices=('coco', 'labelme'), metavar='TOOL', help=where)
     add('--quiet', action='store_true', help='print the summary only')
     backbone_arguments(parser)
 
@@ -152,6 +154,14 @@ def _found(a: Namespace, rank: int) -> int:
     return len(names)
 
 # %% ../../nbs/89e_cli_score.ipynb #0776d2f6
+def _outlines(tool: str, out: Path) -> Path:
+    "Write the regions of a finished run for an annotation tool."
+    from hybridad.inference.annotations import WRITERS
+    from hybridad.inference.rows import read_scores
+
+    return WRITERS[tool](read_scores(out), out)
+
+
 @arguments(_arguments)
 def score(a: Namespace) -> int | None:
     "Find defects in photographs. Exit code 0: all were read, 3: some could not be, 2: it stopped."
@@ -175,6 +185,8 @@ def score(a: Namespace) -> int | None:
     if counts.total() < total:
         return  # other processes are still at it: the last one tells
     print(_summary(counts, time.perf_counter() - begun, out))
+    if a.regions and counts['anomalous'] + counts['normal']:
+        print(f'outlines for {a.regions}: {_outlines(a.regions, out)}')
     if str(strangers):
         print(f'\n{strangers}')
     return 3 if counts['unreadable'] and world == 1 else 0

@@ -39,6 +39,7 @@ def _model(parser: Parser) -> None:
     where = 'reference images: DIR/CATEGORY/train/good, DIR/CATEGORY or DIR; without: zero-shot'
     add('--normals', type=Path, metavar='DIR', help=where)
     add('--shots', type=int, metavar='K', help='only K of each category; default: all')
+    add('--unseen', action='store_true', help='leave out images the checkpoint was trained on')
     add('--allow_seen', action='store_true', help='score images the checkpoint was trained on')
     for key, kind in dict(image_size=int, eval_size=int, smoothing=float).items():
         text = f'{settings()[key].metadata["help"].split(";")[0]}; default: as in training'

@@ -19,6 +19,7 @@ from hybridad.commands.flags import (
 )
 from .shared import RESUME, Parser, arguments, processes, run_folder, unused
 from ..config import Config, get_debug_config, get_default_config
+from ..fields import precision_name
 from ..demo.samples import learnable, read_set
 from ..errors import ConfigError
 
@@ -33,6 +34,8 @@ def _arguments(parser: Parser) -> None:
     add('--accumulate', type=int, default=1, metavar='N', help=micro)
     disk = 'for queries that exceed 2 GB of memory; default: computed again in each step'
     add('--query_cache', type=Path, metavar='DIR', help=disk)
+    share = 'share of the images left out, in [0, 1), for hybridad test --unseen'
+    add('--test_share', type=float, default=0.0, metavar='X', help=share)
     trackers = 'tensorboard, trackio; log.jsonl is always written'
     add('--log_with', nargs='+', default=(), metavar='NAME', help=trackers)
     setting_arguments(parser)
@@ -40,8 +43,8 @@ def _arguments(parser: Parser) -> None:
 # %% ../../nbs/89b_cli_train.ipynb #52c31406
 def _precision(a: Namespace) -> str | None:
     "The precision of the flag, else the mixed precision of accelerate launch."
-    mixed = os.environ.get('ACCELERATE_MIXED_PRECISION')
-    return a.precision or dict(bf16='bfloat16', fp16='float16').get(mixed)
+    mixed = os.environ.get('ACCELERATE_MIXED_PRECISION', 'no')
+    return a.precision or (precision_name(mixed) if mixed in ('bf16', 'fp16') else None)
 
 
 def _config(a: Namespace) -> Config:
@@ -60,7 +63,7 @@ def _worse_than(
     baseline: str,  # its name among them
 ) -> str:
     "The message for prompts that do worse than a baseline in the mean of metrics, else ''."
-    from hybridad.metrics.exact import METRICS
+    from hybridad.metrics.checks import METRICS
 
     ours, theirs = results['mean'], results['floors'][baseline]['mean']
     both = [k for k in METRICS if all(_finite(r.get(k)) for r in (ours, theirs))]
@@ -119,6 +122,8 @@ def _report(config: Config, detector, parts, out: Path, workers: int):
 # %% ../../nbs/89b_cli_train.ipynb #1f70541c
 def _refuse(a: Namespace):
     "Refuse folders that cannot be used, before anything heavy is imported."
+    if not 0 <= a.test_share < 1:
+        raise ConfigError(f'--test_share {a.test_share} is out of range: choose from 0 to below 1')
     if a.resume and not a.out:
         raise ConfigError('--resume needs --out, the folder of the run to continue')
     if a.out and not a.resume:
@@ -155,13 +160,23 @@ def _folder(a: Namespace, config: Config) -> Path:
     return out
 
 # %% ../../nbs/89b_cli_train.ipynb #7d5d0a9b
+def _to_learn(a: Namespace, config: Config, samples: list) -> list:
+    "The samples without those that are left for a test."
+    from hybridad.data.loading import split_validation
+
+    learned, left = split_validation(samples, a.test_share, config.model.seed)
+    if left and not processes()[0]:
+        print(f'{len(left)} of {len(samples)} images are left for testing')
+    return learned
+
+
 @arguments(_arguments)
 def train(a: Namespace) -> None:
     "Learn a normal and an abnormal prompt on a folder with masks."
     config = _config(a)
     _refuse(a)
     found = read_set(a.data_path, config.data.layout, config.data.categories)
-    samples = learnable(found, 40 if a.debug else None)
+    samples = _to_learn(a, config, learnable(found, 40 if a.debug else None))
     from hybridad.models.detector import HybridAnomalyDetector
     from hybridad.training.loop import fit
     from hybridad.training.step import check_way
@@ -179,3 +194,8 @@ def train(a: Namespace) -> None:
     fit(config, parts, out, detector=detector, **how)
     if not processes()[0]:  # one of several processes speaks
         _report(config, detector, parts, out, a.num_workers)
+        if a.test_share:
+            print(
+                'the images left out are tested by hybridad test with the same data, --unseen and '
+                f'--checkpoint_path {out}/best.safetensors'
+            )

@@ -19,6 +19,7 @@ from hybridad.data.layouts import (
     published_set,
     read_dataset,
     reading_summary,
+    unsorted_images,
 )
 from .pairing import Sample
 
@@ -28,7 +29,7 @@ def _odd(s, im, rgb):
     if tag := im.info.get('turned'):
         yield f'{s.image} is turned by its orientation tag {tag}, as in viewers: save it upright'
     if (frames := im.info.get('frames', 1)) > 1:
-        yield f'{s.image} holds {frames} pictures and only the first is read: save that one alone'
+        yield f'{s.image} holds {frames} images and only the first is read: save that one alone'
     if full_size(im) != im.size:
         yield f'{s.image} is so large that it is read at {im.width} x {im.height} px: cut it'
     low, high = zip(*rgb.getextrema())
@@ -59,24 +60,19 @@ def inspect_sample(
         found |= dict(size=full_size(im), mode=im.mode, digest=sample_digest(s.image))
         if s.mask is not None:
             found['problems'] += filter(None, [_mask_problem(s, im)])
-        elif s.label:
-            found['notes'].append(
-                f'{s.image} has no mask and counts for image scores only: draw one to have it'
-                ' count for pixels'
-            )
     except DataError as err:
         found['problems'].append(str(err))
     return found
 
 # %% ../../nbs/04_datasets.ipynb #0dba7390
 def _repeats(samples, found):
-    "A sentence for each picture that occurs twice where it must not."
+    "A sentence for each image that occurs twice where it must not."
     first = {}
     for s, f in zip(samples, found):
         other = first.setdefault(f['digest'], s) if f['digest'] else s
         if (other.split, other.label) != (s.split, s.label):
             yield (
-                f'{s.image} is the same picture as {other.image}: keep it in one split and class,'
+                f'{s.image} is the same image as {other.image}: keep it in one split and class,'
                 ' or scores will be too good'
             )
 
@@ -111,6 +107,22 @@ def _rows(samples, found):
     ]
 
 # %% ../../nbs/04_datasets.ipynb #a4c6e8f0
+def _without_mask(samples):
+    "A sentence about defective images without a mask, however many."
+    bare = [s for s in samples if s.label and s.mask is None]
+    if bare:
+        yield (
+            f'{len(bare)} of {sum(s.label for s in samples)} defective images have no mask, such as'
+            f' {bare[0].image}, and count for image scores only: draw masks to have them count for'
+            ' pixels'
+        )
+    if any(s.split == 'unsorted' for s in samples):
+        yield (
+            f'the {len(samples)} images are unsorted: hybridad score takes them as they are; to'
+            ' learn or test, sort them into good and bad, or write a table with image and label'
+        )
+
+
 def _set_notes(samples, root):
     "Sentences about a set as a whole."
     for name in sorted({s.category for s in samples if s.marks == 'dark'}):
@@ -121,6 +133,7 @@ def _set_notes(samples, root):
             f'{count} files with 16 bits of grey hold no larger value than {bits} bits do, and are '
             f'read as {bits} bits: if the camera has more, say how many with --bits'
         )
+    yield from _without_mask(samples)
     images, _ = left_alone(samples, root)
     if images:
         yield (
@@ -142,7 +155,7 @@ def check_dataset(
     if workers < 1:
         raise DataError(f'workers {workers} is out of range: choose at least 1')
     root = data_root(root)
-    samples = read_dataset(root, layout)
+    samples = layout == 'auto' and unsorted_images(root) or read_dataset(root, layout)
     with ThreadPoolExecutor(workers) as pool:
         done = pool.map(inspect_sample, samples)
         bar = tqdm(done, total=len(samples), desc='decode', disable=not progress, leave=False)

@@ -10,12 +10,14 @@ import os, warnings
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from ..errors import DataError
+from ..errors import DataError, printable
 from .formats import is_image, reading, regular
 from .images import is_deep, open_image, set_bits
 from .masks import edge_share, marked_pixels, set_marks
-from .pairing import images_in, is_text, listing, nfc
+from .pairing import Sample, images_below, images_in, is_text, listing, nfc
+from .shapes import Drawn
 from .tables import TABLES, read_meta, read_table, read_visa
+from .tool_exports import EXPORTS, export_of
 from .trees import EXPECTED, TREES, layout_of, read_folders
 
 # %% ../../nbs/01a_layouts.ipynb #6ff9630b
@@ -66,7 +68,7 @@ def data_root(
     if not path.exists():
         raise DataError(f'there is no folder {path}: check data_path')
     if not path.is_dir():
-        if path.suffix.lower() in ('.csv', '.parquet') or path.name == 'meta.json':
+        if path.suffix.lower() in ('.csv', '.parquet', '.json', '.xml'):
             regular(path)
             return path
         raise DataError(
@@ -88,31 +90,61 @@ def _folders_reader(layout):
 
 LAYOUTS = {name: _folders_reader(name) for name in (*TREES, 'folder')}
 LAYOUTS |= dict(mpdd=_folders_reader('mvtec'), visa=read_visa, table=read_table, meta=read_meta)
+LAYOUTS |= EXPORTS
 
 # %% ../../nbs/01a_layouts.ipynb #aab28123
 def _found_layout(
     root: Path,  # a data set
-) -> str:  # a key of LAYOUTS
-    "The layout of `root`, found by looking."
+) -> str:  # a key of LAYOUTS, or ''
+    "The layout of `root`, found by looking; '' where it has none."
     if root.is_file():
-        return 'meta' if root.name == 'meta.json' else 'table'
+        return 'meta' if root.name == 'meta.json' else export_of(root) or 'table'
     entries = listing(root, root)
     for name, files in dict(table=TABLES, visa=('split_csv/1cls.csv',)).items():
         if any((root / f).is_file() for f in files):
             return name
-    name = (
-        layout_of(root)
+    return (
+        export_of(root)
+        or _refuse_several(entries)
+        or layout_of(root)
         or next(filter(None, map(layout_of, entries)), None)
-        or ('meta' if (root / 'meta.json').is_file() else None)
+        or ('meta' if (root / 'meta.json').is_file() else '')
     )
-    if name:
-        return name
-    if any((p / 'Data' / 'Images').is_dir() for p in entries):
+
+
+def _refuse_several(entries):
+    "Refuse a folder of exports, as train and valid of one tool."
+    parts = [p for p in entries if p.is_dir() and export_of(p)]
+    if len(parts) > 1:
+        raise DataError(
+            f'{parts[0]} and {parts[1]} are data sets of their own: give one of them to learn from '
+            'and another to test'
+        )
+
+# %% ../../nbs/01a_layouts.ipynb #3c5a429f
+def _refuse_unknown(root):
+    "Say what a folder in no layout lacks."
+    if _half_visa(root):
         raise DataError(
             f'{root} looks like VisA without split_csv/1cls.csv: unpack the whole archive, or fetch'
             ' that file from its repository'
         )
     raise DataError(f'the layout of {root} is unknown: {EXPECTED}')
+
+
+def _half_visa(root):
+    "True for VisA whose list is missing."
+    return any((p / 'Data' / 'Images').is_dir() for p in listing(root, root))
+
+# %% ../../nbs/01a_layouts.ipynb #81f37af3
+def unsorted_images(
+    root: Path,  # a folder
+) -> list:  # of Sample, of the split 'unsorted'; [] where a layout is found, or half of one
+    "The photographs of a folder in no layout, of which nothing else is known."
+    if root.is_file() or _found_layout(root) or _half_visa(root):
+        return []
+    name = nfc(root.resolve().name)
+    return [Sample(p, None, 0, name, 'unlabelled', 'unsorted') for p in images_below(root, root)]
 
 # %% ../../nbs/01a_layouts.ipynb #b4c8d9ea
 def _with_bits(samples):
@@ -124,8 +156,8 @@ def _with_bits(samples):
 
 # %% ../../nbs/01a_layouts.ipynb #a0298a69
 def mask_files(
-    path: Path,  # a mask, or a folder of masks that count together
-) -> list:  # of mask files
+    path: Path | Drawn,  # a mask, or a folder of masks that count together
+) -> list:  # of mask files, or the drawn mask itself
     "The files that make up one mask."
     if not path.is_dir():
         return [path]
@@ -162,7 +194,7 @@ def _with_marks(samples):
     "The samples with how their category draws masks; one that cannot be told is a DataError."
     groups, told = {}, reading()['masks']
     for s in samples:
-        if s.label and s.mask is not None:
+        if s.label and s.mask is not None and not isinstance(s.mask, Drawn):
             groups.setdefault(s.category, []).append(s)
     if told != 'auto':
         return [replace(s, marks=told) for s in samples]
@@ -182,7 +214,8 @@ def read_dataset(
     if layout not in ('auto', *LAYOUTS):
         raise DataError(f'there is no layout {layout!r}: use auto, {", ".join(LAYOUTS)}')
     root = data_root(root)
-    samples = LAYOUTS[_found_layout(root) if layout == 'auto' else layout](root)
+    layout = _found_layout(root) if layout == 'auto' else layout
+    samples = LAYOUTS[layout](root) if layout else _refuse_unknown(root)
     if differs := published_set(samples)[1]:
         warnings.warn(f'{differs}: figures will not be comparable ({root})', stacklevel=2)
     names = sorted({s.category for s in samples})
@@ -209,11 +242,7 @@ def read_folder(
 # %% ../../nbs/01a_layouts.ipynb #d6eafb0c
 def _shown(path, root):
     "A path below `root` without control characters."
-    return _printable(os.path.relpath(path, root))
-
-
-def _printable(text):
-    return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in text)
+    return printable(os.path.relpath(path, root))
 
 # %% ../../nbs/01a_layouts.ipynb #313815d6
 def _used_paths(samples):
@@ -221,6 +250,7 @@ def _used_paths(samples):
     used = set()
     for s in samples:
         masks = s.mask.iterdir() if s.mask and s.mask.is_dir() else [s.mask] if s.mask else []
+        masks = [m.file if isinstance(m, Drawn) else m for m in masks]
         used |= {os.path.abspath(p) for p in (s.image, *masks)}
     return used
 
@@ -228,7 +258,7 @@ def _used_paths(samples):
 def _folder_of(root):
     "The folder of a data set, of which `root` may be a list."
     root = Path(root).expanduser()
-    return root if root.is_dir() else root.parent
+    return root if root.is_dir() else Path(reading()['root'] or root.parent)
 
 # %% ../../nbs/01a_layouts.ipynb #e079a70e
 _LISTS = {'samples.csv', 'samples.parquet', 'meta.json', '1cls.csv'}
@@ -251,9 +281,11 @@ def left_alone(
             ]
         for n in sorted(n for n in names if n[0] != '.' and n not in _LISTS):
             path = os.path.join(folder, n)
-            if is_image(n) and os.path.abspath(path) not in used:
+            if os.path.abspath(path) in used:
+                continue
+            if is_image(n):
                 images.append(Path(path))
-            elif not is_image(n) and not n.lower().startswith(_NOTES):
+            elif not n.lower().startswith(_NOTES):
                 other[Path(n).suffix.lower() or 'without ending'] += 1
     return images, other
 
@@ -296,4 +328,4 @@ def reading_summary(
         first = _shown(images[0], _folder_of(root))
         told.insert(0, f'{len(images)} {it} in no place that is read, such as {first}')
     left = f'; left alone: {", ".join(told)}' if told else ''
-    return _printable(_read_text(samples) + left)
+    return printable(_read_text(samples) + left)

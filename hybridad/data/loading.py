@@ -20,6 +20,7 @@ from .images import as_rgb, full_size, open_image, turned
 from .layouts import mask_files, read_dataset, read_folder
 from .masks import marked_pixels
 from .pairing import Sample
+from .shapes import Drawn, drawn_pixels
 
 _all_ = ['DAMAGED', 'as_rgb', 'full_size', 'image_size', 'open_image', 'reading', 'Sample']
 _all_ += ['read_dataset', 'read_folder', 'read_mvtec', 'write_meta']
@@ -86,8 +87,17 @@ def _in_frame(marked, im, file, image_hw, image, tag):
     )
 
 # %% ../../nbs/02_data.ipynb #bda0ac1f
+def _one_mask(file, marks):
+    "A mask file as an image and its marked pixels; drawn shapes have no frame of their own."
+    if isinstance(file, Drawn):
+        marked = drawn_pixels(file)
+        return Image.fromarray(marked), marked
+    im = open_image(file, grey=True)
+    return im, marked_pixels(im, file, marks)
+
+
 def read_mask(
-    path: str | Path,  # a mask file, or a folder of them that count together
+    path: str | Path | Drawn,  # a mask file, or a folder of them that count together
     image_hw: tuple | None = None,  # (height, width) of the upright image in px; None = unchecked
     *,
     image: str | Path | None = None,  # the image file, for the message
@@ -99,9 +109,8 @@ def read_mask(
     marks = marks if asked == 'auto' else asked
     tag = 1 if image_hw is None else tag
     total, frame = None, image_hw
-    for file in mask_files(Path(path)):
-        im = open_image(file, grey=True)
-        marked = marked_pixels(im, file, marks)
+    for file in mask_files(path if isinstance(path, Drawn) else Path(path)):
+        im, marked = _one_mask(file, marks)
         if frame is not None:
             marked = _in_frame(marked, im, file, frame, image, tag)
         total = marked if total is None else total | marked
@@ -110,7 +119,7 @@ def read_mask(
 
 # %% ../../nbs/02_data.ipynb #4686c67b
 def load_mask(
-    path: str | Path,  # a mask file, or a folder of them
+    path: str | Path | Drawn,  # a mask file, or a folder of them
     size: int,  # side of the result in cells
     image_hw: tuple | None = None,  # (height, width) of the upright image in px; None = unchecked
     *,
@@ -228,9 +237,11 @@ def make_loader(
 
 # %% ../../nbs/02_data.ipynb #eecae3a9
 def sample_digest(
-    path: str | Path,  # a file, or a folder of masks
+    path: str | Path | Drawn,  # a file, or a folder of masks
 ) -> str:  # 64 hex digits
     "The sha256 of the file's bytes; of a folder of masks that of its files' hashes."
+    if isinstance(path, Drawn):
+        return path.digest
     if Path(path).is_dir():
         hashes = ''.join(map(sample_digest, mask_files(Path(path))))
         return hashlib.sha256(hashes.encode()).hexdigest()

@@ -7,6 +7,7 @@ __all__ = ['beside']
 
 # %% ../../nbs/01_pairing.ipynb #c64a5210
 import os, unicodedata
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from ..errors import DataError
@@ -18,7 +19,8 @@ class Sample:
     "One image and what is known about it."
 
     image: Path  # the image file
-    mask: Path | None  # its mask file, or a folder of masks that count together
+    # its mask file, a folder of masks that count together, or shapes.Drawn
+    mask: Path | None
     label: int  # 0 normal, 1 anomalous
     category: str  # the kind of object, such as 'hazelnut'
     defect: str  # the kind of defect, 'good' for none
@@ -79,6 +81,18 @@ def listing(
     return entries
 
 # %% ../../nbs/01_pairing.ipynb #a7b1c2d3
+def images_below(
+    folder: Path,
+    root: Path,  # the data set it belongs to
+) -> Iterator[Path]:
+    "All images below a folder; linked folders are left alone, as they may lead in circles."
+    for p in listing(folder, root):
+        if p.is_dir():
+            yield from () if p.is_symlink() else images_below(p, root)
+        elif is_image(p):
+            yield p
+
+
 def images_in(
     folder: Path,  # a folder of images
     root: Path,  # the data set it belongs to
@@ -150,12 +164,17 @@ def pair_masks(
     return paired
 
 # %% ../../nbs/01_pairing.ipynb #b389c73d
+def _drawn_for(stem, stems):
+    "True if a name is that of a mask of one of `stems`."
+    return any(stem.removesuffix(mark) in stems - {stem} for mark in _MARKS)
+
+
 def beside(
     images: list,  # image paths of one folder
 ) -> tuple:  # (images, masks)
-    "Images, and the masks that lie in one folder with them as <stem>_mask."
+    "Images, and the masks that lie in one folder with them as <stem>_mask, <stem>_gt and so on."
     stems = {nfc(p.stem) for p in images}
-    masks = [p for p in images if nfc(p.stem).removesuffix('_mask') in stems - {nfc(p.stem)}]
+    masks = [p for p in images if _drawn_for(nfc(p.stem), stems)]
     return [p for p in images if p not in masks], masks
 
 # %% ../../nbs/01_pairing.ipynb #9d5d368a

@@ -9,8 +9,9 @@ __all__ = []
 import csv, json, os
 from pathlib import Path
 from ..errors import DataError
-from .formats import regular
+from .formats import reading, regular
 from .pairing import NORMAL, Sample, category_name, is_text, nfc
+from .shapes import Drawn
 from ..runs import write_atomic
 
 # %% ../../nbs/01_tables.ipynb #92074ea5
@@ -43,7 +44,12 @@ def _inside(root, text, where):
         raise DataError(
             f'{where} names {text!r}, which no file can be called: write the list again'
         )
-    if os.path.isabs(text) or '..' in Path(text).parts or _beyond(root / text, root):
+    if os.path.isabs(text):
+        raise DataError(
+            f'{where} names {text}, which leads out of {root}: give the table itself in place of'
+            ' its folder, with --root, the folder that holds all its images'
+        )
+    if '..' in Path(text).parts or _beyond(root / text, root):
         raise DataError(
             f'{where} names {text}, which leads out of {root}: use a path relative to that folder,'
             " without '..'"
@@ -117,6 +123,23 @@ def _from_rows(rows, root, source):
         raise DataError(f'{source} lists no image: add a row for each')
     return samples
 
+# %% ../../nbs/01_tables.ipynb #3d2d1149
+def _relative(text, root):
+    "A path below `root` as a path from there; any other as it is."
+    text = '' if text is None else str(text)
+    if os.path.isabs(text):
+        for base in (os.path.abspath(root), os.path.realpath(root)):
+            if Path(text).is_relative_to(base):
+                return os.path.relpath(text, base)
+    return text
+
+
+def _from_named(rows, path):
+    "The samples of a list that the user named himself, whose paths may be absolute."
+    root = Path(reading()['root'] or path.parent)
+    paths = [k for k in ('image', 'mask') if rows and k in rows[0]]
+    return _from_rows([r | {k: _relative(r[k], root) for k in paths} for r in rows], root, path)
+
 # %% ../../nbs/01_tables.ipynb #f2a6b7c8
 def _read_rows(path):
     "Column names and rows of a table."
@@ -168,11 +191,12 @@ TABLES = 'samples.csv', 'samples.parquet'
 def read_table(
     path: str | os.PathLike,  # a .csv or .parquet file, or a folder with one called samples
 ) -> list:  # of Sample
-    "Samples of a table with image, label, perhaps mask, category, defect, split; relative paths."
+    "Samples of a table with image, label, perhaps mask, category, defect and split."
     path = Path(path)
     if path.is_dir():
         path = next((path / n for n in TABLES if (path / n).is_file()), path / TABLES[0])
-    return _from_rows(table_rows(path, ('image', 'label')), path.parent, path)
+        return _from_rows(table_rows(path, ('image', 'label')), path.parent, path)
+    return _from_named(table_rows(path, ('image', 'label')), path)
 
 # %% ../../nbs/01_tables.ipynb #e1deb04d
 def read_visa(
@@ -208,8 +232,8 @@ def read_meta(
     path: str | os.PathLike,  # a meta.json, or the folder it lies in
 ) -> list:  # of Sample
     "The samples of a meta.json as AnomalyCLIP writes it."
-    path = Path(path)
-    path = path / 'meta.json' if path.is_dir() else path
+    named, path = Path(path).is_file(), Path(path)
+    path = path if named else path / 'meta.json'
     try:
         regular(path)
         told = json.loads(path.read_text(encoding='utf-8'))
@@ -222,17 +246,18 @@ def read_meta(
             f'{path} is no meta.json of AnomalyCLIP: it needs'
             ' {split: {class: [{img_path, mask_path, cls_name, specie_name, anomaly}]}}'
         ) from None
-    return _from_rows(rows, path.parent, path)
+    return _from_named(rows, path) if named else _from_rows(rows, path.parent, path)
 
 # %% ../../nbs/01_tables.ipynb #9def5f68
 def _inside_path(p, root):
-    return '' if p is None or p.is_dir() else p.relative_to(root).as_posix()
+    files = p is not None and not isinstance(p, Drawn) and not p.is_dir()
+    return p.relative_to(root).as_posix() if files else ''
 
 
 def _check_inside(s, root):
     "Refuse a sample with files elsewhere."
     for p in (s.image, s.mask):
-        if p and not p.is_dir() and not p.is_relative_to(root):
+        if isinstance(p, Path) and not p.is_dir() and not p.is_relative_to(root):
             raise DataError(
                 f'{p} is not in {root}: give the folder that holds all images and masks'
             )

@@ -160,7 +160,7 @@ def _folder_category(folder, root):
 EXPECTED = (
     'expected train/good and test/<defect> (mvtec), or good/ and a folder for each defect'
     ' (folder), in it or one level below, or a list in it: split_csv/1cls.csv (visa), samples.csv'
-    ' or samples.parquet (table), meta.json (meta)'
+    ' or samples.parquet (table), meta.json (meta), or an export of COCO, labelme, YOLO or CVAT'
 )
 
 

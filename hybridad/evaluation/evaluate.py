@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['EvalSet', 'Results', 'summarise', 'local_contrast', 'contrast_baseline', 'evaluate', 'heading', 'decimals', 'table',
-           'below_baseline', 'refuse_seen']
+           'below_baseline', 'unseen', 'refuse_seen']
 
 # %% ../../nbs/61_evaluation.ipynb #91b0d726
 import math, warnings
@@ -26,8 +26,8 @@ from ..models.detector import HybridAnomalyDetector
 from ..errors import CheckpointError, DataError, table_cell
 from ..models.features import FeatureCache, digests, read_cached
 from ..metrics.checks import same_length
+from ..metrics.checks import METRICS
 from hybridad.metrics.exact import (
-    METRICS,
     anomaly_metrics,
     figures,
     image_metrics,
@@ -159,7 +159,7 @@ def _smoother(size: int, sigma: float):  # (size, size) float32, rows sum to 1
 
 
 def _blurred(x, sigma):  # (..., S, S)
-    "Pictures blurred along both axes: two products cost less than a convolution this wide."
+    "Images blurred along both axes: two products cost less than a convolution this wide."
     g = _smoother(x.shape[-1], sigma)
     return g @ x @ g.T
 
@@ -357,6 +357,15 @@ def below_baseline(
     )
 
 # %% ../../nbs/61_evaluation.ipynb #0f281645
+def unseen(
+    checkpoint: str | Path,
+    samples: list[Sample],
+) -> list[Sample]:
+    "The samples that a checkpoint was neither trained nor validated on."
+    seen = set(read_checkpoint(checkpoint)[1]['trained_on'])
+    return [s for s, d in zip(samples, digests(samples)) if d not in seen]
+
+
 def refuse_seen(
     checkpoint: str | Path,
     samples: list[Sample],  # to be scored
@@ -368,6 +377,6 @@ def refuse_seen(
     if again and not allow:
         raise CheckpointError(
             f'{checkpoint} was trained on {len(again)} of these {len(samples)} images, such as '
-            f'{again[0]}: score other images, or say --allow_seen to do it all the same'
+            f'{again[0]}: score other images, leave these out by --unseen, or say --allow_seen'
         )
     return len(again)

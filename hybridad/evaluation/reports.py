@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
+from skimage.measure import approximate_polygon, find_contours
 from tabulate import tabulate
 
 from ..data.images import image_size
@@ -19,19 +20,23 @@ from ..errors import DataError, csv_cell, table_cell
 from .evaluate import EvalSet, Results, below_baseline, heading, table
 from .thresholds import unlike
 from ..metrics.checks import finite, same_length
-from ..metrics.exact import METRICS
+from ..metrics.checks import METRICS
 from ..runs import write_atomic, write_json
 
 # %% ../../nbs/61a_reports.ipynb #d311f810
-def _regions(heat, threshold):
-    "(rows, columns, cells, peak) of each region: two slices, a count, the highest value."
+def _labelled(heat, threshold):
+    "The number of each cell's region, 0 for none, and {number: peak}, strongest first."
     heat = finite(heat, 'heat')
     labels, n = ndimage.label(heat >= threshold, np.ones((3, 3)))  # over corners, too
-    cells = np.bincount(labels.ravel(), minlength=n + 1)[1:]
-    peaks = ndimage.maximum(heat, labels, range(1, n + 1))
-    boxes = ndimage.find_objects(labels)
-    found = [(*box, int(c), float(p)) for box, c, p in zip(boxes, cells, peaks)]
-    return sorted(found, key=lambda region: -region[3])
+    peaks = np.asarray(ndimage.maximum(heat, labels, range(1, n + 1)), float)
+    return labels, {int(k) + 1: float(peaks[k]) for k in np.argsort(-peaks, kind='stable')}
+
+
+def _regions(heat, threshold):
+    "(rows, columns, cells, peak) of each region: two slices, a count, the highest value."
+    labels, peaks = _labelled(heat, threshold)
+    cells, boxes = np.bincount(labels.ravel()), ndimage.find_objects(labels)
+    return [(*boxes[k - 1], int(cells[k]), peak) for k, peak in peaks.items()]
 
 # %% ../../nbs/61a_reports.ipynb #d8e5e4e3
 def found_regions(
@@ -55,6 +60,38 @@ def found_regions(
         dict(box=box(ys, xs), area=area(cells), peak=round(peak, 4))
         for ys, xs, cells, peak in _regions(heat, threshold)
     ]
+
+# %% ../../nbs/61a_reports.ipynb #cf60cece
+def _closed(heat, level):
+    "A map with a border that lets level lines end where the image does."
+    wide = np.pad(heat, 1, mode='edge')
+    edge = np.ones(wide.shape, bool)
+    edge[1:-1, 1:-1] = False
+    wide[edge] = np.minimum(2 * level - wide[edge], level - 1e-6)
+    return wide
+
+
+def _level_line(heat, level, inside):
+    "The longest level line of one region, (n, 2) rows and columns in cells."
+    alone = np.where(inside, heat, np.minimum(heat, level - 1e-6))
+    lines = find_contours(_closed(alone, level), level, fully_connected='high')
+    return approximate_polygon(max(lines, key=len), 0.2)[:-1] - 0.5
+
+
+def region_outlines(
+    heat: np.ndarray,  # (H, W) raw map
+    threshold: float | None,  # as for found_regions
+    size: tuple[int, int] | None = None,  # (width, height) of the file in px; None: as the map
+) -> list[list[float]]:  # x1, y1, x2, y2, ... px of each of found_regions
+    "The outlines of the connected regions of a map."
+    if threshold is None or not math.isfinite(threshold):
+        return []
+    heat, level = np.asarray(heat, np.float64), threshold - 1e-6
+    width, height = size or heat.shape[::-1]
+    labels, peaks = _labelled(heat, threshold)
+    scale = height / heat.shape[0], width / heat.shape[1]
+    lines = (_level_line(heat, level, labels == k) * scale for k in peaks)
+    return [line[:, ::-1].ravel().round(1).tolist() for line in lines]
 
 # %% ../../nbs/61a_reports.ipynb #2c7085d7
 def threshold_of(

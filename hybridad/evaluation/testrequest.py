@@ -29,6 +29,7 @@ class TestRequest:
     max_pixels: int | None = None  # reading of files, see images.reading_as
     bits: int | None = None
     masks: str | None = None
+    root: str | None = None  # where the paths of a table begin
     backbone: str | None = None  # None = that of the checkpoint
     device: str = 'auto'
     precision: str | None = None  # None = as in training
@@ -40,6 +41,7 @@ class TestRequest:
     eval_size: int | None = None
     smoothing: float | None = None
     allow_seen: bool = False  # score images of the training run, too
+    unseen: bool = False  # leave them out
     other_backbone: bool = False  # accept a checkpoint of other frozen weights
     calibrate: str | None = None  # rule of the thresholds to store
     intervals: int = 0  # draws of the bootstrap; 0 = none
@@ -137,6 +139,11 @@ def refuse_unfit(
             '--calibrate finds zero-shot thresholds, and reference images set their own: '
             'leave one of the two out'
         )
+    if a.unseen and (a.checkpoint_path is None or a.allow_seen):
+        raise ConfigError(
+            '--unseen leaves out what a checkpoint has seen: give --checkpoint_path, and no '
+            '--allow_seen'
+        )
     if a.checkpoint_path is None and a.calibrate:
         raise ConfigError(
             '--calibrate writes thresholds into a checkpoint: give one as --checkpoint_path'
@@ -155,6 +162,19 @@ def _calibrates(samples: list[Sample], rate: float | None) -> bool:
     return marked or normal and (bad or rate is not None)
 
 
+def _unseen(a, samples):
+    "The samples that the checkpoint was not trained on."
+    from hybridad.evaluation.evaluate import unseen
+
+    left = unseen(a.checkpoint_path, samples)
+    if not left:
+        raise ConfigError(
+            f'{a.checkpoint_path} was trained on all {len(samples)} images of {a.data_path}: learn '
+            'with --test_share, or give other images'
+        )
+    return left
+
+
 def samples_to_test(
     a: TestRequest,
 ) -> list[Sample]:
@@ -162,6 +182,8 @@ def samples_to_test(
     samples = [s for s in read_set(a.data_path, a.dataset, a.categories) if s.split == 'test']
     if not samples:
         raise ConfigError(f'{a.data_path} has no test part: give a data set with test images')
+    if a.unseen:
+        samples = _unseen(a, samples)
     if a.calibrate and not _calibrates(samples, rate_of(a.calibrate)):
         normal = any(not s.label for s in samples)
         raise ConfigError(

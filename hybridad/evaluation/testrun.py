@@ -43,7 +43,7 @@ from .testrequest import request_run
 # %% ../../nbs/86a_testrun.ipynb #5cf591b7
 from .thresholds import calibration, store_thresholds, with_stored
 from ..inference.scoring import SHIPPED
-from ..metrics.exact import METRICS
+from ..metrics.checks import METRICS
 from ..metrics.streaming import bootstrap_intervals
 from ..models.detector import HybridAnomalyDetector
 from ..models.naming import RegionNamer, known_namer

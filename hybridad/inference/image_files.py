@@ -120,7 +120,7 @@ def _cannot_list(error):
 
 
 def _is_scoring_run(folder):
-    "True for a folder whose pictures are overlays of a scoring run."
+    "True for a folder whose images are overlays of a scoring run."
     if (folder / 'scoring.json').is_file():  # of an earlier version
         return True
     with suppress(CheckpointError):  # some other run.json

@@ -87,7 +87,7 @@ def _urgency(row):
 
 
 class Overview:
-    "What a report tells of all rows, and the rows that it shows."
+    "Counts over all rows of a report, and the rows that it shows."
 
     def __init__(self, rows: Iterable[dict]):
         self.outcomes, self.decisions, self.names = Counter(), Counter(), Counter()
@@ -122,7 +122,7 @@ _BINS, _WIDE, _HIGH = 40, 640, 120  # bars, and px of the drawing
 
 
 def _counts(scores, low, step):
-    "How many scores fall into each bin; the last one holds its end."
+    "Number of scores in each bin; the last one holds its end."
     found = Counter(min(_BINS - 1, int((s - low) / step)) for s in scores)
     return [found[i] for i in range(_BINS)]
 

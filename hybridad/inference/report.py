@@ -230,7 +230,7 @@ def _metrics(results):
 def about_run(
     out: str | os.PathLike,  # folder of a run
 ) -> dict:  # that of run.json; of a test also config and metrics
-    "What a finished run of `score` or `test` says of itself."
+    "Facts of a finished run of `score` or `test`."
     path = Path(out) / 'run.json'
     if not path.is_file():
         raise ConfigError(f'{out} is no run (no run.json): give a folder of score or test')
@@ -257,7 +257,7 @@ def stored_threshold(
 
 # %% ../../nbs/63g_report.ipynb #f10c2021
 def _notes(about, seen, other):
-    "What a reader must not overlook."
+    "Remarks that a reader must not overlook."
     notes = []
     if other is not None:
         before = stored_threshold(about)

@@ -6,7 +6,7 @@
 __all__ = ['score_folder']
 
 # %% ../../nbs/64a_scoring_runs.ipynb #e17f59c2
-import hashlib, json, math, os, shutil
+import hashlib, math, os, shutil
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -140,20 +140,27 @@ def _replaced_in(parts, k, pool):
     return [n for n, o in zip(names, odd) if o]
 
 
-def _remove_outdated(parts, mine, note):
-    "Remove finished parts whose photographs were replaced, and say so in one line."
-    again, gone = 0, []
+def _outdated(parts, mine):
+    "Finished parts whose photographs were replaced: {number of the part: photographs}."
     with ThreadPoolExecutor(8) as pool:
-        for k in mine:
-            if parts.file(k).exists() and (found := _replaced_in(parts, k, pool)):
-                (parts.out / 'scores.csv').unlink(missing_ok=True)
-                parts.file(k).unlink()
-                again, gone = again + 1, gone + found
-    if again:
-        note(
-            f'{len(gone)} photographs were replaced since they were scored, such as'
-            f' {printable(gone[0])}: {again} finished part{"s" * (again > 1)} scored again'
-        )
+        there = [k for k in mine if parts.file(k).exists()]
+        found = {k: _replaced_in(parts, k, pool) for k in there}
+    return {k: gone for k, gone in found.items() if gone}
+
+
+def _remove(parts, outdated, note):
+    "Remove outdated parts, and say so in one line."
+    if not outdated:
+        return
+    (parts.out / 'scores.csv').unlink(missing_ok=True)
+    for k in outdated:
+        parts.file(k).unlink()
+    first, count = next(iter(outdated.values()))[0], sum(map(len, outdated.values()))
+    note(
+        f'{count} photographs were replaced since they were scored, such as'
+        f' {printable(first)}: {len(outdated)} finished part{"s" * (len(outdated) > 1)}'
+        ' scored again'
+    )
 
 # %% ../../nbs/64a_scoring_runs.ipynb #f004da26
 def _save_overlay(finding, path, threshold):
@@ -266,11 +273,11 @@ def score_folder(
     run = _ScoringRun(out, 'score', asked)
     with run_lock(out, rank == 0):
         run.check(bool(resume))
+        outdated = _outdated(parts, mine)  # refuses a damaged part before anything is changed
         wait()  # until all have found it free
         if rank == 0:
             run.open(provenance=provenance(scorer.detector, good=scorer.good))
-        if resume:
-            _remove_outdated(parts, mine, note)
+        _remove(parts, outdated, note)
         wait()
         _score_parts(parts, mine, scorer, pictures=pictures, **shown, **how)
         _all_there(parts, range(parts.count) if world == 1 else mine)

@@ -6,6 +6,7 @@
 __all__ = ['METRICS']
 
 # %% ../../nbs/40_checks.ipynb #849d9822
+import re
 from collections.abc import Sequence, Sized
 
 import numpy as np
@@ -18,12 +19,19 @@ METRICS = 'image_auroc', 'image_ap', 'pixel_auroc', 'pixel_ap', 'aupro'  # of ea
 
 # %% ../../nbs/40_checks.ipynb #a238c08d
 def as_array(
-    x: ArrayLike,  # an array, a list or a tensor
+    x: ArrayLike,  # an array, a list, or a tensor on any device
 ) -> np.ndarray:
-    "An array; bfloat16, a type of torch that NumPy does not know, as float32."
-    if str(getattr(x, 'dtype', None)) == 'torch.bfloat16':
-        x = x.detach().cpu().float()
-    return np.asarray(x)
+    "An array; types of torch that NumPy does not know, as bfloat16, become float32."
+    if hasattr(x, 'detach'):
+        x = x.detach().cpu()
+        x = x.float() if re.search('bfloat16|float8', str(x.dtype)) else x
+    try:
+        return np.asarray(x)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise HybridadError(
+            f'A {type(x).__name__} cannot be read as numbers ({error}); pass an array, or lists '
+            'of equal length.'
+        ) from None
 
 
 def _first_bad(x: np.ndarray, names: Sequence[str] | None) -> str:
@@ -61,6 +69,9 @@ def same_length(
     **arguments: Sized,  # argument name -> list or array of N
 ) -> int:  # N, at least 1
     "Number of entries of all arguments, or an error that tells their lengths."
+    for name, value in arguments.items():
+        if not hasattr(value, '__len__'):
+            raise HybridadError(f'{name} must be an array or a list, got {type(value).__name__}.')
     found = {k: len(v) for k, v in arguments.items()}
     if names is not None:
         found['names'] = len(names)

@@ -14,11 +14,9 @@ from numbers import Real
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import ndimage
-from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
 from ..errors import HybridadError
 from hybridad.metrics.checks import (
-    METRICS,
     as_array,
     checked_limit,
     checked_map,
@@ -229,6 +227,14 @@ def pro_curve(
     _, tpr = _corners(cuts, cuts['tp'] / len(defect), len(good))
     return dict(fpr=fpr, pro=pro, tpr=tpr, threshold=cuts['threshold'])
 
+# %% ../../nbs/40_metrics.ipynb #e52232c8
+def _f1_curve(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    "F1 at each threshold, and the thresholds."
+    from sklearn.metrics import precision_recall_curve  # late: scoring photographs needs none of it
+
+    precision, recall, cuts = precision_recall_curve(labels, scores)
+    return 2 * precision * recall / np.maximum(precision + recall, 1e-12), cuts
+
 # %% ../../nbs/40_metrics.ipynb #e4ec8547
 def image_metrics(
     scores: ArrayLike,  # (N,) image scores, higher is more anomalous
@@ -241,8 +247,9 @@ def image_metrics(
     missing = undefined(('auroc', 'ap', 'f1max'), normal, anomalous, unit='image')
     if missing:
         return missing
-    precision, recall, _ = precision_recall_curve(labels, scores)
-    f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    f1, _ = _f1_curve(labels, scores)
     return dict(
         auroc=float(roc_auc_score(labels, scores)),
         ap=float(average_precision_score(labels, scores)),
@@ -323,8 +330,7 @@ def f1_threshold(
     scores, labels = checked_scores(scores, labels)
     if labels.all() or not labels.any():
         return nan
-    precision, recall, cuts = precision_recall_curve(labels, scores.astype(np.float64))
-    f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
+    f1, cuts = _f1_curve(labels, scores.astype(np.float64))
     return float(cuts[min(int(f1.argmax()), len(cuts) - 1)])
 
 # %% ../../nbs/40_metrics.ipynb #0ffdb9s0

@@ -13,13 +13,8 @@ import numpy as np
 
 from ..data.loading import split_validation
 from ..errors import ConfigError, DataError
-from hybridad.metrics.exact import (
-    METRICS,
-    anomaly_metrics,
-    f1_threshold,
-    mean_metrics,
-    rate_threshold,
-)
+from ..metrics.checks import METRICS
+from ..metrics.exact import anomaly_metrics, f1_threshold, mean_metrics, rate_threshold
 from ..models.detector import HybridAnomalyDetector
 from ..models.features import FeatureCache, read_cached
 from ..runs import to_json_value
@@ -62,8 +57,8 @@ def cache_parts(
 def validate(
     detector: HybridAnomalyDetector,
     cached: FeatureCache,
-) -> tuple:  # {metric: mean over categories, val_score: mean of all}, {image, pixel: threshold, good: scores}
-    "Metrics and decision thresholds of a validation part, at the resolution of the maps."
+) -> tuple:  # {metric: mean over categories, val_score: mean of all}, {image, pixel, good}
+    "Metrics, thresholds and scores of the good images, at the resolution of the maps."
     maps, scores = read_cached(detector, cached)
     names = np.array([s.category for s in cached.samples])
     masks, labels, known = (x.numpy() for x in (cached.masks[:, 0], cached.labels, cached.known))
