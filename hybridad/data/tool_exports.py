@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-from .formats import reading, regular
+from .formats import is_image, reading, regular
 from .pairing import NORMAL, Sample, category_name, images_below, nfc, plain_name
 from .shapes import Drawn
 from ..errors import DataError
@@ -364,6 +364,14 @@ def read_cvat(
 EXPORTS = dict(coco=read_coco, labelme=read_labelme, yolo=read_yolo, cvat=read_cvat)
 
 
+def _maybe_labelme(root: Path) -> list:
+    "JSON files in a folder; also those deeper where it holds nothing else, as hybridad writes."
+    found = [f for f in sorted(root.glob('*.json')) if f.name != 'meta.json']
+    if found or any(is_image(f) for f in root.glob('*/*')):
+        return found
+    return sorted(root.glob('*/*.json'))
+
+
 def export_of(
     root: Path,  # a file or a folder
 ) -> str:  # a key of EXPORTS, or ''
@@ -376,5 +384,4 @@ def export_of(
         return 'yolo'
     if coco_files(root):
         return 'coco'
-    beside = [f for f in sorted(root.glob('*.json')) if f.name != 'meta.json']
-    return 'labelme' if any(map(_is_labelme, beside[:5])) else ''
+    return 'labelme' if any(map(_is_labelme, _maybe_labelme(root)[:5])) else ''
