@@ -13,6 +13,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -22,6 +23,16 @@ from .shapes import Drawn
 from ..errors import DataError
 
 # %% ../../nbs/01_tool_exports.ipynb #955822bd
+def _shared(path, text):
+    "The number of last parts that a path has in common with what a tool calls it."
+    parts = zip(reversed(nfc(path.as_posix()).split('/')), reversed(text.split('/')))
+    return sum(1 for _ in takewhile(_same, parts))
+
+
+def _same(pair):
+    return pair[0] == pair[1]
+
+
 class _Images:
     "The images below a folder, found by what a file calls them."
 
@@ -36,7 +47,8 @@ class _Images:
         text = nfc(str(text).replace('\\', '/'))
         named = self.by_name.get(text.rsplit('/', 1)[-1], [])
         exact = [p for p in named if nfc(p.relative_to(self.root).as_posix()) == text]
-        found = exact or [p for p in named if nfc(p.as_posix()).endswith(f'/{text}')] or named
+        shared = [_shared(p, text) for p in named]
+        found = exact or [p for p, n in zip(named, shared) if n == max(shared)]
         if not found:
             raise DataError(
                 f'{file} names {text}, which is not in {self.root}: say --root, the folder of the'
@@ -49,7 +61,7 @@ class _Images:
 # %% ../../nbs/01_tool_exports.ipynb #0f5edb45
 @dataclass
 class _Record:
-    "What a tool says about one image."
+    "One image as a tool tells it."
 
     image: Path
     file: Path
@@ -244,7 +256,8 @@ def read_labelme(
     files, images = labelme_files(Path(root)), _Images(_root(Path(root)))
     records = [_labelme_record(f, images) for f in files]
     told = {r.image for r in records}
-    bare = [_Record(p, Path(root), []) for p in images.all if p not in told]
+    beside = images_below(Path(root), Path(root))
+    bare = [_Record(p, Path(root), []) for p in beside if p not in told]
     return _samples(records + bare, images.root, Path(root))
 
 # %% ../../nbs/01_tool_exports.ipynb #ebe1d153
