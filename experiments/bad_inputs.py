@@ -73,6 +73,7 @@ def data_sets(work):
     bad = {}
 
     def case(name, change):
+        assert name not in bad, name
         root = folder(work / f'data{len(bad)}' / 'thing')
         change(root)
         bad[name] = root
@@ -131,7 +132,7 @@ def data_sets(work):
         lambda r: shutil.copy(first(r, 'test/good'), first(r, 'ground_truth')),
     )
     case(
-        'masks that mark most of the picture up to its edges',
+        'masks that mark most of the image up to its edges',
         lambda r: [
             Image.fromarray(
                 np.pad(np.zeros((24, 24), np.uint8), (0, 40), constant_values=255)
@@ -140,7 +141,7 @@ def data_sets(work):
         ],
     )
     case(
-        'masks that mark half of each picture and more',
+        'masks that mark half of each image and more',
         lambda r: [
             Image.fromarray(np.repeat(np.uint8([255] * 40 + [0] * 24)[None], 64, 0)).save(p)
             for p in (r / 'ground_truth').rglob('*.png')
@@ -158,7 +159,7 @@ def data_sets(work):
         lambda r: [shutil.rmtree(p) for p in (r / 'test' / 'crack', r / 'ground_truth')],
     )
     case('no image at all', lambda r: [p.unlink() for p in r.rglob('*.png')])
-    case('no defective image', lambda r: [p.unlink() for p in r.rglob('crack/*.png')])
+    case('masks alone', lambda r: [p.unlink() for p in r.rglob('test/crack/*.png')])
     for what, name in {
         'a broken image whose name holds an escape sequence': '\x1b]0;TITLE\x07\x1b[31mred.png',
         'a broken image whose name breaks lines and tables': 'a|b\nc.png',
@@ -207,8 +208,8 @@ def checkpoints(work, good):
     case(
         'values that are not finite', tensors=tensors | {'image_offset': torch.tensor(float('nan'))}
     )
-    case('damaged numbers on how pictures look', appearance=dict(limit='x'))
-    case('numbers of another shape on how pictures look', appearance=dict(APPEARANCE, mean=[0]))
+    case('damaged numbers on how images look', appearance=dict(limit='x'))
+    case('numbers of another shape on how images look', appearance=dict(APPEARANCE, mean=[0]))
     case('a backbone whose name steers the terminal', backbone='\x1b[2Jgone\n')
     case('tensors of another shape', tensors=tensors | {'layer_logits': torch.zeros(99)})
     case('a tensor missing', tensors={k: v for k, v in tensors.items() if k != 'image_offset'})
@@ -276,7 +277,7 @@ def cases(work):
         'an unknown format': ['--format', 'xlsx'],
         'parts of none': ['--part', 0],
         'a batch of none': ['--batch_size', 0],
-        'unknown pictures': ['--pictures', 'some'],
+        'unknown images': ['--pictures', 'some'],
         'nothing to continue': ['--resume', '--out', empty],
         'an output folder in use': ['--out', full],
     }.items():

@@ -20,7 +20,7 @@ from hybridad.runs import write_json
 from hybridad.synthetic.hard import write_hard
 from hybridad.synthetic.plain import write_dataset
 
-SEED = 21  # of pictures that neither backbone nor prompts have seen
+SEED = 21  # of images that neither backbone nor prompts have seen
 EQUAL = 1 / 6  # of six layers; what the last one does not get, the others share
 CHOICES = {
     'one view': (1, None, EQUAL),

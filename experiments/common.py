@@ -1,4 +1,4 @@
-"""What the experiments share: folders, the pictures they read, and the notes beside every figure.
+"""What the experiments share: folders, the images they read, and the notes beside every figure.
 
 Every result carries its command, date, processor, versions, and the size and way in which masks
 and maps were compared. Run the scripts alone on a machine; results/README.md lists them all."""
@@ -20,9 +20,9 @@ from hybridad.config import LEARN, Config, get_default_config
 from hybridad.data.layouts import read_dataset, read_mvtec
 from hybridad.data.loading import split_validation
 from hybridad.data.pairing import Sample
-from hybridad.metrics.exact import METRICS
+from hybridad.metrics.checks import METRICS
 from hybridad.models.detector import HybridAnomalyDetector
-from hybridad.models.features import FeatureCache
+from hybridad.models.features import FeatureCache, MemoryCache
 from hybridad.runs import write_json
 from hybridad.synthetic.hard import write_hard
 from hybridad.synthetic.plain import write_dataset
@@ -144,10 +144,7 @@ def some_of(kept: FeatureCache, index: torch.Tensor) -> FeatureCache:
     part.latents = [z[index] for z in kept.latents]
     part.masks, part.labels, part.known = (x[index] for x in (kept.masks, kept.labels, kept.known))
     part.looks = kept.looks[index.numpy()]
-    part.queries = [
-        q[index.numpy()] if hasattr(q, 'folder') else [{n: d[n][index] for n in d} for d in q]
-        for q in kept.queries
-    ]
+    part.queries = [MemoryCache(q[index.numpy()], 'cpu') for q in kept.queries]
     return part
 
 

@@ -48,13 +48,16 @@ def seconds_of(args):
     return time.perf_counter() - begun
 
 
-def kill_until(args, out, marks, kills, seconds, rng, done):
+def resume_of(out):
+    return ['--resume'] if (out / 'run.json').exists() else []
+
+
+def kill_until(args, out, kills, seconds, rng, done):
     "Start, kill, continue until the kills are spent; a complete run begins again in a new folder."
     landed, finished = 0, 0
     while landed < kills:
-        resume = ['--resume'] if any((out / m).exists() for m in marks) else []
         child = subprocess.Popen(
-            args + ['--out', str(out), *resume],
+            args + ['--out', str(out), *resume_of(out)],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
@@ -71,8 +74,7 @@ def kill_until(args, out, marks, kills, seconds, rng, done):
         done(out)
         finished += 1
         shutil.rmtree(out)
-    resume = ['--resume'] if any((out / m).exists() for m in marks) else []
-    seconds_of(args + ['--out', str(out), *resume])
+    seconds_of(args + ['--out', str(out), *resume_of(out)])
     done(out)
     return dict(kills=landed, complete_runs_compared=finished + 1)
 
@@ -144,7 +146,7 @@ def main():
     work, rng, found = Path(tempfile.mkdtemp()), random.Random(0), {}
     data = write_dataset(
         work / 'data', seed=9, split='auxiliary', count=2, progress=False
-    )  # other pictures than the package's prompts were learned on
+    )  # other images than the package's prompts were learned on
     cpu = '--device', 'cpu'
     cases = dict(
         train=(
@@ -160,12 +162,10 @@ def main():
                 '5e-3',
                 *cpu,
             ),
-            ['run.json'],
             same_training,
         ),
         test=(
             command('hybridad_test', '--data_path', data, *cpu),
-            ['run.json'],
             same_test,
         ),
         ablation=(
@@ -185,21 +185,18 @@ def main():
                 'no noise',
                 *cpu,
             ),
-            ['run.json'],
             same_ablation,
         ),
         score=(
             command('hybridad_score', data, '--part', 8, '--quiet', *cpu),
-            ['run.json'],
             same_scores,
         ),
         backbone=(
             command('hybridad_backbone', '--set', *TINY, *cpu),
-            ['recipe.json'],
             same_backbone,
         ),
     )
-    for name, (args, marks, same) in cases.items():
+    for name, (args, same) in cases.items():
         if a.only and name not in a.only:
             continue
         seconds = seconds_of(args + ['--out', str(work / name)])
@@ -208,9 +205,9 @@ def main():
             same(work / name, out)
             assert not list(out.rglob('*.partial')), f'{out}: a half-written file is left'
 
-        found[name] = kill_until(
-            args, work / f'{name}_killed', marks, a.kills, seconds, rng, done
-        ) | dict(undisturbed_seconds=round(seconds, 1), result='bit-identical')
+        found[name] = kill_until(args, work / f'{name}_killed', a.kills, seconds, rng, done) | dict(
+            undisturbed_seconds=round(seconds, 1), result='bit-identical'
+        )
         print(name, found[name], flush=True)
         write_json(a.out, (read_json(a.out) if a.only and a.out.exists() else {}) | found)
     shutil.rmtree(work)

@@ -5,8 +5,8 @@ Duration: about 5 minutes of one core
 Data:     drawn by hybridad.synthetic.plain; fitted on auxiliary categories, tested on
           held-out ones, the auxiliary kinds in both
 
-A small convolutional network sees a crop around each region, never the mask: 48 px at full size and
-the 96 px around it at half size. Its accuracy is the ceiling for everything that names regions."""
+A small convolutional network sees a crop around each region, never the mask: 48 px at full size
+and the 96 px around it at half size. Its accuracy is an upper bound for all that names regions."""
 
 import argparse
 import json
@@ -27,7 +27,7 @@ FIT, TEST = 71, 72  # seeds
 
 
 def crop_of(p):  # a Picture -> (6, SIDE, SIDE) uint8
-    "The picture around the middle of the region's box, at full and at half size."
+    "The image around the middle of the region's box, at full and at half size."
     ys, xs = np.nonzero(p.mask)
     cy, cx = (ys.min() + ys.max() + 1) // 2 + SIDE, (xs.min() + xs.max() + 1) // 2 + SIDE
     wide = np.pad(p.image, ((SIDE, SIDE), (SIDE, SIDE), (0, 0)), 'edge')
@@ -38,7 +38,7 @@ def crop_of(p):  # a Picture -> (6, SIDE, SIDE) uint8
 
 
 def drawn(seed, count, split, kinds):  # yields Pictures
-    "Damaged pictures: kinds take turns, chips only where there is an edge, there twice as often."
+    "Damaged images: kinds take turns, chips only where there is an edge, there twice as often."
     categories = categories_of(split)[0]
     for i in range(count):
         turn, column = divmod(i, len(categories))
@@ -50,7 +50,7 @@ def drawn(seed, count, split, kinds):  # yields Pictures
 
 
 def regions(seed, count, split, kinds):
-    "Crops, kind numbers, area shares, contrasts and categories of that many damaged pictures."
+    "Crops, kind numbers, area shares, contrasts and categories of that many damaged images."
     rows = [
         (crop_of(p), kinds.index(p.kind), p.area, p.contrast, p.category)
         for p in drawn(seed, count, split, kinds)

@@ -33,14 +33,14 @@ from hybridad.visual.plots import as_png
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get('HYBRIDAD_SHARED', ROOT.parent / 'shared'))
-SEED = 987_001  # of pictures that no training has seen
+SEED = 987_001  # of images that no training has seen
 NORMAL = 'object , surface , background , label'
 DEFECTS = 'hole , scratch , stain , crack , patch , spots'
 KIND_NAMES = [k for k in KINDS if k not in HELD_OUT_KINDS]
 
 
 def held_out(count: int, damaged: bool = True) -> list:
-    "Held-out pictures: (image, labels, Contents, mask, kind)."
+    "Held-out images: (image, labels, Contents, mask, kind)."
     rows, i = [], 0
     while len(rows) < count:
         p = picture(SEED, i, 128, split='held_out')
@@ -51,7 +51,7 @@ def held_out(count: int, damaged: bool = True) -> list:
 
 
 def auxiliary(count: int) -> list:
-    "Corpus pictures of an unused seed: (image, labels, Contents)."
+    "Corpus images of an unused seed: (image, labels, Contents)."
     textures = SHARED / 'textures'
     folder = str(textures) if textures.is_dir() else ''
     return [corpus_picture(SEED, i, 128, textures=folder) for i in range(count)]
@@ -84,13 +84,13 @@ class Reader:
 
 
 def others(shown: Contents, noun: str) -> str | None:
-    "The other things in a picture as one prompt."
+    "The other things in an image as one prompt."
     rest = [words_of(n)[0] for n in shown.names if n != noun]
     return ' , '.join(rest) if rest else None
 
 
 def noun_aurocs(reader: Reader, rows: list, wanted) -> dict:  # noun -> list of pixel AUROC
-    "Map of a noun against the other things in the picture, for each picture that shows it."
+    "Map of a noun against the other things in the image, for each image that shows it."
     found = defaultdict(list)
     for at, (_, labels, shown, *_) in enumerate(rows):
         for i, noun in enumerate(shown.names):
@@ -103,13 +103,13 @@ def noun_aurocs(reader: Reader, rows: list, wanted) -> dict:  # noun -> list of 
 
 
 def summary(found: dict, least: int = 3) -> dict:
-    "Mean over nouns that enough pictures show."
+    "Mean over nouns that enough images show."
     means = {k: round(float(np.mean(v)), 4) for k, v in sorted(found.items()) if len(v) >= least}
     return dict(mean=round(float(np.mean(list(means.values()))), 4), nouns=len(means), each=means)
 
 
 def part_nouns(name: str) -> dict:
-    "Grounding of nouns on unseen pictures; of kinds on auxiliary and on held-out categories."
+    "Grounding of nouns on unseen images; of kinds on auxiliary and on held-out categories."
     rows, held = auxiliary(600), held_out(200)
     reader, other = Reader(name, [r[0] for r in rows]), Reader(name, [r[0] for r in held])
     return dict(
@@ -136,7 +136,7 @@ PAIRS = {
 
 
 def part_controls(name: str) -> dict:
-    "Control 1: pairs of prompts on damaged held-out pictures."
+    "Control 1: pairs of prompts on damaged held-out images."
     rows = held_out(200)
     reader, masks = Reader(name, [r[0] for r in rows]), np.stack([r[3] for r in rows])
     out = {}
@@ -172,7 +172,7 @@ def part_kinds(name: str) -> dict:
 
 
 def marked(split: str, count: int) -> list:
-    "Damaged pictures of a split: (image, mask, kind)."
+    "Damaged images of a split: (image, mask, kind)."
     rows, i = [], 0
     while len(rows) < count:
         p = picture(SEED, i, 128, split=split)

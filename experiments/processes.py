@@ -96,7 +96,7 @@ def main():
     (work / 'run.py').write_text(CODE)
     data = write_dataset(
         work / 'data', seed=9, split='auxiliary', count=4, progress=False
-    )  # other pictures than the package's prompts were learned on
+    )  # other images than the package's prompts were learned on
     told = dict(
         command='python experiments/processes.py',
         date=time.strftime('%Y-%m-%d'),

@@ -37,7 +37,7 @@ from hybridad.data.layouts import read_dataset
 from hybridad.demo.pairs import PAIRS, PairDetector
 from hybridad.demo.summaries import examples
 from hybridad.evaluation.evaluate import EvalSet, contrast_baseline, evaluate
-from hybridad.metrics.exact import METRICS
+from hybridad.metrics.checks import METRICS
 from hybridad.models.detector import HybridAnomalyDetector
 from hybridad.models.fingerprint import fingerprint
 from hybridad.models.parts import MINI

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from hybridad.inference.scoring_runs import read_scores
+from hybridad.inference.rows import read_scores
 from hybridad.synthetic.plain import picture
 
 CODE = """

@@ -34,7 +34,7 @@ from matplotlib.figure import Figure
 
 from hybridad.demo.pairs import PAIRS, PairDetector
 from hybridad.evaluation.evaluate import EvalSet, contrast_baseline, evaluate
-from hybridad.metrics.exact import METRICS
+from hybridad.metrics.checks import METRICS
 from hybridad.models.detector import HybridAnomalyDetector
 from hybridad.training.loop import fit
 from hybridad.visual.plots import PALETTE, save_figure

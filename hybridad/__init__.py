@@ -44,15 +44,21 @@ _HOME = {  # name -> module it is defined in
 }
 
 
-def __getattr__(name: str) -> object:
-    if name not in _HOME:
-        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+def _front_door(package: str, home: dict) -> tuple:  # the __getattr__ and __dir__ of a package
+    "Names of a package that are loaded from their modules at first use."
     from importlib import import_module
 
-    value = getattr(import_module(f'.{_HOME[name]}', __name__), name)
-    globals()[name] = value  # found directly from now on
-    return value
+    def find(name: str) -> object:
+        if name not in home:
+            raise AttributeError(f'module {package!r} has no attribute {name!r}')
+        value = getattr(import_module(f'.{home[name]}', package), name)
+        vars(import_module(package))[name] = value  # found directly from now on
+        return value
+
+    def listed() -> list[str]:
+        return sorted({*vars(import_module(package)), *home})
+
+    return find, listed
 
 
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = _front_door(__name__, _HOME)

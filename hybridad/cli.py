@@ -23,6 +23,7 @@ COMMANDS = dict(
     ),
     test=('hybridad.commands.test', 'score a data set with a checkpoint, beside baselines'),
     score=('hybridad.commands.score', 'find defects in photographs'),
+    decide=('hybridad.commands.decide', 'decide a scored folder or a test anew, in a second'),
     demo=('hybridad.commands.tools', 'see everything once, on generated data'),
     protocol=('hybridad.commands.study', 'learn on one set, score others, over several seeds'),
     ablation=('hybridad.commands.study', 'change one thing at a time and learn again'),
@@ -30,8 +31,8 @@ COMMANDS = dict(
     export=('hybridad.commands.tools', 'take learned prompts to ONNX, diffusers or the Hub'),
     bench=('hybridad.commands.tools', 'measure what reading attention costs'),
 )  # name -> module, help
-_NEW = 'pretrain', 'selftest'  # have no older name of the form hybridad_NAME
-_OLD_NAMES = dict(hybridad_backbone='pretrain')
+_OLD_NAMES = dict(hybridad_backbone='pretrain')  # others are hybridad_NAME
+_NEW = 'pretrain', 'selftest', 'decide'  # have no older name of the form hybridad_NAME
 
 # %% ../nbs/90_cli.ipynb #b5894dca
 def command(

@@ -199,26 +199,27 @@ def _git():
 _PACKAGES = 'torch', 'diffusers', 'transformers', 'safetensors', 'numpy', 'pillow'
 
 
-def provenance(
-    detector: Any,  # whose backbone says name, hash and device
-    **data: Any,  # of the images, such as images=16, data_fingerprint='...'
-) -> dict:  # fit for JSON
-    "Versions, commit, machine and backbone: all that a result depends on besides the settings."
+def environment() -> dict:  # fit for JSON
+    "Versions, commit and machine."
     import torch
 
-    backbone = detector.backbone
     return dict(
         python=platform.python_version(),
         platform=platform.platform(),
         versions={n: version(n) for n in _PACKAGES},
         git=_git(),
-        backbone=backbone.name,
-        backbone_hash=backbone.hash,
-        device=str(backbone.device),
         threads=torch.get_num_threads(),
         processes=processes()[1],
-        **data,
     )
+
+# %% ../nbs/00a_runs.ipynb #1f084993
+def provenance(
+    detector: Any,  # whose backbone says name, hash and device
+    **data: Any,  # of the images, such as images=16, data_fingerprint='...'
+) -> dict:  # fit for JSON
+    "Environment and backbone: all that a result depends on besides the settings."
+    b = detector.backbone
+    return environment() | dict(backbone=b.name, backbone_hash=b.hash, device=str(b.device)) | data
 
 # %% ../nbs/00a_runs.ipynb #f5ad2b94
 _NOUNS = dict(test='evaluation', score='scoring', ablation='ablation')  # of some commands

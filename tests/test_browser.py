@@ -33,7 +33,7 @@ EXPLORERS = dict(
     browser='browser = ResultsBrowser',
     compare='compare = CompareExplorer',
 )
-# for each picture of a cell: what it is, its own size, the size it is shown at, and how much of
+# for each image of a cell: what it is, its own size, the size it is shown at, and how much of
 # that its surroundings cut off
 SIZES = """cell => [...cell.querySelectorAll('img.widget-image, .jupyter-matplotlib canvas')]
   .filter(e => e.getBoundingClientRect().width > 0)
@@ -90,7 +90,7 @@ def running_lab(folder):
     quiet.mkdir(parents=True)
     (quiet / 'notification.jupyterlab-settings').write_text(
         '{"fetchNews": "false", "checkForUpdates": false}'
-    )  # no bubble over the pictures
+    )  # no bubble over the images
     port = free_port()
     address = f'http://127.0.0.1:{port}'
     environment = os.environ | dict(

@@ -100,7 +100,7 @@ def deep_colour(path):
 
 BAD_IMAGES = {
     'zero bytes': ('x.png', lambda p: p.touch(), 'convert or remove'),
-    'text in place of a picture': (
+    'text in place of an image': (
         'x.png',
         lambda p: p.write_text('<html>404</html>'),
         'convert or remove',
@@ -113,19 +113,19 @@ BAD_IMAGES = {
     'animated png': (
         'x.png',
         lambda p: PLATE.save(p, save_all=True, append_images=[PLATE.rotate(9)]),
-        '2 pictures',
+        '2 images',
     ),
     'animated webp': (
         'x.webp',
         lambda p: PLATE.save(p, save_all=True, append_images=[PLATE.rotate(9)]),
-        '2 pictures',
+        '2 images',
     ),
     'tiff of many pages': (
         'x.tif',
         lambda p: PLATE.save(p, save_all=True, append_images=[PLATE]),
-        '2 pictures',
+        '2 images',
     ),
-    'no picture under another name': (
+    'no image under another name': (
         'x.gif',
         lambda p: p.write_bytes(b'%PDF-1.7'),
         'convert or remove',
@@ -137,7 +137,7 @@ BAD_IMAGES = {
     'animated avif': (
         'x.avif',
         lambda p: PLATE.save(p, save_all=True, append_images=[PLATE.rotate(9)]),
-        '2 pictures',
+        '2 images',
     ),
     'floats without a range': (
         'x.tif',
@@ -149,7 +149,7 @@ BAD_IMAGES = {
         lambda p: Image.fromarray(np.zeros((8, 8), np.int32)).save(p),
         '8 or 16 bits',
     ),
-    'a folder named like a picture': ('x.png', lambda p: p.mkdir(), 'folder'),
+    'a folder named like an image': ('x.png', lambda p: p.mkdir(), 'folder'),
     'no file': ('x.png', lambda p: None, 'does not exist'),
 }
 
@@ -426,7 +426,7 @@ def test_masks_with_many_values_mark_all_of_them(tree):
 
 
 def test_check_finds_what_reading_cannot(tree):
-    "A truncated JPEG passes Pillow's verify, a copied picture passes everything."
+    "A truncated JPEG passes Pillow's verify, a copied image passes everything."
     PLATE.save(tree / 'plate/train/good/photo.jpg')
     cut(tree / 'plate/train/good/photo.jpg')
     shutil.copy(tree / 'plate/train/good/000.png', tree / 'plate/test/good/copy.png')
@@ -434,7 +434,7 @@ def test_check_finds_what_reading_cannot(tree):
     assert (
         len(problems) == 2
         and any('photo.jpg' in p and 'cut short' in p for p in problems)
-        and any('same picture' in p for p in problems)
+        and any('same image' in p for p in problems)
     )
 
 
@@ -610,7 +610,7 @@ def test_order_and_content_do_not_depend_on_workers(tree):
 DRAWN = np.zeros((64, 64), bool)
 DRAWN[20:32, 20:34] = True
 LARGE = np.zeros((64, 64), bool)
-LARGE[4:60, 8:52] = True  # 60 percent of the picture
+LARGE[4:60, 8:52] = True  # 60 percent of the image
 
 
 def grey(on=255, off=0, kind=np.uint8):
@@ -869,15 +869,16 @@ def test_masks_are_found_beside_the_parts_and_beside_the_classes(tree, truth, fl
     assert [s.mask is not None for s in read_dataset(tree) if s.label] == [True, True]
 
 
-def test_masks_beside_their_images_are_masks(tmp_path):
+@pytest.mark.parametrize('mark', ['_mask', '_gt', '_label', '_seg'])
+def test_masks_beside_their_images_are_masks(tmp_path, mark):
     some(tmp_path / 'nut/good/0.png')
     some(tmp_path / 'nut/crack/0.jpg')
-    hole(tmp_path / 'nut/crack/0_mask.png')
-    some(tmp_path / 'nut/crack/gas_mask.png')  # an image of its own
+    hole(tmp_path / f'nut/crack/0{mark}.png')
+    some(tmp_path / f'nut/crack/gas{mark}.png')  # an image of its own
     assert [(s.image.name, s.mask and s.mask.name) for s in read_dataset(tmp_path)] == [
         ('0.png', None),
-        ('0.jpg', '0_mask.png'),
-        ('gas_mask.png', None),
+        ('0.jpg', f'0{mark}.png'),
+        (f'gas{mark}.png', None),
     ]
 
 
@@ -949,7 +950,7 @@ def test_what_a_run_wrote_is_read_from_regular_files_only(tmp_path):
 
 @pytest.mark.parametrize('bits', [8, 10, 12, 14, 16])
 def test_the_range_is_that_of_the_values(tmp_path, bits):
-    "The same picture in 8 bits and in more, stored in a file for 16, is the same to the last bit."
+    "The same image in 8 bits and in more, stored in a file for 16, is the same to the last bit."
     eight = np.random.default_rng(0).integers(0, 256, (50, 70), dtype=np.uint8)
     eight[0, :2] = 0, 255
     more = np.round(eight * ((2**bits - 1) / 255)).astype(np.uint16)
@@ -969,7 +970,7 @@ def test_the_range_is_that_of_the_values(tmp_path, bits):
 
 
 def test_brightness_does_not_depend_on_the_neighbours_in_a_batch(tmp_path):
-    "A dark picture stays dark beside a bright one of its set, in all commands."
+    "A dark image stays dark beside a bright one of its set, in all commands."
     for kind, top in (('good', 900), ('hole', 3900)):
         (tmp_path / 'part' / kind).mkdir(parents=True)
         for i in range(2):

@@ -48,6 +48,27 @@ def test_every_notebook_is_a_page_and_every_link_leads_somewhere(staged):
         assert not lost, (page.relative_to(staged), lost)
 
 
+def shown(name):
+    "(file of a photograph, what stands below it) of a notebook."
+    cells = json.loads(name.read_text(encoding='utf-8'))['cells']
+    for cell, below in zip(cells, cells[1:]):
+        for file in re.findall(r'(?:real|worst)_\w+\.png', ''.join(cell['source'])):
+            if cell['cell_type'] == 'markdown' or 'Image(' in ''.join(cell['source']):
+                yield file, ''.join(below['source'])
+
+
+def test_photographs_stand_beside_their_source_and_licence():
+    found = [x for p in (ROOT / 'nbs').rglob('*.ipynb') for x in shown(p)]
+    assert found
+    for file, below in found:
+        assert 'github.com/' in below and 'academic use' in below and 'DATA.md' in below, file
+    stored = [p.name for p in (ROOT / 'results').rglob('*.png') if re.match('real|worst', p.name)]
+    lines = (ROOT / 'results/README.md').read_text(encoding='utf-8').splitlines()
+    for file in stored:
+        [line] = [l for l in lines if l.startswith('| `') and f'`{file}`' in l and 'https://' in l]
+        assert 'academic use' in line or 'Apache-2.0' in line, file
+
+
 def test_hidden_cells_and_directives_are_no_part_of_a_page(staged):
     text = (staged / 'nbs/71_explore.ipynb').read_text(encoding='utf-8')
     assert '#| ' not in text and 'expect_fail(' in text and 'nbdev_export()' not in text

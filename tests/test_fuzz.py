@@ -26,7 +26,7 @@ from hybridad.errors import BackboneError, HybridadError
 from hybridad.evaluation.evaluate import refuse_seen
 from hybridad.inference.export import LearnedPrompts
 from hybridad.inference.image_files import Photos
-from hybridad.inference.scoring_runs import COLUMNS, _encode, read_scores
+from hybridad.inference.rows import COLUMNS, encode, read_scores
 from hybridad.models.backbone import load_backbone
 from hybridad.models.checkpoint import ABOUT, read_checkpoint
 from hybridad.models.parts import MINI, read_settings
@@ -323,7 +323,7 @@ ROWS = [
 
 
 @fuzz
-@given(data=broken([_encode(ROWS, 'csv')]))
+@given(data=broken([encode(ROWS, 'csv')]))
 def test_tables(tmp_path_factory, data):
     out = tmp_path_factory.getbasetemp() / 'scored'
     (out / 'parts').mkdir(parents=True, exist_ok=True)

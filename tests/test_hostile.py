@@ -31,7 +31,7 @@ from hybridad.errors import csv_cell, from_csv_cell, printable
 from hybridad.evaluation.evaluate import table
 from hybridad.evaluation.reports import compare, write_csv
 from hybridad.inference.scoring import SHIPPED
-from hybridad.metrics.exact import METRICS
+from hybridad.metrics.checks import METRICS
 from hybridad.models.appearance import appearance, known_appearance
 from hybridad.models.checkpoint import read_checkpoint
 from hybridad.synthetic.plain import picture

@@ -260,7 +260,7 @@ def test_modules_import_what_exists():
 
 
 def pictures(nb):
-    "The size in bytes of every stored picture of a notebook."
+    "The size in bytes of every stored image of a notebook."
     for cell in nb['cells']:
         for out in cell.get('outputs', []):
             for mime, data in out.get('data', {}).items():
@@ -278,7 +278,7 @@ def test_notebook_is_small_and_sound(name):
     if len(raw.encode()) >= 300_000:
         wrong.append(f'{len(raw.encode())} bytes, 300 kB allowed')
     if big := [n for n in pictures(nb) if n >= 60_000]:
-        wrong.append(f'stored pictures of {big} bytes, 60 kB allowed')
+        wrong.append(f'stored images of {big} bytes, 60 kB allowed')
     if any(o['output_type'] == 'error' for c in code for o in c['outputs']):
         wrong.append('a stored error')
     if any(re.search(r'^#\|\s*eval:\s*false', ''.join(c['source']), re.M) for c in code):

@@ -113,6 +113,19 @@ def test_front_door_opens_the_module(name):
     assert getattr(hybridad, name).__module__ == home.__name__, 'not the module that defines it'
 
 
+@pytest.mark.parametrize('package', ['data', 'metrics', 'synthetic'])
+def test_packages_offer_names_of_their_modules_and_load_none(package):
+    door = import_module(f'hybridad.{package}')
+    for name, module in door._HOME.items():
+        home = import_module(f'hybridad.{package}.{module}')
+        assert getattr(door, name) is getattr(home, name) and name in dir(door)
+        assert getattr(door, name).__module__ == home.__name__, 'not the module that defines it'
+    with pytest.raises(AttributeError, match=f"module 'hybridad.{package}' has no attribute"):
+        door.nothing  # noqa: B018
+    code = f'import sys, hybridad.{package}; print(*(m for m in sys.modules if "hybridad." in m))'
+    assert run(sys.executable, '-c', code, cwd=ROOT).split() == [f'hybridad.{package}']
+
+
 def test_front_door_tells_type_checkers_the_same():
     tree = ast.parse((ROOT / 'hybridad' / '__init__.py').read_text(encoding='utf-8'))
     told = {

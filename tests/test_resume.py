@@ -26,11 +26,12 @@ from safetensors.torch import load_file
 from hybridad import cli
 from hybridad.config import get_default_config
 from hybridad.data.layouts import read_mvtec
-from hybridad.errors import ConfigError, DataError, HybridadError
+from hybridad.errors import CheckpointError, ConfigError, DataError, HybridadError
 from hybridad.evaluation.baselines import LinearProbe, WordsDetector
 from hybridad.inference import scoring_runs
+from hybridad.inference.rows import read_scores
 from hybridad.inference.scoring import Scorer
-from hybridad.inference.scoring_runs import read_scores, score_folder
+from hybridad.inference.scoring_runs import score_folder
 from hybridad.models import query_cache
 from hybridad.models.detector import HybridAnomalyDetector
 from hybridad.models.features import read_cached
@@ -49,7 +50,7 @@ Trainer.every = 0.0  # save after each step, so that a kill meets a half-done ep
 
 @pytest.fixture(scope='module')
 def samples(tmp_path_factory):
-    "Sixteen pictures with masks, in MVTec layout."
+    "Sixteen images with masks, in MVTec layout."
     root = tmp_path_factory.mktemp('data') / 'thing'
     for i in range(16):
         kind = 'scratch' if i % 3 == 1 else 'good'
@@ -65,7 +66,7 @@ def samples(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def loaded(samples):
-    "One thread, the backbone, and what it said of the pictures: shared by all children."
+    "One thread, the backbone, and what it said of the images: shared by all children."
     torch.set_num_threads(1)
     detector = HybridAnomalyDetector(CONFIG)
     return detector.backbone, cache_parts(detector, samples, progress=False)
@@ -401,6 +402,20 @@ def test_photographs_replaced_under_their_names_are_scored_again(loaded, photos,
         kept, fresh = ((d / name).read_text() for d in (out, tmp_path / 'fresh'))
         assert name == 'run.json' or kept == fresh
     assert overlays(out) == overlays(tmp_path / 'fresh')
+
+
+def test_a_refused_continuation_changes_nothing(loaded, photos, tmp_path):
+    "Neither the plan, which still says finished, nor parts that are outdated."
+    out = tmp_path / 'out'
+    scored(loaded, photos, out)
+    Image.fromarray(picture(8, 50, 64).image).save(photos / '0.bmp')
+    (out / 'parts' / 'part-000001.csv').write_text('image,decision\n')
+    before = {p: p.read_bytes() for p in out.rglob('*') if p.is_file()}
+    with pytest.raises(CheckpointError, match='part-000001.csv is damaged'):
+        scored(loaded, photos, out)
+    assert {p: p.read_bytes() for p in out.rglob('*') if p.is_file()} == before
+    (out / 'parts' / 'part-000001.csv').unlink()
+    assert scored(loaded, photos, out)[0] == ['0.bmp', '1.bmp', '2.bmp', '3.bmp']
 
 
 def test_parts_without_a_digest_are_not_trusted(loaded, photos, tmp_path):

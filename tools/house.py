@@ -108,7 +108,7 @@ def public_functions(tree: ast.Module) -> Iterator[tuple[str, ast.FunctionDef, b
 
 
 def prose(text: str) -> str:
-    "The sentences of a markdown cell: no headings, tables, code, pictures or addresses of links."
+    "The sentences of a markdown cell: no headings, tables, code, images or addresses of links."
     text = re.sub(r'^(```|~~~).*?^\1', ' ', text, flags=re.M | re.S)
     text = re.sub(r'\$\$.*?\$\$', ' ', text, flags=re.S)
     text = re.sub(r'^[ \t]*(#+\s|\||>).*$', ' ', text, flags=re.M)

@@ -1,7 +1,7 @@
 """Run notebooks and keep what they show: python tools/outputs.py [NOTEBOOK ...], by default all.
 
 Progress bars, warnings and widgets are dropped, which mean nothing without a kernel; of a widget
-that has a picture of itself the picture is kept. Pictures over 59 kB, or less in a notebook that
+that has an image of itself the image is kept. Images over 59 kB, or less in a notebook that
 holds many, become JPEG."""
 
 import base64
@@ -18,7 +18,7 @@ NBS = Path(__file__).resolve().parents[1] / 'nbs'
 
 
 def small(png, limit):  # bytes -> mime type, bytes
-    "A picture in at most so many bytes: with a palette, else as JPEG, else with fewer pixels."
+    "An image in at most so many bytes: with a palette, else as JPEG, else with fewer pixels."
     picture = Image.open(io.BytesIO(png)).convert('RGB')
     picture.quantize(256, kmeans=1).save(drawn := io.BytesIO(), 'PNG', optimize=True)
     if min(len(png), drawn.tell()) <= limit:
@@ -69,7 +69,7 @@ def store(path):
         35_000,
         25_000,
         20_000,
-    ):  # bytes of a picture, until the notebook stays below 300 kB
+    ):  # bytes of an image, until the notebook stays below 300 kB
         book = json.loads(path.read_text())
         book['metadata'].pop('widgets', None)
         for cell in book['cells']:

@@ -1,4 +1,4 @@
-"""Write README.md from nbs/index.ipynb, with the pictures of its outputs in images/.
+"""Write README.md from nbs/index.ipynb, with the images of its outputs in images/.
 
 nbdev_readme would need Quarto; this reads the stored outputs and needs only nbconvert. Links
 written for nbs/ are turned into links that work from the repository's front page. Hidden cells are
@@ -40,7 +40,7 @@ def prepare(cell, root):
 
 
 def render(root=ROOT):
-    "The text of README.md and a dict from picture path to bytes."
+    "The text of README.md and a dict from image path to bytes."
     nb = nbformat.read(root / 'nbs' / 'index.ipynb', as_version=4)
     nb.metadata.language_info = {'name': 'python'}
     nb.cells = [prepare(c, root) for c in nb.cells if not re.match(r'#\|\s*hide\b', c.source)]

@@ -7,6 +7,7 @@ new ones and measures again."""
 import json
 import shutil
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from hybridad.models.backbone import load_backbone
 from hybridad.models.parts import quiet
 from hybridad.pretraining.corpus import SHARES, open_textures
 from hybridad.pretraining.grounding import KNOWN_KINDS, WEIGHTS
+from hybridad.pretraining.run import recipe_of
 from hybridad.runs import write_json
 from hybridad.synthetic.plain import HELD_OUT_CATEGORIES, HELD_OUT_KINDS
 from hybridad.visual.plots import map_grid, save_figure
@@ -80,7 +82,8 @@ Trained on images of 128 px. Its vocabulary has some {words} words; any other wo
 falls into letters.
 """
 STARTED = """Autoencoder and UNet, but for what reads text, began with the weights of the
-miniature before it (commit bd1151d of this repository), the text encoder with random ones."""
+miniature before it (commit dd73f6f of this repository), the text encoder with random ones. That one
+had begun in the same way with the miniature of commit bd1151d."""
 
 
 def hours_of(rows: list) -> float:
@@ -91,12 +94,12 @@ def hours_of(rows: list) -> float:
 
 def facts_of(run: Path) -> dict:
     "What a finished run was asked, saw and lost."
-    recipe = json.loads((run / 'recipe.json').read_text())
+    recipe = asdict(recipe_of(run))
     rows = [json.loads(row) for row in (run / 'log.jsonl').read_text().splitlines()]
     steps = [r for r in rows if r['stage'] == 'diffusion']
     terms = ('mse', *WEIGHTS)
     asked = ' '.join(f'{k}={v}' for k, v in recipe.items() if k != 'textures')
-    return about(f'hybridad_backbone --set {asked} textures=TEXTURES') | dict(
+    return about(f'hybridad pretrain --set {asked} textures=TEXTURES') | dict(
         recipe=recipe | dict(textures=bool(recipe['textures'])),
         hours=hours_of(rows),
         seen=steps[-1]['seen'],
@@ -115,7 +118,7 @@ def sources_of(folder: str) -> str:
 
 def card(run: Path, facts: dict, backbone) -> str:
     "The model card."
-    recipe = json.loads((run / 'recipe.json').read_text())
+    recipe = asdict(recipe_of(run))
     modules = backbone.unet, backbone.text_encoder, backbone.vae
     taken = f'taken over from {recipe["start"]}' if recipe['start'] else 'L1, gradient L1, KL'
     start = STARTED if recipe['unet'] else ''

@@ -26,6 +26,7 @@ from hybridad.commands.shared import (
     run_folder,
 )
 from ..errors import ConfigError, printable
+from ..metrics.alarms import check_share
 from ..demo.summaries import finding_lines, photographs_line
 
 # %% ../../nbs/89e_cli_score.ipynb #835d5bcd
@@ -43,6 +44,8 @@ def _decisions(parser: Parser) -> None:
     names_argument(group)
     rule = 'that of the reference images, else of the checkpoint'
     add('--threshold', type=float, metavar='X', help=f'of an image; default: {rule}')
+    share = 'in place of --threshold: this share of good images, such as 0.02'
+    add('--false_alarms', type=float, metavar='X', help=share)
     add('--pixel_threshold', type=float, metavar='X', help='of a region; default: likewise')
 
 
@@ -69,6 +72,8 @@ def _folder(a: Namespace, world: int) -> Path:
             '--among compares the photographs with each other and --normals with normal ones: '
             'leave one of the two out'
         )
+    if a.false_alarms is not None:
+        check_share(a.false_alarms)
     out = run_folder(a, 'score', world)
     existing_paths([*a.images, *(a.normals or ())])
     existing_checkpoint(a.checkpoint_path)
@@ -87,6 +92,7 @@ def _scorer(a: Namespace):
         other_backbone=a.other_backbone,
         threshold=a.threshold,
         pixel_threshold=a.pixel_threshold,
+        false_alarms=a.false_alarms,
         references=a.normals,
         among=a.images if a.among else None,
         precision=a.precision,
@@ -128,7 +134,9 @@ def _run(a: Namespace, out: Path, scorer, tell) -> Counter:
 
 def _summary(counts: Counter, seconds: float, out: Path) -> str:
     kinds = ', '.join(f'{counts[k]} {k}' for k in ('anomalous', 'normal', 'unreadable'))
-    return f'\n{counts.total()} images, {kinds}, {seconds:.0f} s: {out}'
+    return (
+        f'\n{counts.total()} images, {kinds}, {seconds:.0f} s: {out}\nreport: {out / "report.html"}'
+    )
 
 
 def _found(a: Namespace, rank: int) -> int:
@@ -147,7 +155,7 @@ def _found(a: Namespace, rank: int) -> int:
 def _outlines(tool: str, out: Path) -> Path:
     "Write the regions of a finished run for an annotation tool."
     from hybridad.inference.annotations import WRITERS
-    from hybridad.inference.scoring_runs import read_scores
+    from hybridad.inference.rows import read_scores
 
     return WRITERS[tool](read_scores(out), out)
 

@@ -9,7 +9,6 @@ __all__ = ['selftest']
 import time
 from argparse import Namespace
 from collections.abc import Callable
-from importlib import import_module
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -126,7 +125,8 @@ def check_losses(a: Namespace) -> str:
 def check_data(a: Namespace) -> str:
     "Images and masks are written, paired, loaded and measured."
     from hybridad._dummies import dummy_tree
-    from hybridad.data.loading import make_loader, read_dataset
+    from hybridad.data.layouts import read_dataset
+    from hybridad.data.loading import make_loader
     from hybridad.metrics.exact import anomaly_metrics
 
     with TemporaryDirectory() as folder:

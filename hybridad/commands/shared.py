@@ -114,15 +114,10 @@ class Parser(argparse.ArgumentParser):
 Adder = argparse.ArgumentParser | argparse._ArgumentGroup  # whatever has add_argument
 
 # %% ../../nbs/89_commands.ipynb #325936ac
-def _continuable(out: Path) -> bool:
-    "True for the folder of a run that was begun; that of a pretraining has a recipe."
-    return any((out / name).exists() for name in ('run.json', 'recipe.json'))
-
-
 def _stopped(a: argparse.Namespace, stop: KeyboardInterrupt) -> str:
     "The words that continue a command after Ctrl-C."
     out = getattr(a, 'out', None)
-    if hasattr(a, 'resume') and out and _continuable(Path(out)):
+    if hasattr(a, 'resume') and out and (Path(out) / 'run.json').exists():
         return f'continue with the same command and --resume --out {out}'
     return str(stop) or 'what was complete is kept'
 

@@ -63,7 +63,7 @@ def _worse_than(
     baseline: str,  # its name among them
 ) -> str:
     "The message for prompts that do worse than a baseline in the mean of metrics, else ''."
-    from hybridad.metrics.exact import METRICS
+    from hybridad.metrics.checks import METRICS
 
     ours, theirs = results['mean'], results['floors'][baseline]['mean']
     both = [k for k in METRICS if all(_finite(r.get(k)) for r in (ours, theirs))]

@@ -29,7 +29,7 @@ def _odd(s, im, rgb):
     if tag := im.info.get('turned'):
         yield f'{s.image} is turned by its orientation tag {tag}, as in viewers: save it upright'
     if (frames := im.info.get('frames', 1)) > 1:
-        yield f'{s.image} holds {frames} pictures and only the first is read: save that one alone'
+        yield f'{s.image} holds {frames} images and only the first is read: save that one alone'
     if full_size(im) != im.size:
         yield f'{s.image} is so large that it is read at {im.width} x {im.height} px: cut it'
     low, high = zip(*rgb.getextrema())
@@ -66,13 +66,13 @@ def inspect_sample(
 
 # %% ../../nbs/04_datasets.ipynb #0dba7390
 def _repeats(samples, found):
-    "A sentence for each picture that occurs twice where it must not."
+    "A sentence for each image that occurs twice where it must not."
     first = {}
     for s, f in zip(samples, found):
         other = first.setdefault(f['digest'], s) if f['digest'] else s
         if (other.split, other.label) != (s.split, s.label):
             yield (
-                f'{s.image} is the same picture as {other.image}: keep it in one split and class,'
+                f'{s.image} is the same image as {other.image}: keep it in one split and class,'
                 ' or scores will be too good'
             )
 

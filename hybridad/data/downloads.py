@@ -277,7 +277,7 @@ def _write_members(archive, folder, most):
         total += size
         if total > most:
             raise DataError(
-                f'{archive.name} unpacks to more than {most / 1e6:.0f} MB, far more than pictures'
+                f'{archive.name} unpacks to more than {most / 1e6:.0f} MB, far more than images'
                 ' shrink: do not use this archive'
             )
         target.parent.mkdir(parents=True, exist_ok=True)

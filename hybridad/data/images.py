@@ -117,7 +117,7 @@ def _one_picture(im: Image.Image, path):
         im.info['frames'] = frames
     elif frames != 1:
         raise DataError(
-            f'cannot read {path}: it holds {frames} pictures, save the one to look at by itself'
+            f'cannot read {path}: it holds {frames} images, save the one to look at by itself'
         )
 
 # %% ../../nbs/01_images.ipynb #ef5822e9
@@ -165,7 +165,7 @@ def open_image(
     try:
         return _opened(path, formats, grey)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        reason = 'a part of it claims to be larger than any picture, copy it again or remove it'
+        reason = 'a part of it claims to be larger than any image, copy it again or remove it'
     except Image.UnidentifiedImageError:
         names = ' or '.join(filter(None, (', '.join(formats[:-1]), formats[-1])))
         reason = f'it is no {names} image, convert or remove it'

@@ -10,12 +10,12 @@ import os, warnings
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from ..errors import DataError
+from ..errors import DataError, printable
 from .formats import is_image, reading, regular
 from .images import is_deep, open_image, set_bits
 from .masks import edge_share, marked_pixels, set_marks
 from .pairing import Sample, images_below, images_in, is_text, listing, nfc
-from .shapes import Drawn, drawn_pixels
+from .shapes import Drawn
 from .tables import TABLES, read_meta, read_table, read_visa
 from .tool_exports import EXPORTS, export_of
 from .trees import EXPECTED, TREES, layout_of, read_folders
@@ -121,7 +121,7 @@ def _refuse_several(entries):
             'and another to test'
         )
 
-
+# %% ../../nbs/01a_layouts.ipynb #3c5a429f
 def _refuse_unknown(root):
     "Say what a folder in no layout lacks."
     if _half_visa(root):
@@ -242,11 +242,7 @@ def read_folder(
 # %% ../../nbs/01a_layouts.ipynb #d6eafb0c
 def _shown(path, root):
     "A path below `root` without control characters."
-    return _printable(os.path.relpath(path, root))
-
-
-def _printable(text):
-    return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in text)
+    return printable(os.path.relpath(path, root))
 
 # %% ../../nbs/01a_layouts.ipynb #313815d6
 def _used_paths(samples):
@@ -332,4 +328,4 @@ def reading_summary(
         first = _shown(images[0], _folder_of(root))
         told.insert(0, f'{len(images)} {it} in no place that is read, such as {first}')
     left = f'; left alone: {", ".join(told)}' if told else ''
-    return _printable(_read_text(samples) + left)
+    return printable(_read_text(samples) + left)

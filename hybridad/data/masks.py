@@ -18,18 +18,41 @@ def _values(levels):
         return np.bincount(levels.ravel()).nonzero()[0]
     return np.unique(levels)
 
+
+def _flat(levels):
+    "True in patches of one value that are three pixels wide and high, or more."
+    return maximum_filter(maximum_filter(levels, 3) == minimum_filter(levels, 3), 3)
+
 # %% ../../nbs/01_masks.ipynb #c2f6f934
-def _spread(levels, values):
+def _commonest(levels):
+    "The value that most pixels have."
+    values, counts = np.unique(levels, return_counts=True)
+    return values[counts.argmax()]
+
+
+def _spread(levels, values, noisy):
     "True if grey values are bright and dark with soft or noisy edges between, and nothing else."
     top = float(values[-1])
     bright, dark = levels >= 0.75 * top, levels <= top / 8
     middle = ~bright & ~dark
     if middle.mean() > 0.2 or middle.sum() > 4 * bright.sum():
         return False  # a photograph or a heat map
-    faint = dark & (levels > values[0])
+    ground = float(_commonest(levels[dark]))  # not always the lowest: JPEG noise goes below it
+    faint = dark & (levels > ground + 8 * noisy)
+    if len(values) <= 8 and not noisy and 2 * (_flat(levels) & faint).sum() >= faint.sum() > 0:
+        return False  # numbers of types beside a bright one
     lonely = middle & ~maximum_filter(bright, 9) | faint & ~maximum_filter(bright, 33)
-    allowed = 0 if len(values) <= 8 else 0.05 * (levels > values[0]).sum()
+    allowed = 0 if len(values) <= 8 else 0.05 * (levels > ground).sum()
     return lonely.sum() <= allowed
+
+
+def _numbered(levels, values):
+    "True if grey values are numbers of types: few, or in flat patches."
+    top, marked = values[-1], levels > 0
+    flat = (_flat(levels) & marked).sum() / marked.sum()
+    if top >= 64 and len(values) > 8 and values[1] <= top / 8 and (values >= 0.75 * top).sum() >= 3:
+        return flat >= 0.9  # or noise around dark and around bright
+    return top < 64 or len(values) <= 32 or flat >= 0.5
 
 # %% ../../nbs/01_masks.ipynb #5083a442
 def level_marks(
@@ -50,13 +73,11 @@ def level_marks(
         return levels > 0
     if top >= 64 and low >= 0.875 * top and noisy:
         return np.ones(levels.shape, bool)
-    if top >= 64 and low <= top / 8 and _spread(levels, values):
+    if top >= 64 and low <= top / 8 and _spread(levels, values, noisy):
         return levels >= top / 2
     if noisy or low > 0:
         return None
-    flat = maximum_filter(maximum_filter(levels, 3) == minimum_filter(levels, 3), 3) & (levels > 0)
-    numbers = top < 64 or len(values) <= 32 or 2 * flat.sum() >= (levels > 0).sum()
-    return levels > 0 if numbers else None
+    return levels > 0 if _numbered(levels, values) else None
 
 # %% ../../nbs/01_masks.ipynb #91552c91
 _MOST = 0.75  # share of the edge pixels from which a value counts as the ground
@@ -192,7 +213,7 @@ def marked_pixels(
     if edge == 1 and marks == 'auto':
         return ~marked  # an island within what runs along all four edges
     raise DataError(
-        f'cannot tell what the mask {path} marks: read as usual it is {share:.0%} of the picture, '
+        f'cannot tell what the mask {path} marks: read as usual it is {share:.0%} of the image, '
         f'{"unlike in the rest of the set" if marks == "usual" else "most of its edges, too"}; '
         f'{_REMEDY}, or say --masks bright or --masks dark'
     )

@@ -164,12 +164,17 @@ def pair_masks(
     return paired
 
 # %% ../../nbs/01_pairing.ipynb #b389c73d
+def _drawn_for(stem, stems):
+    "True if a name is that of a mask of one of `stems`."
+    return any(stem.removesuffix(mark) in stems - {stem} for mark in _MARKS)
+
+
 def beside(
     images: list,  # image paths of one folder
 ) -> tuple:  # (images, masks)
-    "Images, and the masks that lie in one folder with them as <stem>_mask."
+    "Images, and the masks that lie in one folder with them as <stem>_mask, <stem>_gt and so on."
     stems = {nfc(p.stem) for p in images}
-    masks = [p for p in images if nfc(p.stem).removesuffix('_mask') in stems - {nfc(p.stem)}]
+    masks = [p for p in images if _drawn_for(nfc(p.stem), stems)]
     return [p for p in images if p not in masks], masks
 
 # %% ../../nbs/01_pairing.ipynb #9d5d368a

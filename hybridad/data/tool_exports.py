@@ -61,7 +61,7 @@ class _Images:
 # %% ../../nbs/01_tool_exports.ipynb #0f5edb45
 @dataclass
 class _Record:
-    "One image as a tool tells it."
+    "Shapes of one image as a tool exports them."
 
     image: Path
     file: Path

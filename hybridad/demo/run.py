@@ -9,7 +9,7 @@ __all__ = ['demo']
 import time
 from pathlib import Path
 
-from ..config import LEARN, Config, get_default_config
+from ..config import LEARN, ONE_VIEW, Config, get_default_config
 from ..data.layouts import read_mvtec
 from .pairs import PAIRS, PairDetector
 from .shown import noun_records
@@ -17,11 +17,11 @@ from .summaries import examples
 from ..errors import ConfigError
 from ..evaluation.baselines import LinearProbe
 from ..evaluation.evaluate import EvalSet, contrast_baseline, evaluate, table
-from ..metrics.exact import METRICS
+from ..metrics.checks import METRICS
 from ..models.checkpoint import read_checkpoint
 from ..models.detector import HybridAnomalyDetector
 from ..models.features import FeatureCache
-from ..runs import in_use, write_atomic, write_json
+from ..runs import Run, environment, in_use
 from ..synthetic.plain import write_dataset
 from ..training.loop import fit
 from ..training.validation import cache_parts
@@ -44,10 +44,18 @@ def _probe(config: Config, detector, parts, out, progress: bool):
     return fit(config, parts, out / 'linear_probe', detector=probe, progress=progress)
 
 
+def _in_one_view(config: Config) -> Config:
+    "The same settings for images that are read once, as they are."
+    single = Config.from_dict(config.to_dict())
+    single.update(ONE_VIEW | dict(loss_weights=dict(consistency=0)))
+    return single
+
+
 def _blank(config: Config, detector, learn, out, progress: bool) -> HybridAnomalyDetector:
-    "The same learning on a backbone that was never trained; its last epoch counts."
+    "Learning in one view on a backbone that was never trained; the last epoch counts."
+    config = _in_one_view(config)
     blank = HybridAnomalyDetector(config, detector.backbone.reinitialised(config.model.seed))
-    parts = learn.with_backbone(blank, progress), None
+    parts = learn.with_backbone(blank, progress, views=1), None
     fit(config, parts, out / 'random_backbone', detector=blank, progress=progress)
     return blank
 
@@ -67,9 +75,9 @@ def _by_hand(config: Config, detector, kept, truth, progress: bool) -> dict:
 
 
 def _untrained(config: Config, detector, learn, *, kept, truth, out, progress: bool) -> dict:
-    "Results of prompts learned on the untrained backbone."
+    "Results of prompts learned on the untrained backbone, in one view at one scale."
     blank = _blank(config, detector, learn, out, progress)
-    cached = kept.with_backbone(blank, progress)
+    cached = kept.with_backbone(blank, progress, views=1)
     return evaluate(blank, truth.samples, truth, cached=cached, progress=progress)[0]
 
 # %% ../../nbs/85b_demo.ipynb #ee223059
@@ -140,12 +148,15 @@ def demo(
         raise ConfigError(f'{out} is not empty: choose another --out')
     config = get_default_config(epochs=epochs, batch_size=32, seed=seed, device=device, **LEARN)
     counts = dict(auxiliary=auxiliary, held_out=held_out)
+    run = Run(out, 'demo', counts | dict(config=config.to_dict()))
+    run.open(False, environment())
     learn, test = _sets(out, counts, seed, progress)
     found, shown = _all_ways(config, learn, test, out, progress)
     size = found.pop('eval_size')
     found |= dict(seconds=round(time.perf_counter() - begun, 1), eval_size=size)
     for name, records in shown.items():
-        write_atomic(out / f'{name}.png', as_png(_figure(records, **_FIGURES[name])))
-    write_json(out / 'metrics.json', found)
+        run.write(f'{name}.png', as_png(_figure(records, **_FIGURES[name])))
+    run.write('metrics.json', found)
+    run.finish()
     print(table(found['held_out'] | {k: found[k] for k in ('floors', 'ceilings')}))
     return found

@@ -28,7 +28,7 @@ def learnable(
     if not any(s.label for s in chosen):
         raise DataError(
             f'none of the {len(chosen)} images to learn from is defective, such as '
-            f'{chosen[0].image}: add pictures with defects, in a folder of their own beside good'
+            f'{chosen[0].image}: add images with defects, in a folder of their own beside good'
         )
     return chosen
 

@@ -44,7 +44,7 @@ _REGION = '{:22}x {} to {}, y {} to {}: {} px, peak {:.2f}'
 
 def _named(region: dict) -> str:
     "The best two names of a region as the end of its line, '' where it has none."
-    from hybridad.inference.scoring import name_text
+    from hybridad.inference.overlays import name_text
 
     return f', {name_text(region["names"], 2)}' if region.get('names') else ''
 

@@ -26,8 +26,8 @@ from ..models.detector import HybridAnomalyDetector
 from ..errors import CheckpointError, DataError, table_cell
 from ..models.features import FeatureCache, digests, read_cached
 from ..metrics.checks import same_length
+from ..metrics.checks import METRICS
 from hybridad.metrics.exact import (
-    METRICS,
     anomaly_metrics,
     figures,
     image_metrics,
@@ -159,7 +159,7 @@ def _smoother(size: int, sigma: float):  # (size, size) float32, rows sum to 1
 
 
 def _blurred(x, sigma):  # (..., S, S)
-    "Pictures blurred along both axes: two products cost less than a convolution this wide."
+    "Images blurred along both axes: two products cost less than a convolution this wide."
     g = _smoother(x.shape[-1], sigma)
     return g @ x @ g.T
 

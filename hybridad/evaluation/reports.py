@@ -20,7 +20,7 @@ from ..errors import DataError, csv_cell, table_cell
 from .evaluate import EvalSet, Results, below_baseline, heading, table
 from .thresholds import unlike
 from ..metrics.checks import finite, same_length
-from ..metrics.exact import METRICS
+from ..metrics.checks import METRICS
 from ..runs import write_atomic, write_json
 
 # %% ../../nbs/61a_reports.ipynb #d311f810

@@ -37,12 +37,13 @@ from hybridad.evaluation.reports import (
 from .names import named_images, named_rows, names_table
 from .scores import score_in_parts
 from .testrequest import TestRequest, asked_of, others_of, rate_of, references_of
+from .testreport import report_of_test
 from .testrequest import request_run
 
 # %% ../../nbs/86a_testrun.ipynb #5cf591b7
 from .thresholds import calibration, store_thresholds, with_stored
 from ..inference.scoring import SHIPPED
-from ..metrics.exact import METRICS
+from ..metrics.checks import METRICS
 from ..metrics.streaming import bootstrap_intervals
 from ..models.detector import HybridAnomalyDetector
 from ..models.naming import RegionNamer, known_namer
@@ -300,6 +301,7 @@ def _write(run: Run, a: TestRequest, about: dict, *, truth, found: dict, results
     write_tables(out, results, _columns(a.metrics))
     run.finish(asked=run.asked)  # that of the last attempt
     shutil.rmtree(out / 'parts')
+    report_of_test(out, truth, found['learned'][0], about['thresholds'])
     _say(a, results)
     print(decided(rows, about['thresholds']))
     if about['names']:

@@ -98,7 +98,7 @@ def calibration(
     scores: np.ndarray,  # (N,)
     *,
     rate: float | None = None,  # share of normal images and pixels to flag; None: best F1
-) -> dict:  # image and pixel threshold, None where undefined, rule, images, reference
+) -> dict:  # image and pixel threshold, None where undefined, scores of good images, ...
     "Thresholds found on a validation part, and a description of its images."
     same_length(truth.names, maps=maps, scores=scores)
     found, known = _rule(rate), np.flatnonzero(truth.known)
@@ -107,6 +107,7 @@ def calibration(
         image=found(finite(scores, 'scores', names=truth.names), truth.labels),
         pixel=found(np.stack(maps), truth.masks[known]) if maps else math.nan,
         rule='best F1' if rate is None else f'at most {rate:g} of the normal flagged',
+        good=np.sort(np.asarray(scores)[truth.labels == 0]),
         images=len(scores),
         reference=_reference(truth.images),
     )
@@ -135,7 +136,8 @@ def with_stored(
     message = f'no {half} threshold can be found on these images'
     if before is None:
         return found, f'{message}, and none was stored'
-    same = {half: before} | ({'reference': stored.get('reference')} if half == 'image' else {})
+    kept = ('reference', 'good') if half == 'image' else ()
+    same = {half: before} | {k: stored.get(k) for k in kept}
     rule = f'{found["rule"]}; for {half}s as before: {stored.get("rule", "as in training")}'
     return found | same | dict(rule=rule), f'{message}: the stored one, {before:.4g}, stays'
 

@@ -68,7 +68,8 @@ def _among(detector, photographs, tiles):
         )
     beside = _beside(AmongDetector, detector, torch.stack(read), tiles)
     said = f', and {beside.references.count} of the photographs, compared with each other'
-    return beside, said, beside.references.thresholds
+    ends = beside.references.thresholds  # the scores are of photographs, of which some are not good
+    return beside, said, {k: ends[k] for k in ('image', 'pixel')}
 
 # %% ../../nbs/63c_beside.ipynb #6f70535f
 def compared_with(

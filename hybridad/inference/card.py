@@ -52,7 +52,7 @@ def _figures(metrics: dict) -> str:
         note = ' on a validation part of the images it was learned from, not on other categories'
     return (
         f'Measured{note}, at {metrics.get("eval_size", "?")} px. '
-        'A method that does not clear its floors has shown nothing.\n\n'
+        'A method that does not exceed its baselines has shown nothing.\n\n'
         f'{table(others | beside, "github")}'
     )
 

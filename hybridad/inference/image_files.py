@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 from ..data.loading import image_tensor, sample_digest
 from ..data.images import as_rgb, full_size, open_image
 from ..errors import CheckpointError, DataError
+from .rows import FILE
 from ..runs import Run
 from ..data.formats import SUFFIXES
 
@@ -31,7 +32,6 @@ def upright(
     return as_rgb(open_image(path), path)
 
 # %% ../../nbs/63a_image_files.ipynb #5512597a
-FILE = ('bytes', 'modified', 'changed', 'digest')  # what tells one file from its successor
 _SMALL = 1 << 16  # bytes; below, reading a file costs no more than asking for its size
 
 
@@ -120,7 +120,7 @@ def _cannot_list(error):
 
 
 def _is_scoring_run(folder):
-    "True for a folder whose pictures are overlays of a scoring run."
+    "True for a folder whose images are overlays of a scoring run."
     if (folder / 'scoring.json').is_file():  # of an earlier version
         return True
     with suppress(CheckpointError):  # some other run.json

@@ -11,7 +11,6 @@ import math
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.cluster.vq import kmeans2
 from scipy.spatial.distance import cdist
 
 from ..errors import CheckpointError
@@ -48,6 +47,8 @@ def known_appearance(
     "Typical images from one half of a set, and how far the other half lies from them."
     if len(rows) < 20:
         return None
+    from scipy.cluster.vq import kmeans2  # late: scoring photographs needs none of it
+
     first, second = rows[::2], rows[1::2]
     covariance = np.cov(first.T)
     covariance += 1e-3 * np.trace(covariance) / len(covariance) * np.eye(len(covariance)) + 1e-6

@@ -16,7 +16,7 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextConfig
 
-from .attention import SUPPORTED, cross_attention, select_layers
+from .layers import SUPPORTED, cross_attention, select_layers
 from ..errors import BackboneError, HybridadError
 from .fingerprint import fingerprint, marks
 from .latents import ImageSide, add_noise
@@ -106,7 +106,7 @@ class _Frozen(TextSide, ImageSide):
 
     @property
     def device(self) -> torch.device:
-        return self.unet.device
+        return next(self.unet.parameters()).device  # diffusers would ask every module
 
 # %% ../../nbs/11_backbone.ipynb #5a7d940f
 class _Named(_Frozen):
@@ -316,6 +316,17 @@ def _check_sizes(backbone: Backbone) -> None:
         )
 
 # %% ../../nbs/11_backbone.ipynb #866caf65
+_ran = set()  # what has run as shapes in this process, and need not again
+
+
+def _make(backbone: Backbone, text: Tensor, added: dict) -> str:
+    "All that a pass of shapes depends on: configs, shapes of weights, inputs."
+    parts = backbone.vae, backbone.unet
+    configs = [{k: v for k, v in m.config.items() if not k.startswith('_')} for m in parts]
+    weights = [(n, t.shape, t.dtype) for m in parts for n, t in m.state_dict().items()]
+    return repr((configs, weights, text.shape, {k: v.shape for k, v in added.items()}))
+
+
 def _try_parts(backbone: Backbone) -> Backbone:
     "Run each part once, images and UNet as shapes alone, to refuse a config that cannot work."
     _check_sizes(backbone)
@@ -327,10 +338,13 @@ def _try_parts(backbone: Backbone) -> Backbone:
         backbone.add_noise(z[..., :1, :1], min(1, backbone.timestep))
         added = backbone.conditions(z).get('added_cond_kwargs', {})
         added = {k: v.to('meta') for k, v in added.items()}
+        if (make := _make(backbone, text, added)) in _ran:
+            return backbone
         x = torch.zeros(1, 3, backbone.image_size, backbone.image_size, device='meta')
         _as_shapes(backbone.vae.encoder, x.to(backbone.vae.dtype))
         inputs = z.to('meta'), 1, text.to('meta', dtype)
         _as_shapes(backbone.unet, *inputs, added_cond_kwargs=added)
+    _ran.add(make)
     return backbone
 
 # %% ../../nbs/11_backbone.ipynb #577a5b62

@@ -55,7 +55,27 @@ def queries_memory(
     "The memory that cached queries take."
     return sum(q[0].numel() * (8 if q.dtype == torch.float64 else 2) for q in queries.values())
 
+# %% ../../nbs/52a_features.ipynb #b6820bb5
+class MemoryCache:
+    "Queries of one view in memory, read by rows as those of a QueryCache on the disk."
 
+    def __init__(
+        self,
+        draws: list[dict],  # for each draw {layer: (N, h, w, C)}
+        device: str | torch.device,  # that asks for them
+    ):
+        self.draws, self.device = draws, device
+
+    def __len__(self) -> int:
+        return len(next(iter(self.draws[0].values())))
+
+    def __getitem__(
+        self,
+        rows: slice | np.ndarray,
+    ) -> list[dict]:  # for each draw {layer: (b, h, w, C)}
+        return [{n: q[rows].to(self.device) for n, q in draw.items()} for draw in self.draws]
+
+# %% ../../nbs/52a_features.ipynb #5023b103
 def _ask(detector, latents, draw):
     return detector.pipeline.queries(latents.to(detector.backbone.device), None, draw)
 
@@ -67,7 +87,7 @@ def _room(queries, count):
 
 
 def _in_memory(detector, latents, ones, progress):
-    "Queries of every view and draw."
+    "Queries of each view, with all of its draws."
     count, draws = len(latents[0]), range(detector.pipeline.draws)
     room = [[_room(one, count) for _ in draws] for one in ones]
     firsts = range(0, count, 32)
@@ -77,7 +97,7 @@ def _in_memory(detector, latents, ones, progress):
             for draw in draws:
                 for n, q in _ask(detector, z[rows], draw).items():
                     stored[draw][n][rows] = _stored(q, n).cpu()
-    return room
+    return [MemoryCache(stored, detector.backbone.device) for stored in room]
 
 # %% ../../nbs/52a_features.ipynb #700f10f0
 def _on_disk(detector, latents, folder):  # QueryCache
@@ -111,7 +131,7 @@ class _Features:
         *,
         budget: float = 2e9,  # bytes of queries that may be cached in memory
         progress: bool = True,
-        cache: str | Path | None = None,  # folder for queries beyond the budget; None: asked anew
+        cache: str | Path | None = None,  # folder for queries beyond the budget; None: none
         scale: float | None = None,  # of all views; None: each at its own
     ):
         if not samples:
@@ -138,31 +158,34 @@ class _Features:
         elif self.cache:
             self.queries = [_on_disk(detector, z, self.cache) for z in self.latents]
 
-# %% ../../nbs/52a_features.ipynb #3531586c
-class _Readable(_Features):
-    "Features that a detector can read."
+# %% ../../nbs/52a_features.ipynb #a07563f3
+class _Reusable(_Features):
+    "Features whose latents serve other detectors."
 
     def with_backbone(
         self,
         detector: HybridAnomalyDetector,  # with another UNet or timestep
         progress: bool = True,
-    ) -> '_Readable':
+        *,
+        views: int | None = None,  # how many of them, from the first on; None: all
+    ) -> '_Reusable':
         "The same latents and targets with the queries of another detector."
         other = copy.copy(self)
         other.queries = None
+        other.views, other.latents = views or self.views, self.latents[:views]
         other._cache_queries(detector, progress)
         return other
 
+# %% ../../nbs/52a_features.ipynb #3531586c
+class _Readable(_Reusable):
+    "Features that a detector can read."
+
     def _queries(self, detector, view, index, text):
-        device = detector.backbone.device
         if self.queries is None:
-            z = self.latents[view][index].to(device)
+            z = self.latents[view][index].to(detector.backbone.device)
             draws = range(detector.pipeline.draws)
             return [detector.pipeline.queries(z, text, d) for d in draws]
-        cached = self.queries[view]
-        if isinstance(cached, QueryCache):
-            return cached[index.numpy()]
-        return [{n: q[index].to(device) for n, q in draw.items()} for draw in cached]
+        return self.queries[view][index.numpy()]
 
     def masses(
         self,

@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .attention import log_ratio, select_layers
+from .attention import log_ratio
+from .layers import select_layers
 from ..data.loading import image_tensor
 from ..data.images import as_rgb, open_image
 from .detector import HybridAnomalyDetector, VIEWS, over_views, pool_logits
@@ -158,7 +159,7 @@ class References:
     hash: str = ''  # of images and settings
     weight: float = 0.0  # of the evidence beside the prompts
     scale: float = 1.0  # of the evidence, in logits of the prompts
-    thresholds: dict = field(default_factory=dict)  # image and pixel score, where known
+    thresholds: dict = field(default_factory=dict)  # image, pixel; good: scores of the references
 
     def distances(
         self,
@@ -269,7 +270,7 @@ def _thresholds(detector: 'ReferenceDetector', maps: Tensor) -> dict:  # (B, S, 
     image = detector.end(scores)
     cells = smooth(maps[scores < image], detector.config.model.smoothing).cpu().flatten()
     pixel = cells.kthvalue(max(1, round(0.999 * len(cells)))).values
-    return dict(image=image, pixel=pixel.item())
+    return dict(image=image, pixel=pixel.item(), good=scores.tolist())
 
 # %% ../../nbs/51_reference.ipynb #05607a29
 def _calibrate(detector: 'ReferenceDetector', images: Tensor, owners: list[int], weight):

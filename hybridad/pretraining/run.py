@@ -16,7 +16,6 @@ import torch
 from diffusers import AutoencoderKL
 from safetensors.torch import load_file, save_file
 
-from ..errors import CheckpointError, ConfigError
 from ..models.attention import QueryRecorder
 from ..models.parts import pick_device, quiet
 from .autoencoder import train_autoencoder, write_autoencoder
@@ -28,7 +27,7 @@ from .recipe import Recipe
 from .state import JsonLog
 from .tokenizer import known_words, make_tokenizer
 from ..synthetic.defects import KINDS
-from ..runs import in_use, read_json, write_atomic
+from ..runs import Run, environment, read_json
 
 # %% ../../nbs/62h_pretraining.ipynb #9e6e9aef
 def _save_pipeline(folder: Path, modules: tuple, tokenizer):
@@ -103,22 +102,37 @@ def _export_run(out: Path, trainer: Trainer, nouns: list[str]) -> Path:
     return _export_backbone(out / 'backbone', modules, trainer.tokenizer, settings)
 
 # %% ../../nbs/62h_pretraining.ipynb #8be9c6c4
-def _begin_run(out: Path, recipe: Recipe, resume: bool):
-    "Check that a run may begin or continue in a folder, and write its recipe."
-    file = out / 'recipe.json'
-    if in_use(out) and not resume:
-        raise ConfigError(
-            f'{out} is not empty: say --resume to continue the run in it, or choose another folder'
-        )
-    if resume and not file.is_file():
-        raise CheckpointError(f'{out} holds no run to continue: leave out --resume to begin one')
-    if file.exists() and read_json(file) != asdict(recipe):
-        raise ConfigError(
-            f'{out} was begun with another recipe, see {file}: continue with that one, '
-            'or choose another folder'
-        )
-    if not file.exists():
-        write_atomic(file, (json.dumps(asdict(recipe), indent=1) + '\n').encode())
+def recipe_of(
+    folder: str | Path,  # of a run
+) -> Recipe:
+    "The recipe that a run was begun with; earlier versions wrote it to recipe.json."
+    file = Path(folder) / 'run.json'
+    if file.is_file():
+        return Recipe(**read_json(file)['asked'])
+    return Recipe(**read_json(file.with_name('recipe.json')))
+
+
+class _Pretraining(Run):
+    "A run that says which settings of the recipe differ."
+
+    def differences(self, before: dict) -> tuple[str, str]:
+        then = asdict(Recipe(**before))  # settings it did not know have their defaults
+        other = [k for k, v in self.asked.items() if v != then[k]]
+        return f'another recipe ({", ".join(other)})' if other else '', ''
+
+    def take_over(self) -> None:
+        "Write the run.json of a run that an earlier version began."
+        if (self.folder / 'recipe.json').is_file() and not self.begun:
+            about = dict(command=self.command, asked=asdict(recipe_of(self.folder)))
+            self.write('run.json', about | dict(provenance={}, state='begun'))
+
+# %% ../../nbs/62h_pretraining.ipynb #a920a892
+def _begin_run(out: Path, recipe: Recipe, resume: bool) -> Run:
+    "Begin a run in a new folder, or find the one to continue."
+    run = _Pretraining(out, 'pretrain', asdict(recipe))
+    if resume:
+        run.take_over()
+    return run.open(resume, environment())
 
 # %% ../../nbs/62h_pretraining.ipynb #16b76ee0
 def _prepare(
@@ -148,7 +162,7 @@ def pretrain(
 ) -> Path:  # the folder with the exported backbone, out/backbone
     "All stages; each continues where it stopped."
     out, recipe, device = Path(out), recipe or Recipe(), pick_device(device)
-    _begin_run(out, recipe, resume)
+    run = _begin_run(out, recipe, resume)
     log, state = JsonLog(out / 'log.jsonl', echo), out / 'state.pt'
     log(stage='begin')
     unet, text, tokenizer, nouns = _prepare(out, recipe, log, device)
@@ -162,4 +176,7 @@ def pretrain(
     finally:
         maker.stdin.close()
         maker.wait()
-    return _export_run(out, trainer, nouns)
+    backbone = _export_run(out, trainer, nouns)
+    if trainer.step >= recipe.steps:
+        run.finish()
+    return backbone

@@ -11,14 +11,13 @@ import json
 import math
 import pickle
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from tqdm.auto import tqdm
 
 from ..errors import CheckpointError
-from ..runs import write_atomic
+from ..runs import append_log, read_log, write_atomic
 
 # %% ../../nbs/62d_state.ipynb #26dcaad9
 class JsonLog:
@@ -33,18 +32,13 @@ class JsonLog:
 
     def __call__(self, **row):
         row['time'] = round(time.time())
-        with open(self.path, 'a') as f:
-            f.write(json.dumps(row) + '\n')
+        append_log(self.path, row)
         if self.echo:
             tqdm.write(json.dumps(row))
 
-    def rows(self) -> Iterator[dict]:
+    def rows(self) -> list[dict]:
         "Rows of the log, without a line cut short."
-        for line in self.path.read_text().splitlines() if self.path.exists() else ():
-            try:
-                yield json.loads(line)
-            except json.JSONDecodeError:
-                continue
+        return read_log(self.path, 'time')
 
     def forget_after(self, step: int, stage: str = 'diffusion') -> None:
         "Drop rows of a stage beyond the step that a resumed run starts from."

@@ -26,7 +26,7 @@ from ..errors import ConfigError
 from ..evaluation.evaluate import evaluate as evaluation
 from ..evaluation.evaluate import EvalSet, evaluate
 from ..metrics import exact
-from ..metrics.exact import METRICS
+from ..metrics.checks import METRICS
 from ..models import attention, features, pipeline, prompt_learner
 from ..models import backbone as backbone_module, detector as detector_module
 from ..models.backbone import Backbone

@@ -20,7 +20,7 @@ from ..evaluation.baselines import WordsDetector
 from ..evaluation.evaluate import EvalSet, contrast_baseline, decimals, heading, summarise
 from ..evaluation.reports import read_results
 from ..evaluation.scores import score_in_parts
-from ..metrics.exact import METRICS
+from ..metrics.checks import METRICS
 from ..models.detector import HybridAnomalyDetector
 from ..models.features import digests
 from ..runs import Run, provenance, read_json, write_json

@@ -80,7 +80,7 @@ _STRONG = 0.25  # a shade or a glare that changes brightness by more than this h
 
 
 def _shadow(rng, image, region):
-    "A soft shade edge across the picture."
+    "A soft shade edge across the image."
     u, _ = turned(rng, len(image))
     soft = rng.uniform(3, 12)
     beyond = u - np.median(u) - rng.uniform(-35, 35)

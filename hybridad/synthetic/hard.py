@@ -304,7 +304,7 @@ def write_hard(
     size: int = 128,  # pixels, 64 to 512
     seed: int = 0,
     *,
-    count: int = 50,  # test pictures of each auxiliary category, and of the six surfaces together
+    count: int = 50,  # test images of each auxiliary category, and of the six surfaces together
     workers: int | None = None,  # processes; None: one per core
     progress: bool = True,
 ) -> Path:  # the folder

@@ -71,7 +71,7 @@ NOUNS = _table(_SURFACE_TABLE) | THINGS
 
 # %% ../../nbs/03q_nouns.ipynb #d1ffbe09
 LEFT_OUT = {
-    name.replace('_', ' '): 'a held-out category: no picture of it may be learned from'
+    name.replace('_', ' '): 'a held-out category: no image of it may be learned from'
     for name in HELD_OUT_CATEGORIES
 }  # nouns whose photographs are not used, and why
 DEFECT_WORDS = {

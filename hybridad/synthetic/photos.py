@@ -30,7 +30,7 @@ _LEAST_RATIO = 1.8  # of the fine structure inside a defect, with and without it
 def _fine(
     image: np.ndarray,  # (S, S, 3) uint8
 ) -> tuple[np.ndarray, np.ndarray]:  # (S, S) grey less its surroundings, and their local contrast
-    "Fine structure of a picture."
+    "Fine structure of an image."
     grey, sigma = image.mean(-1, dtype=np.float32), 6 * len(image) / UNIT
     fine = grey - gaussian_filter(grey, sigma)
     return fine, np.sqrt(gaussian_filter(fine**2, sigma))
@@ -138,7 +138,7 @@ def photo_picture(
     textures: Textures | str | Path | None = None,  # photographs, or their folder
     kind: str | None = None,  # force 'good' or a key of HARD_DEFECTS
 ) -> Picture:  # its kind is the word of DEFECTS that describes it best
-    "The index-th picture made from photographs."
+    "The index-th image made from photographs."
     textures = _textures(textures)
     if not 64 <= size <= 512:
         raise ConfigError(f'size {size} is out of range: choose 64 to 512 pixels')
@@ -151,4 +151,4 @@ def photo_picture(
         rng = np.random.default_rng([seed, index, 5, attempt])
         if (found := _shot(rng, size, textures, kinds)) is not None:
             return found
-    raise DataError(f'no defect shows on picture {index} of seed {seed}: take another index')
+    raise DataError(f'no defect shows on image {index} of seed {seed}: take another index')

@@ -169,7 +169,7 @@ def picture(
     return _render(rng, size, category, kind or turn)
 
 # %% ../../nbs/03e_synthetic.ipynb #f9297003
-_TRAIN_OFFSET = 1_000_000  # indices of the normal pictures in train/good start here
+_TRAIN_OFFSET = 1_000_000  # indices of the normal images in train/good start here
 _WRITTEN_OFFSET = 2_200_000  # data sets on disk begin here, and a backbone's training at 0
 
 
@@ -239,11 +239,11 @@ def write_dataset(
     seed: int = 0,
     *,
     split: str = 'auxiliary',  # 'auxiliary' or 'held_out'
-    count: int = 50,  # test pictures per category; a fifth as many normal ones go to train/good
+    count: int = 50,  # test images per category; a fifth as many normal ones go to train/good
     workers: int | None = None,  # processes; None: one per core
     progress: bool = True,
     draw: Callable = picture,  # function with the arguments of picture, such as hard_picture
-    columns: int | None = None,  # pictures that make a turn; None: the categories of the split
+    columns: int | None = None,  # images that make a turn; None: the categories of the split
 ) -> Path:  # the folder
     "Write a split as an MVTec-style folder; it appears under its final name only when complete."
     out = Path(out)

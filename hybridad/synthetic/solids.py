@@ -147,7 +147,7 @@ def _try_picture(rng, size, family, kind):
 
 # %% ../../nbs/03p_solids.ipynb #a678435c
 def _turn_of(index, families):
-    "Family of an index, the number of its turn, and whether the picture is normal."
+    "Family of an index, the number of its turn, and whether the image is normal."
     turn, column = divmod(index, len(families))
     normal = (turn + column) * NORMAL_SHARE % 1 < NORMAL_SHARE - 1e-9
     return families[column], turn * 7 + column, normal
@@ -177,4 +177,4 @@ def solid_picture(
             drawn = 'stain' if drawn == 'rust' else 'broken'
         if made := _try_picture(rng, size, family, drawn):
             return made
-    raise DataError(f'no {drawn} shows on picture {index} of seed {seed}: take another index')
+    raise DataError(f'no {drawn} shows on image {index} of seed {seed}: take another index')

@@ -13,13 +13,8 @@ import numpy as np
 
 from ..data.loading import split_validation
 from ..errors import ConfigError, DataError
-from hybridad.metrics.exact import (
-    METRICS,
-    anomaly_metrics,
-    f1_threshold,
-    mean_metrics,
-    rate_threshold,
-)
+from ..metrics.checks import METRICS
+from ..metrics.exact import anomaly_metrics, f1_threshold, mean_metrics, rate_threshold
 from ..models.detector import HybridAnomalyDetector
 from ..models.features import FeatureCache, read_cached
 from ..runs import to_json_value
@@ -62,8 +57,8 @@ def cache_parts(
 def validate(
     detector: HybridAnomalyDetector,
     cached: FeatureCache,
-) -> tuple:  # {metric: mean over categories, val_score: mean of all}, {image, pixel: threshold}
-    "Metrics and decision thresholds of a validation part, at the resolution of the maps."
+) -> tuple:  # {metric: mean over categories, val_score: mean of all}, {image, pixel, good}
+    "Metrics, thresholds and scores of the good images, at the resolution of the maps."
     maps, scores = read_cached(detector, cached)
     names = np.array([s.category for s in cached.samples])
     masks, labels, known = (x.numpy() for x in (cached.masks[:, 0], cached.labels, cached.known))
@@ -76,5 +71,6 @@ def validate(
     found = {k: mean[k] for k in METRICS if math.isfinite(mean.get(k, math.nan))}
     score = float(np.mean(list(found.values()))) if found else math.nan
     pixel = f1_threshold(maps[known], masks[known]) if known.any() else math.nan
-    thresholds = dict(image=rate_threshold(scores, labels, 0.1), pixel=pixel)
+    good = np.sort(scores[labels == 0]).round(6)
+    thresholds = dict(image=rate_threshold(scores, labels, 0.1), pixel=pixel, good=good)
     return found | {'val_score': score}, to_json_value(thresholds)

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from ..config import READOUTS
 from ..errors import DataError, HybridadError, printable
-from ..models.attention import cross_attention
+from ..models.layers import cross_attention
 from ..models.backbone import Backbone
 from .charts import short_layer
 from .plots import ABNORMAL, OUTLINE, to_picture
@@ -187,7 +187,7 @@ def _nothing():
 
 # %% ../../nbs/70g_controls.ipynb #7e016b0a
 class _Picture:
-    "A picture on a canvas, with a cross at the marked place `at`."
+    "An image on a canvas, with a cross at the marked place `at`."
 
     def _on_canvas(self, size, crossed):
         "An empty canvas of `size` inches without tools."
@@ -201,7 +201,7 @@ class _Picture:
         self.axes = bare(figure.add_axes((0, 0, 1, 1)))
 
     def show(self, image: object) -> None:
-        "Another picture; the marked place stays."
+        "Another image; the marked place stays."
         shown = to_picture(image)
         self.size = shown.shape[:2]
         self.axes.clear()
@@ -218,7 +218,7 @@ class _Picture:
 
 # %% ../../nbs/70g_controls.ipynb #abcab9df
 class ClickPicture(_Picture):
-    "A picture that can be clicked; `at` is the marked place as shares of height and width."
+    "An image that can be clicked; `at` is the marked place as shares of height and width."
 
     def __init__(
         self,
@@ -234,7 +234,7 @@ class ClickPicture(_Picture):
         self.show(image)
 
     def _press(self, event):
-        "Mark the place of a click, unless that was beside the picture."
+        "Mark the place of a click, unless that was beside the image."
         if event.inaxes is self.axes:
             self.mark((event.ydata + 0.5) / self.size[0], (event.xdata + 0.5) / self.size[1])
 
@@ -262,6 +262,6 @@ def uploaded(
 ) -> tuple[str, Photo]:  # the file's name and its image
     "The image a user chose, of any mode and size."
     if not value:
-        raise DataError('no picture was chosen: press upload and choose one')
+        raise DataError('no image was chosen: press upload and choose one')
     name = printable(value[-1]['name'])
     return name, open_photo(_Named(name, bytes(value[-1]['content'])), size)

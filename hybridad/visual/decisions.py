@@ -21,7 +21,7 @@ from ..models.detector import pool_logits
 from ..models.latents import smooth
 from ..errors import ConfigError, printable
 from ..evaluation.evaluate import EvalSet
-from ..inference.scoring import label_font
+from ..inference.overlays import label_font, short_name
 from hybridad.visual.plots import (
     ABNORMAL,
     HEAT,
@@ -247,15 +247,6 @@ def matching(
     ]
     return sorted(keep, key=lambda i: scores[i], reverse=order == 'highest score')
 
-
-def _short(name, font, width):
-    "The end of a file's name that fits into a width in px."
-    if font.getlength(name) <= width:
-        return name
-    while name and font.getlength('…' + name) > width:
-        name = name[1:]
-    return '…' + name
-
 # %% ../../nbs/70f_decisions.ipynb #3cb5cfbc
 COLUMNS, TILE = 6, (134, 154)  # thumbnails in a row; width and height of one, px
 _SIDE = 112  # longest side of a thumbnail
@@ -264,7 +255,7 @@ _SIDE = 112  # longest side of a thumbnail
 def _write_word(draw, word, corner):
     "The name of a region at the lower left corner of a thumbnail."
     look = dict(font=label_font(11), fill='white', stroke_width=1, stroke_fill='black')
-    draw.text(corner, _short(printable(word), label_font(11), _SIDE - 4), anchor='ls', **look)
+    draw.text(corner, short_name(printable(word), label_font(11), _SIDE - 4), anchor='ls', **look)
 
 
 def _tile(truth, i, heat, *, limits, caption, wrong, opened, word=''):
@@ -283,7 +274,7 @@ def _tile(truth, i, heat, *, limits, caption, wrong, opened, word=''):
         draw.rectangle(frame, outline='black', width=2)
     if word:
         _write_word(draw, word, (left + 3, top + thumb.height - 4))
-    name = _short(printable(truth.samples[i].image.name), font, TILE[0] - 6)
+    name = short_name(printable(truth.samples[i].image.name), font, TILE[0] - 6)
     for line, text, colour in ((0, name, 'black'), (1, caption, ABNORMAL if wrong else 'black')):
         at = TILE[0] / 2, _SIDE + 9 + 15 * line
         draw.text(at, text, fill=colour, font=font, anchor='ma')

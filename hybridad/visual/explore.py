@@ -44,7 +44,7 @@ from hybridad.visual.decisions import (
 from ..models.detector import HybridAnomalyDetector
 from ..errors import ConfigError, DataError, HybridadError, printable
 from ..evaluation.evaluate import EvalSet
-from ..inference.scoring import name_text
+from ..inference.overlays import name_text
 from .plots import shared_range
 from ..models.features import FeatureCache, read_cached
 from .views import Nouns, Photo, attention_view, open_photo
@@ -123,7 +123,7 @@ class AttentionExplorer(_Attention):
         detector: HybridAnomalyDetector | None = None,  # gives learned prompts, nothing else
     ):
         if not images:
-            raise DataError('there is no picture to explore: pass {name: image}')
+            raise DataError('there is no image to explore: pass {name: image}')
         if detector and detector.backbone.hash != backbone.hash:
             raise ConfigError(
                 f"the prompts were learned on other weights than backbone '{backbone.name}' holds: "
@@ -153,7 +153,7 @@ class AttentionExplorer(_Attention):
 def _draw_attention(
     me, image, tokens_of, *, noun, prompts, damaged, normal, nouns, layers, head, readout, timestep
 ):
-    "The figure of an attention explorer, its picture and its table."
+    "The figure of an attention explorer, its image and its table."
     if not layers:
         raise ConfigError('no layer is chosen: mark at least one')
     photo, names = me.photo(image), split_nouns(nouns)
@@ -300,7 +300,7 @@ class ResultsBrowser(_Thumbnails):
             self.opened = self.visible[0]
         self.sheet.show(_sheet(self))
         if not self.visible:
-            raise ConfigError('no picture passes these filters: widen one of them')
+            raise ConfigError('no image passes these filters: widen one of them')
         return _detail(self, self.opened)
 
 # %% ../../nbs/71_explore.ipynb #cf8f1181

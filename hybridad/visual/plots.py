@@ -59,15 +59,13 @@ def to_picture(
     x = as_array(image)
     hwc, first = _channels_last(x)
     if hwc.ndim != 3 or hwc.shape[-1] not in (1, 3):
-        raise HybridadError(
-            f'The picture has shape {x.shape}; pass one image as (3,H,W) or (H,W,3).'
-        )
+        raise HybridadError(f'The image has shape {x.shape}; pass one image as (3,H,W) or (H,W,3).')
     if x.dtype == np.uint8:
         return np.broadcast_to(hwc / 255.0, (*hwc.shape[:2], 3))
     low, lowest, highest = -1.0 if first else 0.0, float(hwc.min()), float(hwc.max())
     if not (low - 0.05 <= lowest and highest <= 1.05):
         raise HybridadError(
-            f'The picture of shape {x.shape} holds values from {lowest:.3g} to {highest:.3g}; '
+            f'The image of shape {x.shape} holds values from {lowest:.3g} to {highest:.3g}; '
             'floats must lie in [-1,1] when channels come first and in [0,1] when they come last.'
         )
     return np.broadcast_to(((hwc - low) / (1 - low)).clip(0, 1), (*hwc.shape[:2], 3))
@@ -93,7 +91,7 @@ def _mask(mask, hw, name):
     mask = one_map(mask, f'mask {name}') > 0
     if mask.shape != hw:
         raise HybridadError(
-            f'The mask of {name!r} is {mask.shape} and its picture {hw}; load both at one size.'
+            f'The mask of {name!r} is {mask.shape} and its image {hw}; load both at one size.'
         )
     return mask
 
