@@ -28,7 +28,7 @@ from .overlays import draw
 from .tiles import check_overlap, checked_tiles, stitched, tiles_of
 from ..metrics.alarms import alarm_threshold
 from ..models.parts import MINI
-from ..evaluation.reports import found_regions, region_outlines
+from ..evaluation.reports import outlined_regions
 from ..runs import write_atomic
 
 # %% ../../nbs/64_scoring.ipynb #8ede112f
@@ -97,10 +97,7 @@ def _maps_and_scores(scorer, images, size):
 # %% ../../nbs/64_scoring.ipynb #51c2afc9
 def _regions(scorer, item, heat, masses):
     "Regions of a map in pixels of the photograph, each with its best names, if there are words."
-    size = item['width'], item['height']
-    lines = region_outlines(heat, scorer.pixel, size)
-    found = found_regions(heat, scorer.pixel, size)
-    found = [r | dict(outline=line) for r, line in zip(found, lines, strict=True)]
+    found = outlined_regions(heat, scorer.pixel, (item['width'], item['height']))
     if masses is None or not found:
         return found
     masks = region_masks(heat, scorer.pixel)
