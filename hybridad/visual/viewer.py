@@ -109,7 +109,7 @@ def _tokens_png(self):
 Sample._repr_png_, TokenMaps._repr_png_ = _sample_png, _tokens_png
 
 # %% ../../nbs/70c_viewer.ipynb #4da77e27
-class Run:
+class ShownRun:
     "A run folder; ends a cell as its curves and its table."
 
     def __init__(
