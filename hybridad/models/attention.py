@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from ..config import MASSES
 from ..errors import BackboneError, ConfigError
-from .shapes import check_input, check_tokens
 
 # %% ../../nbs/10_attention.ipynb #e5c5ade7
 SUPPORTED = 'supported are UNets of the Stable Diffusion family: 1.x, 2.x, BK-SDM, SDXL'
@@ -148,6 +147,26 @@ class _Hooks(_Handles):
 
     def _keep(self, name, value):
         self.found[name] = value
+
+# %% ../../nbs/10_attention.ipynb #bf6b56ef
+def check_input(
+    unet: nn.Module,
+    latents: Tensor,  # should be (B, C, h, w)
+    context: Tensor,  # should be (B, L, D)
+) -> None:
+    "Refuse latents and text that this UNet cannot take."
+    channels, width = unet.config.in_channels, unet.config.cross_attention_dim
+    least = 2 ** (len(unet.config.block_out_channels) - 1)
+    if latents.ndim != 4 or latents.shape[1] != channels or min(latents.shape[2:]) < least:
+        raise ConfigError(
+            f'latents have shape {tuple(latents.shape)}: this UNet takes (B, {channels}, h, w) '
+            f'with h and w of at least {least}'
+        )
+    if isinstance(width, int) and context.shape[-1] != width:
+        raise ConfigError(
+            f'text features are {context.shape[-1]} wide, this UNet takes {width}: encode the '
+            'prompts with its own text encoder'
+        )
 
 # %% ../../nbs/10_attention.ipynb #97f9bb2d
 class _Enough(Exception):
@@ -299,6 +318,30 @@ def counted(
     at = torch.arange(words.shape[-1], device=words.device)
     return words | (at == words.sum(-1, keepdim=True) + 1)
 
+# %% ../../nbs/10_attention.ipynb #3c79043c
+def _check_tokens(scores: Tensor, mass: str, content: Tensor | None) -> None:
+    "Refuse a mask that leaves a prompt without a token, or `own` without the others."
+    if content is None:
+        raise ConfigError(
+            f"mass '{mass}' needs to know which tokens count, and got text features alone: give "
+            "strings, or content=backbone.token_mask(texts), or choose mass 'competing_all'"
+        )
+    asked = tuple(scores.shape[1::4])
+    if content.dtype != torch.bool or tuple(content.shape[-2:]) != asked:
+        raise ConfigError(
+            f'content has shape {tuple(content.shape)} and type {content.dtype}: give a bool for '
+            f'each of {asked[0]} prompts and {asked[1]} tokens'
+        )
+    if torch.compiler.is_compiling():
+        return  # the values are not known while a graph is traced
+    if not content.any(-1).all():
+        raise ConfigError(f"mass '{mass}' needs at least one content token in each prompt")
+    if mass == 'own' and content.all(-1).any():
+        raise ConfigError(
+            "mass 'own' needs content tokens that are a part of each prompt: a whole prompt has "
+            'mass one everywhere and says nothing'
+        )
+
 # %% ../../nbs/10_attention.ipynb #e8fcf3f6
 def log_masses(
     scores: Tensor,  # (B, P, heads, h, w, L) from token_scores
@@ -311,7 +354,7 @@ def log_masses(
     if mass == 'competing_all':
         total = scores.logsumexp(-1)
         return total - total.logsumexp(1, keepdim=True)
-    check_tokens(scores, mass, content)
+    _check_tokens(scores, mass, content)
     ignored = ~content[..., None, None, None, :]
     inside = scores.masked_fill(ignored, -torch.inf).logsumexp(-1)
     whole = scores.logsumexp(-1) if mass == 'own' else inside.logsumexp(1, keepdim=True)
