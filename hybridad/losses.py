@@ -127,6 +127,20 @@ def _need(
         )
     return x.float() if x.is_floating_point() and x.dtype != torch.float64 else x
 
+
+def _labels(
+    targets: dict,
+    b: int,  # images
+) -> Tensor:  # (B,)
+    "The labels of a batch, or an error that says which values they may have."
+    labels = _need(targets, 'labels', (b,))
+    odd = labels[(labels != 0) & (labels != 1)]
+    if len(odd):
+        raise HybridadError(
+            f"'labels' must be 0 (normal) or 1 (anomalous), got {odd[0].item():g}; pass labels > 0."
+        )
+    return labels
+
 # %% ../nbs/30_losses.ipynb #1083c982
 def _outlined(
     targets: dict,  # 'masks' (B,1,H,W), 'labels' (B,) and optionally 'has_mask' (B,) bool
@@ -138,7 +152,7 @@ def _outlined(
     has_mask = targets.get('has_mask')
     if has_mask is None:
         return masks, torch.ones(b, dtype=torch.bool, device=probs.device)
-    normal = _need(targets, 'labels', (b,)).to(probs.device) == 0
+    normal = _labels(targets, b).to(probs.device) == 0
     return masks, torch.as_tensor(has_mask, device=probs.device).bool() | normal
 
 # %% ../nbs/30_losses.ipynb #5211f9a6
@@ -165,8 +179,8 @@ def _active_terms(outputs: dict, targets: dict, active: set[str]) -> dict[str, T
     masks, known = _outlined(targets, probs)
     terms = _pixel_terms(probs[known], masks[known], active)
     if 'image' in active:
-        logits, labels = _need(outputs, 'image_logits', (b, 2)), _need(targets, 'labels', (b,))
-        terms['image'] = image_loss(logits, labels)
+        logits = _need(outputs, 'image_logits', (b, 2))
+        terms['image'] = image_loss(logits, _labels(targets, b))
     if 'consistency' in active:
         remedy = "; let the detector return a second view, or pass weights={'consistency': 0}"
         pair = [_need(outputs, k, (b, h, w), remedy=remedy) for k in ('logits', 'paired_logits')]

@@ -16,15 +16,10 @@ from hybridad.config import READOUTS, get_default_config
 from hybridad.errors import BackboneError, CheckpointError, ConfigError
 from hybridad.models import attention
 from hybridad.models import backbone as bb
-from hybridad.models.attention import (
-    QueryRecorder,
-    cross_attention,
-    log_ratio,
-    select_layers,
-    token_scores,
-)
+from hybridad.models.attention import QueryRecorder, log_ratio, token_scores
 from hybridad.models.backbone import load_backbone, random_backbone
 from hybridad.models.detector import HybridAnomalyDetector
+from hybridad.models.layers import cross_attention, select_layers
 from hybridad.models.parts import MINI
 from hybridad.models.pipeline import EasonADPipeline
 from hybridad.models.probes import AttentionReader, probing

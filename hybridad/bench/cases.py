@@ -15,7 +15,8 @@ import torch
 from torch import nn
 
 from ..config import READOUTS
-from ..models.attention import cross_attention, log_ratio
+from ..models.attention import log_ratio
+from ..models.layers import cross_attention
 from ..models.backbone import Backbone
 from ..models.pipeline import EasonADPipeline
 from ..models.probes import AttentionReader

@@ -25,7 +25,7 @@ from hybridad.bench.cases import (
     words_of,
 )
 from .timing import ratio
-from ..models.attention import cross_attention
+from ..models.layers import cross_attention
 from ..models.backbone import Backbone
 from ..models.probes import AttentionReader
 

@@ -16,7 +16,7 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextConfig
 
-from .attention import SUPPORTED, cross_attention, select_layers
+from .layers import SUPPORTED, cross_attention, select_layers
 from ..errors import BackboneError, HybridadError
 from .fingerprint import fingerprint, marks
 from .latents import ImageSide, add_noise

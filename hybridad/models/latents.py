@@ -46,7 +46,7 @@ def check_images(
             f'images are {images.dtype}: give floats in [-1, 1], for bytes images / 127.5 - 1'
         )
     _check_shape(images)
-    low, high = (float(v) for v in images.aminmax())
+    low, high = (float(v) for v in images.detach().aminmax())
     if not -1.001 <= low <= high <= 1.001:
         raise ConfigError(
             f'images lie between {low:.4g} and {high:.4g}: give them in [-1, 1], which for pixels '
@@ -69,7 +69,7 @@ def check_batch(
 ) -> None:
     "Check images that a user hands over: a batch without a negative value also warns."
     check_images(images)
-    if images.min() >= 0:
+    if images.detach().min() >= 0:
         warnings.warn(
             'no value of these images is negative: if they lie in [0, 1], give images * 2 - 1',
             stacklevel=_outside(),

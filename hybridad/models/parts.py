@@ -20,7 +20,7 @@ from huggingface_hub import try_to_load_from_cache, utils as hub_utils
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
-from .attention import SUPPORTED
+from .layers import SUPPORTED
 from ..config import check
 from ..errors import BackboneError, ConfigError
 from ..data.formats import is_pointer

@@ -11,7 +11,8 @@ import copy
 import torch
 from torch import Tensor
 
-from .attention import QueryRecorder, counted, read_maps, select_layers
+from .attention import QueryRecorder, counted, read_maps
+from .layers import select_layers
 from .backbone import Backbone
 from ..config import READOUTS
 from ..errors import ConfigError

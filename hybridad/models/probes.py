@@ -13,14 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hybridad.models.attention import (
-    QueryRecorder,
-    products,
-    select_layers,
-    split_heads,
-    token_scores,
-    wide,
-)
+from .attention import QueryRecorder, products, split_heads, token_scores, wide
+from .layers import select_layers
 from ..errors import BackboneError, ConfigError
 
 # %% ../../nbs/10a_probes.ipynb #205b1546

@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .attention import log_ratio, select_layers
+from .attention import log_ratio
+from .layers import select_layers
 from ..data.loading import image_tensor
 from ..data.images import as_rgb, open_image
 from .detector import HybridAnomalyDetector, VIEWS, over_views, pool_logits

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..config import LOSS_WEIGHTS
 from ..evaluation.baselines import WordsDetector
-from ..models.attention import cross_attention
+from ..models.layers import cross_attention
 from ..models.backbone import Backbone
 from ..models.detector import HybridAnomalyDetector
 

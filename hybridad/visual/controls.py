@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from ..config import READOUTS
 from ..errors import DataError, HybridadError, printable
-from ..models.attention import cross_attention
+from ..models.layers import cross_attention
 from ..models.backbone import Backbone
 from .charts import short_layer
 from .plots import ABNORMAL, OUTLINE, to_picture

@@ -15,14 +15,8 @@ import torch
 import torch.nn.functional as F
 from tabulate import tabulate
 
-from hybridad.models.attention import (
-    counted,
-    cross_attention,
-    log_ratio,
-    read_maps,
-    select_layers,
-    token_scores,
-)
+from ..models.attention import counted, log_ratio, read_maps, token_scores
+from ..models.layers import cross_attention, select_layers
 from ..models.backbone import Backbone
 from ..models.detector import HybridAnomalyDetector
 from ..errors import ConfigError
