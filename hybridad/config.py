@@ -67,7 +67,9 @@ _MASS = "how a prompt's share of the attention is taken; None = the backbone's o
 _STEP = "diffusion step; None = the backbone's own"
 _VIEWS = 'views averaged: itself, mirrored, upside down, both'
 _SCALES = 'sizes of the views in turn, as multiples of image_size; None = all at image_size'
-_LAYERS = "beginnings of layer names, as 'up'; None = the backbone's own"
+_LAYERS = (
+    "beginnings of layer names, as 'up', or depths of a transformer; None = the backbone's own"
+)
 _SMOOTHING = (
     'sigma in cells of a Gaussian over the maps that are shown, never in training; 0 = none'
 )

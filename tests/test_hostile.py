@@ -263,6 +263,7 @@ def test_photographs_unlike_those_learned_on_are_told(tmp_path, capsys):
     tensor = lambda images: torch.from_numpy(images).movedim(-1, 1) / 127.5 - 1
     known = known_appearance(appearance(tensor(seen(0, 100, 'auxiliary'))))
     tensors, about = read_checkpoint(SHIPPED)
+    about['config']['model'] |= dict(views=1, scales=None)  # one look is enough
     told = tmp_path / 'told.safetensors'
     told.write_bytes(save(tensors, {'hybridad': json.dumps(about | dict(appearance=known))}))
     noise = np.random.default_rng(0).integers(0, 256, (6, 64, 64, 3), dtype=np.uint8)

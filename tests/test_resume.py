@@ -72,6 +72,16 @@ def loaded(samples):
     return detector.backbone, cache_parts(detector, samples, progress=False)
 
 
+@pytest.fixture(scope='module')
+def prompts(loaded, tmp_path_factory):
+    "Prompts that are read in one view of 64 px, with thresholds."
+    path = tmp_path_factory.mktemp('prompts') / 'prompts.safetensors'
+    config = get_default_config(device='cpu', image_size=64)
+    about = dict(thresholds=dict(image=0.0, pixel=0.0), trained_on=[])
+    HybridAnomalyDetector(config, loaded[0]).save_checkpoint(path, **about)
+    return path
+
+
 def train(loaded, out, limit=None):
     "Begin or continue a run; with `limit`, on a disk that takes files of so many bytes only."
     if limit:
@@ -278,9 +288,8 @@ def test_two_processes_learn_what_one_learns(loaded, tmp_path, kind):
 
 
 def test_whole_run_in_double_precision(samples, tmp_path):
-    config = get_default_config(
-        epochs=6, batch_size=8, learning_rate=5e-3, device='cpu', precision='float64'
-    )
+    how = dict(batch_size=8, learning_rate=5e-3, device='cpu', precision='float64')
+    config = get_default_config(epochs=6, image_size=64, **how)
     run = lambda out: fit(config, samples, out, progress=False)
     in_two_processes(run, tmp_path / 'two')
     run(tmp_path / 'one')
@@ -299,10 +308,10 @@ def figures(out):
     }
 
 
-def test_two_processes_score_what_one_scores(samples, tmp_path):
-    root = samples[0].image.parents[2]
-    check = 'hybridad_test', cli.hybridad_test, ('--data_path', root, '--device', 'cpu')
-    score = 'hybridad_score', cli.hybridad_score, (root, '--part', 3, '--quiet', '--device', 'cpu')
+def test_two_processes_score_what_one_scores(samples, prompts, tmp_path):
+    root, how = samples[0].image.parents[2], ('--checkpoint_path', prompts, '--device', 'cpu')
+    check = 'hybridad_test', cli.hybridad_test, ('--data_path', root, *how)
+    score = 'hybridad_score', cli.hybridad_score, (root, '--part', 3, '--quiet', *how)
     for name, command, args in (check, score):
         in_two_processes(quietly, command, *args, '--out', tmp_path / name / 'two')
         quietly(command, *args, '--out', tmp_path / name / 'one')
@@ -453,7 +462,7 @@ def test_what_vanishes_during_a_scoring_is_an_error(loaded, photos, tmp_path, mo
 
 
 def test_a_lone_process_whose_parts_vanish_does_not_end_with_code_0(
-    photos, tmp_path, monkeypatch, capsys
+    photos, prompts, tmp_path, monkeypatch, capsys
 ):
     write = scoring_runs.write_atomic
 
@@ -463,7 +472,8 @@ def test_a_lone_process_whose_parts_vanish_does_not_end_with_code_0(
             path.unlink()
 
     monkeypatch.setattr(scoring_runs, 'write_atomic', vanishing)
-    args = [photos, '--out', tmp_path / 'out', '--device', 'cpu', '--quiet', '--pictures', 'none']
+    args = [photos, '--checkpoint_path', prompts, '--out', tmp_path / 'out', '--device', 'cpu']
+    args += ['--quiet', '--pictures', 'none']
     assert cli.hybridad_score(list(map(str, args))) == 2
     assert 'vanished' in capsys.readouterr().err
 

@@ -26,7 +26,7 @@ from hybridad.commands.shared import (
     run_folder,
 )
 from ..errors import ConfigError, printable
-from ..metrics.alarms import check_share
+from ..metrics.alarms import alarm_promise, check_share
 from ..demo.summaries import finding_lines, photographs_line
 
 # %% ../../nbs/89e_cli_score.ipynb #835d5bcd
@@ -110,7 +110,9 @@ def _begin(a: Namespace, scorer, total: int):
         print(long)
     print(f'{scorer.source}')
     named = f', named {printable(", ".join(scorer.namer.words))}' if scorer.namer else ''
-    print(f'anomalous from {scorer.image:.3f}, regions from {scorer.pixel:.3f}{named}\n')
+    print(f'anomalous from {scorer.image:.3f}, regions from {scorer.pixel:.3f}{named}')
+    promise = alarm_promise(scorer.good, scorer.image, scorer.false_alarms)
+    print(f'{promise}\n' if promise else '')
 
 # %% ../../nbs/89e_cli_score.ipynb #c8a85286
 def _run(a: Namespace, out: Path, scorer, tell) -> Counter:

@@ -36,7 +36,7 @@ def _arguments(parser: Parser) -> None:
     add('--query_cache', type=Path, metavar='DIR', help=disk)
     share = 'share of the images left out, in [0, 1), for hybridad test --unseen'
     add('--test_share', type=float, default=0.0, metavar='X', help=share)
-    trackers = 'tensorboard, trackio; log.jsonl is always written'
+    trackers = 'any that accelerate knows, as tensorboard, wandb, mlflow; log.jsonl is written, too'
     add('--log_with', nargs='+', default=(), metavar='NAME', help=trackers)
     setting_arguments(parser)
 

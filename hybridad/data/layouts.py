@@ -111,7 +111,7 @@ def _found_layout(
         or ('meta' if (root / 'meta.json').is_file() else '')
     )
 
-
+# %% ../../nbs/01a_layouts.ipynb #5f5815f0
 def _refuse_several(entries):
     "Refuse a folder of exports, as train and valid of one tool."
     parts = [p for p in entries if p.is_dir() and export_of(p)]

@@ -13,15 +13,26 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from xml.etree import ElementTree
 
-from .formats import reading, regular
+from .formats import is_image, reading, regular
 from .pairing import NORMAL, Sample, category_name, images_below, nfc, plain_name
 from .shapes import Drawn
 from ..errors import DataError
 
 # %% ../../nbs/01_tool_exports.ipynb #955822bd
+def _shared(path, text):
+    "The number of last parts that a path has in common with what a tool calls it."
+    parts = zip(reversed(nfc(path.as_posix()).split('/')), reversed(text.split('/')))
+    return sum(1 for _ in takewhile(_same, parts))
+
+
+def _same(pair):
+    return pair[0] == pair[1]
+
+
 class _Images:
     "The images below a folder, found by what a file calls them."
 
@@ -36,7 +47,8 @@ class _Images:
         text = nfc(str(text).replace('\\', '/'))
         named = self.by_name.get(text.rsplit('/', 1)[-1], [])
         exact = [p for p in named if nfc(p.relative_to(self.root).as_posix()) == text]
-        found = exact or [p for p in named if nfc(p.as_posix()).endswith(f'/{text}')] or named
+        shared = [_shared(p, text) for p in named]
+        found = exact or [p for p, n in zip(named, shared) if n == max(shared)]
         if not found:
             raise DataError(
                 f'{file} names {text}, which is not in {self.root}: say --root, the folder of the'
@@ -244,7 +256,8 @@ def read_labelme(
     files, images = labelme_files(Path(root)), _Images(_root(Path(root)))
     records = [_labelme_record(f, images) for f in files]
     told = {r.image for r in records}
-    bare = [_Record(p, Path(root), []) for p in images.all if p not in told]
+    beside = images_below(Path(root), Path(root))
+    bare = [_Record(p, Path(root), []) for p in beside if p not in told]
     return _samples(records + bare, images.root, Path(root))
 
 # %% ../../nbs/01_tool_exports.ipynb #ebe1d153
@@ -364,6 +377,14 @@ def read_cvat(
 EXPORTS = dict(coco=read_coco, labelme=read_labelme, yolo=read_yolo, cvat=read_cvat)
 
 
+def _maybe_labelme(root: Path) -> list:
+    "JSON files in a folder; also those deeper where it holds nothing else, as hybridad writes."
+    found = [f for f in sorted(root.glob('*.json')) if f.name != 'meta.json']
+    if found or any(is_image(f) for f in root.glob('*/*')):
+        return found
+    return sorted(root.glob('*/*.json'))
+
+
 def export_of(
     root: Path,  # a file or a folder
 ) -> str:  # a key of EXPORTS, or ''
@@ -376,5 +397,4 @@ def export_of(
         return 'yolo'
     if coco_files(root):
         return 'coco'
-    beside = [f for f in sorted(root.glob('*.json')) if f.name != 'meta.json']
-    return 'labelme' if any(map(_is_labelme, beside[:5])) else ''
+    return 'labelme' if any(map(_is_labelme, _maybe_labelme(root)[:5])) else ''

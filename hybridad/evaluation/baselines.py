@@ -27,6 +27,10 @@ class WordsDetector(HybridAnomalyDetector):
     def content(self) -> Tensor:
         return self.backbone.token_mask(self.words, end=False)
 
+    @property
+    def counted(self) -> Tensor | None:
+        return self.pipeline.tokens(self.words)
+
     def text(self) -> Tensor:  # (2, L, D)
         return self.backbone.encode_text(self.words)
 

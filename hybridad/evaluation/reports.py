@@ -93,6 +93,17 @@ def region_outlines(
     lines = (_level_line(heat, level, labels == k) * scale for k in peaks)
     return [line[:, ::-1].ravel().round(1).tolist() for line in lines]
 
+# %% ../../nbs/61a_reports.ipynb #6c3e87e1
+def outlined_regions(
+    heat: np.ndarray,  # as for found_regions
+    threshold: float | None,
+    size: tuple[int, int] | None = None,
+) -> list[dict]:  # of found_regions, each with its outline
+    "The connected regions of a map with their outlines, in pixels of the file."
+    lines = region_outlines(heat, threshold, size)
+    found = found_regions(heat, threshold, size)
+    return [r | dict(outline=line) for r, line in zip(found, lines, strict=True)]
+
 # %% ../../nbs/61a_reports.ipynb #2c7085d7
 def threshold_of(
     thresholds: dict,  # image and pixel may be {category: number}

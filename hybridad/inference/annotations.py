@@ -58,7 +58,7 @@ def _notes(rows: list[dict], numbers: dict) -> Iterable[dict]:
                 score=r['peak'],
             )
 
-# %% ../../nbs/64b_annotations.ipynb #eb6f8279
+# %% ../../nbs/64b_annotations.ipynb #7455bc70
 def write_coco(
     rows: Iterable[dict],  # of a scoring run
     out: str | os.PathLike,  # folder of the run

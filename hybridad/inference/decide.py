@@ -16,7 +16,7 @@ from ..errors import ConfigError
 from .overview import read_images, rows_of_run
 from .report import about_run, stored_threshold, write_report
 from .rows import DECIDED, decision_at, join_parts, other_threshold
-from ..metrics.alarms import alarm_share, alarm_text, alarm_threshold
+from ..metrics.alarms import alarm_promise, alarm_text, alarm_threshold
 from ..runs import write_atomic, write_json
 
 # %% ../../nbs/63h_decide.ipynb #82611356
@@ -33,8 +33,7 @@ def good_scores(
 def _wanted(good, threshold, false_alarms):
     "The threshold, and the sentence on what it promises."
     if false_alarms is None:
-        share = alarm_share(sum(s >= threshold for s in good), len(good)) if good else None
-        return threshold, alarm_text(share) if share else ''
+        return threshold, alarm_promise(good, threshold)
     if not good:
         raise ConfigError(
             '--false_alarms needs scores of good images, and this run knows none: score with'

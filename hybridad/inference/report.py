@@ -15,7 +15,7 @@ from ..errors import ConfigError, printable
 from .overview import Overview, histogram, rows_of_run
 from .rows import other_threshold
 from .thumbnails import overlay_of, read_thumbnails, write_thumbnails
-from ..metrics.alarms import alarm_share, alarm_text
+from ..metrics.alarms import alarm_promise
 from ..metrics.checks import METRICS
 from ..runs import read_json, write_atomic
 
@@ -150,9 +150,8 @@ def _groups(cards):
 # %% ../../nbs/63g_report.ipynb #437b11b6
 def _how_sure(good, threshold):
     "The sentence on false alarms, from scores of images known to be good."
-    if not good or threshold is None:
-        return 'no scores of good images are known, so no share of false alarms can be stated'
-    return alarm_text(alarm_share(sum(s >= threshold for s in good), len(good)))
+    unknown = 'no scores of good images are known, so no share of false alarms can be stated'
+    return unknown if threshold is None else alarm_promise(good, threshold) or unknown
 
 
 def _made_by(about):

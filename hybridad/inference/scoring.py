@@ -26,9 +26,9 @@ from .beside import apart, compared_with
 from .image_files import Photos, find_images
 from .overlays import draw
 from .tiles import check_overlap, checked_tiles, stitched, tiles_of
-from ..metrics.alarms import alarm_text, alarm_threshold
+from ..metrics.alarms import alarm_threshold
 from ..models.parts import MINI
-from ..evaluation.reports import found_regions, region_outlines
+from ..evaluation.reports import outlined_regions
 from ..runs import write_atomic
 
 # %% ../../nbs/64_scoring.ipynb #8ede112f
@@ -97,10 +97,7 @@ def _maps_and_scores(scorer, images, size):
 # %% ../../nbs/64_scoring.ipynb #51c2afc9
 def _regions(scorer, item, heat, masses):
     "Regions of a map in pixels of the photograph, each with its best names, if there are words."
-    size = item['width'], item['height']
-    lines = region_outlines(heat, scorer.pixel, size)
-    found = found_regions(heat, scorer.pixel, size)
-    found = [r | dict(outline=line) for r, line in zip(found, lines, strict=True)]
+    found = outlined_regions(heat, scorer.pixel, (item['width'], item['height']))
     if masses is None or not found:
         return found
     masks = region_masks(heat, scorer.pixel)
@@ -151,6 +148,7 @@ class Scorer:
         known: dict | None = None,  # how the images looked that the prompts were learned on
         names: list[str] | None = None,  # of regions; None: the backbone's kinds, []: none
         good: list[float] | None = None,  # scores of images known to be good
+        false_alarms: float | None = None,  # share of them that the threshold was chosen for
     ):
         check('threshold', image, float | None)
         check('pixel_threshold', pixel, float | None)
@@ -158,6 +156,7 @@ class Scorer:
         check_overlap(detector.config.model.map_size, tiles)
         self.source = source + _without_thresholds(image, pixel)
         self.image, self.pixel, self.good = image or 0.0, pixel or 0.0, good or []
+        self.false_alarms = false_alarms
         self.namer = known_namer(detector.pipeline, names)
         with torch.no_grad():
             self.text, self.temperature = detector.text(), float(detector.log_temperature.exp())
@@ -246,9 +245,9 @@ def _of_whole_images(tiles, stored, threshold):
 
 # %% ../../nbs/64_scoring.ipynb #36225076
 def _image_end(stored, threshold, false_alarms):
-    "The threshold of the image score, and the end of the sentence on what it promises."
+    "The threshold of the image score: given, of a stated share of false alarms, or stored."
     if false_alarms is None:
-        return (stored.get('image') if threshold is None else threshold), ''
+        return stored.get('image') if threshold is None else threshold
     if threshold is not None:
         raise ConfigError(
             '--threshold and --false_alarms both say where anomalous begins: leave one of the two'
@@ -259,8 +258,7 @@ def _image_end(stored, threshold, false_alarms):
             '--false_alarms needs scores of good images, and none are known: give good images as'
             ' --normals, or store scores in the checkpoint with hybridad test --calibrate'
         )
-    found = alarm_threshold(stored['good'], false_alarms)
-    return found['threshold'], f'; {alarm_text(found)}'
+    return alarm_threshold(stored['good'], false_alarms)['threshold']
 
 # %% ../../nbs/64_scoring.ipynb #3b0901f4
 def load_scorer(
@@ -292,10 +290,10 @@ def load_scorer(
         stored = stored | dict(good=None)  # scores of whole images, too
     if known is not None:  # refused before any work
         unlike_known(np.zeros((1, 12)), known, str(checkpoint or SHIPPED))
-    image, said = _image_end(stored, threshold, false_alarms)
+    image = _image_end(stored, threshold, false_alarms)
     pixel = stored.get('pixel') if pixel_threshold is None else pixel_threshold
-    how = dict(tiles=tiles, known=known, names=names, good=stored.get('good'))
-    return Scorer(detector, image, pixel, source=source + said, **how)
+    how = dict(source=source, tiles=tiles, known=known, names=names)
+    return Scorer(detector, image, pixel, good=stored.get('good'), false_alarms=false_alarms, **how)
 
 # %% ../../nbs/64_scoring.ipynb #84313424
 def findings(

@@ -6,8 +6,7 @@
 __all__ = ['Backbone', 'load_backbone', 'random_backbone']
 
 # %% ../../nbs/11_backbone.ipynb #c1b8f9b2
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
 
@@ -16,11 +15,12 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextConfig
 
+from .attention import QueryRecorder, prompt_keys
 from .layers import SUPPORTED, cross_attention, select_layers
-from ..errors import BackboneError, HybridadError
-from .fingerprint import fingerprint, marks
-from .latents import ImageSide, add_noise
-from .parts import first_line, load_parts, part_classes, pick_device, quiet
+from ..errors import BackboneError
+from .families import TransformerBackbone, is_transformer, load_transformer
+from .frozen import Settled, check_finite, one_sentence
+from .parts import load_parts, part_classes, pick_device, quiet
 from .text import TextSide
 
 # %% ../../nbs/11_backbone.ipynb #e91e3f2d
@@ -58,21 +58,8 @@ def _check_family(name: str, vae: nn.Module, unet: nn.Module, *, width: int, tow
             f'{width}: the folder mixes two models'
         )
 
-# %% ../../nbs/11_backbone.ipynb #7ecfe8bb
-DEFAULTS = dict(
-    timestep=100,
-    mass='competing',
-    layers=None,
-    weights=None,
-    neutral='a photo of an object',
-    normal='a photo of a flawless object',
-    abnormal='a photo of a damaged object',
-    kinds=None,  # nouns of the defects that the backbone was trained on
-    nouns=None,  # and of all else
-)
-
 # %% ../../nbs/11_backbone.ipynb #b60be0bb
-class _Frozen(TextSide, ImageSide):
+class _Frozen(TextSide, Settled):
     "The frozen parts of a latent diffusion model, and its settings."
 
     def __init__(
@@ -84,7 +71,7 @@ class _Frozen(TextSide, ImageSide):
         tokenizer: Callable,
         scheduler: object,
         name: str = 'backbone',  # how it was asked for; stored in checkpoints
-        settings: dict | None = None,  # laid over DEFAULTS
+        settings: dict | None = None,  # laid over frozen.DEFAULTS
         text_encoder_2: nn.Module | None = None,  # of SDXL
         tokenizer_2: Callable | None = None,  # of SDXL
     ):
@@ -94,41 +81,16 @@ class _Frozen(TextSide, ImageSide):
         self.towers = [(tokenizer, text_encoder)]
         if text_encoder_2 is not None:
             self.towers.append((tokenizer_2, text_encoder_2))
-        for m in self.modules:
-            m.requires_grad_(False).eval()
-        self.name, self.settings = name, DEFAULTS | (settings or {})
-        self._hashed = None, ''  # marks of the weights, and their fingerprint
+        self._freeze(name, settings)
         _check_family(name, vae, unet, width=self.width, towers=len(self.towers))
+
+    @property
+    def model(self) -> nn.Module:
+        return self.unet
 
     @property
     def modules(self) -> tuple[nn.Module, ...]:
         return self.vae, self.unet, *(encoder for _, encoder in self.towers)
-
-    @property
-    def device(self) -> torch.device:
-        return next(self.unet.parameters()).device  # diffusers would ask every module
-
-# %% ../../nbs/11_backbone.ipynb #5a7d940f
-class _Named(_Frozen):
-    "Frozen parts with a fingerprint that survives a cast."
-
-    @property
-    def hash(self) -> str:
-        "Fingerprint of the frozen weights, to tell backbones apart; it follows every change."
-        now = marks(self.modules)
-        if self._hashed[0] != now:
-            self._hashed = now, fingerprint(self.modules)
-        return self._hashed[1]
-
-    def to(self, *args):
-        "Move to a device or dtype; the fingerprint stays that of the weights before rounding."
-        known = self.hash if self._hashed[1] or torch.bfloat16 in args else ''
-        with quiet():
-            for m in self.modules:
-                m.to(*args)
-        if known:
-            self._hashed = marks(self.modules), known
-        return self
 
 # %% ../../nbs/11_backbone.ipynb #8191e5dc
 def _default_layers(unet: nn.Module) -> dict[str, nn.Module]:
@@ -140,69 +102,43 @@ def _default_layers(unet: nn.Module) -> dict[str, nn.Module]:
     there = [w for w in sorted(wanted) if any(k.startswith(w) for k in every)]
     return select_layers(unet, there or None)
 
-# %% ../../nbs/11_backbone.ipynb #9750d077
-def _shares(
-    name: str,  # of the backbone, for the message
-    weights: list[float],  # as its settings give them
-    named: list[str] | None,  # layers that its settings name
-    layers: dict[str, nn.Module],  # layers that are read
-) -> list[float]:
-    "Weights of layers divided by their sum, which need the layers' full names."
-    if len(weights) != len(layers) or named and named != list(layers):
-        raise BackboneError(
-            f"backbone '{name}' says weights {weights}: give one for each of its layers, by "
-            f'their full names and in the order in which they run ({", ".join(layers)}), or '
-            'leave them out'
-        )
-    return [w / sum(weights) for w in weights]
-
 # %% ../../nbs/11_backbone.ipynb #705d5bdb
-class _Readable(_Named):
-    "Frozen parts that know at which timestep, through which layers and how they are read."
+class _Readable(_Frozen):
+    "Frozen parts with a UNet whose cross-attention is read."
+
+    joint = masked = False  # image and text share no softmax, padding is seen like words
 
     @property
     def image_size(self) -> int:
         return self.unet.config.sample_size * self.factor
 
     @property
-    def timestep(self) -> int:
-        return self.settings['timestep']
-
-    @property
-    def mass(self) -> str:
-        return self.settings['mass']  # as it was trained to be read, see attention.log_masses
-
-    @property
     def layers(self) -> dict[str, nn.Module]:
         "Layers that this backbone reads by default: its own choice, else `_default_layers`."
         if self.settings['layers']:
-            return select_layers(self.unet, self.settings['layers'])
+            return self.select(self.settings['layers'])
         return _default_layers(self.unet)
 
-    def weights_of(
+    def select(self, layers: list[str] | None = None) -> dict[str, nn.Module]:
+        "Layers by names or their beginnings; None: all."
+        return select_layers(self.unet, layers)
+
+    def recorder(self, layers: list[str], keys: bool = False) -> QueryRecorder:
+        "A context manager for passes that leave queries; keys need no pass here."
+        return QueryRecorder(self.unet, layers, stop=True)
+
+    def keys(
         self,
-        layers: dict[str, nn.Module],
-    ) -> list[float] | None:  # sum to one; None: all count the same
-        "Weights of the backbone's own layers, if it has any; None for another choice of layers."
-        weights = self.settings['weights']
-        if weights is None or list(layers) != list(self.layers):
-            return None
-        return _shares(self.name, weights, self.settings['layers'], layers)
+        layers: dict[str, nn.Module],  # from `select`
+        text: Tensor,  # (P, L, D) features
+        timestep: int = 0,  # of no importance where text keeps to itself
+    ) -> dict[str, Tensor]:  # {name: (P, heads, L, d)}
+        "Keys of prompts in each layer."
+        return prompt_keys(layers, text)
 
 # %% ../../nbs/11_backbone.ipynb #1bc879ad
 class _Conditioned(_Readable):
-    "A readable backbone that gives its UNet noise and further conditions."
-
-    def add_noise(
-        self,
-        latents: Tensor,  # (B, C, h, w)
-        timestep: int,
-        draw: int = 0,
-        *,
-        seed: int = 0,
-    ) -> Tensor:  # (B, C, h, w)
-        "Noisy latents; the noise depends on (seed, timestep, draw) alone, never on the batch."
-        return add_noise(self.scheduler, latents, timestep, draw=draw, seed=seed)
+    "A readable backbone that gives its UNet further conditions."
 
     def conditions(
         self,
@@ -263,35 +199,6 @@ class Backbone(_Conditioned):
             text_encoder_2=self.text_encoder_2,
             tokenizer_2=self.tokenizer_2,
         )
-
-# %% ../../nbs/11_backbone.ipynb #d474f8f5
-def check_finite(
-    backbone: Backbone,
-) -> Backbone:
-    "Refuse weights with NaN or infinity, by name."
-    for m in backbone.modules:
-        bad = next((n for n, p in m.named_parameters() if not p.isfinite().all()), None)
-        if bad:
-            raise BackboneError(
-                f"backbone '{backbone.name}': {type(m).__name__} holds numbers that are not "
-                f'finite in {bad}: copy or download it again, or load it in float32'
-            )
-    return backbone
-
-# %% ../../nbs/11_backbone.ipynb #6fed77c7
-@contextmanager
-def _one_sentence(name: str) -> Iterator[None]:
-    "Turn whatever a library raises about a backbone into one BackboneError."
-    try:
-        yield
-    except HybridadError:
-        raise
-    except Exception as error:  # of any kind: a config may hold anything
-        raise BackboneError(
-            f"backbone '{name}': its configs and weights do not fit each other "
-            f'({first_line(error)}): compare the config files of its parts with the original, or '
-            'download it again'
-        ) from error
 
 # %% ../../nbs/11_backbone.ipynb #2000b884
 def _as_shapes(module: nn.Module, *args, **kwargs) -> None:
@@ -355,14 +262,16 @@ def load_backbone(
     *,
     revision: str | None = None,  # of a Hub id; None: after '@', else that in HUB, else the newest
     local_files_only: bool = False,  # never touch the network
-) -> Backbone:
-    "Load a frozen backbone."
+) -> Backbone | TransformerBackbone:
+    "Load a frozen backbone: a UNet, or a transformer of PixArt, Sana, Stable Diffusion 3 or FLUX."
     wide = torch.float32 if dtype == torch.bfloat16 else dtype
-    parts, settings = load_parts(
-        str(name), wide, revision=revision, local_files_only=local_files_only
-    )
-    with _one_sentence(name):
-        backbone = _try_parts(Backbone(**parts, name=str(name), settings=settings))
+    how = dict(revision=revision, local_files_only=local_files_only)
+    with one_sentence(name):
+        if is_transformer(str(name), **how):
+            backbone = load_transformer(str(name), wide, **how)
+        else:
+            parts, settings = load_parts(str(name), wide, **how)
+            backbone = _try_parts(Backbone(**parts, name=str(name), settings=settings))
     if wide != dtype:
         backbone.to(dtype)  # rounded to bfloat16 the weights would have another hash
     return check_finite(backbone.to(pick_device(device)))
@@ -386,7 +295,7 @@ def random_backbone(
 ) -> Backbone:
     "The architecture that a folder describes with random weights."
     folder = Path(folder)
-    with torch.random.fork_rng(), _one_sentence(folder.name), quiet():
+    with torch.random.fork_rng(), one_sentence(folder.name), quiet():
         torch.manual_seed(seed)
         parts = dict(unet=_random_part(folder, 'unet', UNet2DConditionModel))
         double = parts['unet'].config.addition_embed_type == 'text_time'

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .attention import counted, log_ratio
+from .attention import log_ratio
 from .backbone import Backbone, load_backbone
 from hybridad.models.checkpoint import (
     check_fit,
@@ -24,6 +24,7 @@ from hybridad.models.checkpoint import (
 )
 from ..config import Config, ModelConfig, SCORES, get_default_config
 from ..errors import CheckpointError, ConfigError
+from .families import TransformerBackbone
 from .latents import check_batch, smooth
 from .naming import RegionNamer
 from .pipeline import EasonADPipeline
@@ -161,7 +162,7 @@ class _Learned(nn.Module):
     def __init__(
         self,
         config: Config | None = None,  # None: the default one
-        backbone: Backbone | None = None,  # a loaded one; None: config.model.backbone is loaded
+        backbone: Backbone | TransformerBackbone | None = None,  # None: config.model.backbone
     ):
         super().__init__()
         self.config = config or get_default_config()
@@ -176,7 +177,7 @@ class _Learned(nn.Module):
         self.image_offset = nn.Parameter(torch.zeros(()))
         self.to(self.backbone.device, torch.float64 if m.precision == 'float64' else None)
         if self.config.training.gradient_checkpointing:
-            self.backbone.unet.enable_gradient_checkpointing()
+            self.backbone.model.enable_gradient_checkpointing()
 
     @property
     def image_size(self) -> int:  # px per side at scale 1
@@ -238,7 +239,7 @@ class _Reading(_Viewing):
 
     @property
     def counted(self) -> Tensor | None:  # (2, L) bool; None: all tokens count
-        return counted(self.content, self.pipeline.mass)
+        return self.prompts.counted(self.pipeline.mass)
 
     def text(self) -> Tensor:  # (2, L, D)
         "Features of the normal and the abnormal prompt."
@@ -361,7 +362,7 @@ class _Saved(_Scoring):
 
 # %% ../../nbs/50_detector.ipynb #9a9b6220
 class HybridAnomalyDetector(_Saved):
-    "Two learned prompts on the cross-attention of a frozen diffusion UNet."
+    "Two learned prompts on the attention of a frozen diffusion UNet or transformer."
 
     @torch.no_grad()
     def name(

@@ -88,12 +88,14 @@ def in_cache(
 
 # %% ../../nbs/10c_latents.ipynb #583dfa61
 def _encode(vae: nn.Module, images: Tensor, cells: int = 2**17) -> Tensor:
-    "Posterior means of images, a few at a time."
+    "Latents of images before they are scaled, a few at a time."
     parts = images.split(in_cache(vae.device, cells, images))
     with torch.no_grad():
-        return torch.cat(
-            [vae.encode(x.to(vae.device, vae.dtype)).latent_dist.mode() for x in parts]
-        )
+        found = [vae.encode(x.to(vae.device, vae.dtype)) for x in parts]
+    # Sana's autoencoder gives latents directly, the others a distribution
+    return torch.cat(
+        [f.latent_dist.mode() if hasattr(f, 'latent_dist') else f.latent for f in found]
+    )
 
 # %% ../../nbs/10c_latents.ipynb #a7c1e5ca
 def _scale_of(name: str, vae) -> float:
@@ -108,34 +110,37 @@ def _scale_of(name: str, vae) -> float:
 
 # %% ../../nbs/10c_latents.ipynb #53f37740
 class ImageSide:
-    "Images to latents and noise onto them, with `vae`, `scheduler` and `unet` of a backbone."
+    "Images to latents, with `vae` and `model` (a UNet or a transformer) of a backbone."
 
     vae: nn.Module
-    unet: nn.Module
+    model: nn.Module
     name: str
 
     @property
     def factor(self) -> int:
-        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+        c = self.vae.config
+        blocks = getattr(c, 'block_out_channels', None) or c.encoder_block_out_channels
+        return 2 ** (len(blocks) - 1)
 
     def encode_image(
         self,
         images: Tensor,  # (B, 3, H, W) in [-1, 1]
     ) -> Tensor:  # (B, C, H/f, W/f)
-        "Latents: posterior mean times the scaling factor."
+        "Latents: posterior mean, shifted and times the scaling factor."
         check_images(images)
         if images.shape[-1] % self.factor or images.shape[-2] % self.factor:
             raise ConfigError(
                 f'image size {tuple(images.shape[-2:])} is no multiple of {self.factor}: '
                 'resize the images'
             )
-        latents = _encode(self.vae, images) * _scale_of(self.name, self.vae)
+        shift = getattr(self.vae.config, 'shift_factor', None) or 0
+        latents = (_encode(self.vae, images) - shift) * _scale_of(self.name, self.vae)
         if not latents.isfinite().all():
             raise BackboneError(
                 f'backbone {self.name}: its autoencoder gave numbers that are not finite in '
                 f'{self.vae.dtype}: check the images, or load it in float32 or bfloat16'
             )
-        return latents.to(self.unet.dtype)
+        return latents.to(self.model.dtype)
 
 # %% ../../nbs/10c_latents.ipynb #3b3e5c98
 def add_noise(

@@ -169,6 +169,13 @@ def read_names(
     _refuse_twice(words)
     return words
 
+# %% ../../nbs/49a_naming.ipynb #481ccd8a
+def _nameable(pipeline: EasonADPipeline) -> bool:
+    "True if queries of a pipeline can be compared with other words than its prompts."
+    return (
+        pipeline.readout == 'replay' or pipeline.readout == 'joint' and not pipeline.backbone.joint
+    )
+
 # %% ../../nbs/49a_naming.ipynb #7604333f
 class RegionNamer:
     "Names of regions from queries, by the words of a list."
@@ -179,10 +186,10 @@ class RegionNamer:
         pipeline: EasonADPipeline,
         words: list[str] | None = None,  # None: the kinds that the backbone knows
     ):
-        if pipeline.readout == 'exact':
+        if not _nameable(pipeline):
             raise ConfigError(
-                "read-out 'exact' has other queries for each prompt, so they say nothing of other "
-                "words: name regions with readout='replay'"
+                f"read-out '{pipeline.readout}' reads what belongs to its own prompts, so it says "
+                "nothing of other words: name regions with readout='replay'"
             )
         self.pipeline, self.words = pipeline, _name_words(words, pipeline.backbone)
         texts = [f'a photo of a {w}' for w in self.words]
@@ -211,7 +218,7 @@ def known_namer(
     words: list[str] | None = None,  # None: the kinds that the backbone knows, if any; []: none
 ) -> RegionNamer | None:
     "A namer where names are wanted and words are known."
-    known = pipeline.readout != 'exact' and pipeline.backbone.settings.get('kinds')
+    known = _nameable(pipeline) and pipeline.backbone.settings.get('kinds')
     if words == [] or words is None and not known:
         return None
     return RegionNamer(pipeline, words)

@@ -8,6 +8,7 @@ __all__ = ['PARTS', 'MINI']
 # %% ../../nbs/10e_parts.ipynb #9ed4882c
 import json
 import logging
+import os
 import re
 import warnings
 from collections.abc import Iterator
@@ -287,8 +288,8 @@ def _check_folder(source: Path) -> None:
     missing = [p for p in PARTS if not (source / p).is_dir()]
     if 'unet' in missing and (source / 'transformer').is_dir():
         raise BackboneError(
-            f'backbone folder {source} holds a diffusion transformer (PixArt, SD3, Flux): give it '
-            f'to hybridad.models.families.load_transformer; here {SUPPORTED}'
+            f'backbone folder {source} holds a diffusion transformer, which '
+            f'load_backbone reads as a whole; here {SUPPORTED}'
         )
     if missing:
         raise BackboneError(
@@ -296,14 +297,32 @@ def _check_folder(source: Path) -> None:
             f'{", ".join(PARTS)}'
         )
 
+# %% ../../nbs/10e_parts.ipynb #e9ee87f0
+def settings_file(
+    name: str,  # as in load_backbone
+) -> Path:
+    "The hybridad.json of a folder, or the file where settings of a Hub model are kept."
+    if name == 'mini' or Path(name).is_dir():
+        return (MINI if name == 'mini' else Path(name)) / 'hybridad.json'
+    base = name.partition('@')[0]
+    home = Path(os.environ.get('XDG_CONFIG_HOME') or Path.home() / '.config')
+    file = HUB.get(base, (base,))[0].replace('/', '--')
+    return home / 'hybridad' / 'backbones' / f'{file}.json'
+
+
+def settings_of(
+    name: str,  # as in load_backbone
+) -> dict | None:
+    "Settings that are kept for a backbone, if any."
+    path = settings_file(name)
+    return read_settings(path) if path.is_file() else None
+
 # %% ../../nbs/10e_parts.ipynb #f97ccc94
 def _from_folder(source: Path, dtype: torch.dtype) -> tuple[dict, dict | None]:
     "Parts and settings of a folder."
     _check_folder(source)
     remedy = "give 'mini', or a complete diffusers folder with safetensors"
-    own = source / 'hybridad.json'
-    settings = read_settings(own) if own.is_file() else None
-    return _load_parts(str(source), dtype, remedy), settings
+    return _load_parts(str(source), dtype, remedy), settings_of(str(source))
 
 # %% ../../nbs/10e_parts.ipynb #7930cd08
 def load_parts(
@@ -331,4 +350,4 @@ def load_parts(
         f'{SUPPORTED}'
     )
     hub = dict(revision=revision or asked or pin, local_files_only=local_files_only)
-    return _load_parts(str(where), dtype, remedy, **hub), None
+    return _load_parts(str(where), dtype, remedy, **hub), settings_of(name)

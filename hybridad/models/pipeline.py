@@ -11,11 +11,11 @@ import copy
 import torch
 from torch import Tensor
 
-from .attention import QueryRecorder, counted, read_maps
-from .layers import select_layers
+from .attention import read_maps
 from .backbone import Backbone
 from ..config import READOUTS
 from ..errors import ConfigError
+from .families import TransformerBackbone
 from .latents import check_batch, in_cache
 from .probes import SelfRecorder, sharpen
 
@@ -34,13 +34,24 @@ def _steps(timestep: int | list, draws: int, last: int) -> list[int]:
         raise ConfigError(f'draws {draws} is out of range: choose at least 1')
     return steps
 
+
+def _mass_of(backbone: Backbone, mass: str | None) -> str:
+    "The way masses are taken, by default the backbone's own."
+    mass = mass or backbone.mass
+    if backbone.masked and mass not in ('competing', 'content'):
+        raise ConfigError(
+            f"mass '{mass}' counts padding, which backbone '{backbone.name}' hides from its "
+            "attention: choose 'competing' or 'content'"
+        )
+    return mass
+
 # %% ../../nbs/12_pipeline.ipynb #cb204af3
 class _Reading:
     "A backbone and the way it is read."
 
     def __init__(
         self,
-        backbone: Backbone,
+        backbone: Backbone | TransformerBackbone,
         readout: str = 'replay',  # one of READOUTS
         layers: list[str] | None = None,  # names or their beginnings; None: the backbone's own
         *,
@@ -53,12 +64,11 @@ class _Reading:
     ):
         _check_readout(readout)
         self.backbone, self.readout, self.map_size = backbone, readout, map_size
-        self.seed, self.mass, self.noise = seed, mass or backbone.mass, noise
-        self.layers = select_layers(backbone.unet, layers) if layers else backbone.layers
+        self.seed, self.mass, self.noise = seed, _mass_of(backbone, mass), noise
+        self.layers = backbone.select(layers) if layers else backbone.layers
         self.weights = backbone.weights_of(self.layers)
         self.timestep = backbone.timestep if timestep is None else timestep
-        last = backbone.scheduler.config.num_train_timesteps - 1
-        self.timesteps = _steps(self.timestep, draws, last)
+        self.timesteps = _steps(self.timestep, draws, backbone.last_step)
         self._also = []  # see `recording`
         self.draws = draws * len(self.timesteps)  # passes of the UNet that make one map
 
@@ -72,7 +82,7 @@ class _Reading:
     ) -> '_Reading':
         "The same way of reading, with the queries of these layers recorded as well."
         other = copy.copy(self)
-        other._also = [n for n in select_layers(self.backbone.unet, layers) if n not in self.layers]
+        other._also = [n for n in self.backbone.select(layers) if n not in self.layers]
         return other
 
 # %% ../../nbs/12_pipeline.ipynb #0e462a17
@@ -113,6 +123,19 @@ def _joined(parts: list[dict]) -> dict:
     return {n: torch.cat([p[n] for p in parts]) for n in parts[0]}
 
 
+def _for_each(found: dict, count: int, readout: str) -> dict:
+    "Queries and keys of one pass for each image and, where they differ, each of `count` prompts."
+    if readout == 'exact':
+        return {n: x.unflatten(0, (-1, count)) for n, x in found.items()}
+    keys = {n: x.unflatten(-2, (count, -1)).movedim(-3, 1) for n, x in found.items() if _is_keys(n)}
+    return found | keys  # of one context that holds all prompts
+
+
+def _is_keys(name: str) -> bool:
+    "True for keys of a text that changes with the image, which lie beside the queries."
+    return name.endswith('.keys')
+
+# %% ../../nbs/12_pipeline.ipynb #ecb6b0af
 class _Queries(_Passes):
     "Queries of images, with one early exit for each pass."
 
@@ -124,14 +147,12 @@ class _Queries(_Passes):
     ) -> dict[str, Tensor]:  # {name: (B, h, w, C)}, for exact {name: (B, P, h, w, C)}
         "Run the UNet once and keep its queries; it stops after the last layer that is read."
         context = self.context(prompts)
-        recorder = QueryRecorder(self.backbone.unet, self.recorded, stop=True)
+        recorder = self.backbone.recorder(self.recorded, keys=self.readout != 'replay')
         learned = torch.is_grad_enabled() and self.readout != 'replay'
         with recorder, torch.set_grad_enabled(learned):
             rows = in_cache(self.backbone.device, 2**15, latents)
             found = _joined([self._pass(recorder, z, context, draw) for z in latents.split(rows)])
-        if self.readout != 'exact':
-            return found
-        return {n: q.unflatten(0, (len(latents), len(context))) for n, q in found.items()}
+        return found if prompts is None else _for_each(found, len(prompts), self.readout)
 
 # %% ../../nbs/12_pipeline.ipynb #b30a322a
 def _check_prompts(prompts: object) -> None:
@@ -148,15 +169,17 @@ def _check_prompts(prompts: object) -> None:
         )
 
 # %% ../../nbs/12_pipeline.ipynb #e5b8b378
-class _Masses(_Queries):
-    "Queries compared with prompts."
+class _Compared(_Queries):
+    "Prompts as features and as keys."
 
     def tokens(
         self,
         texts: list[str],  # P strings
     ) -> Tensor | None:  # (P, L) bool, or None where all tokens count
         "Tokens of each prompt that count under this way of taking the mass."
-        return counted(self.backbone.token_mask(texts, end=False), self.mass)
+        if self.mass == 'competing_all':
+            return None
+        return self.backbone.token_mask(texts, end=self.mass == 'competing')
 
     def _features(self, prompts, content):
         "Features and the tokens that count, of strings as of features."
@@ -166,10 +189,27 @@ class _Masses(_Queries):
             prompts = self.backbone.encode_text(prompts)
         return prompts, content
 
+    def keys(
+        self,
+        prompts: Tensor | dict,  # (P, L, D) features, or keys already
+    ) -> dict[str, Tensor]:  # {name: (P, heads, L, d)}
+        "Keys of prompts in each layer; in joint attention those beside a fixed image."
+        if isinstance(prompts, dict):
+            return prompts
+        return self.backbone.keys(self.layers, prompts, self.timesteps[0])
+
+# %% ../../nbs/12_pipeline.ipynb #bc988ba2
+class _Masses(_Compared):
+    "Queries compared with prompts."
+
+    def _beside(self, queries: dict) -> dict:
+        "Keys that a pass of joint attention left, if any."
+        return {n: queries[f'{n}.keys'] for n in self.layers if f'{n}.keys' in queries}
+
     def masses(
         self,
         queries: dict | list[dict],  # from `queries`, or a list with one for each draw
-        prompts: list | Tensor | dict,  # P strings, (P, L, D) features, or keys from prompt_keys
+        prompts: list | Tensor | dict,  # P strings, (P, L, D) features, or keys from `keys`
         weights: Tensor | list | None = None,  # (layers,), sum to one; None: the backbone's own
         *,
         content: Tensor | None = None,  # (P, L) bool: tokens that count; of strings it is known
@@ -180,7 +220,8 @@ class _Masses(_Queries):
         how['size'] = (self.map_size,) * 2 if isinstance(self.map_size, int) else self.map_size
         how['weights'] = self.weights if weights is None else weights
         draws = queries if isinstance(queries, list) else [queries]
-        maps = [read_maps(self.layers, q, prompts, **how) for q in draws]
+        keys = None if self._beside(draws[0]) else self.keys(prompts)
+        maps = [read_maps(self.layers, q, keys or self._beside(q), **how) for q in draws]
         return sum(maps) / len(maps)
 
 # %% ../../nbs/12_pipeline.ipynb #67ffc367

@@ -12,10 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from .attention import counted
 from .backbone import Backbone
 from ..errors import CheckpointError, ConfigError
-from .text import token_mask
 
 # %% ../../nbs/20_prompt_learner.ipynb #309a1c15
 TEMPLATES = ('object .', 'damaged object .')  # normal, abnormal; contexts go in front
@@ -32,14 +30,10 @@ def _check_sizes(n_ctx: int, depth: int, t_n_ctx: int) -> None:
         )
 
 # %% ../../nbs/20_prompt_learner.ipynb #d5a8a030
-def _words(backbone: Backbone, texts: list[str]) -> Tensor:  # (P, L) bool
-    "Positions of the words of each text, without the end token."
-    return token_mask(backbone.tokenize(texts), backbone.tokenizer, end=False)
-
-
 def _check_room(backbone: Backbone, n_ctx: int) -> None:
     "Refuse more contexts than the templates leave room for."
-    room = backbone.length - 2 - int(_words(backbone, TEMPLATES).sum(1).max())
+    longest = max(len(words) for t in TEMPLATES for words in backbone.word_embeddings(t))
+    room = backbone.length - 2 - longest
     if n_ctx > room:
         raise ConfigError(
             f'n_ctx {n_ctx} is too large: this text encoder takes {backbone.length} tokens, which '
@@ -56,7 +50,7 @@ def _clipped(depth: int, most: int) -> tuple[int, str]:
     return most, note
 
 
-def _noise(shape: tuple, std: float, device: torch.device) -> nn.Parameter:
+def _noise(shape: tuple, std: float | Tensor, device: torch.device) -> nn.Parameter:
     "Random starting values, the same on every device."
     return nn.Parameter((torch.randn(*shape) * std).to(device))
 
@@ -66,12 +60,12 @@ class _Tokens(nn.Module):
 
     def __init__(
         self,
-        backbone: Backbone,  # or anything with embed, tokenize, width, depth and length
+        backbone: Backbone,  # or a TransformerBackbone
         n_ctx: int = 12,  # free vectors at the start of each prompt
         depth: int = 9,  # text layers that see learned tokens; depth - 1 compound prompts
         *,
         t_n_ctx: int = 4,  # tokens in each compound prompt
-        init_std: float = 0.02,  # standard deviation of the starting values
+        init_std: float = 0.02,  # standard deviation of the starting values, for CLIP
     ):
         super().__init__()
         _check_sizes(n_ctx, depth, t_n_ctx)
@@ -82,8 +76,9 @@ class _Tokens(nn.Module):
         with torch.no_grad():
             template = backbone.embed(texts)
         self.register_buffer('template', template.float().clone(), persistent=False)
-        self.register_buffer('content', _words(backbone, texts), persistent=False)
-        width, device = backbone.width, template.device
+        for name, end in (('content', False), ('ended', True)):  # tokens that count, see `counted`
+            self.register_buffer(name, backbone.token_mask(texts, end=end), persistent=False)
+        width, device, init_std = backbone.width, template.device, init_std * backbone.unit
         self.ctx_normal = _noise((n_ctx, width), init_std, device)
         self.ctx_abnormal = _noise((n_ctx, width), init_std, device)
         self.compound = nn.ParameterList(
@@ -109,18 +104,22 @@ def _inputs_of(layers: nn.ModuleList, found: list) -> list:
 def _layer_inputs(
     backbone: Backbone,
     embeddings: Tensor,  # (P, L, D)
-) -> list[Tensor]:  # over text layers, each (P, L, D)
-    "Inputs of each layer of the text encoder."
-    seen, handles = [[] for _ in backbone.towers], []
-    for found, (_, encoder) in zip(seen, backbone.towers):
-        layers = getattr(encoder, 'text_model', encoder).encoder.layers
+    count: int,  # positions that are wanted, from the first word on
+) -> list[Tensor]:  # over text layers, each (P, count, D)
+    "Inputs of each layer of the text encoders."
+    seen, handles = [[] for _ in backbone.blocks], []
+    for found, (_, layers) in zip(seen, backbone.blocks):
         handles += _inputs_of(layers, found)
     try:
         backbone.encode_embeddings(embeddings, ())
     finally:
         for handle in handles:
             handle.remove()
-    return [torch.cat(parts, -1) for parts in zip(*seen)]  # of SDXL side by side
+    words = [
+        [hidden[:, start : start + count] for hidden in found]
+        for found, (start, _) in zip(seen, backbone.blocks)
+    ]
+    return [torch.cat(parts, -1) for parts in zip(*words)]  # several encoders side by side
 
 # %% ../../nbs/20_prompt_learner.ipynb #b3511f68
 class MinimalPromptLearner(_Tokens):
@@ -135,21 +134,24 @@ class MinimalPromptLearner(_Tokens):
     ) -> None:
         "Start at words, repeated to fill the contexts (CoOp's ctx_init), instead of noise."
         for ctx, text in ((self.ctx_normal, normal), (self.ctx_abnormal, abnormal)):
-            words = backbone.embed([text])[0][_words(backbone, [text])[0]]
-            if not len(words):
+            words = backbone.word_embeddings(text)
+            if not all(map(len, words)):
                 raise ConfigError(
                     f'ctx_init holds {text!r}: give at least one word for each prompt'
                 )
-            ctx.copy_(words[torch.arange(self.n_ctx) % len(words)])
-        for tokens, hidden in zip(self.compound, _layer_inputs(backbone, self()[0])[1:]):
-            tokens.copy_(hidden[:, 1 : 1 + len(tokens)].mean(0))
+            ctx.copy_(torch.cat([w[torch.arange(self.n_ctx) % len(w)] for w in words], -1))
+        first = len(self.compound[0]) if self.compound else 0
+        for tokens, hidden in zip(self.compound, _layer_inputs(backbone, self()[0], first)[1:]):
+            tokens.copy_(hidden.mean(0))
 
     def counted(
         self,
         mass: str = 'competing',  # one of config.MASSES
     ) -> Tensor | None:  # (2, L) bool, or None where all tokens count
         "Tokens of both prompts that count: contexts and words, for `competing` the end token, too."
-        return counted(self.content, mass)
+        if mass == 'competing_all':
+            return None
+        return self.ended if mass == 'competing' else self.content
 
     @property
     def trainable(self) -> int:

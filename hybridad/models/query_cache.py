@@ -45,12 +45,12 @@ def cache_settings(
 ) -> dict:
     "Everything that queries depend on besides the images."
     backbone = pipeline.backbone
-    configs = [_plain(backbone.unet.config), _plain(backbone.scheduler.config)]
+    configs = [_plain(backbone.model.config), _plain(backbone.scheduler.config)]
     text = json.dumps(configs, default=str, sort_keys=True)
     return dict(
         backbone=backbone.hash,
         configs=hashlib.sha256(text.encode()).hexdigest()[:16],
-        precision=str(backbone.unet.dtype),
+        precision=str(backbone.model.dtype),
         neutral=backbone.settings['neutral'],
         layers=pipeline.recorded,
         timesteps=pipeline.timesteps,

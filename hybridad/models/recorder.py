@@ -196,7 +196,7 @@ class _Hooks:
         return [*handles, m.register_forward_hook(finish)]
 
 # %% ../../nbs/10h_recorder.ipynb #12864cb2
-def _channels(model: nn.Module) -> tuple[int, int]:
+def channels_of(model: nn.Module) -> tuple[int, int]:
     "Channels of the latents, and the side of a patch."
     if type(model).__name__.startswith('Flux'):
         return model.config.in_channels // 4, 2
@@ -205,7 +205,7 @@ def _channels(model: nn.Module) -> tuple[int, int]:
     return model.config.in_channels, model.config.patch_size
 
 
-def _text_width(model: nn.Module) -> int:
+def text_width(model: nn.Module) -> int:
     "Width of the text features that a model takes."
     c = model.config
     for name in ('joint_attention_dim', 'caption_channels', 'cross_attention_dim'):
@@ -216,7 +216,7 @@ def _text_width(model: nn.Module) -> int:
 # %% ../../nbs/10h_recorder.ipynb #86a688b0
 def _check_shapes(model: nn.Module, latents: Tensor, text: Text) -> None:
     "Refuse latents and text that a model cannot take."
-    channels, patch = _channels(model)
+    channels, patch = channels_of(model)
     bad = latents.ndim != 4 or latents.shape[1] != channels
     if bad or any(s % patch or not s for s in latents.shape[2:]):
         raise ConfigError(
@@ -230,10 +230,10 @@ def _check_shapes(model: nn.Module, latents: Tensor, text: Text) -> None:
             f'latents of {tuple(latents.shape[2:])} are too large: this model has positions for '
             f'{most} x {most} patches; choose a smaller image size'
         )
-    if text.features.shape[-1] != _text_width(model):
+    if text.features.shape[-1] != text_width(model):
         raise ConfigError(
             f'text features are {text.features.shape[-1]} wide, this model takes '
-            f'{_text_width(model)}: encode the prompts with its own text encoders'
+            f'{text_width(model)}: encode the prompts with its own text encoders'
         )
 
 # %% ../../nbs/10h_recorder.ipynb #70ff690d
@@ -300,7 +300,7 @@ class Recorder(_Watched):
         "Run the model once."
         text = _each(text, len(latents))
         _check_shapes(self.model, latents, text)
-        family, patch = family_of(self.model), _channels(self.model)[1]
+        family, patch = family_of(self.model), channels_of(self.model)[1]
         self._fixed = family.embed and tuple(s // patch for s in latents.shape[2:])
         self._running, self._done, self._raw = True, {}, {}
         try:

@@ -18,7 +18,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .attention import log_ratio
-from .layers import select_layers
 from ..data.loading import image_tensor
 from ..data.images import as_rgb, open_image
 from .detector import HybridAnomalyDetector, VIEWS, over_views, pool_logits
@@ -293,12 +292,13 @@ WEIGHT = 0.08  # of the evidence where references explain each other
 
 
 def _compared(detector: HybridAnomalyDetector, layers: list[str] | None) -> list[str]:
-    "The layers whose queries are compared: those asked for, or the first of the last stage."
-    unet = detector.backbone.unet
+    "Layers that are compared: those asked for, or of a UNet the first of the last stage."
+    every = list(detector.backbone.select(layers))
     if layers:
-        return list(select_layers(unet, layers))
-    stage = list(select_layers(unet))[-1].split('.attentions.')[0]
-    return list(select_layers(unet, [f'{stage}.']))[:1]
+        return every
+    stage, unet, _ = every[-1].partition('.attentions.')
+    last = [n for n in every if n.startswith(f'{stage}.')] if unet else every[3 * len(every) // 4 :]
+    return last[:1]  # a transformer has one resolution, and no last stage
 
 
 def _default_weight(references: References, distances: list[dict], most: float) -> float:
@@ -357,7 +357,7 @@ class ReferenceDetector(nn.Module):
         images: Tensor,  # (N, 3, H, W) in [-1, 1], all of them normal
         *,
         photo: list | None = None,  # which photograph each is a part of; None: each is one
-        layers: list[str] | None = None,  # as in select_layers; None: first of the last stage
+        layers: list[str] | None = None,  # as in backbone.select; None: first of the last stage
         weight: float | None = None,  # of the evidence; None: see trust
         limit: int = 16384,  # rows of a bank, a fixed random part of each image
         judged: int = 64,  # photographs that are compared with the others, spread over all

@@ -98,6 +98,7 @@ class TextTowers:
 
     towers: list  # [(tokenizer, text encoder)]
     device: torch.device
+    unit = 1.0  # scale of starting values, which those of CLIP set
 
     @property
     def widths(self) -> list[int]:
@@ -120,6 +121,10 @@ class TextTowers:
         return min(
             min(t.model_max_length, e.config.max_position_embeddings) for t, e in self.towers
         )
+
+    @property
+    def blocks(self) -> list[tuple]:  # for each tower: tokens before the words, and its layers
+        return [(1, getattr(e, 'text_model', e).encoder.layers) for _, e in self.towers]
 
 # %% ../../nbs/10b_text.ipynb #17194937
 class Tokens(TextTowers):
@@ -167,6 +172,13 @@ class TextSide(Tokens):
 
     def _inputs(self, texts):
         return [(e, self.tokenize(texts, i)) for i, (_, e) in enumerate(self.towers)]
+
+    def word_embeddings(self, text: str) -> list[Tensor]:  # of each encoder (n, D)
+        "Embeddings of the words of a text alone."
+        return [
+            e.get_input_embeddings()(ids)[token_mask(ids, tokenizer, end=False)]
+            for (tokenizer, _), (e, ids) in zip(self.towers, self._inputs([text]))
+        ]
 
     def embed(self, texts: Iterable[str]) -> Tensor:  # P strings -> (P, L, D)
         "Token embeddings, before positions."

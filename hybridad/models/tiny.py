@@ -109,7 +109,7 @@ def tiny_tokenizer(
     special = [(t, _NAMES.index(t)) for t in (start, end) if t]
     base.post_processor = processors.TemplateProcessing(single=single, special_tokens=special)
     named = {k: t for k, t in dict(bos_token=start, eos_token=end).items() if t}
-    how = dict(pad_token=pad, unk_token='<unk>', model_max_length=16)
+    how = dict(pad_token=pad, unk_token='<unk>', model_max_length=24)
     return PreTrainedTokenizerFast(tokenizer_object=base, **how, **named)
 
 # %% ../../nbs/10f_tiny.ipynb #17e2c207
@@ -118,7 +118,7 @@ _CLIP = dict(
     intermediate_size=24,
     num_hidden_layers=3,
     num_attention_heads=2,
-    max_position_embeddings=16,
+    max_position_embeddings=24,
     projection_dim=6,
     bos_token_id=14,
     eos_token_id=15,
@@ -182,3 +182,76 @@ def stock_attention(
         F.scaled_dot_product_attention = stock
         for handle in handles:
             handle.remove()
+
+# %% ../../nbs/10f_tiny.ipynb #ff04b493
+_VAE = dict(
+    block_out_channels=(8, 8),
+    down_block_types=('DownEncoderBlock2D',) * 2,
+    up_block_types=('UpDecoderBlock2D',) * 2,
+    norm_num_groups=4,
+    sample_size=32,
+)
+_DC = dict(
+    latent_channels=4,
+    attention_head_dim=4,
+    encoder_block_out_channels=(8, 8),
+    decoder_block_out_channels=(8, 8),
+    encoder_layers_per_block=(1, 1),
+    decoder_layers_per_block=(1, 1),
+    encoder_block_types='ResBlock',
+    decoder_block_types='ResBlock',
+    encoder_qkv_multiscales=((), ()),
+    decoder_qkv_multiscales=((), ()),
+    scaling_factor=0.5,
+)
+
+
+def _tiny_vae(family: str) -> nn.Module:
+    "The kind of autoencoder that a family has, halving each side once."
+    import diffusers
+
+    if family == 'sana':
+        return diffusers.AutoencoderDC(**_DC)
+    more = dict(scaling_factor=1.5, shift_factor=0.1) if family in ('sd3', 'flux') else {}
+    return diffusers.AutoencoderKL(**_VAE, **more)
+
+# %% ../../nbs/10f_tiny.ipynb #5e111333
+_TEXTS = dict(
+    pixart=('T5EncoderModel',),
+    sana=('Gemma2Model',),
+    sd3=('CLIPTextModelWithProjection', 'CLIPTextModelWithProjection', 'T5EncoderModel'),
+    flux=('CLIPTextModel', 'T5EncoderModel'),
+)
+_PIPES = dict(
+    pixart=('PixArtAlphaPipeline', 'DPMSolverMultistepScheduler'),
+    sana=('SanaPipeline', 'FlowMatchEulerDiscreteScheduler'),
+    sd3=('StableDiffusion3Pipeline', 'FlowMatchEulerDiscreteScheduler'),
+    flux=('FluxPipeline', 'FlowMatchEulerDiscreteScheduler'),
+)
+
+
+def _tiny_texts(family: str) -> dict:
+    "Text encoders and tokenizers by the names that a pipeline gives them."
+    found = {}
+    for i, name in enumerate(_TEXTS[family]):
+        end = f'_{i + 1}' if i else ''
+        found[f'text_encoder{end}'] = tiny_encoder(name)
+        kind = next(k for k in _ENDS if name.lower().startswith(k))
+        found[f'tokenizer{end}'] = tiny_tokenizer(kind)
+    return found
+
+# %% ../../nbs/10f_tiny.ipynb #c72083d4
+def tiny_pipeline(
+    family: str,  # a key of TINY that has a transformer
+    **changes: object,  # of the config of its transformer
+) -> object:  # a pipeline of diffusers
+    "A whole pipeline of random parts."
+    import diffusers
+
+    kind, scheduler = _PIPES[family]
+    return getattr(diffusers, kind)(
+        transformer=tiny_transformer(family, **changes),
+        **_tiny_texts(family),
+        vae=_tiny_vae(family),
+        scheduler=getattr(diffusers, scheduler)(),
+    )

@@ -184,6 +184,10 @@ class View(NamedTuple):
     family: Family
 
     @property
+    def to_q(self) -> nn.Module:
+        return self.module.to_q
+
+    @property
     def heads(self) -> int:
         return self.module.heads
 

@@ -235,7 +235,7 @@ class Trainer(_Epochs):
 
 # %% ../../nbs/60c_training.ipynb #1fe80d1d
 class _Trackers:
-    "TensorBoard or trackio through accelerate; log.jsonl is written with or without them."
+    "Any tracker that accelerate knows; log.jsonl is written with or without them."
 
     def __init__(self, names, config, out, device):
         self.to = None
@@ -306,7 +306,7 @@ def fit(
     resume: bool = False,  # continue the run in `out`
     progress: bool = True,
     accumulate: int = 1,  # micro-batches of a batch, one after the other, to save memory
-    trackers: tuple = (),  # 'tensorboard', 'trackio'; log.jsonl is always written
+    trackers: tuple = (),  # as 'tensorboard' or 'wandb'; log.jsonl is always written
     loss_fn: Callable | None = None,  # your own: (outputs, targets) -> loss, {term: value}
 ) -> HybridAnomalyDetector:  # with the learnables of the best epoch
     "Learn the prompts; the folder appears once all images have been read."

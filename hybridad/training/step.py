@@ -6,13 +6,12 @@
 __all__ = []
 
 # %% ../../nbs/60b_step.ipynb #55b848e8
-import importlib.util, math
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from ..models.attention import prompt_keys
 from ..models.detector import HybridAnomalyDetector
 from ..errors import ConfigError
 from ..models.features import FeatureCache
@@ -27,13 +26,20 @@ def check_way(
     "Refuse, before any work is done, micro-batches or trackers that `fit` could not use."
     if accumulate < 1:
         raise ConfigError(f'accumulate {accumulate} is out of range: choose at least 1')
-    for n in trackers:
-        if n not in ('tensorboard', 'trackio'):
-            raise ConfigError(f"tracker '{n}' does not exist: choose tensorboard or trackio")
-        if not importlib.util.find_spec(n):
-            raise ConfigError(
-                f"tracker '{n}' is not installed: pip install 'hybridad[tracking]', or leave it out"
-            )
+    if trackers:
+        _check_trackers(trackers)
+
+
+def _check_trackers(names):
+    "Refuse trackers that accelerate does not know or cannot find."
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+
+    known, installed = sorted(LOGGER_TYPE_TO_CLASS), set(map(str, get_available_trackers()))
+    for n in names:
+        if n not in known:
+            raise ConfigError(f"tracker '{n}' does not exist: choose {', '.join(known)}")
+        if n not in installed:
+            raise ConfigError(f"tracker '{n}' is not installed: pip install {n}, or leave it out")
 
 
 class NotFinite(ArithmeticError):
@@ -70,7 +76,7 @@ def _prompt_leaves(detector):  # {name: tensor} of the prompts, {name: leaf with
     if text is None:
         return {}, {}  # a detector without prompts
     plain = pipeline.readout == 'replay' and type(detector).read is HybridAnomalyDetector.read
-    asked = prompt_keys(pipeline.layers, text) if plain else dict(text=text)
+    asked = pipeline.keys(text) if plain else dict(text=text)
     leaves = {}
     for n, a in asked.items():
         exact = torch.float32 if a.device.type == 'mps' else torch.float64

@@ -1,0 +1,90 @@
+"""False alarms in corners and borders of pictures that show nothing, and if subtracting them helps.
+
+Command:  python experiments/corners.py (writes results/corners.json)
+Duration: about 10 seconds of one core
+Data:     flat grey images; for the subtraction 20 held-out images with a defect, drawn by
+          hybridad.synthetic.plain
+
+The miniature reads the prompts of the package at one scale. Of the transformers only random weights
+of a few thousand numbers can be had here, so their figures say how the code behaves and nothing of
+trained models; they are in units of the spread over the middle of the map."""
+
+import json
+
+import numpy as np
+import torch
+from common import RESULTS, about
+
+from hybridad.bench.localise import areas_under
+from hybridad.inference.scoring import SHIPPED
+from hybridad.models.attention import log_ratio
+from hybridad.models.detector import HybridAnomalyDetector
+from hybridad.models.families import TransformerBackbone
+from hybridad.models.pipeline import EasonADPipeline
+from hybridad.models.tiny import tiny_pipeline
+from hybridad.runs import write_atomic
+from hybridad.synthetic.plain import picture
+
+GREYS = (-0.8, -0.4, 0.0, 0.4, 0.8)
+WORDS = ['a photo of a flawless object', 'a photo of a damaged object']
+
+
+def flat(side: int) -> torch.Tensor:
+    "Grey images that show nothing."
+    return torch.tensor(GREYS)[:, None, None, None].expand(-1, 3, side, side).contiguous()
+
+
+def zones(side: int) -> dict:
+    "Masks of corners, borders and the middle; the outer sixteenth is border."
+    at = torch.arange(side)
+    edge = (at < side // 16) | (at >= side - side // 16)
+    both, either = edge[:, None] & edge, edge[:, None] | edge
+    return dict(corners=both, borders=either & ~both, middle=~either)
+
+
+def levels(maps: torch.Tensor) -> dict:
+    "Mean log-ratio of each zone over flat images, and the spread over the middle."
+    found = {k: float(maps[:, z].mean()) for k, z in zones(maps.shape[-1]).items()}
+    middle = maps[:, zones(maps.shape[-1])['middle']]
+    return {k: round(v, 4) for k, v in (found | dict(spread=float(middle.std(1).mean()))).items()}
+
+
+def defects(count: int = 20) -> list:
+    "Held-out images with a defect."
+    found = (picture(5, i, 128, split='held_out') for i in range(4 * count))
+    return [p for p in found if p.mask.any()][:count]
+
+
+def subtracted(detector: HybridAnomalyDetector, empty: torch.Tensor) -> dict:
+    "Pixel AUROC of defects, plain and without the mean map of flat images."
+    pictures = defects()
+    images = torch.stack([torch.from_numpy(p.image) for p in pictures]).permute(0, 3, 1, 2)
+    maps = detector(images.float() / 127.5 - 1)['logits'].numpy()
+    masks = np.stack([p.mask.reshape(64, 2, 64, 2).max((1, 3)) for p in pictures])
+    truth = masks.reshape(1, -1)
+    both = dict(plain=maps, subtracted=maps - empty.mean(0).numpy())
+    return {k: round(float(areas_under(m.reshape(1, -1), truth)[0]), 4) for k, m in both.items()}
+
+
+def of_family(name: str) -> dict:
+    "Levels of a tiny random transformer under two plain prompts."
+    torch.manual_seed(0)
+    backbone = TransformerBackbone(name, tiny_pipeline(name).components, 24)
+    maps = log_ratio(EasonADPipeline(backbone, timestep=50)(flat(32), WORDS))
+    return levels(maps / maps[:, zones(64)['middle']].std(1).mean())
+
+
+@torch.no_grad()
+def main():
+    detector, _ = HybridAnomalyDetector.from_checkpoint(SHIPPED, 'mini', 'cpu')
+    detector.config.model.update(dict(views=1, scales=None))
+    empty = detector(flat(128))['logits']
+    found = dict(miniature=levels(empty), pixel_auroc=subtracted(detector, empty))
+    found['random weights'] = {f: of_family(f) for f in ('pixart', 'sana', 'sd3', 'flux')}
+    notes = about('python experiments/corners.py', 64)
+    write_atomic(RESULTS / 'corners.json', json.dumps(found | notes, indent=1).encode())
+    print(json.dumps(found, indent=1))
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,217 @@
+"A detector on each transformer family, from folders that diffusers' own save_pretrained wrote."
+
+import json
+import shutil
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from hybridad.cli import hybridad
+from hybridad.config import READOUTS, get_default_config
+from hybridad.data.layouts import read_dataset
+from hybridad.errors import BackboneError, ConfigError
+from hybridad.models.attention import log_ratio
+from hybridad.models.backbone import load_backbone
+from hybridad.models.detector import HybridAnomalyDetector
+from hybridad.models.features import FeatureCache
+from hybridad.models.pipeline import EasonADPipeline
+from hybridad.models.recorder import Recorder, probabilities
+from hybridad.models.tiny import TINY, stock_attention, tiny_pipeline
+from hybridad.training.step import Step
+
+FAMILIES = [f for f in TINY if f != 'unet']
+SIZE = 32  # px
+WORDS = ['a photo of a flawless object', 'a damaged object']
+
+
+@pytest.fixture(scope='module', params=FAMILIES)
+def folder(request, tmp_path_factory):
+    "A tiny random pipeline of a family, saved as users have them."
+    torch.manual_seed(0)
+    place = tmp_path_factory.mktemp('pipes') / request.param
+    tiny_pipeline(request.param).save_pretrained(place)
+    return place
+
+
+@pytest.fixture(scope='module')
+def backbone(folder):
+    return load_backbone(folder, 'cpu')
+
+
+def detector_of(backbone, **changes):
+    how = dict(n_ctx=4, depth=3, t_n_ctx=2, map_size=8, image_size=SIZE, timestep=50)
+    return HybridAnomalyDetector(get_default_config(**(how | changes)), backbone)
+
+
+def images_of(count):
+    g = torch.Generator().manual_seed(1)
+    return torch.rand(count, 3, SIZE, SIZE, generator=g) * 2 - 1
+
+
+def hooks_on(backbone):
+    found = [h for m in backbone.modules for h in m.modules()]
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in found)
+
+
+@pytest.mark.parametrize('readout', READOUTS)
+def test_gradients_reach_every_learnable_tensor_and_nothing_stays(backbone, readout):
+    before = hooks_on(backbone)  # transformers 5 leaves hooks of its own on CLIP with projection
+    detector = detector_of(backbone, readout=readout)
+    out = detector(images_of(2), mode='train')
+    (out['logits'].square().mean() + out['image_scores'].sum()).backward()
+    for name, p in detector.named_parameters():
+        assert p.grad is not None and p.grad.abs().sum() > 0, name
+    for name, p in detector.prompts.named_parameters():  # each vector of each of them
+        assert (p.grad.abs().sum(-1) > 0).all(), name
+    assert hooks_on(backbone) == before
+    assert all(p.grad is None for m in backbone.modules for p in m.parameters())
+
+
+@pytest.mark.parametrize('readout', READOUTS)
+def test_a_batch_of_five_is_five_of_one(backbone, readout):
+    pipeline = EasonADPipeline(backbone, readout, timestep=50, map_size=8)
+    images = images_of(5)
+    with torch.no_grad():
+        whole = pipeline(images, WORDS)
+        apart = torch.cat([pipeline(i[None], WORDS) for i in images])
+    assert torch.allclose(whole, apart, atol=1e-5)
+    assert log_ratio(whole).std() > 0
+
+
+def masses_by_hand(backbone, latents, timestep):
+    "Log masses from what PyTorch's own attention is given in the layers, exact."
+    features, masks = backbone.encode_text(WORDS), backbone.token_mask(WORDS)
+    views, found = backbone.layers, []
+    modules = {n: v.module for n, v in views.items()}
+    for one, mask in zip(features, masks):
+        with torch.no_grad(), stock_attention(modules) as given:
+            text = backbone.text_of(one[None])
+            more = backbone.conditions(latents)
+            text = text._replace(pooled=more.pop('pooled', None))
+            backbone.family.call(backbone.transformer, latents, timestep, text, **more)
+        found.append({n: group_scores(backbone, *given[n], mask) for n in views})
+    layers = [torch.stack([f[n] for f in found], 1) for n in views]  # each (1, P, heads, N)
+    return sum((x - x.logsumexp(1, keepdim=True)).mean(2) for x in layers) / len(layers)
+
+
+def group_scores(backbone, query, key, bias, mask):
+    "Log of the summed exponentials of the scores of counted tokens, for each image position."
+    tokens, text_first = len(mask), type(backbone.transformer).__name__.startswith('Flux')
+    if backbone.joint:
+        where = slice(tokens, None) if text_first else slice(-tokens)
+        query = query[..., where, :]
+        key = key[..., :tokens, :] if text_first else key[..., -tokens:, :]
+    scores = (query @ key.mT) * query.shape[-1] ** -0.5
+    return scores[..., mask].logsumexp(-1)
+
+
+def test_exact_masses_are_those_of_the_stock_attention(backbone):
+    latents = torch.randn(1, backbone.vae.config.latent_channels, 16, 16)
+    pipeline = EasonADPipeline(backbone, 'exact', timestep=50, map_size=8, noise=False)
+    with torch.no_grad():
+        features = backbone.encode_text(WORDS)
+        ours = pipeline.masses(
+            pipeline.queries(latents, features), features, content=backbone.token_mask(WORDS)
+        )
+    wanted = masses_by_hand(backbone, latents, 50)
+    side = int(wanted.shape[-1] ** 0.5)
+    wanted = torch.nn.functional.interpolate(
+        wanted.unflatten(-1, (side, side)), size=(8, 8), mode='bilinear', align_corners=False
+    )
+    assert torch.allclose(ours, wanted, atol=1e-5)
+
+
+def test_maps_are_those_of_attention_map_diffusers(folder, backbone):
+    "Where it is installed, with all heads; it leaves out the single stream of FLUX."
+    peer = pytest.importorskip('attention_map_diffusers')
+    latents = torch.randn(1, backbone.vae.config.latent_channels, 16, 16)
+    more = backbone.conditions(latents)
+    text = backbone.text_of(backbone.encode_text(WORDS[:1]), more.pop('pooled', None))
+    with torch.no_grad(), Recorder(backbone.transformer, reduce=probabilities) as recorder:
+        ours = recorder.run(latents, 50, text, **more)
+    pipe = SimpleNamespace(transformer=backbone.transformer)
+    how = dict(relations='image->text', heads='all', mode='exact')
+    with torch.no_grad(), peer.AttentionCapture(pipe, **how) as capture:
+        backbone.family.call(backbone.transformer, latents, 50, text, **more)
+        theirs = {r.layer_id.removeprefix('transformer.'): r.data for r in capture.records}
+    assert theirs and set(theirs) == {n for n in ours if not n.startswith('single_')}
+    for name, maps in theirs.items():
+        assert torch.allclose(ours[name], maps, atol=1e-6), name
+
+
+def test_outputs_under_the_reader_are_the_stock_outputs(backbone):
+    latents = torch.randn(1, backbone.vae.config.latent_channels, 16, 16)
+    more = backbone.conditions(latents)
+    text = backbone.text_of(backbone.encode_text(WORDS[:1]), more.pop('pooled', None))
+    with torch.no_grad():
+        plain = backbone.family.call(backbone.transformer, latents, 50, text, **more)
+        with backbone.recorder(list(backbone.select()), keys=True):
+            read = backbone.family.call(backbone.transformer, latents, 50, text, **more)
+    assert torch.equal(plain.sample, read.sample)
+
+
+def test_a_step_learns_and_micro_batches_change_nothing(backbone, tmp_path):
+    samples = [s for s in read_dataset(dataset(tmp_path)) if s.split == 'test']
+    after = []
+    for accumulate in (1, 2):
+        detector = detector_of(backbone, views=2)
+        train = FeatureCache(detector, samples, progress=False)
+        before = detector.prompts.ctx_normal.detach().clone()
+        Step(detector, train, 10, accumulate=accumulate)(torch.arange(4))
+        assert not torch.equal(before, detector.prompts.ctx_normal)
+        after.append(detector.prompts.ctx_normal.detach())
+    assert torch.allclose(*after, atol=1e-5)
+
+
+def dataset(place, seed=0):
+    "An MVTec-like category of ten images."
+    rng = np.random.default_rng(seed)
+    for split, kind, count in (('train', 'good', 4), ('test', 'good', 3), ('test', 'hole', 3)):
+        for i in range(count):
+            file = place / 'set' / 'thing' / split / kind / f'{i}.png'
+            file.parent.mkdir(parents=True, exist_ok=True)
+            image = rng.integers(100, 130, (SIZE, SIZE, 3), dtype=np.uint8)
+            if kind == 'hole':
+                image[8:16, 8:16] = 0
+                mask = np.zeros((SIZE, SIZE), np.uint8)
+                mask[8:16, 8:16] = 255
+                truth = place / 'set' / 'thing' / 'ground_truth' / kind / f'{i}_mask.png'
+                truth.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(mask).save(truth)
+            Image.fromarray(image).save(file)
+    return place / 'set'
+
+
+def test_commands_take_the_folder(folder, tmp_path):
+    data, run = str(dataset(tmp_path)), tmp_path / 'run'
+    cpu = ['--device', 'cpu']
+    how = ['--backbone', str(folder), '--epochs', '1', '--image_size', str(SIZE), '--layers', '1']
+    assert hybridad(['train', data, '--out', str(run), *how, *cpu]) == 0
+    prompts = ['--checkpoint_path', str(run / 'best.safetensors'), *cpu]
+    seen = ['--allow_seen', '--out', str(tmp_path / 'test')]
+    assert hybridad(['test', data, *prompts, *seen]) == 0
+    assert (tmp_path / 'test' / 'metrics.json').is_file()
+    image, out = f'{data}/thing/test/hole/0.png', str(tmp_path / 'scores')
+    assert hybridad(['score', image, *prompts, '--out', out]) == 0
+    detector, about = HybridAnomalyDetector.from_checkpoint(run / 'best.safetensors', device='cpu')
+    assert about['layers'] == list(detector.backbone.select(['1']))
+
+
+def test_refusals_name_what_is_wrong(folder, backbone, tmp_path):
+    with pytest.raises(BackboneError, match='reads UNets only'):
+        print(backbone.unet)
+    with pytest.raises(ConfigError, match='choose depths from 0 to'):
+        backbone.select(['99'])
+    broken = shutil.copytree(folder, tmp_path / 'broken')
+    index = json.loads((broken / 'model_index.json').read_text())
+    part = 'text_encoder'
+    index[part] = [None, None]
+    (broken / 'model_index.json').write_text(json.dumps(index))
+    with pytest.raises(BackboneError, match=f"'{part}' is left out"):
+        load_backbone(broken, 'cpu')
+    if backbone.masked:
+        with pytest.raises(ConfigError, match='hides from its'):
+            EasonADPipeline(backbone, mass='own')
