@@ -82,8 +82,7 @@ Trained on images of 128 px. Its vocabulary has some {words} words; any other wo
 falls into letters.
 """
 STARTED = """Autoencoder and UNet, but for what reads text, began with the weights of the
-miniature before it (commit dd73f6f of this repository), the text encoder with random ones. That one
-had begun in the same way with the miniature of commit bd1151d."""
+miniature before it (commit bd1151d of this repository), the text encoder with random ones."""
 
 
 def hours_of(rows: list) -> float:

@@ -39,7 +39,7 @@ from ..synthetic.plain import PARTS, Picture, picture
 from ..synthetic.textures import Textures
 
 # %% ../../nbs/62a_corpus.ipynb #7b1ec4a1
-SHARES = dict(clean=0.15, hard=0.2, solid=0.3, photo=0.35)  # of the corpus
+SHARES = dict(clean=0.2, hard=0.3, solid=0.25, photo=0.25)  # of the corpus
 ZOOMS = dict(whole=0.6, part=0.2, doubled=0.2)  # full view, a part of a larger one, a part enlarged
 
 
