@@ -24,7 +24,7 @@ from common import (
 
 from hybridad.config import ONE_VIEW
 from hybridad.data.layouts import read_dataset
-from hybridad.demo.samples import learnable
+from hybridad.data.samples import learnable
 from hybridad.evaluation.evaluate import EvalSet, evaluate
 from hybridad.models.detector import HybridAnomalyDetector
 from hybridad.training.loop import fit

@@ -9,7 +9,7 @@ import torch
 from common import RUNS, Timed, arguments, fresh, learning, sets, short
 
 from hybridad.config import ONE_VIEW
-from hybridad.demo.samples import learnable
+from hybridad.data.samples import learnable
 from hybridad.evaluation.evaluate import evaluate
 from hybridad.runs import read_log
 from hybridad.training.loop import fit

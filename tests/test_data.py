@@ -38,9 +38,9 @@ from hybridad.data.loading import (
     sample_digest,
 )
 from hybridad.data.pairing import Sample
+from hybridad.data.samples import learnable
 from hybridad.data.tables import read_meta, read_table, table_rows, write_meta
 from hybridad.data.trees import TREES
-from hybridad.demo.samples import learnable
 from hybridad.errors import CheckpointError, DataError
 from hybridad.inference.image_files import Photos, upright
 from hybridad.models.reference import load_references

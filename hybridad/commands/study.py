@@ -18,7 +18,7 @@ from hybridad.commands.flags import (
 )
 from .shared import Parser, arguments, reachable, shared_out, writable
 from ..config import LEARN, ONE_VIEW, get_default_config
-from ..demo.samples import learnable, read_set
+from ..data.samples import learnable, read_set
 from ..errors import ConfigError
 from ..runs import Run
 

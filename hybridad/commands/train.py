@@ -20,7 +20,7 @@ from hybridad.commands.flags import (
 from .shared import RESUME, Parser, arguments, processes, run_folder, unused
 from ..config import Config, get_debug_config, get_default_config
 from ..fields import precision_name
-from ..demo.samples import learnable, read_set
+from ..data.samples import learnable, read_set
 from ..errors import ConfigError
 
 # %% ../../nbs/89b_cli_train.ipynb #54daf2fa

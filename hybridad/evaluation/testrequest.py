@@ -14,7 +14,7 @@ from ..errors import ConfigError
 from ..runs import Run
 from ..data.formats import is_image
 from ..data.pairing import Sample, listing
-from ..demo.samples import read_set
+from ..data.samples import read_set
 
 # %% ../../nbs/86_testrequest.ipynb #ebaeffce
 @dataclass
