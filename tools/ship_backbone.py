@@ -68,6 +68,11 @@ Of each batch {grounded_share:.0%} is grounded, the rest only denoised. Seen: {s
 latents, in {hours:.1f} hours on {cpu}.
 Last losses: {final}. {start}
 
+## Prompts
+
+`prompts.safetensors` holds prompts learned on 300 images with generated defects on the texture
+photographs below. Validation photographs chose that mix among six (`results/prompts.json`).
+
 ## Data
 
 Images generated from seed {seed}, and photographs of textures:
