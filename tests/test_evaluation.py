@@ -238,6 +238,8 @@ def test_run_leaves_everything_and_is_the_same_after_an_interruption(place, monk
         'table.md',
         'table.tex',
         'MAPS',
+        'report.html',
+        'thumbnails.json',
     }
     tested = [s for s in read_dataset(place / 'set') if s.split == 'test']
     rows = table_of(place, 'whole')

@@ -14,7 +14,6 @@ from hybridad.bench import cases
 from hybridad.bench.sizes import SD21
 from hybridad.config import READOUTS, get_default_config
 from hybridad.errors import BackboneError, CheckpointError, ConfigError
-from hybridad.models import attention
 from hybridad.models import backbone as bb
 from hybridad.models.attention import QueryRecorder, log_ratio, token_scores
 from hybridad.models.backbone import load_backbone, random_backbone
@@ -475,7 +474,7 @@ def test_what_does_not_belong_is_refused(tmp_path):
         FluxTransformer2DModel(num_single_layers=1, axes_dims_rope=(2, 2, 4), **small),
     ):
         with pytest.raises(BackboneError, match='Stable Diffusion family'):
-            attention.cross_attention(transformer)
+            cross_attention(transformer)
 
 
 def test_every_row_of_the_ablation_finds_its_layers(model):

@@ -98,15 +98,16 @@ def _encode(vae: nn.Module, images: Tensor, cells: int = 2**17) -> Tensor:
     )
 
 # %% ../../nbs/10c_latents.ipynb #a7c1e5ca
-def _scale_of(name: str, vae) -> float:
-    "The autoencoder's scaling factor, if its config holds a finite number."
-    scale = vae.config.scaling_factor
-    if not isinstance(scale, (int, float)) or isinstance(scale, bool) or not isfinite(scale):
+def _number_of(name: str, vae, key: str, *, default: float | None = None) -> float:
+    "A number of the autoencoder's config, which must be finite."
+    value = getattr(vae.config, key, None)
+    value = default if value is None else value
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not isfinite(value):
         raise BackboneError(
-            f"backbone {name}: scaling_factor {scale!r} in the autoencoder's config is no finite "
+            f"backbone {name}: {key} {value!r} in the autoencoder's config is no finite "
             'number: take the config from where the weights come from'
         )
-    return scale
+    return value
 
 # %% ../../nbs/10c_latents.ipynb #53f37740
 class ImageSide:
@@ -133,8 +134,9 @@ class ImageSide:
                 f'image size {tuple(images.shape[-2:])} is no multiple of {self.factor}: '
                 'resize the images'
             )
-        shift = getattr(self.vae.config, 'shift_factor', None) or 0
-        latents = (_encode(self.vae, images) - shift) * _scale_of(self.name, self.vae)
+        shift = _number_of(self.name, self.vae, 'shift_factor', default=0)
+        scale = _number_of(self.name, self.vae, 'scaling_factor')
+        latents = (_encode(self.vae, images) - shift) * scale
         if not latents.isfinite().all():
             raise BackboneError(
                 f'backbone {self.name}: its autoencoder gave numbers that are not finite in '
