@@ -8,6 +8,7 @@ __all__ = []
 # %% ../../nbs/63a_image_files.ipynb #08b63eb3
 import os
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -74,6 +75,20 @@ def _small_copy(im, side):
     return np.asarray(small)
 
 
+def photo_item(
+    path: str,  # its name
+    im: Image.Image,  # mode RGB, or F with values 0..255
+    size: int,  # side of the square the backbone sees, px
+    sight: int,  # longest side of the small copy to draw on, px; 0: none
+) -> dict:
+    "One photograph as a detector wants it."
+    width, height = full_size(im)
+    item = dict(path=path, image=image_tensor(im, size), width=width, height=height)
+    if sight:
+        item['small'] = _small_copy(im, sight)
+    return item
+
+
 def _read_photo(path, size, refused, sight):
     "One photograph as a detector wants it, or the reason why there is none."
     try:
@@ -128,8 +143,11 @@ def _is_scoring_run(folder):
     return False
 
 
-def _images_below(root, other):
-    "Paths of the images below a folder, in order; counts the rest."
+def images_below(
+    root: str,  # the folder
+    other: Counter,  # counts what is left alone, by kind
+) -> Iterator[str]:
+    "Paths of the images below a folder, in order."
     for folder, inside, names in os.walk(root, onerror=_cannot_list):
         seen = sorted(n for n in inside if not n.startswith('.'))
         other['linked folder'] += sum(os.path.islink(os.path.join(folder, n)) for n in seen)
@@ -143,7 +161,10 @@ def _images_below(root, other):
                 other[Path(n).suffix.lower() or 'without ending'] += 1
 
 # %% ../../nbs/63a_image_files.ipynb #d0a8f9e6
-def _leads_out(path, root):
+def leads_out(
+    path: str,
+    root: str,  # the folder it lies in
+) -> bool:
     "True for a link to something outside a folder."
     return os.path.islink(path) and not Path(os.path.realpath(path)).is_relative_to(
         os.path.realpath(root)
@@ -173,9 +194,9 @@ def find_images(
         if not os.path.isdir(root):
             found.setdefault(os.path.abspath(root), root)
             continue
-        for p in _images_below(root, other):
+        for p in images_below(root, other):
             found.setdefault(os.path.abspath(p), p)
-            if _leads_out(p, root):
+            if leads_out(p, root):
                 refused[p] = f'{p} is a link that leads out of {root}: copy the file in'
     other = +other
     if not found:
