@@ -18,6 +18,7 @@ from hybridad.commands.flags import (
     prompts_argument,
 )
 from hybridad.commands.shared import (
+    Adder,
     Parser,
     arguments,
     existing_checkpoint,
@@ -30,15 +31,13 @@ from ..metrics.alarms import alarm_promise, check_share
 from ..demo.summaries import finding_lines, photographs_line
 
 # %% ../../nbs/89e_cli_score.ipynb #835d5bcd
-def _decisions(parser: Parser) -> None:
+def decision_arguments(parser: Parser) -> Adder:  # the group of options
     "The prompts, and all that makes an image anomalous."
     group = parser.add_argument_group('prompts and decisions')
     prompts_argument(group)
     add = group.add_argument
     usual = 'reference images: a folder or some files, all normal; two or more set thresholds'
     add('--normals', nargs='+', metavar='DIR', help=usual)
-    each_other = 'compare the photographs with each other: of one kind, most of them fine'
-    add('--among', action='store_true', help=each_other)
     parts = 'overlapping parts per side, for defects that are small'
     add('--tiles', type=int, default=1, metavar='N', help=parts)
     names_argument(group)
@@ -47,12 +46,15 @@ def _decisions(parser: Parser) -> None:
     share = 'in place of --threshold: this share of good images, such as 0.02'
     add('--false_alarms', type=float, metavar='X', help=share)
     add('--pixel_threshold', type=float, metavar='X', help='of a region; default: likewise')
+    return group
 
 
 def _arguments(parser: Parser) -> None:
     what = 'photographs, or folders that are searched to the bottom'
     parser.add_argument('images', nargs='+', metavar='IMAGES', help=what)
-    _decisions(parser)
+    each_other = 'compare the photographs with each other: of one kind, most of them fine'
+    decisions = decision_arguments(parser)
+    decisions.add_argument('--among', action='store_true', help=each_other)
     add = out_arguments(parser, 'score').add_argument
     add('--batch_size', type=int, default=8, metavar='N', help='images at a time')
     add('--num_workers', type=int, default=0, metavar='N', help='loader processes')
@@ -80,7 +82,9 @@ def _folder(a: Namespace, world: int) -> Path:
     return out
 
 # %% ../../nbs/89e_cli_score.ipynb #542e28c3
-def _scorer(a: Namespace):
+def scorer_of(
+    a: Namespace,  # with the flags of `decision_arguments`, images and among
+) -> object:  # scoring.Scorer
     "The scorer that the flags describe."
     from hybridad.inference.scoring import load_scorer
     from hybridad.models.naming import read_names
@@ -99,6 +103,17 @@ def _scorer(a: Namespace):
         tiles=a.tiles,
         names=read_names(a.names),
     )
+
+
+def print_decider(
+    scorer: object,  # scoring.Scorer
+) -> None:
+    "Print what decides, and how sure it is."
+    print(f'{scorer.source}')
+    named = f', named {printable(", ".join(scorer.namer.words))}' if scorer.namer else ''
+    print(f'anomalous from {scorer.image:.3f}, regions from {scorer.pixel:.3f}{named}')
+    promise = alarm_promise(scorer.good, scorer.image, scorer.false_alarms)
+    print(f'{promise}\n' if promise else '')
 
 
 def _begin(a: Namespace, scorer, total: int):
@@ -171,7 +186,7 @@ def score(a: Namespace) -> int | None:
     from tqdm.auto import tqdm
 
     total = _found(a, rank)
-    scorer, begun = _scorer(a), time.perf_counter()
+    scorer, begun = scorer_of(a), time.perf_counter()
     if rank == 0:
         _begin(a, scorer, total)
     strangers = Strangers(scorer)

@@ -148,13 +148,35 @@ def _second(frame, number, stream):
     return number / float(stream.average_rate or 25) if frame.time is None else frame.time
 
 
+_NEARLY = 0.95  # share of the frames that must be there, as some files only know their length
+
+
+def _expected(decoder):
+    "The number of frames by what the file says of itself; 0 where it says nothing."
+    stream, length = decoder.stream, decoder.container.duration
+    if stream.frames or not length or not stream.average_rate:
+        return stream.frames
+    return round(length * 1e-6 * float(stream.average_rate))
+
+
 class VideoFrames(_Frames):
     "Frames of a file, none left out."
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.expected, self.damaged = _expected(self.decoder), False
+
+    def _numbered(self):
+        "All frames with their numbers; a file that breaks off ends there."
+        try:
+            yield from enumerate(self.decoder.frames())
+        except (_library().error.FFmpegError, OSError):
+            self.decoder.damaged += 1
 
     def _chosen(self):
         "Numbered frames to score, those of an earlier run among them."
         before = None
-        for number, frame in enumerate(self.decoder.frames()):
+        for number, frame in self._numbered():
             if self.fps:
                 now = int(_second(frame, number, self.decoder.stream) * self.fps + 1e-6)
                 if now == before:
@@ -182,9 +204,10 @@ class VideoFrames(_Frames):
 
     def _check_whole(self):
         "Say where the file holds less than it should."
-        decoder, expected = self.decoder, self.decoder.stream.frames
-        if decoder.damaged or decoder.count < expected:
-            of = f' of {expected}' if expected else ''
+        decoder, expected = self.decoder, self.expected
+        if decoder.damaged or decoder.count < expected * _NEARLY:
+            of = f' of about {expected}' if expected else ''
+            self.damaged = True
             self.say(
                 f'{self.name} is damaged or ends early: {decoder.count}{of} frames could be decoded'
             )

@@ -55,8 +55,13 @@ def _list_digest(names):
     return digest.hexdigest()[:16]
 
 # %% ../../nbs/64a_scoring_runs.ipynb #21e927c5
-def _asked(scorer, names, batch_size, **how) -> dict:
-    "Settings that must be equal for a run to be continued; `how`: part, format, pictures."
+def asked_of(
+    scorer: Scorer,
+    names: list,  # of the images
+    batch_size: int,
+    **how: object,  # more settings: part, format, pictures
+) -> dict:
+    "Settings that must be equal for a run to be continued."
     d = scorer.detector
     model = d.config.model.to_dict()
     return dict(
@@ -91,7 +96,7 @@ def _same(key, before, asked) -> bool:
     return before.get(key) == asked[key]
 
 # %% ../../nbs/64a_scoring_runs.ipynb #186a1f9e
-class _ScoringRun(Run):
+class ScoringRun(Run):
     "The run of a scoring: each setting that differs is named."
 
     def differences(self, before: dict) -> tuple[str, str]:
@@ -163,7 +168,11 @@ def _remove(parts, outdated, note):
     )
 
 # %% ../../nbs/64a_scoring_runs.ipynb #f004da26
-def _save_overlay(finding, path, threshold):
+def save_overlay(
+    finding: object,  # scoring.Finding with map and small
+    path: Path,  # of a jpg file
+    threshold: float,  # of the image score
+) -> None:
     "Write the overlay of one finding under a temporary name, then rename."
     captioned(finding, threshold).save(
         temporary := path.with_suffix('.partial'), 'JPEG', quality=90
@@ -183,7 +192,7 @@ def _score_part(parts, k, found, *, pictures, threshold):
         overlay = ''
         if f.map is not None and (pictures == 'all' or pictures == f.decision):
             path = parts.overlays(k) / f'{k * parts.part + len(rows):07d}.jpg'
-            _save_overlay(f, path, threshold)
+            save_overlay(f, path, threshold)
             overlay = path.relative_to(parts.out).as_posix()
         rows.append(row_of(f, overlay))
     parts.check_there()
@@ -269,8 +278,8 @@ def score_folder(
     names, refused, other = find_images(paths)
     parts = _Parts(out, names, refused, part=part, form=form)
     mine, shown = range(rank, parts.count, world), dict(progress=progress, tell=tell)
-    asked = _asked(scorer, names, batch_size, part=part, format=form, pictures=pictures)
-    run = _ScoringRun(out, 'score', asked)
+    asked = asked_of(scorer, names, batch_size, part=part, format=form, pictures=pictures)
+    run = ScoringRun(out, 'score', asked)
     with run_lock(out, rank == 0):
         run.check(bool(resume))
         outdated = _outdated(parts, mine)  # refuses a damaged part before anything is changed
