@@ -93,7 +93,7 @@ def _note(text):
     print(f'hybridad watch: {text}', flush=True)
 
 
-def _summary(found, out, a):
+def _summary(found, out):
     "What a watch leaves, and how it is continued."
     kinds = ', '.join(f'{found.counts[k]} {k}' for k in ('anomalous', 'normal', 'unreadable'))
     lines = [f'\n{found.counts.total()} images, {kinds}: {out}', found.latency, found.drift]
@@ -108,12 +108,15 @@ def _summary(found, out, a):
 def watch(a: Namespace) -> int | None:
     "Score images as they come, until Ctrl-C. Exit code 0: it was stopped, 3: a video is damaged."
     out = _folder(a)
+    from hybridad.inference.scoring import Strangers
     from hybridad.inference.watching import watch as watched
 
     scorer = scorer_of(a)
     print_decider(scorer)
+    strangers = Strangers(scorer)
 
     def tell(finding, seconds):
+        strangers(finding)
         if not a.quiet:
             print(_line(finding, seconds), flush=True)
 
@@ -131,5 +134,7 @@ def watch(a: Namespace) -> int | None:
             note=_note,
             stop=stop,
         )
-    print(_summary(found, out, a))
+    print(_summary(found, out))
+    if str(strangers):
+        print(f'\n{strangers}')
     return 3 if found.damaged else 0

@@ -17,9 +17,9 @@ from ..errors import DataError, printable
 from .image_files import Photos, images_below, leads_out
 
 # %% ../../nbs/66a_arrivals.ipynb #0e1b3dff
-SETTLE = 0.1  # s that size and time must stand still
+_STILL = 0.05  # s that size and time must stand still, at least
 _DAMAGED, _AWAY = 3.0, 90.0  # s until a file counts as damaged, or as not to be had
-_AGAIN = 0.5  # s until it is tried again
+_AGAIN = 0.2  # s until it is tried again
 _OUTAGE = 1.0  # s between attempts to list a folder that is away
 
 
@@ -79,14 +79,14 @@ class _Folder:
         for path, stamp in listed.items():
             known = self.done.get(printable(path), ())[:2] == stamp
             if not known and getattr(self.pending.get(path), 'stamp', None) != stamp:
-                self.pending[path] = _Pending(stamp, now, now + SETTLE)
+                self.pending[path] = _Pending(stamp, now, now)
 
 # %% ../../nbs/66a_arrivals.ipynb #d5c78922
 class _Listed(_Folder):
     "A folder that may be away for a while."
 
     def finished(self, now: float) -> list[str]:
-        "Paths of the files that stand still, first come first."
+        "Paths of the files to look at now, first come first."
         try:
             self._update(now)
         except (DataError, OSError):
@@ -114,14 +114,36 @@ class FolderArrivals(_Listed):
         pending, (size, modified, _, digest) = self.pending[path], item['file']
         patience = 0 if refused else _DAMAGED if digest else _AWAY
         waits = 'reason' in item and now - pending.since < patience
+        pending.due = now + _AGAIN
         if waits or (size, modified) != pending.stamp:
-            pending.due = now + _AGAIN
             return None
-        del self.pending[path]
         before = self.done.get(printable(path))
+        if before and digest and before[2] == digest:
+            self._finish(path, item['file'])
+            return None
+        return item | dict(seen=pending.since)
+
+    def _finish(self, path, file):
+        "Note that a file is done with."
+        size, modified, _, digest = file
         self.done[printable(path)] = size, modified, digest
-        same = before and digest and before[2] == digest
-        return None if same else item | dict(seen=pending.since)
+        self.pending.pop(path, None)
+
+    def confirm(
+        self,
+        item: dict,  # that was scored
+    ) -> bool:  # False: it has changed since it was read and is looked at again
+        "Count a file as done if it has stood still."
+        time.sleep(max(0.0, item['seen'] + _STILL - time.monotonic()))
+        pending = self.pending.get(item['path'])
+        try:
+            entry = os.stat(item['path'])
+        except OSError:  # moved away after it was read, which is as good as still
+            entry = None
+        if pending and entry and (entry.st_size, entry.st_mtime_ns) != pending.stamp:
+            return False
+        self._finish(item['path'], item['file'])
+        return True
 
     def batches(
         self,
@@ -139,5 +161,5 @@ class FolderArrivals(_Listed):
                     return
             if not ready:
                 yield []
-            pause = _OUTAGE if self.away is not None else max(self.poll, listing)
+            pause = _OUTAGE if self.away is not None else max(self.poll, 2 * listing)
             stop.wait(pause)

@@ -240,7 +240,8 @@ def watch(
         arrivals.resume(session.table.rows())
         for items in arrivals.batches(stop, batch_size):
             for item, finding in zip(items, scorer(items) if items else ()):
-                session.add(finding, item['seen'])
+                if arrivals.confirm(item):
+                    session.add(finding, item['seen'])
             if not items:
                 session.draw()
         _finish(session, run)
