@@ -34,7 +34,13 @@ COMMANDS = dict(
 ) | {'check-backbone': ('hybridad.commands.tools', 'see if a backbone is of use, and how')}
 # name -> module, help
 _OLD_NAMES = dict(hybridad_backbone='pretrain')  # others are hybridad_NAME
-_NEW = 'pretrain', 'selftest', 'decide', 'watch', 'check-backbone'  # have no older name hybridad_NAME
+_NEW = (
+    'pretrain',
+    'selftest',
+    'decide',
+    'watch',
+    'check-backbone',
+)  # have no older name hybridad_NAME
 
 # %% ../nbs/90_cli.ipynb #b5894dca
 def command(

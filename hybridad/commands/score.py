@@ -104,7 +104,7 @@ def scorer_of(
         names=read_names(a.names),
     )
 
-
+# %% ../../nbs/89e_cli_score.ipynb #3a7f01bc
 def print_decider(
     scorer: object,  # scoring.Scorer
 ) -> None:

@@ -32,20 +32,23 @@ class _Pending:
     due: float  # s, when it is looked at next
 
 
+def _stamp(path):
+    "Bytes and time of the contents of a file; None where it is gone, or a link to nothing."
+    try:
+        entry = os.stat(path)
+    except OSError:
+        return None
+    return entry.st_size, entry.st_mtime_ns
+
+
 def _stamps(root):
-    "Bytes and time of the contents of each image below a folder."
-    found = {}
-    for path in images_below(root, Counter()):
-        try:
-            entry = os.stat(path)
-        except OSError:  # gone again, or a link to nothing
-            continue
-        found[path] = entry.st_size, entry.st_mtime_ns
-    return found
+    "Stamps of the images below a folder."
+    found = ((path, _stamp(path)) for path in images_below(root, Counter()))
+    return {path: stamp for path, stamp in found if stamp}
 
 # %% ../../nbs/66a_arrivals.ipynb #5cc6826b
 class _Folder:
-    "What is known of the files of a folder."
+    "The files of a folder: those with a row, and those that are waited for."
 
     def __init__(
         self,
@@ -103,8 +106,8 @@ class _Listed(_Folder):
             self.say(f'{self.root} cannot be reached: it is tried again every second')
 
 # %% ../../nbs/66a_arrivals.ipynb #2f1a235f
-class FolderArrivals(_Listed):
-    "Photographs of a folder as they come."
+class _Read(_Listed):
+    "Photographs of a folder, read, and confirmed once they were scored."
 
     def _read(self, path, now):
         "The item of one photograph; None while it may still become whole, or is known already."
@@ -135,15 +138,15 @@ class FolderArrivals(_Listed):
     ) -> bool:  # False: it has changed since it was read and is looked at again
         "Count a file as done if it has stood still."
         time.sleep(max(0.0, item['seen'] + _STILL - time.monotonic()))
-        pending = self.pending.get(item['path'])
-        try:
-            entry = os.stat(item['path'])
-        except OSError:  # moved away after it was read, which is as good as still
-            entry = None
-        if pending and entry and (entry.st_size, entry.st_mtime_ns) != pending.stamp:
+        now, pending = _stamp(item['path']), self.pending.get(item['path'])
+        if now and pending and now != pending.stamp:  # None: moved away after it was read
             return False
         self._finish(item['path'], item['file'])
         return True
+
+# %% ../../nbs/66a_arrivals.ipynb #3632e959
+class FolderArrivals(_Read):
+    "Photographs of a folder as they come."
 
     def batches(
         self,

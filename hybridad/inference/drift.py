@@ -31,8 +31,8 @@ def _of_first(scores):
     return centre, 1.4826 * float(np.median(np.abs(np.subtract(scores, centre))))
 
 # %% ../../nbs/66_drift.ipynb #aca483cb
-class EwmaChart:
-    "An exponentially weighted moving average of scores between its control limits."
+class _Limits:
+    "A moving average and the limits around it."
 
     def __init__(
         self,
@@ -62,6 +62,10 @@ class EwmaChart:
         share = _WEIGHT / (2 - _WEIGHT) * fading + 1 / len(self.basis)
         return _WIDTH * self.spread * math.sqrt(share)
 
+# %% ../../nbs/66_drift.ipynb #24116f6e
+class EwmaChart(_Limits):
+    "An exponentially weighted moving average of scores between its control limits."
+
     def add(
         self,
         score: float,  # of the next image
@@ -82,7 +86,7 @@ class EwmaChart:
         self.points.append((self.count, score, self.mean, low, high))
         return before != self.outside
 
-# %% ../../nbs/66_drift.ipynb #84e386e4
+# %% ../../nbs/66_drift.ipynb #ad02280f
 def drift_text(
     chart: EwmaChart,
 ) -> str:
@@ -100,7 +104,7 @@ def drift_text(
         ' new reference images or a new threshold'
     )
 
-# %% ../../nbs/66_drift.ipynb #77aeafa7
+# %% ../../nbs/66_drift.ipynb #0a0b6270
 def draw_chart(
     chart: EwmaChart,
     threshold: float | None = None,  # of the image score

@@ -113,7 +113,7 @@ class _Decoder:
 
 # %% ../../nbs/66b_frames.ipynb #18b04107
 class _Frames:
-    "What files and cameras have in common: names, numbers, and the frames already scored."
+    "Frames with names and numbers, those of an earlier run left out."
 
     def __init__(
         self,
@@ -125,8 +125,7 @@ class _Frames:
         say: Callable = print,  # called with a sentence on what happens to the source
     ):
         self.source, self.name, self.side, self.sight = source, shown(source), side, sight
-        self.fps, self.say, self.first = fps, say, 0
-        self.decoder = _Decoder(source)
+        self.fps, self.say, self.first, self.decoder = fps, say, 0, _Decoder(source)
 
     def resume(
         self,
@@ -154,7 +153,7 @@ def _second(frame, number, stream):
     "The time of a frame within its file."
     return number / float(stream.average_rate or 25) if frame.time is None else frame.time
 
-
+# %% ../../nbs/66b_frames.ipynb #1021015c
 _NEARLY = 0.95  # share of the frames that must be there, as some files only know their length
 
 
@@ -166,12 +165,8 @@ def _expected(decoder):
     return round(length * 1e-6 * float(stream.average_rate))
 
 
-class VideoFrames(_Frames):
-    "Frames of a file, none left out."
-
-    def __init__(self, *args: Any, **kwargs: Any):
-        super().__init__(*args, **kwargs)
-        self.expected, self.damaged = _expected(self.decoder), False
+class _Chosen(_Frames):
+    "Frames of a file, all or so many a second."
 
     def _numbered(self):
         "All frames with their numbers; a file that breaks off ends there."
@@ -190,6 +185,14 @@ class VideoFrames(_Frames):
                     continue
                 before = now
             yield number, frame
+
+# %% ../../nbs/66b_frames.ipynb #d2e5a327
+class VideoFrames(_Chosen):
+    "Frames of a file, none left out."
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.expected, self.damaged = _expected(self.decoder), False
 
     def batches(
         self,
@@ -219,12 +222,9 @@ class VideoFrames(_Frames):
                 f'{self.name} is damaged or ends early: {decoder.count}{of} frames could be decoded'
             )
 
-# %% ../../nbs/66b_frames.ipynb #dfe637f3
-_PAUSE = 1.0  # s between attempts to open a camera again
-
-
-class LiveFrames(_Frames):
-    "The newest frame of a camera or a stream, whenever one is asked for."
+# %% ../../nbs/66b_frames.ipynb #ad2d3898
+class _Newest(_Frames):
+    "The newest frame of a source that goes on by itself."
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -243,6 +243,13 @@ class LiveFrames(_Frames):
             self.changed.wait_for(lambda: self.newest is not None, wait)
             found, self.newest = self.newest, None
         return found
+
+# %% ../../nbs/66b_frames.ipynb #8e885346
+_PAUSE = 1.0  # s between attempts to open a camera again
+
+
+class _Receiver(_Newest):
+    "The newest frame of a source that may break off."
 
     def _receive(self, stop):
         "Keep the newest frame, through every interruption."
@@ -268,6 +275,10 @@ class LiveFrames(_Frames):
             self.say(f'{self.name} is back after {time.monotonic() - begun:.0f} s')
             return
 
+# %% ../../nbs/66b_frames.ipynb #2db48cd6
+class LiveFrames(_Receiver):
+    "The newest frame of a camera or a stream, whenever one is asked for."
+
     def batches(
         self,
         stop: Event,  # ends it
@@ -284,7 +295,7 @@ class LiveFrames(_Frames):
                 stop.wait(max(0.0, 1 / self.fps - (time.monotonic() - begun)))
         receiver.join(timeout=2.0)
 
-# %% ../../nbs/66b_frames.ipynb #2db48cd6
+# %% ../../nbs/66b_frames.ipynb #ffe43ffe
 def frames_of(
     source: str,  # a file, a camera or an address
     side: int,  # px at which photographs are read
