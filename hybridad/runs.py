@@ -66,8 +66,7 @@ def in_use(
     "True for a file, or a folder with more than what a killed run left half-written or claimed."
     folder = Path(folder)
     return folder.exists() and (
-        not folder.is_dir()
-        or any(p.suffix not in ('.partial', '.claim') for p in folder.iterdir())
+        not folder.is_dir() or any(p.suffix not in ('.partial', '.claim') for p in folder.iterdir())
     )
 
 # %% ../nbs/00a_runs.ipynb #8901a4ba
