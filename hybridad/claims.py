@@ -105,17 +105,21 @@ class Claims(_Beating):
             if self.path(name).read_text(encoding='utf-8').startswith(self.me):
                 self.path(name).unlink()
 
-    @contextmanager
-    def hold(self, name: str) -> Iterator[None]:  # a context
-        "Wait for a piece, and keep it for a while."
-        while not self.take(name):
-            time.sleep(POLL)
-        try:
-            yield
-        finally:
-            self.drop(name)
-
 # %% ../nbs/00d_claims.ipynb #de7a70f9
+@contextmanager
+def held(
+    claims: Claims,
+    name: str,  # of a piece
+) -> Iterator[None]:  # a context
+    "Wait for a piece, and keep it for a while."
+    while not claims.take(name):
+        time.sleep(POLL)
+    try:
+        yield
+    finally:
+        claims.drop(name)
+
+
 @contextmanager
 def claims_in(
     folder: str | Path,  # that all processes see

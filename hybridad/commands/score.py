@@ -26,7 +26,7 @@ from hybridad.commands.shared import (
     reachable,
     run_folder,
 )
-from ..claims import claims_in
+from ..claims import claims_in, held
 from ..errors import ConfigError, printable
 from ..metrics.alarms import alarm_promise, check_share
 from ..demo.summaries import finding_lines, photographs_line
@@ -174,7 +174,7 @@ def _outlines(tool: str, out: Path) -> Path:
     from hybridad.inference.annotations import WRITERS
     from hybridad.inference.rows import read_scores
 
-    with claims_in(out) as claims, claims.hold('outlines'):
+    with claims_in(out) as claims, held(claims, 'outlines'):
         return WRITERS[tool](read_scores(out), out)
 
 

@@ -15,7 +15,7 @@ from importlib.util import find_spec
 import torch
 from tqdm.auto import tqdm
 
-from ..claims import POLL, Claims, claims_in
+from ..claims import POLL, claims_in, held
 from ..config import check
 from ..errors import ConfigError
 from .image_files import Photos, find_images
@@ -120,7 +120,7 @@ def _begin_alone(run, parts, claims, scorer, join):
     "Begin or find the run while all others wait; a folder that stays empty is removed."
     run.folder.mkdir(parents=True, exist_ok=True)
     try:
-        with claims.hold('begin'):
+        with held(claims, 'begin'):
             _begin(run, parts, scorer, join)
     finally:
         if not any(run.folder.iterdir()):
@@ -156,7 +156,7 @@ def _score_parts(parts, claims, scorer, *, pictures, progress, tell, batch_size,
 def _finish(run, parts, claims):
     "Join the parts and write the report, by one process while the others wait; count decisions."
     check_all_there(parts)
-    with claims.hold('table'):
+    with held(claims, 'table'):
         report = parts.out / 'report.html'
         if not (run.finished and report.exists()):
             report.unlink(missing_ok=True)  # of before; written last, it says that all is done
