@@ -24,8 +24,10 @@ from hybridad.commands.shared import (
     existing_checkpoint,
     existing_paths,
     processes,
+    reachable,
     run_folder,
 )
+from ..claims import claims_in, held
 from ..errors import ConfigError, printable
 from ..metrics.alarms import alarm_promise, check_share
 from ..demo.summaries import finding_lines, photographs_line
@@ -56,8 +58,11 @@ def _arguments(parser: Parser) -> None:
     decisions = decision_arguments(parser)
     decisions.add_argument('--among', action='store_true', help=each_other)
     add = out_arguments(parser, 'score').add_argument
+    work = 'begin the run in --out or work along: start it as often, and wherever, you like'
+    add('--join', action='store_true', help=work)
     add('--batch_size', type=int, default=8, metavar='N', help='images at a time')
-    add('--num_workers', type=int, default=0, metavar='N', help='loader processes')
+    beside = 'loader processes; default: none on a processor, else one for each core, at most 8'
+    add('--num_workers', type=int, metavar='N', help=beside)
     add('--part', type=int, default=256, metavar='N', help='images that are written together')
     add('--format', default='csv', help='of the parts: csv or parquet')
     add('--pictures', default='all', metavar='WHICH', help='overlays: all, anomalous or none')
@@ -67,6 +72,15 @@ def _arguments(parser: Parser) -> None:
     backbone_arguments(parser)
 
 # %% ../../nbs/89e_cli_score.ipynb #cc9053c1
+def _joined_folder(a: Namespace) -> Path:
+    "A folder that other processes may use as well."
+    if a.resume:
+        raise ConfigError('--join begins a run or continues it: leave out --resume')
+    if not a.out:
+        raise ConfigError('--join needs --out, the folder that all processes know')
+    return reachable(a.out)
+
+
 def _folder(a: Namespace, world: int) -> Path:
     "The run's folder; paths that are not there are refused with it."
     if a.among and a.normals:
@@ -76,7 +90,7 @@ def _folder(a: Namespace, world: int) -> Path:
         )
     if a.false_alarms is not None:
         check_share(a.false_alarms)
-    out = run_folder(a, 'score', world)
+    out = _joined_folder(a) if a.join else run_folder(a, 'score', world)
     existing_paths([*a.images, *(a.normals or ())])
     existing_checkpoint(a.checkpoint_path)
     return out
@@ -139,6 +153,7 @@ def _run(a: Namespace, out: Path, scorer, tell) -> Counter:
         out,
         scorer,
         resume=a.resume,
+        join=a.join,
         part=a.part,
         form=a.format,
         pictures=a.pictures,
@@ -174,7 +189,8 @@ def _outlines(tool: str, out: Path) -> Path:
     from hybridad.inference.annotations import WRITERS
     from hybridad.inference.rows import read_scores
 
-    return WRITERS[tool](read_scores(out), out)
+    with claims_in(out) as claims, held(claims, 'outlines'):
+        return WRITERS[tool](read_scores(out), out)
 
 
 @arguments(_arguments)
@@ -197,8 +213,8 @@ def score(a: Namespace) -> int | None:
             tqdm.write(finding_lines(finding))
 
     counts = _run(a, out, scorer, tell)
-    if counts.total() < total:
-        return  # other processes are still at it: the last one tells
+    if rank:
+        return 0  # the first process tells
     print(_summary(counts, time.perf_counter() - begun, out))
     if a.regions and counts['anomalous'] + counts['normal']:
         print(f'outlines for {a.regions}: {_outlines(a.regions, out)}')

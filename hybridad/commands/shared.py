@@ -117,6 +117,8 @@ Adder = argparse.ArgumentParser | argparse._ArgumentGroup  # whatever has add_ar
 def _stopped(a: argparse.Namespace, stop: KeyboardInterrupt) -> str:
     "The words that continue a command after Ctrl-C."
     out = getattr(a, 'out', None)
+    if getattr(a, 'join', False):
+        return 'others go on without it; the same command joins them again'
     if hasattr(a, 'resume') and out and (Path(out) / 'run.json').exists():
         return f'continue with the same command and --resume --out {out}'
     return str(stop) or 'what was complete is kept'

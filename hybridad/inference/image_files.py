@@ -126,8 +126,8 @@ class Photos(Dataset):
         item = _read_photo(path, self.size, self.refused, self.sight)
         if _file_times(path) != before:
             reason = f'{path} was changed while it was read: score it again once it is whole'
-            return dict(path=path, reason=reason, file=(*before, 'changing'))
-        return item | dict(file=(*before, _file_digest(path, self.refused)))
+            return dict(index=i, path=path, reason=reason, file=(*before, 'changing'))
+        return item | dict(index=i, file=(*before, _file_digest(path, self.refused)))
 
 # %% ../../nbs/63a_image_files.ipynb #eac7f6c4
 def _cannot_list(error):

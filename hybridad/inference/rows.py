@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import CheckpointError, csv_cell, from_csv_cell, printable
-from ..runs import read_json
+from ..runs import half_written, read_json
 
 # %% ../../nbs/63_rows.ipynb #ed151b5d
 FILE = ('bytes', 'modified', 'changed', 'digest')  # what tells one file from its successor
@@ -165,10 +165,10 @@ def read_scores(
 # %% ../../nbs/63_rows.ipynb #65065730
 def join_parts(
     out: str | os.PathLike,  # folder of a scoring run with csv parts
-    rank: int = 0,  # of this process
+    by: str = '',  # who writes, where several processes may
 ) -> None:
     "Join csv parts into one table, under a name of this process until it is whole."
-    temporary = Path(out) / f'scores.{rank}.partial'
+    temporary = half_written(Path(out) / 'scores.csv', by)
     with open(temporary, 'w', newline='', encoding='utf-8') as f:
         writer = csv.DictWriter(f, COLUMNS)
         writer.writeheader()

@@ -22,10 +22,11 @@ from ..errors import ConfigError, csv_cell
 from .arrivals import FolderArrivals
 from .drift import EwmaChart, draw_chart, drift_text
 from .frames import frames_of, shown
+from .overlays import captioned
 from .report import report_of_scores
 from .rows import COLUMNS, FILE, join_parts, row_of, rows_of
 from .scoring import Finding, Scorer
-from .scoring_runs import ScoringRun, asked_of, save_overlay
+from .scoring_runs import ScoringRun, asked_of
 from ..locks import run_lock
 from ..runs import provenance, write_atomic
 
@@ -150,7 +151,9 @@ class _Session(_Counted):
         n = self.table.count
         path = self.out / 'pictures' / f'{n // _PART:06d}' / f'{n:07d}.jpg'
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_overlay(finding, path, self.scorer.image)
+        half = path.with_suffix('.partial')
+        captioned(finding, self.scorer.image).save(half, 'JPEG', quality=90)
+        os.replace(half, path)
         return path.relative_to(self.out).as_posix()
 
     def add(self, finding, seen):
