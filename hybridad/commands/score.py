@@ -9,6 +9,7 @@ __all__ = ['score']
 import time
 from argparse import Namespace
 from collections import Counter
+from importlib.util import find_spec
 from pathlib import Path
 
 from hybridad.commands.flags import (
@@ -50,7 +51,7 @@ def decision_arguments(parser: Parser) -> Adder:  # the group of options
     add('--pixel_threshold', type=float, metavar='X', help='of a region; default: likewise')
     return group
 
-
+# %% ../../nbs/89e_cli_score.ipynb #5b02c7de
 def _arguments(parser: Parser) -> None:
     what = 'photographs, or folders that are searched to the bottom'
     parser.add_argument('images', nargs='+', metavar='IMAGES', help=what)
@@ -60,6 +61,9 @@ def _arguments(parser: Parser) -> None:
     add = out_arguments(parser, 'score').add_argument
     work = 'begin the run in --out or work along: start it as often, and wherever, you like'
     add('--join', action='store_true', help=work)
+    engine = 'plain: this process, and those that join; ray: actors of Ray'
+    add('--engine', choices=('plain', 'ray'), default='plain', help=engine)
+    add('--actors', type=int, metavar='N', help='of Ray; default: one a GPU, or one a core')
     add('--batch_size', type=int, default=8, metavar='N', help='images at a time')
     beside = 'loader processes; default: none on a processor, else one for each core, at most 8'
     add('--num_workers', type=int, metavar='N', help=beside)
@@ -81,6 +85,21 @@ def _joined_folder(a: Namespace) -> Path:
     return reachable(a.out)
 
 
+def _check_engine(a: Namespace) -> None:
+    "Refuse flags that Ray has no use for, and Ray where it is not installed."
+    if a.engine == 'plain' and a.actors is None:
+        return
+    if a.engine == 'plain' or a.join:
+        raise ConfigError(
+            '--actors are those of --engine ray, which no other process joins: leave out --actors'
+            ' or --join'
+        )
+    if a.actors is not None and a.actors < 1:
+        raise ConfigError(f'--actors {a.actors} is out of range: give at least 1')
+    if not find_spec('ray'):
+        raise ConfigError('--engine ray needs Ray: pip install hybridad[ray]')
+
+
 def _folder(a: Namespace, world: int) -> Path:
     "The run's folder; paths that are not there are refused with it."
     if a.among and a.normals:
@@ -90,23 +109,23 @@ def _folder(a: Namespace, world: int) -> Path:
         )
     if a.false_alarms is not None:
         check_share(a.false_alarms)
+    _check_engine(a)
     out = _joined_folder(a) if a.join else run_folder(a, 'score', world)
     existing_paths([*a.images, *(a.normals or ())])
     existing_checkpoint(a.checkpoint_path)
     return out
 
 # %% ../../nbs/89e_cli_score.ipynb #542e28c3
-def scorer_of(
+def scorer_settings(
     a: Namespace,  # with the flags of `decision_arguments`, images and among
-) -> object:  # scoring.Scorer
-    "The scorer that the flags describe."
-    from hybridad.inference.scoring import load_scorer
+) -> dict:
+    "The arguments of `load_scorer` that the flags describe."
     from hybridad.models.naming import read_names
 
-    return load_scorer(
-        a.checkpoint_path,
-        a.backbone,
-        a.device,
+    return dict(
+        checkpoint=a.checkpoint_path,
+        backbone=a.backbone,
+        device=a.device,
         other_backbone=a.other_backbone,
         threshold=a.threshold,
         pixel_threshold=a.pixel_threshold,
@@ -137,13 +156,18 @@ def _begin(a: Namespace, scorer, total: int):
     looks = scorer.detector.looks * scorer.tiles**2
     if not a.resume and (long := forecast(scorer.detector, total, looks)):
         print(long)
-    print(f'{scorer.source}')
-    named = f', named {printable(", ".join(scorer.namer.words))}' if scorer.namer else ''
-    print(f'anomalous from {scorer.image:.3f}, regions from {scorer.pixel:.3f}{named}')
-    promise = alarm_promise(scorer.good, scorer.image, scorer.false_alarms)
-    print(f'{promise}\n' if promise else '')
+    print_decider(scorer)
 
 # %% ../../nbs/89e_cli_score.ipynb #c8a85286
+def _engine(a: Namespace) -> dict:
+    "Who scores the parts, where it is not this process."
+    if a.engine == 'plain':
+        return {}
+    from hybridad.inference.engine import RayEngine
+
+    return dict(work=RayEngine(a.actors, **scorer_settings(a)))
+
+
 def _run(a: Namespace, out: Path, scorer, tell) -> Counter:
     "Score all photographs; `tell` gets each finding."
     from hybridad.inference.scoring_runs import score_folder
@@ -160,6 +184,7 @@ def _run(a: Namespace, out: Path, scorer, tell) -> Counter:
         batch_size=a.batch_size,
         num_workers=a.num_workers,
         tell=tell,
+        **_engine(a),
     )
     return counts
 
@@ -198,11 +223,11 @@ def score(a: Namespace) -> int | None:
     "Find defects in photographs. Exit code 0: all were read, 3: some could not be, 2: it stopped."
     rank, world, _ = processes()
     out = _folder(a, world)
-    from hybridad.inference.scoring import Strangers
+    from hybridad.inference.scoring import Strangers, load_scorer
     from tqdm.auto import tqdm
 
     total = _found(a, rank)
-    scorer, begun = scorer_of(a), time.perf_counter()
+    scorer, begun = load_scorer(**scorer_settings(a)), time.perf_counter()
     if rank == 0:
         _begin(a, scorer, total)
     strangers = Strangers(scorer)

@@ -14,7 +14,7 @@ from pathlib import Path
 from threading import Event
 
 from .flags import backbone_arguments, out_arguments
-from .score import decision_arguments, print_decider, scorer_of
+from .score import decision_arguments, print_decider, scorer_settings
 from hybridad.commands.shared import (
     Parser,
     arguments,
@@ -110,10 +110,10 @@ def _summary(found, out):
 def watch(a: Namespace) -> int | None:
     "Score images as they come, until Ctrl-C. Exit code 0: it was stopped, 3: a video is damaged."
     out = _folder(a)
-    from hybridad.inference.scoring import Strangers
+    from hybridad.inference.scoring import Strangers, load_scorer
     from hybridad.inference.watching import watch as watched
 
-    scorer = scorer_of(a)
+    scorer = load_scorer(**scorer_settings(a))
     print_decider(scorer)
     strangers = Strangers(scorer)
 

@@ -184,7 +184,7 @@ def _check_choices(form, pictures, part):
         raise ConfigError('parquet needs pyarrow: pip install pyarrow, or choose csv')
 
 # %% ../../nbs/64a_scoring_runs.ipynb #f9c39a30
-def _run(run, parts, scorer, *, join, resume, note, **how):
+def _run(run, parts, scorer, *, join, resume, note, work, **how):
     "Begin or continue a run, score what is missing, and finish it; the decisions, counted."
     rank, world, wait = processes()
     run.check(None if join else bool(resume))
@@ -195,7 +195,7 @@ def _run(run, parts, scorer, *, join, resume, note, **how):
             _begin_alone(run, parts, claims, scorer, join)
         remove_outdated(parts, gone, note)
         wait()
-        _score_parts(parts, claims, scorer, **how)
+        work(parts, claims, scorer, **how)
         return _finish(run, parts, claims)
 
 # %% ../../nbs/64a_scoring_runs.ipynb #cf270740
@@ -214,6 +214,7 @@ def score_folder(
     progress: bool = True,
     tell: Callable | None = None,  # called with each Finding of this process
     note: Callable = print,  # called with a sentence if finished parts are scored again
+    work: Callable = _score_parts,  # scores the parts that are missing, as RayEngine does
 ) -> tuple:  # Counter of decisions in the whole run, Counter of files left alone
     "Score a folder in parts that survive a kill; processes that join share them."
     _check_choices(form, pictures, part)
@@ -223,6 +224,6 @@ def score_folder(
     asked = asked_of(scorer, names, batch_size, part=part, format=form, pictures=pictures)
     run = ScoringRun(out, 'score', asked)
     how = dict(pictures=pictures, batch_size=batch_size, num_workers=num_workers)
-    how |= dict(join=join, resume=resume, progress=progress, tell=tell, note=note)
+    how |= dict(join=join, resume=resume, progress=progress, tell=tell, note=note, work=work)
     with nullcontext() if join else run_lock(out, processes()[0] == 0):
         return _run(run, parts, scorer, **how), other
