@@ -16,6 +16,7 @@ import torch
 from common import RESULTS, SHARED, about, fresh
 from PIL import Image
 
+from hybridad.evaluation.reports import outlined_regions
 from hybridad.inference.image_files import Photos, upright
 from hybridad.inference.overlays import captioned
 from hybridad.inference.rows import encode, row_of
@@ -61,6 +62,7 @@ def main():
         decode_ms=cost(upright, paths),
         item_ms=cost(plain.__getitem__, places),
         item_to_draw_ms=cost(photos.__getitem__, places),
+        regions_ms=cost(lambda f: outlined_regions(f.map, f.cut, (SIDE, SIDE)), found),
         overlay_ms=cost(draw, found),
         overlay_kb=round(drawn.stat().st_size / 1000, 1),
         row_ms=round(cost(lambda f: encode([row_of(f)] * 256, 'csv'), found) / 256, 3),
