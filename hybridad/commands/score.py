@@ -160,7 +160,7 @@ def _begin(a: Namespace, scorer, total: int):
 
 # %% ../../nbs/89e_cli_score.ipynb #c8a85286
 def _engine(a: Namespace) -> dict:
-    "Who scores the parts, where it is not this process."
+    "The work that is not done by this process."
     if a.engine == 'plain':
         return {}
     from hybridad.inference.engine import RayEngine
@@ -188,7 +188,7 @@ def _run(a: Namespace, out: Path, scorer, tell) -> Counter:
     )
     return counts
 
-
+# %% ../../nbs/89e_cli_score.ipynb #5b02c7df
 def _summary(counts: Counter, seconds: float, out: Path) -> str:
     kinds = ', '.join(f'{counts[k]} {k}' for k in ('anomalous', 'normal', 'unreadable'))
     return (

@@ -59,7 +59,7 @@ class _OnePart:
         for i in range(0, len(places), self.size):
             yield list(places[i : i + self.size])
 
-
+# %% ../../nbs/67_engine.ipynb #2cb7c750
 class PartWriter(PartScorer):
     "An actor that scores parts of a run and writes them."
 
@@ -101,7 +101,7 @@ class PartWriter(PartScorer):
             self._write(int(k))
         return batch
 
-# %% ../../nbs/67_engine.ipynb #7ffa0cff
+# %% ../../nbs/67_engine.ipynb #6c49911d
 def ray_library() -> Any:
     "Ray, or the way to get it."
     if not find_spec('ray'):
@@ -137,7 +137,7 @@ def _sentence(error):
         error = getattr(error, 'cause', None) or error.__cause__
     return error
 
-# %% ../../nbs/67_engine.ipynb #6c49911d
+# %% ../../nbs/67_engine.ipynb #5b2e13b7
 def _reported(parts, k, tell):
     "Tell of each image of a finished part, as its rows say."
     fields = 'image', 'decision', 'score', 'regions', 'width', 'height', 'reason', 'unlike'
@@ -173,7 +173,7 @@ class RayWork:
         for row in numbers.iter_rows():
             yield row['part']
 
-# %% ../../nbs/67_engine.ipynb #5b2e13b7
+# %% ../../nbs/67_engine.ipynb #ecdb6556
 class RayEngine(RayWork):
     "Scores the parts of a run on Ray, with its start, its end and its failures."
 
