@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from ..data.formats import SUFFIXES
-from ..data.images import as_rgb, full_size
+from ..data.images import as_rgb, enough, full_size
 from ..data.loading import image_tensor, sample_digest
 from ..errors import CheckpointError, DataError
 from .rows import FILE
@@ -30,12 +30,13 @@ from ..runs import Run
 # %% ../../nbs/63a_image_files.ipynb #b57ad3ad
 def upright(
     path: str | os.PathLike | Fetched,  # an image file, an address of one, or its bytes
+    least: int = 0,  # px that both sides of a large JPEG must keep; 0: all
 ) -> Image.Image:  # mode RGB, or F with values 0..255
     "The image as a viewer shows it: any mode, turned as its EXIF note says."
     elsewhere = is_address(path) or isinstance(path, Fetched)
     if not elsewhere and os.path.exists(path) and not os.path.isfile(path):
         raise DataError(f'cannot read {path}: it is no regular file, remove it')
-    return as_rgb(opened(path), path)
+    return as_rgb(opened(path, least), path)
 
 # %% ../../nbs/63a_image_files.ipynb #5512597a
 _SMALL = 1 << 16  # bytes; below, reading a file costs no more than asking for its size
@@ -84,7 +85,7 @@ def _small_copy(im, side):
 def _read_photo(file, size, sight):
     "One photograph as a detector wants it, or the reason why there is none."
     try:
-        im = upright(file)
+        im = upright(file, enough(size))
     except DataError as error:
         return dict(reason=str(error))
     width, height = full_size(im)

@@ -91,13 +91,14 @@ class Fetched(io.BytesIO):
 
 def opened(
     file: str | os.PathLike | Fetched,  # a path, an address of fsspec, or the bytes of one
+    least: int = 0,  # px that both sides of a large JPEG must keep; 0: all
 ) -> Image.Image:  # decoded and upright, as from `images.open_image`
     "The image of a file, wherever it lies."
     if is_address(file):
         file = Fetched(file)
     if isinstance(file, Fetched):
-        return open_image(file, formats_of(inner_name(file.name)))
-    return open_image(file)
+        return open_image(file, formats_of(inner_name(file.name)), least=least)
+    return open_image(file, least=least)
 
 # %% ../../nbs/63_sources.ipynb #2d16e586
 _TIMES = 'mtime', 'LastModified', 'last_modified', 'updated', 'created'  # as stores call it
