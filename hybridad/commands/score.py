@@ -6,9 +6,12 @@
 __all__ = ['score']
 
 # %% ../../nbs/89e_cli_score.ipynb #ca920403
+import os
 import time
 from argparse import Namespace
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -51,14 +54,19 @@ def decision_arguments(parser: Parser) -> Adder:  # the group of options
     add('--pixel_threshold', type=float, metavar='X', help='of a region; default: likewise')
     return group
 
-# %% ../../nbs/89e_cli_score.ipynb #5b02c7de
+# %% ../../nbs/89e_cli_score.ipynb #c927ae3f
+def _out(text: str) -> Path | str:
+    "The folder of the run, or an address such as s3://bucket/run."
+    return text if '://' in text else Path(text)
+
+
 def _arguments(parser: Parser) -> None:
-    what = 'photographs, or folders that are searched to the bottom'
+    what = 'photographs, folders, archives, lists of files, or addresses such as s3://bucket/day'
     parser.add_argument('images', nargs='+', metavar='IMAGES', help=what)
     each_other = 'compare the photographs with each other: of one kind, most of them fine'
     decisions = decision_arguments(parser)
     decisions.add_argument('--among', action='store_true', help=each_other)
-    add = out_arguments(parser, 'score').add_argument
+    add = out_arguments(parser, 'score', kind=_out).add_argument
     work = 'begin the run in --out or work along: start it as often, and wherever, you like'
     add('--join', action='store_true', help=work)
     engine = 'plain: this process, and those that join; ray: actors of Ray'
@@ -117,7 +125,8 @@ def _folder(a: Namespace, world: int) -> Path:
 
 # %% ../../nbs/89e_cli_score.ipynb #542e28c3
 def scorer_settings(
-    a: Namespace,  # with the flags of `decision_arguments`, images and among
+    a: Namespace,  # with the flags of `decision_arguments` and among
+    found: object = None,  # image_files.Found, the photographs
 ) -> dict:
     "The arguments of `load_scorer` that the flags describe."
     from hybridad.models.naming import read_names
@@ -131,7 +140,7 @@ def scorer_settings(
         pixel_threshold=a.pixel_threshold,
         false_alarms=a.false_alarms,
         references=a.normals,
-        among=a.images if a.among else None,
+        among=found if a.among else None,
         precision=a.precision,
         tiles=a.tiles,
         names=read_names(a.names),
@@ -159,21 +168,21 @@ def _begin(a: Namespace, scorer, total: int):
     print_decider(scorer)
 
 # %% ../../nbs/89e_cli_score.ipynb #c8a85286
-def _engine(a: Namespace) -> dict:
+def _engine(a: Namespace, found) -> dict:
     "The work that is not done by this process."
     if a.engine == 'plain':
         return {}
     from hybridad.inference.engine import RayEngine
 
-    return dict(work=RayEngine(a.actors, **scorer_settings(a)))
+    return dict(work=RayEngine(a.actors, **scorer_settings(a, found)))
 
 
-def _run(a: Namespace, out: Path, scorer, tell) -> Counter:
+def _run(a: Namespace, found, out: Path, scorer, tell) -> Counter:
     "Score all photographs; `tell` gets each finding."
     from hybridad.inference.scoring_runs import score_folder
 
     counts, _ = score_folder(
-        a.images,
+        found,
         out,
         scorer,
         resume=a.resume,
@@ -184,29 +193,34 @@ def _run(a: Namespace, out: Path, scorer, tell) -> Counter:
         batch_size=a.batch_size,
         num_workers=a.num_workers,
         tell=tell,
-        **_engine(a),
+        **_engine(a, found),
     )
     return counts
 
 # %% ../../nbs/89e_cli_score.ipynb #5b02c7df
-def _summary(counts: Counter, seconds: float, out: Path) -> str:
+def _summary(counts: Counter, seconds: float, out) -> str:
     kinds = ', '.join(f'{counts[k]} {k}' for k in ('anomalous', 'normal', 'unreadable'))
-    return (
-        f'\n{counts.total()} images, {kinds}, {seconds:.0f} s: {out}\nreport: {out / "report.html"}'
-    )
+    report = os.path.join(out, 'report.html')
+    return f'\n{counts.total()} images, {kinds}, {seconds:.0f} s: {out}\nreport: {report}'
 
-
-def _found(a: Namespace, rank: int) -> int:
-    "The number of photographs; the first process says what was found."
+# %% ../../nbs/89e_cli_score.ipynb #cad4a801
+def _found(a: Namespace, rank: int):
+    "The photographs; the first process says what was found."
     from hybridad.inference.image_files import find_images
     from hybridad.inference.beside import apart
+    from hybridad.inference.sources import is_address
 
-    names, refused, other = find_images(a.images)  # complains before the backbone is loaded
+    found = find_images(a.images)  # complains before the backbone is loaded
     if rank == 0:
-        print(photographs_line(names, refused, other))
+        print(photographs_line(*found))
     if a.normals:
-        apart(names, a.normals)
-    return len(names)
+        apart(found.names, a.normals)
+    if a.regions and (far := next(filter(is_address, found.names), None)):
+        raise ConfigError(
+            f'--regions is for files that an annotation tool can open, not for {far}: copy the'
+            ' photographs to this machine first'
+        )
+    return found
 
 # %% ../../nbs/89e_cli_score.ipynb #0776d2f6
 def _outlines(tool: str, out: Path) -> Path:
@@ -218,18 +232,16 @@ def _outlines(tool: str, out: Path) -> Path:
         return WRITERS[tool](read_scores(out), out)
 
 
-@arguments(_arguments)
-def score(a: Namespace) -> int | None:
-    "Find defects in photographs. Exit code 0: all were read, 3: some could not be, 2: it stopped."
-    rank, world, _ = processes()
-    out = _folder(a, world)
+def _score(a: Namespace, out: Path, where: Path | str) -> int:
+    "Score into a folder of this machine, which is called `where`; the exit code."
     from hybridad.inference.scoring import Strangers, load_scorer
     from tqdm.auto import tqdm
 
-    total = _found(a, rank)
-    scorer, begun = load_scorer(**scorer_settings(a)), time.perf_counter()
+    rank, world, _ = processes()
+    found = _found(a, rank)
+    scorer, begun = load_scorer(**scorer_settings(a, found)), time.perf_counter()
     if rank == 0:
-        _begin(a, scorer, total)
+        _begin(a, scorer, len(found.names))
     strangers = Strangers(scorer)
 
     def tell(finding):
@@ -237,12 +249,38 @@ def score(a: Namespace) -> int | None:
         if not a.quiet:
             tqdm.write(finding_lines(finding))
 
-    counts = _run(a, out, scorer, tell)
+    counts = _run(a, found, out, scorer, tell)
     if rank:
         return 0  # the first process tells
-    print(_summary(counts, time.perf_counter() - begun, out))
+    print(_summary(counts, time.perf_counter() - begun, where))
     if a.regions and counts['anomalous'] + counts['normal']:
         print(f'outlines for {a.regions}: {_outlines(a.regions, out)}')
     if str(strangers):
         print(f'\n{strangers}')
     return 3 if counts['unreadable'] and world == 1 else 0
+
+# %% ../../nbs/89e_cli_score.ipynb #a426aa4d
+@contextmanager
+def _elsewhere(a: Namespace, world: int) -> Iterator[str]:
+    "A run at an address: until it ends, --out is the folder of this machine that keeps it."
+    from hybridad.inference.remote_runs import run_at
+
+    address = a.out
+    if a.join or a.engine == 'ray' or world > 1:
+        raise ConfigError(
+            f'{address} is no folder that several processes can share: mount it, or give a folder'
+        )
+    with run_at(address) as a.out:
+        try:
+            yield address
+        finally:
+            a.out = address
+
+
+@arguments(_arguments)
+def score(a: Namespace) -> int:
+    "Find defects in photographs. Exit code 0: all were read, 3: some could not be, 2: it stopped."
+    world = processes()[1]
+    with nullcontext() if isinstance(a.out, Path | None) else _elsewhere(a, world) as address:
+        out = _folder(a, world)
+        return _score(a, out, address or out)

@@ -280,9 +280,11 @@ def run_folder(
 def existing_paths(
     paths: list,  # files or folders
 ) -> None:
-    "Refuse paths that lead nowhere."
+    "Refuse paths that lead nowhere; an address is asked when it is listed."
+    from hybridad.inference.sources import is_address
+
     for path in map(os.path.expanduser, map(os.fspath, paths)):
-        if not os.path.lexists(path):
+        if not (is_address(path) or os.path.lexists(path)):
             raise DataError(f'there is no file or folder {path}: check the path')
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from threading import Event
 
 from ..errors import DataError, printable
-from .image_files import Photos, images_below, leads_out
+from .image_files import Photos, images_below, leads_out, read_item
 
 # %% ../../nbs/66a_arrivals.ipynb #0e1b3dff
 _STILL = 0.05  # s that size and time must stand still, at least
@@ -113,7 +113,7 @@ class _Read(_Listed):
         "The item of one photograph; None while it may still become whole, or is known already."
         out = f'{path} is a link that leads out of {self.root}: copy the file in'
         refused = {path: out} if leads_out(path, self.root) else {}
-        item = Photos([path], self.side, refused, sight=self.sight)[0]
+        item = read_item(Photos([path], self.side, refused, sight=self.sight), path)
         pending, (size, modified, _, digest) = self.pending[path], item['file']
         patience = 0 if refused else _DAMAGED if digest else _AWAY
         waits = 'reason' in item and now - pending.since < patience
@@ -124,7 +124,7 @@ class _Read(_Listed):
         if before and digest and before[2] == digest:
             self._finish(path, item['file'])
             return None
-        return item | dict(seen=pending.since)
+        return item | dict(path=path, seen=pending.since)
 
     def _finish(self, path, file):
         "Note that a file is done with."

@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from ..errors import ConfigError, HybridadError, printable
 from .image_files import Photos
-from .loader import photo_loader
+from .loader import PhotoLoader
 from .parts import Parts, by_part, check_there, write_part
 from .rows import arrow_table, row_of, rows_of
 from .scoring import Finding, Scorer, findings, load_scorer
@@ -80,7 +80,7 @@ class PartWriter(PartScorer):
         )
         self.batches = _OnePart(parts, self.batch_size)
         device = self.scorer.detector.backbone.device
-        self.loader = photo_loader(photos, self.batches, device, num_workers)
+        self.loader = PhotoLoader(photos, self.batches, device, num_workers)
 
     def _write(self, k):
         "Score one part, unless it was written before the actor that had it died."

@@ -144,9 +144,9 @@ class _Frames:
 
     def _item(self, number, frame, seen):
         "A frame as `Photos` gives an image."
+        item = photo_item(frame.to_image(), self.side, self.sight)
         name = f'{self.name}#{number:07d}'
-        item = photo_item(name, frame.to_image(), self.side, self.sight)
-        return item | dict(file=(0, 0, 0, ''), seen=seen)
+        return item | dict(path=name, file=(0, 0, 0, ''), seen=seen)
 
 
 def _second(frame, number, stream):

@@ -7,12 +7,13 @@ __all__ = []
 
 # %% ../../nbs/63i_loader.ipynb #d8f8eb09
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch.utils.data import DataLoader
 
 from ..config import check
+from ..errors import DataError
 from .image_files import Photos
 
 # %% ../../nbs/63i_loader.ipynb #3e060b4d
@@ -26,20 +27,30 @@ def usual_workers(
     return 0 if device.type == 'cpu' else min(_MOST, os.cpu_count() or 1)
 
 
-def photo_loader(
-    photos: Photos,
-    batches: Iterable,  # of lists of indices; asked again at each new round
-    device: torch.device,  # of the detector
-    num_workers: int | None = None,  # loader processes; None: as is usual for the device
-) -> DataLoader:  # of lists of items of Photos, in the order of `batches`
+class PhotoLoader:
     "Batches of photographs, read ahead by processes that live as long as the loader."
-    check('num_workers', num_workers, int | None)
-    workers = usual_workers(device) if num_workers is None else num_workers
-    return DataLoader(
-        photos,
-        batch_sampler=batches,
-        collate_fn=list,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        pin_memory=device.type == 'cuda',
-    )
+
+    def __init__(
+        self,
+        photos: Photos,
+        batches: Iterable,  # of lists of indices; asked again at each new round
+        device: torch.device,  # of the detector
+        num_workers: int | None = None,  # loader processes; None: as is usual for the device
+    ):
+        check('num_workers', num_workers, int | None)
+        workers = usual_workers(device) if num_workers is None else num_workers
+        self.loader = DataLoader(
+            photos,
+            batch_sampler=batches,
+            collate_fn=list,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=device.type == 'cuda',
+        )
+
+    def __iter__(self) -> Iterator[list]:  # of items of Photos, in the order of `batches`
+        "One round; photographs that are out of reach end it, before they count as unreadable."
+        for batch in self.loader:
+            if lost := next((item['lost'] for item in batch if 'lost' in item), None):
+                raise DataError(f'{lost}: continue with --resume or --join once it is back')
+            yield batch

@@ -24,7 +24,7 @@ from ..errors import ConfigError, printable
 from ..evaluation.baselines import WordsDetector
 from .beside import apart, compared_with
 from .image_files import Photos, find_images
-from .loader import photo_loader
+from .loader import PhotoLoader
 from .overlays import draw
 from .tiles import check_overlap, checked_tiles, stitched, tiles_of
 from ..metrics.alarms import alarm_threshold
@@ -310,12 +310,12 @@ def findings(
     batches = BatchSampler(range(len(paths)), check('batch_size', batch_size, int), False)
     photos = Photos(paths, scorer.side, refused, sight=sight)
     device = scorer.detector.backbone.device
-    for batch in photo_loader(photos, batches, device, num_workers):
+    for batch in PhotoLoader(photos, batches, device, num_workers):
         yield from scorer(batch)
 
 # %% ../../nbs/64_scoring.ipynb #997387b0
 def score(
-    paths: str | os.PathLike | list,  # an image or a folder, or a list of them
+    paths: str | os.PathLike | list,  # images, folders, archives, lists, addresses
     checkpoint: str | os.PathLike | Scorer | None = None,  # a file; None: the package's prompts
     *,
     batch_size: int = 8,

@@ -18,8 +18,8 @@ from tqdm.auto import tqdm
 from ..claims import POLL, claims_in, held
 from ..config import check
 from ..errors import ConfigError
-from .image_files import Photos, find_images
-from .loader import photo_loader
+from .image_files import Found, Photos, find_images
+from .loader import PhotoLoader
 from .parts import ClaimedBatches, Parts, all_there, by_part, check_all_there
 from .parts import outdated, remove_outdated, tidy, write_part
 from .report import report_of_scores
@@ -148,7 +148,7 @@ def _score_parts(parts, claims, scorer, *, pictures, progress, tell, batch_size,
         reports = [lambda f: bar.update(), *([tell] if tell else [])]
         batches = ClaimedBatches(parts, claims, batch_size, bar.update)
         device = scorer.detector.backbone.device
-        loader = photo_loader(photos, batches, device, num_workers)
+        loader = PhotoLoader(photos, batches, device, num_workers)
         while batches.left:
             waiting = len(batches.left)
             for k, found in by_part(loader, parts, batch_size, scorer):
@@ -200,7 +200,7 @@ def _run(run, parts, scorer, *, join, resume, note, work, **how):
 
 # %% ../../nbs/64a_scoring_runs.ipynb #cf270740
 def score_folder(
-    paths: str | os.PathLike | list,  # an image or a folder, or a list of them
+    paths: str | os.PathLike | list | Found,  # images, folders, archives, lists, addresses
     out: str | os.PathLike,  # folder of the run
     scorer: Scorer,
     *,
