@@ -15,8 +15,11 @@ from PIL import Image
 
 from hybridad.cli import hybridad
 from hybridad.config import get_default_config
+from hybridad.errors import DataError
 from hybridad.inference import engine
+from hybridad.inference.parts import Parts
 from hybridad.inference.rows import read_scores
+from hybridad.inference.scoring import load_scorer
 from hybridad.models.detector import HybridAnomalyDetector
 from hybridad.synthetic.plain import picture
 
@@ -81,6 +84,16 @@ def test_same_rows_on_ray_with_an_actor_killed(place, tmp_path):
     assert (out / 'report.html').is_file()
 
 
+def check_failure_is_one_sentence(place, tmp_path):
+    "An error of ours comes out of Ray's wrappings: here the folder of the run is gone."
+    work = engine.RayEngine(1, checkpoint=place / 'prompts.safetensors', device='cpu')
+    parts = Parts(tmp_path / 'gone', [str(place / 'photos' / '00.png')])
+    how = dict(pictures='none', batch_size=1, num_workers=0, progress=False, tell=None)
+    with pytest.raises(DataError, match='was moved or removed') as failed:
+        work(parts, None, load_scorer(place / 'prompts.safetensors', device='cpu'), **how)
+    assert '\n' not in str(failed.value) and 'Traceback' not in str(failed.value)
+
+
 @slow
 def test_part_scorer_in_a_pipeline_of_ray_data(place, tmp_path):
     ray = engine.ray_library()
@@ -95,6 +108,7 @@ def test_part_scorer_in_a_pipeline_of_ray_data(place, tmp_path):
             compute=ray.data.ActorPoolStrategy(size=1),
         )
         rows.write_parquet(str(tmp_path / 'rows'))
+        check_failure_is_one_sentence(place, tmp_path)
     finally:
         ray.shutdown()
     import pandas as pd
