@@ -35,7 +35,7 @@ EXPLORERS = dict(
 )
 # for each image of a cell: what it is, its own size, the size it is shown at, and how much of
 # that its surroundings cut off
-SIZES = """cell => [...cell.querySelectorAll('img.widget-image, .jupyter-matplotlib canvas')]
+SIZES = """cell => [...cell.querySelectorAll('img.widget-image, .hybridad-picture img')]
   .filter(e => e.getBoundingClientRect().width > 0)
   .map(e => {
     const shown = e.getBoundingClientRect();
@@ -45,8 +45,9 @@ SIZES = """cell => [...cell.querySelectorAll('img.widget-image, .jupyter-matplot
       const box = p.getBoundingClientRect();
       cut = Math.max(cut, shown.right - box.right, box.left - shown.left);
     }
-    const own = e.tagName === 'IMG' ? [e.naturalWidth, e.naturalHeight] : [e.width, e.height];
-    return {kind: e.tagName, own: own, shown: [shown.width, shown.height], cut: cut};
+    const kind = e.matches('.widget-image') ? 'figure' : 'picture';
+    const own = [e.naturalWidth, e.naturalHeight];
+    return {kind: kind, own: own, shown: [shown.width, shown.height], cut: cut};
   })"""
 SCROLLERS = """() => [...document.querySelectorAll('.jp-CodeCell .jp-InputArea .cm-scroller')]
   .map(e => e.scrollWidth - e.clientWidth)"""
@@ -163,19 +164,18 @@ def shoot(cell, name):
 
 
 def keeps_shape(found):
-    "Whether a figure grows without losing its shape, and a canvas is shown as it is."
+    "Whether an image keeps its shape, and a figure is not enlarged beyond its pixels."
     (width, height), (wide, high) = found['own'], found['shown']
-    if found['kind'] == 'IMG':
-        return wide <= width + 1 and abs(wide * height / width - high) <= 1.5
-    return max(abs(width - wide), abs(height - high)) <= 1
+    kept = abs(wide * height / width - high) <= 1.5
+    return kept and (found['kind'] == 'picture' or wide <= width + 1)
 
 
 def check_sizes(page, name, count):
-    "Every image and canvas of an explorer in its own shape and uncut; the figure's width."
+    "Every image of an explorer in its own shape and uncut; the figure's width."
     cell = cell_with(page, name)
     page.wait_for_timeout(500)
     found = cell.evaluate(SIZES)
-    figures = [f['shown'][0] for f in found if f['kind'] == 'IMG']
+    figures = [f['shown'][0] for f in found if f['kind'] == 'figure']
     assert len(figures) == 1 and len(found) >= count, (name, found)
     for f in found:
         assert keeps_shape(f) and f['cut'] <= 1, (name, page.viewport_size, f)
@@ -201,13 +201,13 @@ def check_all_sizes(page, tag):
 def click_edges(page, cell):
     "Click near the four edges of the small image: each redraws the figure."
     before = picture_of(cell)
-    canvas = cell.locator('.jupyter-matplotlib canvas').last
-    canvas.scroll_into_view_if_needed()
-    box = canvas.bounding_box()
+    picture = cell.locator('.hybridad-picture img').last
+    picture.scroll_into_view_if_needed()
+    box = picture.bounding_box()
     width, height = box['width'], box['height']
     edges = (4, height / 2), (width - 4, height / 2), (width / 2, 4), (width / 2, height - 4)
     for x, y in edges:
-        canvas.click(position={'x': x, 'y': y})
+        picture.click(position={'x': x, 'y': y})
         before = changed(page, cell, before)
 
 
@@ -312,7 +312,7 @@ def test_the_guide_answers_in_jupyterlab(page, tmp_path):
 
     browser = cell_with(page, 'browser')
     before = picture_of(browser)
-    sheet = browser.locator('.jupyter-matplotlib canvas').last
+    sheet = browser.locator('.hybridad-picture img').last
     for x in (200, 470):  # two, since the guide may have opened the first of them
         sheet.click(position={'x': x, 'y': 60})
     changed(page, browser, before)
