@@ -25,6 +25,7 @@ from .report import report_of_scores
 from .rows import encode, join_parts, read_scores, row_of, rows_of
 from .scoring import Scorer, findings
 from ..locks import run_lock
+from ..models.detector import HybridAnomalyDetector
 from ..models.reference import reference_hash
 from ..runs import Run, processes, provenance, write_atomic
 
@@ -40,19 +41,21 @@ def _arithmetic(device, batch_size):
     )
 
 
-def _weights(detector):
-    "A hash of everything that was learned."
-    tensors = detector.state_dict().values()
-    content = b''.join(v.detach().float().cpu().numpy().tobytes() for v in tensors)
-    return hashlib.sha256(content).hexdigest()[:16]
-
-
 def _list_digest(names):
     "A hash of the names in their order."
     digest = hashlib.sha256()
     for n in names:
         digest.update(os.fsencode(n) + b'\0')
     return digest.hexdigest()[:16]
+
+# %% ../../nbs/64a_scoring_runs.ipynb #78a679cd
+def weights_hash(
+    detector: HybridAnomalyDetector,
+) -> str:  # 16 hex digits
+    "A hash of everything that was learned."
+    tensors = detector.state_dict().values()
+    content = b''.join(v.detach().float().cpu().numpy().tobytes() for v in tensors)
+    return hashlib.sha256(content).hexdigest()[:16]
 
 # %% ../../nbs/64a_scoring_runs.ipynb #21e927c5
 def _asked(scorer, names, batch_size, **how) -> dict:
@@ -62,7 +65,7 @@ def _asked(scorer, names, batch_size, **how) -> dict:
     return dict(
         images=len(names),
         list=_list_digest(names),
-        prompts=_weights(d),
+        prompts=weights_hash(d),
         normals=reference_hash(d),
         backbone_hash=d.backbone.hash,
         image_size=d.image_size,
@@ -276,7 +279,8 @@ def score_folder(
         outdated = _outdated(parts, mine)  # refuses a damaged part before anything is changed
         wait()  # until all have found it free
         if rank == 0:
-            run.open(provenance=provenance(scorer.detector, good=scorer.good))
+            known = dict(good=scorer.good, checkpoint=scorer.checkpoint)
+            run.open(provenance=provenance(scorer.detector, **known))
         _remove(parts, outdated, note)
         wait()
         _score_parts(parts, mine, scorer, pictures=pictures, **shown, **how)

@@ -34,10 +34,11 @@ function render({ model, el }) {
     const r = img.getBoundingClientRect();
     return [share((e.clientY - r.top) / r.height), share((e.clientX - r.left) / r.width)];
   };
-  const far = () => Math.hypot((now[0] - from[0]) * img.height, (now[1] - from[1]) * img.width) > 4;
+  const far = () => Math.hypot((now[0] - from[0]) * img.height,
+    (now[1] - from[1]) * img.width) > 4;
   const drawing = () => from && model.get('draws') && far();
-  const rect = ([t, l, b, r]) => `<rect x="${100 * l}%" y="${100 * t}%" width="${100 * (r - l)}%" ` +
-    `height="${100 * (b - t)}%"/>`;
+  const rect = ([t, l, b, r]) => `<rect x="${100 * l}%" y="${100 * t}%" ` +
+    `width="${100 * (r - l)}%" height="${100 * (b - t)}%"/>`;
 """
 
 # %% ../../nbs/70ga_clicks.ipynb #ddb405a8
