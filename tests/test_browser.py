@@ -1,5 +1,6 @@
 "The visualize guide in JupyterLab with a live kernel: sizes, sliders, clicks, an upload, errors."
 
+import json
 import os
 import re
 import shutil
@@ -329,3 +330,80 @@ def test_the_guide_answers_in_jupyterlab(page, tmp_path):
         said = cell_with(page, name).locator('.widget-html b')
         assert said.count() == 0, said.inner_text()
     assert no_error(page)
+
+
+REVIEW = """from hybridad.visual.review import ReviewExplorer
+
+review = ReviewExplorer('run')
+review"""
+
+
+def notebook_of(path, code):
+    "A notebook of one cell."
+    cell = dict(cell_type='code', id='one', metadata={}, source=code, outputs=[])
+    about = dict(metadata={}, nbformat=4, nbformat_minor=5)
+    path.write_text(json.dumps(about | dict(cells=[cell | dict(execution_count=None)])))
+
+
+@pytest.fixture
+def reviewed(small_page, tmp_path):
+    "A scored folder of three images, and its review open in JupyterLab."
+    from hybridad.inference.scoring import load_scorer
+    from hybridad.inference.scoring_runs import score_folder
+    from hybridad.synthetic.plain import picture
+
+    (tmp_path / 'photos').mkdir()
+    for i in range(3):
+        Image.fromarray(picture(5, i).image[:96]).save(tmp_path / 'photos' / f'{i}.png')
+    scorer = load_scorer(device='cpu', threshold=99.0)  # everything passes
+    score_folder(tmp_path / 'photos', tmp_path / 'run', scorer, progress=False)
+    notebook_of(tmp_path / 'review.ipynb', REVIEW)
+    with running_lab(tmp_path) as address:
+        small_page.goto(f'{address}/lab/tree/review.ipynb?reset')
+        small_page.wait_for_selector('text=| Idle', timeout=120_000)
+        small_page.click('.lm-MenuBar-item >> text=Run')
+        small_page.click('.lm-Menu-item >> text=Run All Cells')
+        yield small_page
+
+
+def verdicts(run, count, seconds=30):
+    "The stored corrections, once there are so many."
+    path = run / 'corrections.json'
+    for _ in range(seconds * 4):
+        images = json.loads(path.read_text())['images'] if path.exists() else []
+        if len(images) == count:
+            return images
+        time.sleep(0.25)
+    pytest.fail(f'{count} verdicts were not stored in {seconds} s: {images}')
+
+
+def test_a_key_a_click_and_a_box_are_stored_at_once(reviewed, tmp_path):
+    picture = reviewed.locator('.hybridad-picture img').last
+    picture.wait_for(timeout=120_000)
+    reviewed.wait_for_timeout(1000)
+    picture.click()
+    reviewed.keyboard.press('m')  # which JupyterLab would take for "make this cell Markdown"
+    assert [c['verdict'] for c in verdicts(tmp_path / 'run', 1)] == ['missed']
+    reviewed.locator('button', has_text='right (r)').click()
+    assert [c['verdict'] for c in verdicts(tmp_path / 'run', 2)] == ['missed', 'right']
+
+    reviewed.locator('text=3 of 3').wait_for()
+    picture.scroll_into_view_if_needed()
+    box = picture.bounding_box()
+    assert abs(box['width'] / box['height'] - 128 / 96) < 0.02  # the shape of the file
+    at = [
+        (box['x'] + a * box['width'], box['y'] + b * box['height'])
+        for a, b in ((0.25, 0.5), (0.75, 0.9))
+    ]
+    reviewed.mouse.move(*at[0])
+    reviewed.mouse.down()
+    reviewed.mouse.move(*at[1], steps=4)
+    reviewed.mouse.up()
+    missed = verdicts(tmp_path / 'run', 3)[2]
+    wanted = 32, 48, 96, 86.4  # px of the file
+    assert max(abs(a - b) for a, b in zip(missed['boxes'][0], wanted)) < 1.5, missed
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    reviewed.screenshot(path=SHOTS / 'review.png')
+    reviewed.locator('button', has_text='false alarm (f)').click()
+    reviewed.locator('.widget-html b', has_text='say right or missed').wait_for()
+    assert len(verdicts(tmp_path / 'run', 3)) == 3 and no_error(reviewed)
