@@ -341,7 +341,8 @@ review"""
 def notebook_of(path, code):
     "A notebook of one cell."
     cell = dict(cell_type='code', id='one', metadata={}, source=code, outputs=[])
-    about = dict(metadata={}, nbformat=4, nbformat_minor=5)
+    kernel = dict(name='python3', display_name='Python 3', language='python')
+    about = dict(metadata=dict(kernelspec=kernel), nbformat=4, nbformat_minor=5)
     path.write_text(json.dumps(about | dict(cells=[cell | dict(execution_count=None)])))
 
 
