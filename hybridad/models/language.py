@@ -59,7 +59,7 @@ def _run_embeddings(
     deep: Iterable = (),  # tensors (T, D); deep[i] overwrites the input of block i+1
     *,
     mask: Tensor | None = None,  # (P, L) one where the encoder may look
-    penultimate: bool = True,  # of CLIP: leave the last block out
+    penultimate: bool = False,  # of CLIP: leave the last block out
 ) -> Tensor:  # (P, L, D)
     "Text features of embeddings; gradients flow to them and to the compound prompts."
     kind, deep = kind_of(encoder), list(deep)
@@ -97,7 +97,7 @@ class Tower(NamedTuple):
     tokenizer: Callable
     encoder: nn.Module
     length: int  # tokens of a prompt, with padding
-    penultimate: bool = True  # a CLIP beside other encoders leaves its last block out
+    penultimate: bool = False  # a CLIP beside other encoders leaves its last block out
 
     @property
     def start(self) -> int:
