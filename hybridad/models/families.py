@@ -238,6 +238,10 @@ class _Spoken(Settled):
         return self.vae, self.transformer, *self.text.encoders
 
     @property
+    def precise(self) -> tuple[nn.Module, ...]:  # T5 and Gemma would be too large
+        return (self.vae,)
+
+    @property
     def noise(self) -> object:
         return self._noise
 
