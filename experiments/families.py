@@ -6,14 +6,22 @@ Data:     none; random weights in the sizes of published models, one image of 51
 
 `full` is the whole model on the meta device. `blocks` is a model of the real width with two blocks
 (FLUX: one of each kind), run in float32 on one core: processor time of a pass whose every layer is
-read against a plain pass, and the bytes that reading allocates against the scores of one layer."""
+read against a plain pass, and the bytes that reading allocates against the scores of one layer.
+`exact_step` is the memory of a training step through the UNet of Stable Diffusion 2.1 with
+checkpointing, by images in a batch."""
 
 import json
 
 import torch
 from common import RESULTS, about
 
-from hybridad.bench.families import FULL, at_full_size, full_size, reader_on
+from hybridad.bench.families import (
+    FULL,
+    at_full_size,
+    exact_step_bytes,
+    full_size,
+    reader_on,
+)
 from hybridad.runs import write_json
 
 BLOCKS = {
@@ -38,7 +46,9 @@ def main():
     full = {name: at_full_size(name) for name in FULL}
     blocks = {name: measured(name) for name in BLOCKS}
     notes = about('python experiments/families.py', None)
-    write_json(RESULTS / 'families.json', notes | dict(full=full, blocks=blocks))
+    step = {str(n): exact_step_bytes(n) for n in (1, 4, 8)}
+    found = dict(full=full, exact_step=step, blocks=blocks)
+    write_json(RESULTS / 'families.json', notes | found)
 
 
 if __name__ == '__main__':

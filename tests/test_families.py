@@ -294,3 +294,17 @@ def test_an_image_whose_patches_do_not_fit_is_refused(backbone):
             EasonADPipeline(backbone, timestep=50)(odd, WORDS)
     with pytest.raises(ConfigError, match='no multiple of'):
         EasonADPipeline(backbone, timestep=50)(odd[..., :-1], WORDS)
+
+
+def test_check_backbone_takes_half_precision_files_and_stays_offline(tmp_path, capsys):
+    torch.manual_seed(0)
+    place = tmp_path / 'half'
+    tiny_pipeline('pixart').to(torch.float16).save_pretrained(place, variant='fp16')
+    assert (place / 'transformer' / 'diffusion_pytorch_model.fp16.safetensors').is_file()
+    how = ['--offline', '--device', 'cpu']
+    small = ['--size', str(SIZE), '--seconds', '0.1']
+    assert hybridad(['check-backbone', str(place), *how, *small]) == 0
+    assert 'nothing localises' in capsys.readouterr().out
+    asked = ['check-backbone', 'nobody/nothing', '--revision', 'abc', *how]
+    assert hybridad(asked) == 2
+    assert 'nobody/nothing' in capsys.readouterr().err

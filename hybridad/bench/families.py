@@ -7,16 +7,20 @@ __all__ = []
 
 # %% ../../nbs/72da_bench_families.ipynb #9b5e02fc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from statistics import median
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from .memory import LiveBytes
-from .sizes import SD21
+from .sizes import SD21, sd21_sized
+from ..models.attention import log_ratio
 from ..models.parts import quiet
+from ..models.prompt_reader import PromptReader
 from ..models.recorder import Recorder, masses_of, reading_cost
 from ..models.transformers import Text, family_of
 
@@ -121,3 +125,40 @@ def reader_on(
     return times | dict(
         extra_bytes=counted.peak, scores_bytes=reading_cost(model, inputs)['scores']
     )
+
+# %% ../../nbs/72da_bench_families.ipynb #320d49ea
+@contextmanager
+def _flash() -> Iterator[None]:
+    "Attention as on a GPU, whose scores are never whole in memory; on meta they would be."
+    stock = F.scaled_dot_product_attention
+
+    def attention(q, k, v, *args, **kwargs):
+        return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v)[0]
+
+    F.scaled_dot_product_attention = attention
+    try:
+        yield
+    finally:
+        F.scaled_dot_product_attention = stock
+
+# %% ../../nbs/72da_bench_families.ipynb #bb84306a
+def exact_step_bytes(
+    batch: int = 4,
+    checkpointing: bool = True,
+) -> dict[str, int]:  # weights, beside (peak of all else), peak
+    "Memory of an exact training step at the size of Stable Diffusion 2.1, 512 px, bfloat16."
+    with torch.device('meta'):
+        backbone = sd21_sized('meta')
+        with quiet():
+            backbone.unet.to(torch.bfloat16)  # the rest stays in float32
+        latents = torch.empty(batch, 4, 64, 64, dtype=torch.bfloat16)
+        prompts = torch.empty(2, 77, 1024, requires_grad=True)
+    if checkpointing:
+        backbone.unet.enable_gradient_checkpointing()
+    how = dict(readout='exact', mass='competing_all')
+    reader = PromptReader(backbone.unet, list(backbone.layers), **how)
+    with _flash(), LiveBytes() as counted:
+        maps = reader(latents, Text(prompts.to(torch.bfloat16)), size=(64, 64))
+        log_ratio(maps).square().mean().backward()
+    weights = sum(p.nbytes for m in backbone.modules for p in m.parameters())
+    return dict(weights=weights, beside=counted.peak, peak=weights + counted.peak)
