@@ -101,13 +101,11 @@ def _assembled(name: str, view: View, found: dict, grid: tuple) -> Seen:
 # %% ../../nbs/10h_recorder.ipynb #e20fce24
 def _attended(view: View, q: Tensor, seen: Seen) -> Tensor:  # (B, heads, N, L)
     "Attention of queries (B, heads, N, d) to text tokens."
+    if seen.others is not None:  # joint attention, which is read without a mask
+        every = torch.cat([seen.keys, seen.others], -2)
+        return products(q, every, view).softmax(-1)[..., : seen.keys.shape[-2]]
     scores = products(q, seen.keys, view)
-    if seen.bias is not None:
-        scores = scores + wide(seen.bias)
-    if seen.others is None:
-        return scores.softmax(-1)
-    rest = products(q, seen.others, view).logsumexp(-1, keepdim=True)
-    return (scores - torch.logaddexp(scores.logsumexp(-1, keepdim=True), rest)).exp()
+    return (scores if seen.bias is None else scores + wide(seen.bias)).softmax(-1)
 
 
 def probabilities(
