@@ -238,10 +238,6 @@ class _Spoken(Settled):
         return self.vae, self.transformer, *self.text.encoders
 
     @property
-    def precise(self) -> tuple[nn.Module, ...]:  # T5 and Gemma would be too large
-        return (self.vae,)
-
-    @property
     def noise(self) -> object:
         return self._noise
 
@@ -264,6 +260,10 @@ class _Conditioned(_Spoken):
     "A backbone whose text has the precision of its transformer."
 
     double = False  # encoders side by side as in SDXL
+
+    @property
+    def precise(self) -> tuple[nn.Module, ...]:  # T5 and Gemma would be too large
+        return (self.vae,)
 
     @property
     def unet(self) -> nn.Module:

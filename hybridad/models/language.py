@@ -109,8 +109,7 @@ class Tower(NamedTuple):
 
     @property
     def used(self) -> int:  # blocks that run
-        clip = kind_of(self.encoder).blocks == 'encoder.layers'
-        return len(_blocks_of(self.encoder)) - (clip and self.penultimate)
+        return len(_blocks_of(self.encoder)) - self.penultimate
 
     @property
     def unit(self) -> Tensor:  # spread of the embeddings, in units of CLIP's of about 0.02
@@ -297,8 +296,7 @@ def _beside(parts: list[Tensor], starts: list[int]) -> Tensor:  # (P, L, D)
 def _apart(x: Tensor, towers: list[Tower]) -> list[Tensor]:
     "The inverse of `_beside`."
     parts = x.split([t.width for t in towers], -1)
-    firsts = [1 - t.start for t in towers]
-    return [p[:, f : f + t.length] for p, f, t in zip(parts, firsts, towers)]
+    return [p[:, 1 - t.start :][:, : t.length] for p, t in zip(parts, towers)]
 
 # %% ../../nbs/10j_language.ipynb #b2d5256d
 def _hidden(features: Tensor, mask: Tensor) -> Tensor:

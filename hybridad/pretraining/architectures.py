@@ -56,7 +56,7 @@ def window(
 
 # %% ../../nbs/62ca_architectures.ipynb #ec0c375c
 class Architecture(NamedTuple):
-    "What training needs to know of a kind of model."
+    "Facts of a kind of model that training needs."
 
     make: Callable  # (recipe, start) -> model
     layers: tuple  # that are read, as in select_views
