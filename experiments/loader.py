@@ -82,11 +82,12 @@ def decoding(folder: Path) -> dict:
     "Processor milliseconds to decode a camera's twelve megapixels, whole and as is enough."
     path = folder.parent / 'camera.jpg'
     Image.fromarray(picture(9, 1, 512).image).resize((4000, 3000)).save(path, quality=90)
-    took = {}
-    for name, least in (('whole', 0), ('enough for 512 px', enough(512))):
-        seconds = timed(lambda: [open_image(path, least=least) for _ in range(5)])[0]
-        took[name] = round(1000 * float(seconds) / 5, 1)
-    return took
+
+    def milliseconds(least):
+        took = timed(lambda: [open_image(path, least=least) for _ in range(5)])[0]
+        return round(1000 * float(took) / 5, 1)
+
+    return {'whole': milliseconds(0), 'enough for 512 px': milliseconds(enough(512))}
 
 
 def main():
