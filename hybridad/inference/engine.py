@@ -8,6 +8,7 @@ __all__ = ['PartScorer']
 # %% ../../nbs/67_engine.ipynb #f64c96d6
 import logging
 import os
+import re
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from typing import Any
@@ -15,7 +16,8 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
-from ..errors import ConfigError, HybridadError, printable
+from .. import errors
+from ..errors import ConfigError, printable
 from .image_files import Photos
 from .loader import PhotoLoader
 from .parts import Parts, by_part, check_there, write_part
@@ -137,17 +139,16 @@ def start_ray(
 ) -> None:
     "Start Ray on this machine, or join the cluster that RAY_ADDRESS names."
     _tried(ray, _ATTEMPTS)
-    logging.getLogger('ray.data').setLevel(logging.ERROR)
+    logging.getLogger('ray.data').setLevel(logging.CRITICAL)
     ray.data.DataContext.get_current().enable_progress_bars = False
 
 
 def _sentence(error):
-    "The failure of ours that Ray has wrapped, or None."
-    while error is not None and not isinstance(error, HybridadError):
-        error = getattr(error, 'cause', None) or error.__cause__
-    return error
+    "The failure of ours that Ray has wrapped, by its text, or None."
+    found = re.findall(r'hybridad\.errors\.(\w+): (.+)', str(error))
+    return getattr(errors, found[-1][0])(found[-1][1]) if found else None
 
-# %% ../../nbs/67_engine.ipynb #ecdb6556
+# %% ../../nbs/67_engine.ipynb #f3fb4976
 def _reported(parts, k, tell):
     "Tell of each image of a finished part, as its rows say."
     fields = 'image', 'decision', 'score', 'regions', 'width', 'height', 'reason', 'unlike'
@@ -183,7 +184,7 @@ class RayWork:
         for row in numbers.iter_rows():
             yield row['part']
 
-# %% ../../nbs/67_engine.ipynb #f3fb4976
+# %% ../../nbs/67_engine.ipynb #8730ddd9
 class RayEngine(RayWork):
     "Scores the parts of a run on Ray, with its start, its end and its failures."
 
