@@ -16,6 +16,7 @@ from itertools import product
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 from .attention import log_ratio
 from ..data.loading import image_tensor
@@ -196,8 +197,9 @@ def _bank(references: References, layer: str, features: Tensor) -> LayerBank:
 _AT_ONCE = 8  # reference images in memory
 
 
-def _batches(count: int) -> list[slice]:
-    return [slice(i, i + _AT_ONCE) for i in range(0, count, _AT_ONCE)]
+def _batches(count: int) -> Iterable[slice]:
+    parts = [slice(i, i + _AT_ONCE) for i in range(0, count, _AT_ONCE)]
+    return tqdm(parts, desc='compare references', delay=2, leave=False)
 
 
 def _cells(detector: 'ReferenceDetector', images: Tensor, owners: list[int], rows: int) -> dict:
@@ -398,6 +400,6 @@ def load_references(
     "Reference images as a detector takes them."
     images = [
         read(p, enough(size)) if read else as_rgb(open_image(p, least=enough(size)), p)
-        for p in paths
+        for p in tqdm(paths, desc='read references', delay=2, leave=False)
     ]
     return torch.stack([image_tensor(im, size) for im in images])
