@@ -12,6 +12,7 @@ from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from importlib.util import find_spec
 from pathlib import Path
 
 from hybridad.commands.flags import (
@@ -21,6 +22,7 @@ from hybridad.commands.flags import (
     prompts_argument,
 )
 from hybridad.commands.shared import (
+    Adder,
     Parser,
     arguments,
     existing_checkpoint,
@@ -36,15 +38,13 @@ from ..metrics.alarms import alarm_promise, check_share
 from ..demo.summaries import finding_lines, photographs_line
 
 # %% ../../nbs/89e_cli_score.ipynb #835d5bcd
-def _decisions(parser: Parser) -> None:
+def decision_arguments(parser: Parser) -> Adder:  # the group of options
     "The prompts, and all that makes an image anomalous."
     group = parser.add_argument_group('prompts and decisions')
     prompts_argument(group)
     add = group.add_argument
     usual = 'reference images: a folder or some files, all normal; two or more set thresholds'
     add('--normals', nargs='+', metavar='DIR', help=usual)
-    each_other = 'compare the photographs with each other: of one kind, most of them fine'
-    add('--among', action='store_true', help=each_other)
     parts = 'overlapping parts per side, for defects that are small'
     add('--tiles', type=int, default=1, metavar='N', help=parts)
     names_argument(group)
@@ -53,6 +53,7 @@ def _decisions(parser: Parser) -> None:
     share = 'in place of --threshold: this share of good images, such as 0.02'
     add('--false_alarms', type=float, metavar='X', help=share)
     add('--pixel_threshold', type=float, metavar='X', help='of a region; default: likewise')
+    return group
 
 # %% ../../nbs/89e_cli_score.ipynb #c927ae3f
 def _out(text: str) -> Path | str:
@@ -63,10 +64,15 @@ def _out(text: str) -> Path | str:
 def _arguments(parser: Parser) -> None:
     what = 'photographs, folders, archives, lists of files, or addresses such as s3://bucket/day'
     parser.add_argument('images', nargs='+', metavar='IMAGES', help=what)
-    _decisions(parser)
+    each_other = 'compare the photographs with each other: of one kind, most of them fine'
+    decisions = decision_arguments(parser)
+    decisions.add_argument('--among', action='store_true', help=each_other)
     add = out_arguments(parser, 'score', kind=_out).add_argument
     work = 'begin the run in --out or work along: start it as often, and wherever, you like'
     add('--join', action='store_true', help=work)
+    engine = 'plain: this process, and those that join; ray: actors of Ray'
+    add('--engine', choices=('plain', 'ray'), default='plain', help=engine)
+    add('--actors', type=int, metavar='N', help='of Ray; default: one a GPU, or one a core')
     add('--batch_size', type=int, default=8, metavar='N', help='images at a time')
     beside = 'loader processes; default: none on a processor, else one for each core, at most 8'
     add('--num_workers', type=int, metavar='N', help=beside)
@@ -88,6 +94,21 @@ def _joined_folder(a: Namespace) -> Path:
     return reachable(a.out)
 
 
+def _check_engine(a: Namespace) -> None:
+    "Refuse flags that Ray has no use for, and Ray where it is not installed."
+    if a.engine == 'plain' and a.actors is None:
+        return
+    if a.engine == 'plain' or a.join:
+        raise ConfigError(
+            '--actors are those of --engine ray, which no other process joins: leave out --actors'
+            ' or --join'
+        )
+    if a.actors is not None and a.actors < 1:
+        raise ConfigError(f'--actors {a.actors} is out of range: give at least 1')
+    if not find_spec('ray'):
+        raise ConfigError('--engine ray needs Ray: pip install hybridad[ray]')
+
+
 def _folder(a: Namespace, world: int) -> Path:
     "The run's folder; paths that are not there are refused with it."
     if a.among and a.normals:
@@ -97,21 +118,24 @@ def _folder(a: Namespace, world: int) -> Path:
         )
     if a.false_alarms is not None:
         check_share(a.false_alarms)
+    _check_engine(a)
     out = _joined_folder(a) if a.join else run_folder(a, 'score', world)
     existing_paths([*a.images, *(a.normals or ())])
     existing_checkpoint(a.checkpoint_path)
     return out
 
 # %% ../../nbs/89e_cli_score.ipynb #542e28c3
-def _scorer(a: Namespace, found):
-    "The scorer that the flags describe, for these photographs."
-    from hybridad.inference.scoring import load_scorer
+def scorer_settings(
+    a: Namespace,  # with the flags of `decision_arguments` and among
+    found: object = None,  # image_files.Found, the photographs
+) -> dict:
+    "The arguments of `load_scorer` that the flags describe."
     from hybridad.models.naming import read_names
 
-    return load_scorer(
-        a.checkpoint_path,
-        a.backbone,
-        a.device,
+    return dict(
+        checkpoint=a.checkpoint_path,
+        backbone=a.backbone,
+        device=a.device,
         other_backbone=a.other_backbone,
         threshold=a.threshold,
         pixel_threshold=a.pixel_threshold,
@@ -123,6 +147,17 @@ def _scorer(a: Namespace, found):
         names=read_names(a.names),
     )
 
+# %% ../../nbs/89e_cli_score.ipynb #3a7f01bc
+def print_decider(
+    scorer: object,  # scoring.Scorer
+) -> None:
+    "Print what decides, and how sure it is."
+    print(f'{scorer.source}')
+    named = f', named {printable(", ".join(scorer.namer.words))}' if scorer.namer else ''
+    print(f'anomalous from {scorer.image:.3f}, regions from {scorer.pixel:.3f}{named}')
+    promise = alarm_promise(scorer.good, scorer.image, scorer.false_alarms)
+    print(f'{promise}\n' if promise else '')
+
 
 def _begin(a: Namespace, scorer, total: int):
     "Print how long it will take, where that is long, and what decides."
@@ -131,13 +166,18 @@ def _begin(a: Namespace, scorer, total: int):
     looks = scorer.detector.looks * scorer.tiles**2
     if not a.resume and (long := forecast(scorer.detector, total, looks)):
         print(long)
-    print(f'{scorer.source}')
-    named = f', named {printable(", ".join(scorer.namer.words))}' if scorer.namer else ''
-    print(f'anomalous from {scorer.image:.3f}, regions from {scorer.pixel:.3f}{named}')
-    promise = alarm_promise(scorer.good, scorer.image, scorer.false_alarms)
-    print(f'{promise}\n' if promise else '')
+    print_decider(scorer)
 
 # %% ../../nbs/89e_cli_score.ipynb #c8a85286
+def _engine(a: Namespace, found) -> dict:
+    "The work that is not done by this process."
+    if a.engine == 'plain':
+        return {}
+    from hybridad.inference.engine import RayEngine
+
+    return dict(work=RayEngine(a.actors, **scorer_settings(a, found)))
+
+
 def _run(a: Namespace, found, out: Path, scorer, tell) -> Counter:
     "Score all photographs; `tell` gets each finding."
     from hybridad.inference.scoring_runs import score_folder
@@ -154,10 +194,11 @@ def _run(a: Namespace, found, out: Path, scorer, tell) -> Counter:
         batch_size=a.batch_size,
         num_workers=a.num_workers,
         tell=tell,
+        **_engine(a, found),
     )
     return counts
 
-
+# %% ../../nbs/89e_cli_score.ipynb #5b02c7df
 def _summary(counts: Counter, seconds: float, out) -> str:
     kinds = ', '.join(f'{counts[k]} {k}' for k in ('anomalous', 'normal', 'unreadable'))
     report = os.path.join(out, 'report.html')
@@ -194,13 +235,13 @@ def _outlines(tool: str, out: Path) -> Path:
 
 def _score(a: Namespace, out: Path, where: Path | str) -> int:
     "Score into a folder of this machine, which is called `where`; the exit code."
-    from hybridad.inference.scoring import Strangers
+    from hybridad.inference.scoring import Strangers, load_scorer
     from tqdm.auto import tqdm
 
     rank, world, _ = processes()
     found = _found(a, rank)
     with waiting('loading the weights'):
-        scorer, begun = _scorer(a, found), time.perf_counter()
+        scorer, begun = load_scorer(**scorer_settings(a, found)), time.perf_counter()
     if rank == 0:
         _begin(a, scorer, len(found.names))
     strangers = Strangers(scorer)
@@ -227,7 +268,7 @@ def _elsewhere(a: Namespace, world: int) -> Iterator[str]:
     from hybridad.inference.remote_runs import run_at
 
     address = a.out
-    if a.join or world > 1:
+    if a.join or a.engine == 'ray' or world > 1:
         raise ConfigError(
             f'{address} is no folder that several processes can share: mount it, or give a folder'
         )

@@ -10,6 +10,7 @@ import hashlib
 import os
 import time
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -82,17 +83,25 @@ def _small_copy(im, side):
     return np.asarray(small)
 
 
-def _read_photo(file, size, sight):
-    "One photograph as a detector wants it, or the reason why there is none."
-    try:
-        im = upright(file, enough(size))
-    except DataError as error:
-        return dict(reason=str(error))
+def photo_item(
+    im: Image.Image,  # mode RGB, or F with values 0..255
+    size: int,  # side of the square the backbone sees, px
+    sight: int,  # longest side of the small copy to draw on, px; 0: none
+) -> dict:
+    "One photograph as a detector wants it."
     width, height = full_size(im)
     item = dict(image=image_tensor(im, size), width=width, height=height)
     if sight:
         item['small'] = _small_copy(im, sight)
     return item
+
+
+def _read_photo(file, size, sight):
+    "One photograph as a detector wants it, or the reason why there is none."
+    try:
+        return photo_item(upright(file, enough(size)), size, sight)
+    except DataError as error:
+        return dict(reason=str(error))
 
 # %% ../../nbs/63a_image_files.ipynb #20fbffbb
 def _home(paths):
@@ -138,7 +147,7 @@ class Photos(Dataset):
         "One item; `lost` says that the whole folder is out of reach, and stayed so."
         until = time.monotonic() + PATIENCE
         while True:
-            item = dict(index=i, path=self.paths[i]) | _item(self, self.paths[i])
+            item = dict(index=i, path=self.paths[i]) | read_item(self, self.paths[i])
             if 'reason' not in item or not (self.home and _is_out_of_reach(self.home)):
                 return item
             if time.monotonic() > until:
@@ -146,8 +155,11 @@ class Photos(Dataset):
             time.sleep(PATIENCE / 60)
 
 # %% ../../nbs/63a_image_files.ipynb #01bc7e91
-def _item(photos, name):
-    "Pixels and size of a photograph, or a reason, and which file it was."
+def read_item(
+    photos: Photos,  # that say how it is read
+    name: str,  # a path or an address
+) -> dict:
+    "Pixels and size of a photograph, or a reason, and which file it was, without waiting."
     before = file_times(name)
     try:
         if name in photos.refused:
@@ -176,8 +188,11 @@ def _is_scoring_run(folder):
     return False
 
 
-def _images_below(root, other):
-    "Paths of the images below a folder, in order; counts the rest."
+def images_below(
+    root: str,  # the folder
+    other: Counter,  # counts what is left alone, by kind
+) -> Iterator[str]:
+    "Paths of the images below a folder, in order."
     for folder, inside, names in os.walk(root, onerror=_cannot_list):
         seen = sorted(n for n in inside if not n.startswith('.'))
         other['linked folder'] += sum(os.path.islink(os.path.join(folder, n)) for n in seen)
@@ -191,7 +206,10 @@ def _images_below(root, other):
                 other[Path(n).suffix.lower() or 'without ending'] += 1
 
 # %% ../../nbs/63a_image_files.ipynb #d0a8f9e6
-def _leads_out(path, root):
+def leads_out(
+    path: str,
+    root: str,  # the folder it lies in
+) -> bool:
     "True for a link to something outside a folder."
     return os.path.islink(path) and not Path(os.path.realpath(path)).is_relative_to(
         os.path.realpath(root)
@@ -223,8 +241,8 @@ def _images_in(root, other):
         return
     if not os.path.lexists(root):
         raise DataError(f'there is no file or folder {root}: check the path')
-    for path in _images_below(root, other) if os.path.isdir(root) else [root]:
-        out = path != root and _leads_out(path, root)
+    for path in images_below(root, other) if os.path.isdir(root) else [root]:
+        out = path != root and leads_out(path, root)
         yield path, f'{path} is a link that leads out of {root}: copy the file in' if out else ''
 
 

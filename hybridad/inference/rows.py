@@ -58,16 +58,23 @@ def row_of(
 _NUMBERS = 'score', 'probability', 'unlike'
 
 
-def _encode_parquet(rows):
+def arrow_table(
+    rows: list[dict],  # from `row_of`
+) -> object:  # pyarrow.Table
+    "Rows with their types, which are the same where a column is empty."
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     whole = ('width', 'height', *FILE[:3])
     kinds = dict.fromkeys(_NUMBERS, pa.float64()) | dict.fromkeys(whole, pa.int64())
     schema = pa.schema([(c, kinds.get(c, pa.string())) for c in (*COLUMNS, *FILE)])
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(rows, schema), sink)
-    return sink.getvalue().to_pybytes()
+    return pa.Table.from_pylist(rows, schema)
+
+
+def _encode_parquet(rows):
+    import pyarrow.parquet as pq
+
+    pq.write_table(arrow_table(rows), sink := io.BytesIO())
+    return sink.getvalue()
 
 
 def encode(

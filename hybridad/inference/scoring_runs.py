@@ -56,8 +56,13 @@ def _list_digest(names):
     return digest.hexdigest()[:16]
 
 # %% ../../nbs/64a_scoring_runs.ipynb #21e927c5
-def _asked(scorer, names, batch_size, **how) -> dict:
-    "Settings that must be equal for a run to be continued; `how`: part, format, pictures."
+def asked_of(
+    scorer: Scorer,
+    names: list,  # of the images
+    batch_size: int,
+    **how: object,  # more settings: part, format, pictures
+) -> dict:
+    "Settings that must be equal for a run to be continued."
     d = scorer.detector
     model = d.config.model.to_dict()
     return dict(
@@ -92,7 +97,7 @@ def _same(key, before, asked) -> bool:
     return before.get(key) == asked[key]
 
 # %% ../../nbs/64a_scoring_runs.ipynb #186a1f9e
-class _ScoringRun(Run):
+class ScoringRun(Run):
     "The run of a scoring: each setting that differs is named."
 
     def differences(self, before: dict) -> tuple[str, str]:
@@ -181,7 +186,7 @@ def _check_choices(form, pictures, part):
         raise ConfigError('parquet needs pyarrow: pip install pyarrow, or choose csv')
 
 # %% ../../nbs/64a_scoring_runs.ipynb #f9c39a30
-def _run(run, parts, scorer, *, join, resume, note, **how):
+def _run(run, parts, scorer, *, join, resume, note, work, **how):
     "Begin or continue a run, score what is missing, and finish it; the decisions, counted."
     rank, world, wait = processes()
     run.check(None if join else bool(resume))
@@ -192,7 +197,7 @@ def _run(run, parts, scorer, *, join, resume, note, **how):
             _begin_alone(run, parts, claims, scorer, join)
         remove_outdated(parts, gone, note)
         wait()
-        _score_parts(parts, claims, scorer, **how)
+        work(parts, claims, scorer, **how)
         return _finish(run, parts, claims)
 
 # %% ../../nbs/64a_scoring_runs.ipynb #cf270740
@@ -211,15 +216,16 @@ def score_folder(
     progress: bool = True,
     tell: Callable | None = None,  # called with each Finding of this process
     note: Callable = print,  # called with a sentence if finished parts are scored again
+    work: Callable = _score_parts,  # scores the parts that are missing, as RayEngine does
 ) -> tuple:  # Counter of decisions in the whole run, Counter of files left alone
     "Score a folder in parts that survive a kill; processes that join share them."
     _check_choices(form, pictures, part)
     check('batch_size', batch_size, int)
     names, refused, other = find_images(paths)
     parts = Parts(out, names, refused, part=part, form=form)
-    asked = _asked(scorer, names, batch_size, part=part, format=form, pictures=pictures)
-    run = _ScoringRun(out, 'score', asked)
+    asked = asked_of(scorer, names, batch_size, part=part, format=form, pictures=pictures)
+    run = ScoringRun(out, 'score', asked)
     how = dict(pictures=pictures, batch_size=batch_size, num_workers=num_workers)
-    how |= dict(join=join, resume=resume, progress=progress, tell=tell, note=note)
+    how |= dict(join=join, resume=resume, progress=progress, tell=tell, note=note, work=work)
     with nullcontext() if join else run_lock(out, processes()[0] == 0):
         return _run(run, parts, scorer, **how), other
