@@ -82,9 +82,12 @@ def layout_argument(parser: Adder) -> None:
     parser.add_argument('--root', metavar='DIR', help=where)
 
 
-def data_arguments(parser: Parser) -> None:
+def data_arguments(
+    parser: Parser,
+    unless: str = '',  # another argument that makes a data set needless
+) -> None:
     "A data set, and the part of it that counts."
-    parser.needs('data_path', 'DATA', 'folder of the data set')
+    parser.needs('data_path', 'DATA', 'folder of the data set', unless=unless)
     group = parser.add_argument_group('data')
     layout_argument(group)
     group.add_argument('--categories', nargs='+', metavar='NAME', help='only these')

@@ -90,8 +90,10 @@ class Parser(argparse.ArgumentParser):
         super().__init__(*args, formatter_class=_Help, **kwargs)
         self.either = []
 
-    def needs(self, name: str, metavar: str, help: str, *, kind: type = str) -> None:
-        "An argument that is needed, bare or after the flag of its name."
+    def needs(
+        self, name: str, metavar: str, help: str, *, kind: type = str, unless: str = ''
+    ) -> None:
+        "An argument that is needed unless another is given, bare or after the flag of its name."
         how = dict(action=_Once, metavar=metavar)
         bare = self.add_argument(
             name,
@@ -101,7 +103,7 @@ class Parser(argparse.ArgumentParser):
             **how,
         )
         self.add_argument(f'--{name}', help=argparse.SUPPRESS, **how)
-        self.either.append((bare, kind))  # a type of its own would convert argparse's mark, too
+        self.either.append((bare, kind, unless))  # a type would convert argparse's mark, too
 
     def parse(self, argv: list | None = None) -> argparse.Namespace:
         "The arguments; bare ones may stand anywhere among the options."
@@ -110,10 +112,11 @@ class Parser(argparse.ArgumentParser):
         a = self.parse_intermixed_args(argv)
         if metavar := vars(a).pop('twice', None):
             self.error(f'{metavar} was given twice: leave one of the two out')
-        for bare, kind in self.either:
-            if getattr(a, bare.dest, None) is None:
+        for bare, kind, unless in self.either:
+            given = getattr(a, bare.dest, None)
+            if given is None and not getattr(a, unless or bare.dest, None):
                 self.error(f'the following arguments are required: {bare.metavar}')
-            setattr(a, bare.dest, kind(getattr(a, bare.dest)))
+            setattr(a, bare.dest, None if given is None else kind(given))
         return a
 
 

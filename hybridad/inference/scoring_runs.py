@@ -26,6 +26,7 @@ from .report import report_of_scores
 from .rows import join_parts, read_scores
 from .scoring import Scorer
 from ..locks import run_lock
+from ..models.detector import HybridAnomalyDetector
 from ..models.reference import reference_hash
 from ..runs import Run, in_use, processes, provenance
 
@@ -41,19 +42,21 @@ def _arithmetic(device, batch_size):
     )
 
 
-def _weights(detector):
-    "A hash of everything that was learned."
-    tensors = detector.state_dict().values()
-    content = b''.join(v.detach().float().cpu().numpy().tobytes() for v in tensors)
-    return hashlib.sha256(content).hexdigest()[:16]
-
-
 def _list_digest(names):
     "A hash of the names in their order."
     digest = hashlib.sha256()
     for n in names:
         digest.update(os.fsencode(n) + b'\0')
     return digest.hexdigest()[:16]
+
+# %% ../../nbs/64a_scoring_runs.ipynb #78a679cd
+def weights_hash(
+    detector: HybridAnomalyDetector,
+) -> str:  # 16 hex digits
+    "A hash of everything that was learned."
+    tensors = detector.state_dict().values()
+    content = b''.join(v.detach().float().cpu().numpy().tobytes() for v in tensors)
+    return hashlib.sha256(content).hexdigest()[:16]
 
 # %% ../../nbs/64a_scoring_runs.ipynb #21e927c5
 def asked_of(
@@ -68,7 +71,7 @@ def asked_of(
     return dict(
         images=len(names),
         list=_list_digest(names),
-        prompts=_weights(d),
+        prompts=weights_hash(d),
         normals=reference_hash(d),
         backbone_hash=d.backbone.hash,
         image_size=d.image_size,
@@ -117,7 +120,8 @@ def _begin(run, parts, scorer, join):
             f'{run.folder} is not empty and holds no scoring to join: choose another --out'
         )
     if not (join and all_there(parts)):
-        run.open(provenance=provenance(scorer.detector, good=scorer.good))
+        known = dict(good=scorer.good, checkpoint=scorer.checkpoint)
+        run.open(provenance=provenance(scorer.detector, **known))
     parts.file(0).parent.mkdir(exist_ok=True)
 
 
