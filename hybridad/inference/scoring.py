@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch.utils.data import DataLoader
+from torch.utils.data import BatchSampler
 
 from ..models.appearance import appearance, unlike_known
 from ..config import check, get_default_config
@@ -24,6 +24,7 @@ from ..errors import ConfigError, printable
 from ..evaluation.baselines import WordsDetector
 from .beside import apart, compared_with
 from .image_files import Photos, find_images
+from .loader import PhotoLoader
 from .overlays import draw
 from .tiles import check_overlap, checked_tiles, stitched, tiles_of
 from ..metrics.alarms import alarm_threshold
@@ -133,8 +134,17 @@ def _without_thresholds(image, pixel):
         return ''
     return f'; no threshold for the {lacking} score is stored, so a log-ratio of 0 divides'
 
+# %% ../../nbs/64_scoring.ipynb #321275d4
+class _Sized:
+    "The size at which photographs are read."
+
+    @property
+    def side(self) -> int:  # px at which photographs are read
+        "Pixels per side of a whole photograph, all of its tiles together."
+        return self.detector.load_size * (self.tiles + 1) // 2
+
 # %% ../../nbs/64_scoring.ipynb #c4032967
-class Scorer:
+class Scorer(_Sized):
     "A detector with the thresholds that turn its numbers into decisions."
 
     def __init__(
@@ -149,6 +159,7 @@ class Scorer:
         names: list[str] | None = None,  # of regions; None: the backbone's kinds, []: none
         good: list[float] | None = None,  # scores of images known to be good
         false_alarms: float | None = None,  # share of them that the threshold was chosen for
+        checkpoint: str | None = None,  # file of the prompts, for those who read the run later
     ):
         check('threshold', image, float | None)
         check('pixel_threshold', pixel, float | None)
@@ -156,15 +167,10 @@ class Scorer:
         check_overlap(detector.config.model.map_size, tiles)
         self.source = source + _without_thresholds(image, pixel)
         self.image, self.pixel, self.good = image or 0.0, pixel or 0.0, good or []
-        self.false_alarms = false_alarms
+        self.false_alarms, self.checkpoint = false_alarms, checkpoint
         self.namer = known_namer(detector.pipeline, names)
         with torch.no_grad():
             self.text, self.temperature = detector.text(), float(detector.log_temperature.exp())
-
-    @property
-    def side(self) -> int:  # px at which photographs are read
-        "Pixels per side of a whole photograph, all of its tiles together."
-        return self.detector.load_size * (self.tiles + 1) // 2
 
     @torch.no_grad()
     def __call__(
@@ -292,8 +298,9 @@ def load_scorer(
         unlike_known(np.zeros((1, 12)), known, str(checkpoint or SHIPPED))
     image = _image_end(stored, threshold, false_alarms)
     pixel = stored.get('pixel') if pixel_threshold is None else pixel_threshold
-    how = dict(source=source, tiles=tiles, known=known, names=names)
-    return Scorer(detector, image, pixel, good=stored.get('good'), false_alarms=false_alarms, **how)
+    how = dict(source=source, tiles=tiles, known=known, names=names, false_alarms=false_alarms)
+    how['checkpoint'] = checkpoint and os.path.abspath(checkpoint)
+    return Scorer(detector, image, pixel, good=stored.get('good'), **how)
 
 # %% ../../nbs/64_scoring.ipynb #84313424
 def findings(
@@ -302,26 +309,23 @@ def findings(
     refused: dict | None = None,  # {path: reason}
     *,
     batch_size: int = 8,
-    num_workers: int = 0,  # loader processes
+    num_workers: int | None = None,  # loader processes; None: as many as help on the device
     sight: int = 512,  # longest side of the copy to draw on, px; 0: none
 ) -> Iterator[Finding]:  # in the order of paths
     "Findings of a scorer in some files."
-    loader = DataLoader(
-        Photos(paths, scorer.side, refused, sight=sight),
-        check('batch_size', batch_size, int),
-        collate_fn=list,
-        num_workers=check('num_workers', num_workers, int),
-    )
-    for batch in loader:
+    batches = BatchSampler(range(len(paths)), check('batch_size', batch_size, int), False)
+    photos = Photos(paths, scorer.side, refused, sight=sight)
+    device = scorer.detector.backbone.device
+    for batch in PhotoLoader(photos, batches, device, num_workers):
         yield from scorer(batch)
 
 # %% ../../nbs/64_scoring.ipynb #997387b0
 def score(
-    paths: str | os.PathLike | list,  # an image or a folder, or a list of them
+    paths: str | os.PathLike | list,  # images, folders, archives, lists, addresses
     checkpoint: str | os.PathLike | Scorer | None = None,  # a file; None: the package's prompts
     *,
     batch_size: int = 8,
-    num_workers: int = 0,  # loader processes
+    num_workers: int | None = None,  # loader processes; None: as many as help on the device
     **how,  # as for load_scorer: backbone, device, threshold, pixel_threshold, ...
 ) -> Iterator[Finding]:
     "Score photographs one after the other."
