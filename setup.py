@@ -39,7 +39,7 @@ setup(
     install_requires=split(cfg['requirements']),
     extras_require={
         extra: split(cfg[f'{extra}_requirements'])
-        for extra in ('dev', 'docs', 'export', 'labels', 'tracking')
+        for extra in ('dev', 'docs', 'export', 'labels', 'ray', 'remote', 'tracking', 'video')
     },
     entry_points={
         'console_scripts': split(cfg['console_scripts']),

@@ -24,6 +24,7 @@ COMMANDS = dict(
     test=('hybridad.commands.test', 'score a data set with a checkpoint, beside baselines'),
     score=('hybridad.commands.score', 'find defects in photographs'),
     decide=('hybridad.commands.decide', 'decide a scored folder or a test anew, in a second'),
+    watch=('hybridad.commands.watch', 'score a folder, a video or a camera as images come'),
     review=('hybridad.commands.review', 'say which decisions are right, to learn from them'),
     demo=('hybridad.commands.tools', 'see everything once, on generated data'),
     protocol=('hybridad.commands.study', 'learn on one set, score others, over several seeds'),
@@ -34,7 +35,10 @@ COMMANDS = dict(
 ) | {'check-backbone': ('hybridad.commands.tools', 'see if a backbone is of use, and how')}
 # name -> module, help
 _OLD_NAMES = dict(hybridad_backbone='pretrain')  # others are hybridad_NAME
-_NEW = 'pretrain', 'selftest', 'decide', 'review', 'check-backbone'  # without an older name
+_NEW = (
+    *('pretrain', 'selftest', 'decide', 'review'),
+    *('watch', 'check-backbone'),
+)  # without an older name hybridad_NAME
 
 # %% ../nbs/90_cli.ipynb #b5894dca
 def command(

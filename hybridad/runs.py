@@ -29,20 +29,25 @@ def _sync_folder(folder):
         os.close(handle)
 
 # %% ../nbs/00a_runs.ipynb #66b43dab
-def _half_written(path):
+def half_written(
+    path: Path,
+    by: str = '',  # who writes, where several processes may; default: its rank
+) -> Path:
     "The name of a file until it is whole; processes that share a run do not share it."
-    rank = os.environ.get('RANK', '0') if os.environ.get('WORLD_SIZE', '1') != '1' else ''
-    return path.with_name(f'{path.name}.{rank}.partial' if rank else f'{path.name}.partial')
+    if not by and os.environ.get('WORLD_SIZE', '1') != '1':
+        by = os.environ.get('RANK', '0')
+    return path.with_name(f'{path.name}.{by}.partial' if by else f'{path.name}.partial')
 
 # %% ../nbs/00a_runs.ipynb #c222e6bd
 def write_atomic(
     path: str | Path,  # the file to write; its folder is made
     content: bytes,  # of the whole file
+    by: str = '',  # as for `half_written`
 ) -> Path:  # the file
     "Write under a temporary name, force to disk, rename: a file is whole or not there."
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _half_written(path)
+    temporary = half_written(path, by)
     try:
         with open(temporary, 'wb') as f:
             f.write(content)
@@ -58,10 +63,10 @@ def write_atomic(
 def in_use(
     folder: str | Path,  # of a run
 ) -> bool:
-    "True for a file, or a folder with more than what a killed run left half-written."
+    "True for a file, or a folder with more than what a killed run left half-written or claimed."
     folder = Path(folder)
     return folder.exists() and (
-        not folder.is_dir() or any(p.suffix != '.partial' for p in folder.iterdir())
+        not folder.is_dir() or any(p.suffix not in ('.partial', '.claim') for p in folder.iterdir())
     )
 
 # %% ../nbs/00a_runs.ipynb #8901a4ba

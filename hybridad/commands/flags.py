@@ -98,11 +98,12 @@ def out_arguments(
     parser: Parser,
     name: str,  # of the command
     resume: str = 'continue the run in --out',  # '' for commands that cannot
+    kind: Callable = Path,  # from text to a folder
 ) -> Adder:  # the group of options
     "The run folder, and the flag that continues it."
     group = parser.add_argument_group('run')
     text = f'folder of the run; default: runs/{name}-DATE-TIME'
-    group.add_argument('--out', type=Path, metavar='DIR', help=text)
+    group.add_argument('--out', type=kind, metavar='DIR', help=text)
     if resume:
         group.add_argument('--resume', action='store_true', help=resume)
     return group

@@ -120,6 +120,8 @@ Adder = argparse.ArgumentParser | argparse._ArgumentGroup  # whatever has add_ar
 def _stopped(a: argparse.Namespace, stop: KeyboardInterrupt) -> str:
     "The words that continue a command after Ctrl-C."
     out = getattr(a, 'out', None)
+    if getattr(a, 'join', False):
+        return 'others go on without it; the same command joins them again'
     if hasattr(a, 'resume') and out and (Path(out) / 'run.json').exists():
         return f'continue with the same command and --resume --out {out}'
     return str(stop) or 'what was complete is kept'
@@ -281,9 +283,11 @@ def run_folder(
 def existing_paths(
     paths: list,  # files or folders
 ) -> None:
-    "Refuse paths that lead nowhere."
+    "Refuse paths that lead nowhere; an address is asked when it is listed."
+    from hybridad.inference.sources import is_address
+
     for path in map(os.path.expanduser, map(os.fspath, paths)):
-        if not os.path.lexists(path):
+        if not (is_address(path) or os.path.lexists(path)):
             raise DataError(f'there is no file or folder {path}: check the path')
 
 

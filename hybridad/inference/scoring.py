@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch.utils.data import DataLoader
+from torch.utils.data import BatchSampler
 
 from ..models.appearance import appearance, unlike_known
 from ..config import check, get_default_config
@@ -24,6 +24,7 @@ from ..errors import ConfigError, printable
 from ..evaluation.baselines import WordsDetector
 from .beside import apart, compared_with
 from .image_files import Photos, find_images
+from .loader import PhotoLoader
 from .overlays import draw
 from .tiles import check_overlap, checked_tiles, stitched, tiles_of
 from ..metrics.alarms import alarm_threshold
@@ -308,26 +309,23 @@ def findings(
     refused: dict | None = None,  # {path: reason}
     *,
     batch_size: int = 8,
-    num_workers: int = 0,  # loader processes
+    num_workers: int | None = None,  # loader processes; None: as many as help on the device
     sight: int = 512,  # longest side of the copy to draw on, px; 0: none
 ) -> Iterator[Finding]:  # in the order of paths
     "Findings of a scorer in some files."
-    loader = DataLoader(
-        Photos(paths, scorer.side, refused, sight=sight),
-        check('batch_size', batch_size, int),
-        collate_fn=list,
-        num_workers=check('num_workers', num_workers, int),
-    )
-    for batch in loader:
+    batches = BatchSampler(range(len(paths)), check('batch_size', batch_size, int), False)
+    photos = Photos(paths, scorer.side, refused, sight=sight)
+    device = scorer.detector.backbone.device
+    for batch in PhotoLoader(photos, batches, device, num_workers):
         yield from scorer(batch)
 
 # %% ../../nbs/64_scoring.ipynb #997387b0
 def score(
-    paths: str | os.PathLike | list,  # an image or a folder, or a list of them
+    paths: str | os.PathLike | list,  # images, folders, archives, lists, addresses
     checkpoint: str | os.PathLike | Scorer | None = None,  # a file; None: the package's prompts
     *,
     batch_size: int = 8,
-    num_workers: int = 0,  # loader processes
+    num_workers: int | None = None,  # loader processes; None: as many as help on the device
     **how,  # as for load_scorer: backbone, device, threshold, pixel_threshold, ...
 ) -> Iterator[Finding]:
     "Score photographs one after the other."

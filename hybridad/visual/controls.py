@@ -8,7 +8,7 @@ __all__ = ['choice', 'text']
 # %% ../../nbs/70g_controls.ipynb #11f162af
 import gc
 import html
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from io import BytesIO
 
 import ipywidgets as widgets

@@ -20,7 +20,7 @@ FILES = (  # what pages link to
     *('results/**/*.png', 'results/*.svg'),
 )
 GUIDES = (  # in the order of the questions that the index asks
-    *('your_own_images', 'review', 'train', 'visualize', 'results', 'ablation'),
+    *('your_own_images', 'review', 'train', 'visualize', 'scale', 'results', 'ablation'),
     *('benchmark', 'similarity', 'mini_backbone'),
 )
 CHAPTERS = {  # first figure of a notebook's number: what it is about
