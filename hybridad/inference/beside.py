@@ -7,9 +7,12 @@ __all__ = ['apart']
 
 # %% ../../nbs/63c_beside.ipynb #860d0d1e
 import os
+from functools import partial
 
 import torch
+from tqdm.auto import tqdm
 
+from ..data.images import enough
 from ..data.loading import sample_digest
 from ..errors import ConfigError, DataError
 from .image_files import Photos, find_images, upright
@@ -17,6 +20,7 @@ from .tiles import tiles_of
 from ..models.among import LEAST, AmongDetector, spread
 from ..models.detector import HybridAnomalyDetector
 from ..models.reference import ReferenceDetector, load_references
+from ..progress import waiting
 
 # %% ../../nbs/63c_beside.ipynb #bf4a797c
 def _bytes_of(path):
@@ -40,7 +44,8 @@ def apart(
 def _beside(kind, detector, images, tiles):
     "A detector with references, each photograph in so many parts."
     parts = tiles_of(images, tiles)
-    return kind(detector, parts, photo=[i // tiles**2 for i in range(len(parts))])
+    with waiting('comparing the reference images with each other'):
+        return kind(detector, parts, photo=[i // tiles**2 for i in range(len(parts))])
 
 
 def _with_references(detector, references, tiles):
@@ -48,7 +53,9 @@ def _with_references(detector, references, tiles):
     names, refused, _ = find_images(references)
     if refused:
         raise DataError(next(iter(refused.values())))
-    images = load_references(names, detector.load_size * (tiles + 1) // 2, upright)
+    side = detector.load_size * (tiles + 1) // 2
+    bar = tqdm(names, desc='read references', unit='image', delay=2, leave=False)
+    images = load_references(bar, side, partial(upright, least=enough(side)))
     beside = _beside(ReferenceDetector, detector, images, tiles)
     count = beside.references.count
     said = f', and {count} reference image{"s" * (count > 1)}'

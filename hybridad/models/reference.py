@@ -18,8 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .attention import log_ratio
-from ..data.loading import image_tensor
-from ..data.images import as_rgb, enough, open_image
+from ..data.loading import image_tensor, load_image
 from .detector import HybridAnomalyDetector, VIEWS, over_views, pool_logits
 from .latents import smooth
 from ..errors import ConfigError, DataError
@@ -393,11 +392,8 @@ def reference_hash(
 def load_references(
     paths: Iterable,  # image files
     size: int,  # side in px
-    read: Callable | None = None,  # (path, least) -> image; None: as a data set is read
+    read: Callable | None = None,  # path -> image; None: as a data set is read
 ) -> Tensor:  # (K, 3, size, size) in [-1, 1]
     "Reference images as a detector takes them."
-    images = [
-        read(p, enough(size)) if read else as_rgb(open_image(p, least=enough(size)), p)
-        for p in paths
-    ]
-    return torch.stack([image_tensor(im, size) for im in images])
+    images = [image_tensor(read(p), size) if read else load_image(p, size) for p in paths]
+    return torch.stack(images)
