@@ -64,6 +64,12 @@ def prompts_argument(parser: Adder) -> None:
     other_backbone_argument(parser)
 
 
+def square_argument(parser: Adder) -> None:
+    "The flag for the published way of reading images that are no squares."
+    text = 'squash images to squares, as published protocols do; default: as in training'
+    parser.add_argument('--square', action='store_true', default=None, help=text)
+
+
 def names_argument(parser: Adder) -> None:
     "The flag for the words that regions are named with, as naming.read_names reads it."
     usual = 'default: the kinds of defects that the backbone lists, if any'

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
+from ..data.aspect import flat, stacked
 from ..data.pairing import Sample
 from ..errors import ConfigError, DataError
 from ..models.detector import HybridAnomalyDetector
@@ -29,7 +30,7 @@ def _identity(d: HybridAnomalyDetector) -> str:
     model = d.config.to_dict()['model']
     model = {k: v for k, v in model.items() if k not in ('device', 'backbone')}
     # the hash of the backbone says which one it is
-    settings = [type(d).__name__, model, d.image_size, d.backbone.hash]
+    settings = [type(d).__name__, model, d.image_size, d.config.data.square, d.backbone.hash]
     text = json.dumps([*settings, reference_hash(d)], sort_keys=True)
     return hashlib.sha256(tensors + text.encode()).hexdigest()[:16]
 
@@ -58,14 +59,35 @@ def _part_file(folder, first):
     return Path(folder) / f'{first:06}.npz'
 
 
+def _packed(found):
+    "Arrays that a file can hold: of several shapes one after the other, and their shapes."
+    packed = {}
+    for k, v in found.items():
+        if v.dtype == object:
+            packed |= {f'{k}:values': flat(v), f'{k}:shapes': np.array([m.shape for m in v])}
+        else:
+            packed[k] = v
+    return packed
+
+
+def _unpacked(found):
+    "Arrays from what `_packed` made of them."
+    whole = {k: v for k, v in found.items() if ':' not in k}
+    for k in (k.removesuffix(':shapes') for k in found if k.endswith(':shapes')):
+        shapes = found[f'{k}:shapes']
+        rows = np.split(found[f'{k}:values'], np.cumsum(shapes.prod(1))[:-1])
+        whole[k] = stacked([r.reshape(s) for r, s in zip(rows, shapes)])
+    return whole
+
+
 def _write_part(folder, first, found):
-    np.savez(content := io.BytesIO(), **found)
+    np.savez(content := io.BytesIO(), **_packed(found))
     write_atomic(_part_file(folder, first), content.getvalue())
 
 
 def _joined(names, parts):
     "{name: (maps, scores)} of all images, perhaps names, and seconds an image."
-    whole = {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
+    whole = {k: stacked([row for p in parts for row in p[k]]) for k in parts[0]}
     found = {name: (whole[f'{name}_maps'], whole[f'{name}_scores']) for name in names}
     if 'names' in whole:
         found['names'] = (whole['names'],)
@@ -94,13 +116,13 @@ def _refuse(samples, folder, world):
 def score_in_parts(
     detectors: dict[str, HybridAnomalyDetector],  # on one backbone, read in the same way
     samples: list[Sample],
-    size: int,  # side of the maps in px
+    size: int,  # side of the maps in px, where they are squares
     *,
     folder: str | Path | None = None,  # of the parts; None: nothing is written
     part: int = 64,  # images in a part
     progress: bool = True,
     namer: RegionNamer | None = None,  # adds names: ((N, P, S, S) log masses of its P words,)
-) -> tuple[dict, np.ndarray]:  # {name: ((N, size, size) maps, (N,) scores)}, (N,) seconds an image
+) -> tuple[dict, np.ndarray]:  # {name: ((N, H, W) maps, (N,) scores)}, (N,) seconds an image
     "Raw maps and scores of all detectors; with a folder an interrupted call is continued."
     rank, world, wait = processes()
     _refuse(samples, folder, world)
@@ -120,7 +142,7 @@ def score_in_parts(
     if folder is None:
         return _joined(detectors, list(cached.values()))
     wait()  # for the parts of the others
-    parts = [read_arrays(_part_file(folder, first)) for first in starts]
+    parts = [_unpacked(read_arrays(_part_file(folder, first))) for first in starts]
     wait()  # until the others have read mine
     if rank == 0:
         run.finish()

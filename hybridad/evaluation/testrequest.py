@@ -39,6 +39,7 @@ class TestRequest:
     metrics: str = 'image-pixel-level'  # which to print
     image_size: int | None = None  # None = as in training
     eval_size: int | None = None
+    square: bool | None = None  # True: squash images; None = as in training
     smoothing: float | None = None
     allow_seen: bool = False  # score images of the training run, too
     unseen: bool = False  # leave them out

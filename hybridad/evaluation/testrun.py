@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..data.aspect import Fit, stacked
 from ..data.loading import described, sample_digest
 from ..data.pairing import Sample
 from ..demo.summaries import examples
@@ -91,7 +92,7 @@ def _joined(parts: list) -> tuple:
     order = np.argsort(np.concatenate([index for index, *_ in parts]))
 
     def joined(rows):
-        return np.concatenate(rows)[order]
+        return stacked([row for part in rows for row in part])[order]
 
     found = {
         name: tuple(joined([f[name][k] for _, f, _ in parts]) for k in range(len(arrays)))
@@ -104,7 +105,7 @@ def _by_category(detector, words, samples, *, out, chosen, namer=None) -> tuple:
     "Scores with reference images, one category after the other, and zero-shot beside."
     parts, thresholds, size = [], {}, detector.config.data.eval_size
     for number, (c, index) in enumerate(_places(samples).items()):
-        beside = ReferenceDetector(detector, load_references(chosen[c], detector.load_size))
+        beside = ReferenceDetector(detector, load_references(chosen[c], detector.fit))
         thresholds[c] = beside.references.thresholds
         ways = dict(learned=beside, words=words, zero_shot=detector)
         these, folder = [samples[i] for i in index], out / 'parts' / f'{number:03d}'
@@ -130,6 +131,7 @@ def _detector(a: TestRequest) -> tuple:
         precision=a.precision,
     )
     was = dict(image_size=detector.image_size, smoothing=detector.config.model.smoothing)
+    was |= dict(square=detector.config.data.square)
     changed = [k for k, v in was.items() if getattr(a, k) not in (None, v)]
     changed += ['backbone'] * (about['backbone_hash'] != detector.backbone.hash)
     if changed and a.calibrate:
@@ -141,7 +143,7 @@ def _detector(a: TestRequest) -> tuple:
         what = ' and '.join(changed)
         reason = f'the thresholds of {a.checkpoint_path} hold for another {what}'
         about = about | dict(thresholds=dict(reason=reason))
-    for key in ('image_size', 'eval_size', 'smoothing'):
+    for key in ('image_size', 'eval_size', 'smoothing', 'square'):
         if getattr(a, key) is not None:
             detector.config[key] = getattr(a, key)
     detector.config.data.num_workers = a.num_workers
@@ -156,8 +158,8 @@ def _ready(a: TestRequest, samples: list[Sample], detector, out: Path) -> tuple:
         mine = dict(categories=categories, eval_size=size, masks='nearest')
         comparable({str(out): mine} | earlier)
     seen = refuse_seen(a.checkpoint_path, samples, a.allow_seen)
-    others = others_of(a.against).items()
-    return earlier, {f'against {n}': read_maps(p, samples, size) for n, p in others}, seen
+    fit, others = Fit(size, square=detector.config.data.square), others_of(a.against).items()
+    return earlier, {f'against {n}': read_maps(p, samples, fit) for n, p in others}, seen
 
 # %% ../../nbs/86a_testrun.ipynb #76abd079
 def _metrics(a: TestRequest, truth: EvalSet, found: dict, own: dict) -> dict:
@@ -361,8 +363,9 @@ def run_test(
     found, spent, own = _scored(detector, words, samples, **how)
     if processes()[0]:
         return
-    size = detector.config.data.eval_size
-    truth, found = EvalSet(samples, size, num_workers=a.num_workers), found | others
+    d = detector.config.data
+    truth = EvalSet(samples, d.eval_size, square=d.square, num_workers=a.num_workers)
+    found |= others
     results = _results(a, truth, found, own, seen=seen, since=since)
     thresholds, note = _thresholds(a, about, own, truth, found)
     about = _about(a, detector, thresholds, namer)

@@ -13,11 +13,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import product
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .attention import log_ratio
+from ..data.aspect import Fit, by_shape, stacked
 from ..data.loading import image_tensor
 from ..data.images import as_rgb, open_image
 from .detector import HybridAnomalyDetector, VIEWS, over_views, pool_logits
@@ -167,11 +169,11 @@ class References:
     ) -> dict:  # {layer: (B, h, w)} log distances
         "Distance of each cell from the references, by layer."
         found = {n: layer_features(queries, n) for n in self.layers}
-        return {n: _bank(self, n, f).log_distance(f, left_out) for n, f in found.items()}
+        return {n: _bank(self, n, f.shape[1:3]).log_distance(f, left_out) for n, f in found.items()}
 
     def unusual(self, distances: dict, size: tuple) -> Tensor:  # (B, H, W)
         "Mean over layers of the distances in standard deviations."
-        banks = {n: self.banks[n, d.shape[1:3]] for n, d in distances.items()}
+        banks = {n: _bank(self, n, d.shape[1:3]) for n, d in distances.items()}
         maps = [_of_side(banks[n].unusual(d), size) for n, d in distances.items()]
         return sum(maps) / len(maps)
 
@@ -181,37 +183,43 @@ class References:
         return self.weight * self.scale * (z / 4 + _whole(z)[:, None, None])
 
 # %% ../../nbs/51_reference.ipynb #22dea6f4
-def _bank(references: References, layer: str, features: Tensor) -> LayerBank:
-    "The bank for features of this resolution."
-    grid = features.shape[1:3]
-    if (layer, grid) not in references.banks:
-        known = ' and '.join('x'.join(map(str, g)) for n, g in references.banks if n == layer)
+def _bank(references: References, layer: str, grid: tuple) -> LayerBank:
+    "The bank for features of this resolution, whatever the shapes of the images."
+    known = [g for n, g in references.banks if n == layer]
+    apart = {g: abs(math.log(math.prod(g) / math.prod(grid))) for g in known}
+    nearest = tuple(grid) if tuple(grid) in apart else min(apart, key=apart.get)
+    if apart[nearest] > 0.5:
+        seen = ' and '.join('x'.join(map(str, g)) for g in known)
         raise ConfigError(
-            f'the reference images were seen at {known} cells, these at {grid[0]}x{grid[1]}: give '
+            f'the reference images were seen at {seen} cells, these at {grid[0]}x{grid[1]}: give '
             'both at one size'
         )
-    return references.banks[layer, grid]
+    return references.banks[layer, nearest]
 
 # %% ../../nbs/51_reference.ipynb #6fd7704c
 _AT_ONCE = 8  # reference images in memory
 
 
-def _batches(count: int) -> list[slice]:
-    return [slice(i, i + _AT_ONCE) for i in range(0, count, _AT_ONCE)]
+def _batches(images: Tensor | np.ndarray) -> list[np.ndarray]:
+    "Places of images of one shape, a few at a time."
+    shapes = by_shape(images).values()
+    return [part[i : i + _AT_ONCE] for part in shapes for i in range(0, len(part), _AT_ONCE)]
 
 
 def _cells(detector: 'ReferenceDetector', images: Tensor, owners: list[int], rows: int) -> dict:
     "Sampled cells {(layer, grid): {owner: [(n, C)]}}; a single owner is split by its turns."
-    found, text, single = {}, detector.text(), len(set(owners)) == 1
+    found, grids, text, single = {}, {}, detector.text(), len(set(owners)) == 1
     turns = range(len(VIEWS))
-    for part in _batches(len(images)):
+    for part in _batches(images):
         for view, scale in product(turns, sorted(set(detector.scales))):
-            queries = detector.queries(detector.seen(images[part], view, scale), text)
+            seen = detector.seen(stacked(images[part]), view, scale)
+            queries = detector.queries(seen, text)
             for layer in detector.reference_layers:
                 f = layer_features(queries, layer)
-                owned = found.setdefault((layer, f.shape[1:3]), {})
-                for owner, cells in zip(owners[part], _sampled(f, rows, view)):
-                    owned.setdefault(view if single else owner, []).append(cells)
+                grid = grids.setdefault((layer, scale), f.shape[1:3])  # shapes share a bank
+                owned = found.setdefault((layer, grid), {})
+                for i, cells in zip(part, _sampled(f, rows, view)):
+                    owned.setdefault(view if single else owners[i], []).append(cells)
     return found
 
 
@@ -232,15 +240,16 @@ def trust(
 # %% ../../nbs/51_reference.ipynb #63002f0b
 def _among_themselves(
     detector: 'ReferenceDetector', images: Tensor, owners: list[int], view: int
-) -> tuple[dict, Tensor]:  # {layer: (B, h, w)} log distances, (B, S, S) map of the prompts
-    "References compared with the others in one view."
+) -> tuple[dict, Tensor]:  # {layer: (B, h, w)} log distances, (B, H, W) map of the prompts
+    "References of one shape compared with all others in one view."
     distances, prompts, text = [], [], detector.text()
-    for part in _batches(len(images)):
+    size = detector.pipeline.map_shape(images.shape[-2:])
+    for part in _batches(images):
         queries = detector.queries(detector.seen(images[part], view), text)
         single = detector.references.count == 1
-        left_out = [view] * len(images[part]) if single else owners[part]
+        left_out = [view if single else owners[i] for i in part]
         distances.append(detector.references.distances(queries, left_out))
-        prompts.append(log_ratio(detector.detector.read(queries, text)))
+        prompts.append(log_ratio(detector.detector.read(queries, text, size=size)))
     joined = {n: torch.cat([d[n] for d in distances]) for n in distances[0]}
     return joined, torch.cat(prompts)
 
@@ -262,30 +271,48 @@ def highest(
     return scores.max().item() + 1e-6
 
 
-def _thresholds(detector: 'ReferenceDetector', maps: Tensor) -> dict:  # (B, S, S) log-ratios
-    "Image and pixel score at which normal ends, from the maps of the references."
+def _scores(detector: 'ReferenceDetector', maps: Tensor) -> Tensor:  # (B, H, W) -> (B,)
+    "Image scores of log-ratio maps."
     out = detector.outputs(torch.stack([torch.zeros_like(maps), maps], 1))
-    scores = out['image_logits'].diff(dim=1)[:, 0].double()
-    image = detector.end(scores)
-    cells = smooth(maps[scores < image], detector.config.model.smoothing).cpu().flatten()
+    return out['image_logits'].diff(dim=1)[:, 0].double()
+
+
+def _thresholds(detector: 'ReferenceDetector', maps: list[Tensor]) -> dict:
+    "Image and pixel score at which normal ends, from maps of the references, by shape."
+    scores, smoothing = [_scores(detector, m) for m in maps], detector.config.model.smoothing
+    image = detector.end(torch.cat(scores))
+    kept = [smooth(m[s < image], smoothing).cpu().flatten() for m, s in zip(maps, scores)]
+    cells = torch.cat(kept)
     pixel = cells.kthvalue(max(1, round(0.999 * len(cells)))).values
-    return dict(image=image, pixel=pixel.item(), good=scores.tolist())
+    return dict(image=image, pixel=pixel.item(), good=torch.cat(scores).tolist())
 
 # %% ../../nbs/51_reference.ipynb #05607a29
+def _every(parts: list[dict]) -> dict:  # {layer: (M,)}
+    "Log distances of the cells of all shapes, by layer."
+    return {n: torch.cat([of[n].flatten() for of in parts]) for n in parts[0]}
+
+
 def _calibrate(detector: 'ReferenceDetector', images: Tensor, owners: list[int], weight):
     "Compare the references with each other, and note what follows from it."
     references, views = detector.references, range(detector.config.model.views)
-    found = [_among_themselves(detector, images, owners, v) for v in views]
-    distances, prompts = [d for d, _ in found], [p for _, p in found]
-    for seen in reversed(distances):  # where two views have one resolution the first decides
-        for layer, d in seen.items():
-            references.banks[layer, d.shape[1:3]].learn_usual(d)
+    found = []  # of each shape: log distances of each view, prompts' maps of each view
+    for index in by_shape(images).values():
+        some, mine = stacked(images[index]), [owners[i] for i in index]
+        found.append(list(zip(*(_among_themselves(detector, some, mine, v) for v in views))))
+    distances = [_every([of[view] for of, _ in found]) for view in views]
+    for view in reversed(views):  # where two views have one resolution the first decides
+        for layer, d in found[0][0][view].items():
+            _bank(references, layer, d.shape[1:3]).learn_usual(distances[view][layer])
     own = _default_weight(references, distances, detector.most)
     references.weight = own if weight is None else weight
-    spread = references.unusual(distances[0], prompts[0].shape[1:]).std().clamp(min=0.1)
-    references.scale = (prompts[0].std().clamp(min=1e-6) / spread).item()
+    usual = [references.unusual(of[0], maps[0].shape[1:]).flatten() for of, maps in found]
+    prompts = torch.cat([maps[0].flatten() for _, maps in found])
+    references.scale = (
+        prompts.std().clamp(min=1e-6) / torch.cat(usual).std().clamp(min=0.1)
+    ).item()
     if references.count > 1:
-        references.thresholds = _thresholds(detector, _weighed(references, prompts, distances))
+        maps = [_weighed(references, prompts, of) for of, prompts in found]
+        references.thresholds = _thresholds(detector, maps)
 
 # %% ../../nbs/51_reference.ipynb #172a48d9
 WEIGHT = 0.08  # of the evidence where references explain each other
@@ -305,7 +332,7 @@ def _default_weight(references: References, distances: list[dict], most: float) 
     "Weight of the evidence, from log distances of the references to each other, by view."
     if references.count == 1:
         return most / 4  # mirror images say nothing of others
-    every = [trust(torch.cat([d[n].flatten() for d in distances])) for n in references.layers]
+    every = [trust(torch.cat([d[n] for d in distances])) for n in references.layers]
     return most * sum(every) / len(every)
 
 # %% ../../nbs/51_reference.ipynb #d5040bde
@@ -330,9 +357,9 @@ def _learn(
     _calibrate(detector, images[mine], [owners[i] for i in mine], weight)
 
 
-def _photographs(images: Tensor, photo: list | None) -> list:
+def _photographs(images: Tensor | np.ndarray, photo: list | None) -> list:
     "The photograph of each image; images that do not fit are refused."
-    if images.ndim != 4 or not len(images):
+    if not len(images) or any(len(shape) != 3 for shape in by_shape(images)):
         raise DataError(
             f'reference images have shape {tuple(images.shape)}: give at least one, as (K, 3, H, W)'
         )
@@ -354,7 +381,7 @@ class ReferenceDetector(nn.Module):
     def __init__(
         self,
         detector: HybridAnomalyDetector,
-        images: Tensor,  # (N, 3, H, W) in [-1, 1], all of them normal
+        images: Tensor | list,  # (N, 3, H, W) in [-1, 1], or N of several shapes, all normal
         *,
         photo: list | None = None,  # which photograph each is a part of; None: each is one
         layers: list[str] | None = None,  # as in backbone.select; None: first of the last stage
@@ -363,6 +390,7 @@ class ReferenceDetector(nn.Module):
         judged: int = 64,  # photographs that are compared with the others, spread over all
     ):
         super().__init__()
+        images = images if isinstance(images, Tensor) else stacked(images)
         photo = _photographs(images, photo)
         self.detector, self.references = detector, None
         self.reference_layers = _compared(detector, layers)
@@ -376,9 +404,12 @@ class ReferenceDetector(nn.Module):
         except AttributeError:
             return getattr(super().__getattr__('detector'), name)
 
-    def read(self, queries: list[dict], text: Tensor) -> Tensor:  # (B, 2, S, S) log masses
+    def read(
+        self, queries: list[dict], text: Tensor, *, size: tuple | None = None
+    ) -> Tensor:  # (B, 2, H, W) log masses
         "Log masses with the evidence added to the abnormal prompt."
-        masses, found = self.detector.read(queries, text), self.references.distances(queries)
+        masses = self.detector.read(queries, text, size=size)
+        found = self.references.distances(queries)
         more = self.references.evidence(found, masses.shape[2:])
         return masses + torch.stack([torch.zeros_like(more), more], 1)
 
@@ -392,9 +423,9 @@ def reference_hash(
 
 def load_references(
     paths: Iterable,  # image files
-    size: int,  # side in px
+    size: Fit | int,  # a detector's fit, or the side of squares in px
     read: Callable | None = None,  # path -> image; None: as a data set is read
-) -> Tensor:  # (K, 3, size, size) in [-1, 1]
+) -> Tensor | np.ndarray:  # (K, 3, H, W) in [-1, 1], or K of several shapes
     "Reference images as a detector takes them."
-    images = [read(p) if read else as_rgb(open_image(p), p) for p in paths]
-    return torch.stack([image_tensor(im, size) for im in images])
+    images = (read(p) if read else as_rgb(open_image(p), p) for p in paths)
+    return stacked([image_tensor(im, size) for im in images])
