@@ -200,7 +200,7 @@ def products(
     return q.to(wide(k).dtype) @ (wide(k) * layer.scale).mT
 
 # %% ../../nbs/10_attention.ipynb #5da23ad1
-class _ForEach(torch.autograd.Function):
+class _RepeatedKeys(torch.autograd.Function):
     """Keys for each image of a batch. Gradients of the images are added up as precisely as the
     keys are held: in float64 the sum is the same for a batch and for its parts."""
 
@@ -241,7 +241,7 @@ def token_scores(
     q = split_heads(q, layer.heads)
     k = prompt_keys({0: layer}, context)[0] if keys is None else keys
     if k.requires_grad and k.ndim == 4:
-        k = _ForEach.apply(k, len(q), wide(q).dtype)
+        k = _RepeatedKeys.apply(k, len(q), wide(q).dtype)
     return products(q, k, layer).unflatten(-2, size)
 
 # %% ../../nbs/10_attention.ipynb #4e5a6b6a
@@ -265,7 +265,7 @@ def _check_tokens(scores: Tensor, mass: str, content: Tensor | None) -> None:
             f"mass '{mass}' needs to know which tokens count, and got text features alone: give "
             "strings, or content=backbone.token_mask(texts), or choose mass 'competing_all'"
         )
-    asked = tuple(scores.shape[1::4])
+    asked = scores.shape[1], scores.shape[-1]
     if content.dtype != torch.bool or tuple(content.shape[-2:]) != asked:
         raise ConfigError(
             f'content has shape {tuple(content.shape)} and type {content.dtype}: give a bool for '
@@ -313,7 +313,7 @@ def blend(
     return sum(w * F.interpolate(m, **how) for m, w in zip(maps, weights, strict=True))
 
 # %% ../../nbs/10_attention.ipynb #e05375d3
-def _needed(
+def _without_padding(
     keys: dict[str, Tensor],  # {name: (..., P, heads, L, d)}
     mass: str,
     content: Tensor | None,  # (..., P, L) bool
@@ -325,7 +325,7 @@ def _needed(
     counting = content.flatten(0, -2).any(0).nonzero()
     if content.shape[-1] != length or not len(counting):
         return keys, content  # `log_masses` refuses it
-    end = -(-(int(counting.max()) + 1) // 16) * 16  # whole registers: sums keep their order
+    end = -(-(int(counting.max()) + 1) // 16) * 16  # multiples of 16 keep the bits
     return {n: k[..., :end, :] for n, k in keys.items()}, content[..., :end]
 
 # %% ../../nbs/10_attention.ipynb #38984e58
@@ -341,7 +341,7 @@ def read_maps(
 ) -> Tensor:  # (B, P, H, W) log masses, float32
     "Weighted mean over layers and heads of the prompts' log masses."
     keys = context if isinstance(context, dict) else prompt_keys(layers, context)
-    keys, content = _needed(keys, mass, content)
+    keys, content = _without_padding(keys, mass, content)
     maps = [
         log_masses(token_scores(m, queries[n], keys=keys[n]), mass, content).mean(2)
         for n, m in layers.items()
