@@ -16,6 +16,7 @@ from hybridad.commands.flags import (
     names_argument,
     out_arguments,
     prompts_argument,
+    square_argument,
 )
 from hybridad.commands.shared import (
     Parser,
@@ -41,6 +42,7 @@ def _decisions(parser: Parser) -> None:
     add('--among', action='store_true', help=each_other)
     parts = 'overlapping parts per side, for defects that are small'
     add('--tiles', type=int, default=1, metavar='N', help=parts)
+    square_argument(group)
     names_argument(group)
     rule = 'that of the reference images, else of the checkpoint'
     add('--threshold', type=float, metavar='X', help=f'of an image; default: {rule}')
@@ -97,6 +99,7 @@ def _scorer(a: Namespace):
         among=a.images if a.among else None,
         precision=a.precision,
         tiles=a.tiles,
+        square=bool(a.square),
         names=read_names(a.names),
     )
 

@@ -7,9 +7,9 @@ __all__ = ['apart']
 
 # %% ../../nbs/63c_beside.ipynb #860d0d1e
 import os
+from dataclasses import replace
 
-import torch
-
+from ..data.aspect import stacked
 from ..data.loading import sample_digest
 from ..errors import ConfigError, DataError
 from .image_files import Photos, find_images, upright
@@ -37,6 +37,12 @@ def apart(
             )
 
 # %% ../../nbs/63c_beside.ipynb #03b523d6
+def _fit(detector, tiles):
+    "The shapes at which photographs in so many parts are read."
+    side = detector.load_size * (tiles + 1) // 2
+    return replace(detector.fit, side=side, square=detector.fit.square or tiles > 1)
+
+
 def _beside(kind, detector, images, tiles):
     "A detector with references, each photograph in so many parts."
     parts = tiles_of(images, tiles)
@@ -48,7 +54,7 @@ def _with_references(detector, references, tiles):
     names, refused, _ = find_images(references)
     if refused:
         raise DataError(next(iter(refused.values())))
-    images = load_references(names, detector.load_size * (tiles + 1) // 2, upright)
+    images = load_references(names, _fit(detector, tiles), upright)
     beside = _beside(ReferenceDetector, detector, images, tiles)
     count = beside.references.count
     said = f', and {count} reference image{"s" * (count > 1)}'
@@ -59,14 +65,14 @@ def _among(detector, photographs, tiles):
     "A detector that compares photographs with each other; their number as text, thresholds."
     names, refused, _ = find_images(photographs)
     chosen = spread([n for n in names if n not in refused])
-    side = detector.load_size * (tiles + 1) // 2
-    read = [b['image'] for b in Photos(chosen, side, refused, sight=0) if 'image' in b]
+    photos = Photos(chosen, _fit(detector, tiles), refused, sight=0)
+    read = [b['image'] for b in photos if 'image' in b]
     if len(read) < LEAST:
         raise DataError(
             f'{len(read)} photographs cannot be compared with each other: give at least {LEAST}'
             ' that can be read, or normal ones as --normals'
         )
-    beside = _beside(AmongDetector, detector, torch.stack(read), tiles)
+    beside = _beside(AmongDetector, detector, stacked(read), tiles)
     said = f', and {beside.references.count} of the photographs, compared with each other'
     ends = beside.references.thresholds  # the scores are of photographs, of which some are not good
     return beside, said, {k: ends[k] for k in ('image', 'pixel')}

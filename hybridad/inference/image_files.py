@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 from torch.utils.data import Dataset
 
+from ..data.aspect import Fit
 from ..data.loading import image_tensor, sample_digest
 from ..data.images import as_rgb, full_size, open_image
 from ..errors import CheckpointError, DataError
@@ -95,7 +96,7 @@ class Photos(Dataset):
     def __init__(
         self,
         paths: list,  # of str
-        size: int,  # side of the square the backbone sees, px
+        size: Fit | int,  # how they are scaled, or the side of the squares the backbone sees, px
         refused: dict | None = None,  # {path: reason} known before
         *,
         sight: int = 512,  # longest side of the small copy to draw on, px; 0: none

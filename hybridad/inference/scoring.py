@@ -8,7 +8,7 @@ __all__ = ['SHIPPED', 'Finding', 'load_scorer', 'findings', 'score']
 # %% ../../nbs/64_scoring.ipynb #36bd1d2b
 import math, os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 
 from ..models.appearance import appearance, unlike_known
 from ..config import check, get_default_config
+from ..data.aspect import Fit, by_shape
 from ..models.detector import HybridAnomalyDetector, over_views
 from ..models.latents import smooth
 from ..models.naming import best_names, known_namer, region_masks, region_names
@@ -58,14 +59,15 @@ class Finding:
 
 # %% ../../nbs/64_scoring.ipynb #53703698
 def _read(scorer, images):
-    "The detector's outputs for (b, 3, T, T) images, and log masses of the names or None."
+    "The detector's outputs for (b, 3, H, W) images, and log masses of the names or None."
     detector, named = scorer.detector, [None]
+    size = detector.pipeline.map_shape(images.shape[-2:])
 
     def read(view):
         queries = detector.queries(detector.seen(images, view), scorer.text)
         if view == 0 and scorer.namer:
-            named[0] = scorer.namer.masses(queries)
-        return detector.read(queries, scorer.text)
+            named[0] = scorer.namer.masses(queries, size)
+        return detector.read(queries, scorer.text, size=size)
 
     masses = over_views(read, range(detector.config.model.views))
     return detector.outputs(masses), named[0]
@@ -166,6 +168,12 @@ class Scorer:
         "Pixels per side of a whole photograph, all of its tiles together."
         return self.detector.load_size * (self.tiles + 1) // 2
 
+    @property
+    def fit(self) -> Fit:
+        "The shapes at which photographs are read."
+        usual = self.detector.fit
+        return replace(usual, side=self.side, square=usual.square or self.tiles > 1)
+
     @torch.no_grad()
     def __call__(
         self,
@@ -175,15 +183,23 @@ class Scorer:
         return _findings_of(self, batch)
 
 # %% ../../nbs/64_scoring.ipynb #ea4b4a76
+def _read_by_shape(scorer, seen, size):
+    "Map, score and masses of names of each item; those of one shape are read together."
+    found = [None] * len(seen)
+    for index in by_shape([b['image'].shape for b in seen]).values():
+        images = torch.stack([seen[i]['image'] for i in index])
+        if scorer.known:
+            for i, unlike in zip(index, unlike_known(appearance(images), scorer.known)):
+                seen[i]['unlike'] = float(unlike)
+        for i, read in zip(index, _maps_and_scores(scorer, images, size)):
+            found[i] = read
+    return iter(found)
+
+
 def _findings_of(scorer, batch):
     "A Finding for each item, in order; those without an image keep their reason."
-    seen, read = [b for b in batch if 'image' in b], iter(())
-    if seen:
-        images = torch.stack([b['image'] for b in seen])
-        if scorer.known:
-            for b, unlike in zip(seen, unlike_known(appearance(images), scorer.known)):
-                b['unlike'] = float(unlike)
-        read = _maps_and_scores(scorer, images, len(batch))
+    seen = [b for b in batch if 'image' in b]
+    read = _read_by_shape(scorer, seen, len(batch))
     return [
         _finding(scorer, b, *next(read))
         if 'image' in b
@@ -275,11 +291,13 @@ def load_scorer(
     tiles: int = 1,  # parts per side that a photograph is scored in, for small defects
     names: list[str] | None = None,  # of regions; None: the backbone's kinds, []: none
     among: str | os.PathLike | list | None = None,  # photographs, compared with each other
+    square: bool = False,  # squash photographs to squares, however the prompts were learned
 ) -> Scorer:
     "A detector ready to decide."
     checked_tiles(tiles)
     how = dict(other_backbone=other_backbone, precision=precision)
     detector, about, source = _detector(checkpoint, backbone, device, **how)
+    detector.config.data.square |= square
     stored, known = _stored_thresholds(detector, about), about.get('appearance')
     if beside := compared_with(detector, references, among, tiles=tiles):
         (detector, said, stored), known = beside, None  # references bring their own world
@@ -307,7 +325,7 @@ def findings(
 ) -> Iterator[Finding]:  # in the order of paths
     "Findings of a scorer in some files."
     loader = DataLoader(
-        Photos(paths, scorer.side, refused, sight=sight),
+        Photos(paths, scorer.fit, refused, sight=sight),
         check('batch_size', batch_size, int),
         collate_fn=list,
         num_workers=check('num_workers', num_workers, int),

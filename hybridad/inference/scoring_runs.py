@@ -66,6 +66,7 @@ def _asked(scorer, names, batch_size, **how) -> dict:
         normals=reference_hash(d),
         backbone_hash=d.backbone.hash,
         image_size=d.image_size,
+        square=d.config.data.square or None,  # as runs have it that never heard of it
         tiles=scorer.tiles,
         names=scorer.namer and scorer.namer.words,
         model={k: v for k, v in model.items() if k not in ('device', 'backbone')},

@@ -269,6 +269,7 @@ class EasonADPipeline(_Masses):
         self,
         queries: dict | list[dict],  # as in masses
         texts: list[str],  # P strings, such as the names of P things
-    ) -> Tensor:  # (B, P, map_size, map_size); where prompts compete, exponentials sum to one
+        size: tuple | None = None,  # as in masses
+    ) -> Tensor:  # (B, P, H, W); where prompts compete, exponentials sum to one
         "Log masses of several texts that divide the attention among them."
-        return self.masses(queries, texts)
+        return self.masses(queries, texts, size=size)

@@ -41,6 +41,7 @@ from hybridad.visual.decisions import (
 )
 
 # %% ../../nbs/71_explore.ipynb #eb2b7509
+from ..data.aspect import Fit
 from ..models.detector import HybridAnomalyDetector
 from ..errors import ConfigError, DataError, HybridadError, printable
 from ..evaluation.evaluate import EvalSet
@@ -80,22 +81,27 @@ _ANY_NOUN = ('the strongest at the marked place', '')
 class _Attention(Explorer):
     "State of the attention explorer: images and what the backbone said of them."
 
+    @property
+    def _fit(self):
+        "The shapes at which the backbone reads."
+        return Fit(self.backbone.image_size, self.backbone.factor)
+
     def photo(self, name: str) -> Photo:
         "An image by its name, opened once."
         if name not in self._photos:
-            self._photos[name] = open_photo(self.images[name], self.backbone.image_size)
+            self._photos[name] = open_photo(self.images[name], self._fit)
         return self._photos[name]
 
     def seen(self, name: str) -> CachedImage:
         "An image in front of the backbone."
         if name not in self._seen:
-            self._seen[name] = CachedImage(self.backbone, self.photo(name).square)
+            self._seen[name] = CachedImage(self.backbone, self.photo(name).pixels)
         return self._seen[name]
 
     def _add(self, change):
         "Take an uploaded image and show it."
         try:
-            name, photo = uploaded(change['new'], self.backbone.image_size)
+            name, photo = uploaded(change['new'], self._fit)
         except HybridadError as error:
             return self.tell(error)
         again = self.controls['image'].value == name

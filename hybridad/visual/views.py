@@ -22,6 +22,7 @@ from PIL.Image import Image, Resampling
 
 from .charts import short_layer
 from ..data.loading import image_tensor
+from ..data.aspect import Fit
 from ..data.images import as_rgb, open_image
 from ..errors import ConfigError
 from .plots import ABNORMAL, HEAT, OUTLINE, SIGNED, to_picture
@@ -40,7 +41,7 @@ from hybridad.visual.words import (
 class Photo:
     "One image as the backbone reads it, and as it is shown."
 
-    square: torch.Tensor  # (3, S, S) in [-1, 1]
+    pixels: torch.Tensor  # (3, H, W) in [-1, 1]
     shown: np.ndarray  # (H, W, 3) in [0, 1], in the shape of the file
 
 
@@ -56,8 +57,8 @@ def shown_array(
 
 
 def open_photo(
-    source: object,  # a path, a stream whose text is its name, or (3, S, S) in [-1, 1]
-    size: int,  # side in px of what the backbone reads
+    source: object,  # a path, a stream whose text is its name, or (3, H, W) in [-1, 1]
+    size: Fit | int,  # how it is scaled, or the side of a square, px
 ) -> Photo:
     "An image of any mode and size; a file that is none is a DataError that names it."
     if isinstance(source, torch.Tensor):
