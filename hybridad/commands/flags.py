@@ -64,6 +64,23 @@ def prompts_argument(parser: Adder) -> None:
     other_backbone_argument(parser)
 
 
+def tiles_arguments(parser: Adder) -> None:
+    "The flags for small defects on large images."
+    add = parser.add_argument
+    parts = 'overlapping tiles per side, for defects that are small; default: 1, the whole image'
+    add('--tiles', type=int, default=1, metavar='N', help=parts)
+    scale = 'tiles at this scale of the own pixels, in place of --tiles; 1 = every pixel counts'
+    add('--tile_scale', type=float, metavar='X', help=scale)
+    add('--overlap', type=int, metavar='PX', help='of neighbouring tiles; default: half a tile')
+
+
+def tiling_of(a: argparse.Namespace):
+    "The tiles that the flags ask for."
+    from hybridad.models.tiles import Tiling
+
+    return Tiling(a.tiles, a.overlap, a.tile_scale)
+
+
 def square_argument(parser: Adder) -> None:
     "The flag for the published way of reading images that are no squares."
     text = 'squash images to squares, as published protocols do; default: as in training'

@@ -17,6 +17,8 @@ from hybridad.commands.flags import (
     out_arguments,
     prompts_argument,
     square_argument,
+    tiles_arguments,
+    tiling_of,
 )
 from hybridad.commands.shared import (
     Parser,
@@ -40,8 +42,7 @@ def _decisions(parser: Parser) -> None:
     add('--normals', nargs='+', metavar='DIR', help=usual)
     each_other = 'compare the photographs with each other: of one kind, most of them fine'
     add('--among', action='store_true', help=each_other)
-    parts = 'overlapping parts per side, for defects that are small'
-    add('--tiles', type=int, default=1, metavar='N', help=parts)
+    tiles_arguments(group)
     square_argument(group)
     names_argument(group)
     rule = 'that of the reference images, else of the checkpoint'
@@ -98,7 +99,7 @@ def _scorer(a: Namespace):
         references=a.normals,
         among=a.images if a.among else None,
         precision=a.precision,
-        tiles=a.tiles,
+        tiles=tiling_of(a),
         square=bool(a.square),
         names=read_names(a.names),
     )
@@ -108,8 +109,9 @@ def _begin(a: Namespace, scorer, total: int):
     "Print how long it will take, where that is long, and what decides."
     from hybridad.models.forecast import forecast
 
-    looks = scorer.detector.looks * scorer.tiles**2
-    if not a.resume and (long := forecast(scorer.detector, total, looks)):
+    looks = scorer.detector.looks * scorer.tiling.tiles**2
+    known = scorer.tiling.scale is None  # else the files' sizes decide
+    if known and not a.resume and (long := forecast(scorer.detector, total, looks)):
         print(long)
     print(f'{scorer.source}')
     named = f', named {printable(", ".join(scorer.namer.words))}' if scorer.namer else ''

@@ -19,17 +19,23 @@ from ..data.aspect import Fit
 from ..data.loading import image_tensor, sample_digest
 from ..data.images import as_rgb, full_size, open_image
 from ..errors import CheckpointError, DataError
+from ..models.tiled import open_tiled
+from ..models.tiles import Tiler
 from .rows import FILE
 from ..runs import Run
 from ..data.formats import SUFFIXES
 
 # %% ../../nbs/63a_image_files.ipynb #b57ad3ad
+def _check_regular(path):
+    if not os.path.isfile(path):
+        raise DataError(f'cannot read {path}: it is no regular file, remove it')
+
+
 def upright(
     path: str | os.PathLike,  # an image file
 ) -> Image.Image:  # mode RGB, or F with values 0..255
     "The image as a viewer shows it: any mode, turned as its EXIF note says."
-    if not os.path.isfile(path):
-        raise DataError(f'cannot read {path}: it is no regular file, remove it')
+    _check_regular(path)
     return as_rgb(open_image(path), path)
 
 # %% ../../nbs/63a_image_files.ipynb #5512597a
@@ -75,16 +81,25 @@ def _small_copy(im, side):
     return np.asarray(small)
 
 
-def _read_photo(path, size, refused, sight):
+def _opened(path, refused, tiler):
+    "The whole photograph, and the one to be read in tiles or None."
+    if path in refused:
+        raise DataError(refused[path])
+    if tiler is None:
+        return upright(path), None
+    _check_regular(path)
+    photo = open_tiled(path, tiler)
+    return photo.small, photo
+
+
+def _read_photo(path, size, refused, *, sight, tiler):
     "One photograph as a detector wants it, or the reason why there is none."
     try:
-        if path in refused:
-            raise DataError(refused[path])
-        im = upright(path)
+        im, photo = _opened(path, refused, tiler)
     except DataError as error:
         return dict(path=path, reason=str(error))
     width, height = full_size(im)
-    item = dict(path=path, image=image_tensor(im, size), width=width, height=height)
+    item = dict(path=path, image=image_tensor(im, size), width=width, height=height, photo=photo)
     if sight:
         item['small'] = _small_copy(im, sight)
     return item
@@ -100,8 +115,10 @@ class Photos(Dataset):
         refused: dict | None = None,  # {path: reason} known before
         *,
         sight: int = 512,  # longest side of the small copy to draw on, px; 0: none
+        tiler: Tiler | None = None,  # how photographs are cut, too; None: they are not
     ):
-        self.paths, self.size, self.refused, self.sight = paths, size, refused or {}, sight
+        self.paths, self.size, self.refused = paths, size, refused or {}
+        self.sight, self.tiler = sight, tiler
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -109,7 +126,8 @@ class Photos(Dataset):
     def __getitem__(self, i: int) -> dict:
         path = self.paths[i]
         before = _file_times(path)
-        item = _read_photo(path, self.size, self.refused, self.sight)
+        how = dict(sight=self.sight, tiler=self.tiler)
+        item = _read_photo(path, self.size, self.refused, **how)
         if _file_times(path) != before:
             reason = f'{path} was changed while it was read: score it again once it is whole'
             return dict(path=path, reason=reason, file=(*before, 'changing'))

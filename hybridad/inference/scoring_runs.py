@@ -67,7 +67,9 @@ def _asked(scorer, names, batch_size, **how) -> dict:
         backbone_hash=d.backbone.hash,
         image_size=d.image_size,
         square=d.config.data.square or None,  # as runs have it that never heard of it
-        tiles=scorer.tiles,
+        tiles=scorer.tiling.tiles,
+        overlap=scorer.tiling.overlap,
+        tile_scale=scorer.tiling.scale,
         names=scorer.namer and scorer.namer.words,
         model={k: v for k, v in model.items() if k not in ('device', 'backbone')},
         image_threshold=scorer.image,
