@@ -18,6 +18,8 @@ from ..errors import ConfigError, DataError
 from ..models.detector import HybridAnomalyDetector
 from ..models.features import FeatureCache, digests, read_cached, read_words
 from ..models.naming import RegionNamer
+from ..models.tiles import Tiler
+from .tile_scores import score_tiles
 from ..models.reference import reference_hash
 from ..runs import Run, processes, read_arrays, write_atomic
 
@@ -41,8 +43,10 @@ def _asked(detectors: dict, samples: list[Sample], **how) -> dict:
     return dict(detectors={k: _identity(d) for k, d in detectors.items()}, images=images, **how)
 
 # %% ../../nbs/60d_scores.ipynb #56ac1d75
-def _score_part(detectors, samples, size, namer=None):
+def _score_part(detectors, samples, size, *, namer=None, tiler=None):
     "Arrays of one part: NAME_maps, NAME_scores, seconds an image of the first detector, names."
+    if tiler is not None:
+        return score_tiles(detectors, samples, size, tiler=tiler, namer=namer)
     begun, found = time.perf_counter(), {}
     cached = FeatureCache(next(iter(detectors.values())), samples, progress=False)
     for name, d in detectors.items():
@@ -91,6 +95,8 @@ def _joined(names, parts):
     found = {name: (whole[f'{name}_maps'], whole[f'{name}_scores']) for name in names}
     if 'names' in whole:
         found['names'] = (whole['names'],)
+    if 'areas' in whole:
+        found['tiles'] = whole['areas'], whole[f'{next(iter(names))}_means']
     return found, whole['seconds']
 
 # %% ../../nbs/60d_scores.ipynb #a4dd1c94
@@ -122,19 +128,22 @@ def score_in_parts(
     part: int = 64,  # images in a part
     progress: bool = True,
     namer: RegionNamer | None = None,  # adds names: ((N, P, S, S) log masses of its P words,)
+    tiler: Tiler | None = None,  # adds tiles: (N,) areas, (N,) means of scores; scores are worst
 ) -> tuple[dict, np.ndarray]:  # {name: ((N, H, W) maps, (N,) scores)}, (N,) seconds an image
     "Raw maps and scores of all detectors; with a folder an interrupted call is continued."
     rank, world, wait = processes()
     _refuse(samples, folder, world)
     if folder is not None:
         named = dict(names=namer.words) if namer else {}
+        named |= dict(tiling=tiler.tiling.key) if tiler else {}
         run = _opened(folder, detectors, samples, size=size, part=part, **named)
     starts, cached = range(0, len(samples), part), {}
     bar = dict(desc='score parts', disable=not progress or rank > 0, leave=False)
     for first in tqdm(starts[rank::world], **bar):
         if folder is not None and _part_file(folder, first).exists():
             continue
-        found = _score_part(detectors, samples[first : first + part], size, namer)
+        some = samples[first : first + part]
+        found = _score_part(detectors, some, size, namer=namer, tiler=tiler)
         if folder is None:
             cached[first] = found
         else:

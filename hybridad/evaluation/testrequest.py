@@ -40,6 +40,9 @@ class TestRequest:
     image_size: int | None = None  # None = as in training
     eval_size: int | None = None
     square: bool | None = None  # True: squash images; None = as in training
+    tiles: int = 1  # per side, see models.tiles.Tiling
+    overlap: int | None = None
+    tile_scale: float | None = None
     smoothing: float | None = None
     allow_seen: bool = False  # score images of the training run, too
     unseen: bool = False  # leave them out
@@ -208,6 +211,30 @@ def _images_in(place: Path, folder: Path) -> list:
 def _spread(names: list, shots: int | None) -> list:
     "So many names, spread over all."
     return names if shots is None else [names[i * len(names) // shots] for i in range(shots)]
+
+
+def tiling_of(
+    a: TestRequest,
+):  # models.tiles.Tiling
+    "The tiles that images are read in."
+    from hybridad.models.tiles import Tiling
+
+    return Tiling(a.tiles, a.overlap, a.tile_scale)
+
+
+def of_tiles(
+    a: TestRequest,
+    about: dict,  # metadata of the checkpoint
+) -> dict:
+    "Metadata with the growth of scores with tiles; thresholds of another tiling are left out."
+    from hybridad.models.tiles import growth_of_scores
+
+    stored = about.get('thresholds') or {}
+    about = about | dict(growth=stored.get('growth', growth_of_scores(stored.get('good'))))
+    if 'reason' in stored or stored.get('tiling') == tiling_of(a).key:
+        return about
+    reason = f'the thresholds of {a.checkpoint_path} hold for other tiles'
+    return about | dict(thresholds=dict(reason=reason))
 
 
 def references_of(

@@ -308,7 +308,7 @@ def load_scorer(
         (detector, said, stored), known = beside, None  # references bring their own world
         source += said
         _check_decided(stored, threshold, pixel_threshold)
-    elif not tiling.whole:
+    elif tiling.key != stored.get('tiling'):
         source += _of_whole_images(stored, threshold)
         stored = dict(growth=growth_of_scores(stored.get('good'))) | stored | dict(good=None)
     if known is not None:  # refused before any work

@@ -26,7 +26,7 @@ from ..config import Config, ModelConfig, SCORES, get_default_config
 from ..data.aspect import Fit, fitted
 from ..errors import CheckpointError, ConfigError
 from .families import TransformerBackbone
-from .latents import check_batch, smooth
+from .latents import check_batch, check_scales, check_sides, resized, smooth
 from .naming import RegionNamer
 from .pipeline import EasonADPipeline
 from .prompt_learner import MinimalPromptLearner
@@ -91,42 +91,6 @@ def over_views(
     "Mean of what is read over views, each turned back."
     return sum(_turned(read(v), v) for v in views) / len(views)
 
-# %% ../../nbs/50_detector.ipynb #dde70092
-def _resized(
-    images: Tensor,  # (B, 3, H, W)
-    size: tuple[int, int],  # (height, width) in px
-) -> Tensor:
-    "Images of another size: averaged where it is smaller, interpolated where it is larger."
-    if images.shape[-2:] == size:
-        return images
-    if size[0] < images.shape[-2]:
-        return F.interpolate(images, size, mode='area')
-    return F.interpolate(images, size, mode='bilinear', align_corners=False)
-
-# %% ../../nbs/50_detector.ipynb #d1da1810
-def _check_scales(
-    scales: list | tuple,
-    views: int,  # number of views
-) -> None:
-    if not all(0.25 <= s <= 8 for s in scales):
-        raise ConfigError(f'scales {list(scales)} are out of range: choose numbers from 0.25 to 8')
-    if len(scales) > views:
-        there = f'there {"is" if views == 1 else "are"} {views}'
-        raise ConfigError(f'{len(scales)} scales need as many views, and {there}: raise views')
-
-
-def _check_sides(
-    scales: list | tuple,
-    side: int,  # px of an image at scale 1
-    factor: int,  # sides must be multiples of it, px
-) -> None:
-    odd = [s for s in scales if round(side * s) % factor]
-    if odd:
-        raise ConfigError(
-            f'scale {odd[0]:g} makes images of {round(side * odd[0])} px, and this backbone takes '
-            f'multiples of {factor}: choose another scale'
-        )
-
 # %% ../../nbs/50_detector.ipynb #0b2e7a69
 def _new_pipeline(backbone: Backbone, model: ModelConfig) -> EasonADPipeline:
     same = ('timestep', 'draws', 'seed', 'mass', 'map_size', 'noise')
@@ -167,9 +131,9 @@ class _Learned(nn.Module):
         super().__init__()
         self.config = config or get_default_config()
         m = self.config.model
-        _check_scales(m.scales or (), m.views)
+        check_scales(m.scales or (), m.views)
         self.backbone = backbone or load_backbone(m.backbone, m.device, getattr(torch, m.precision))
-        _check_sides(m.scales or (), self.image_size, self.backbone.factor)
+        check_sides(m.scales or (), self.image_size, self.backbone.factor)
         self.pipeline = _new_pipeline(self.backbone, m)
         self.prompts = _new_prompts(self.backbone, m)
         self.layer_logits = _new_layer_logits(self.pipeline, m.learn_layer_weights)
@@ -232,7 +196,7 @@ class _Viewing(_Learned):
         "Images as one view sees them, at its scale or another one, and turned."
         if self.config.model.scales:
             side = round(self.image_size * scale) if scale else self.side(view)
-            images = _resized(images, fitted(images.shape[-2:], side, self.backbone.factor))
+            images = resized(images, fitted(images.shape[-2:], side, self.backbone.factor))
         return _turned(images, view)
 
 # %% ../../nbs/50_detector.ipynb #b774aeca

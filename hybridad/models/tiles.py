@@ -48,6 +48,11 @@ class Tiling:
         "True where photographs are read as they are, in one look."
         return self.tiles == 1 and self.scale is None
 
+    @property
+    def key(self) -> list | None:  # fit for json; None: whole
+        "What tells this way of cutting from others."
+        return None if self.whole else [self.tiles, self.overlap, self.scale]
+
     def overlap_of(
         self,
         side: int,  # of a tile, px
