@@ -80,7 +80,7 @@ def tiling_of(a: argparse.Namespace):
 
     return Tiling(a.tiles, a.overlap, a.tile_scale)
 
-
+# %% ../../nbs/89_flags.ipynb #f43d2de3
 def square_argument(parser: Adder) -> None:
     "The flag for the published way of reading images that are no squares."
     text = 'squash images to squares, as published protocols do; default: as in training'

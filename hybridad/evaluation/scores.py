@@ -73,7 +73,7 @@ def _packed(found):
             packed[k] = v
     return packed
 
-
+# %% ../../nbs/60d_scores.ipynb #5ca9c16d
 def _unpacked(found):
     "Arrays from what `_packed` made of them."
     whole = {k: v for k, v in found.items() if ':' not in k}

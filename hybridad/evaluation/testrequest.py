@@ -221,7 +221,7 @@ def tiling_of(
 
     return Tiling(a.tiles, a.overlap, a.tile_scale)
 
-
+# %% ../../nbs/86_testrequest.ipynb #ddf895a9
 def of_tiles(
     a: TestRequest,
     about: dict,  # metadata of the checkpoint
@@ -236,7 +236,7 @@ def of_tiles(
     reason = f'the thresholds of {a.checkpoint_path} hold for other tiles'
     return about | dict(thresholds=dict(reason=reason))
 
-
+# %% ../../nbs/86_testrequest.ipynb #16b90eb9
 def references_of(
     folder: str | Path,  # as given by --normals
     categories: Collection[str],

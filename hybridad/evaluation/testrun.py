@@ -154,7 +154,7 @@ def _detector(a: TestRequest) -> tuple:
     detector.config.data.num_workers = a.num_workers
     return detector, about
 
-
+# %% ../../nbs/86a_testrun.ipynb #05b7c579
 def _ready(a: TestRequest, samples: list[Sample], detector, out: Path) -> tuple:
     "Runs to compare with, maps of other methods, images seen: all that can be refused early."
     size, earlier = detector.config.data.eval_size, {str(p): read_results(p) for p in a.compare}

@@ -69,7 +69,7 @@ def beside_files(
         return ReferenceDetector(detector, load_references(names, detector.fit))
     return _in_tiles(ReferenceDetector, detector, names, tiler)
 
-
+# %% ../../nbs/63c_beside.ipynb #39d6f3ba
 def _beside(kind, detector, names, tiling):
     "A detector with photographs, each whole or in tiles."
     if (tiler := tiler_of(detector, tiling)) is None:

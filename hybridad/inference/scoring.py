@@ -139,8 +139,8 @@ def _without_thresholds(image, pixel):
     return f'; no threshold for the {lacking} score is stored, so a log-ratio of 0 divides'
 
 # %% ../../nbs/64_scoring.ipynb #c4032967
-class Scorer:
-    "A detector with the thresholds that turn its numbers into decisions."
+class _Deciding:
+    "A detector with thresholds."
 
     def __init__(
         self,
@@ -167,6 +167,10 @@ class Scorer:
         self.namer = known_namer(detector.pipeline, names)
         with torch.no_grad():
             self.text, self.temperature = detector.text(), float(detector.log_temperature.exp())
+
+# %% ../../nbs/64_scoring.ipynb #95976b73
+class Scorer(_Deciding):
+    "A detector with the thresholds that turn its numbers into decisions."
 
     def photos(
         self,

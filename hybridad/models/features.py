@@ -207,7 +207,7 @@ class _Indexed(_Features):
         self,
         index: Tensor,  # (B,) of samples of one shape
     ) -> tuple:  # the part that holds them, and their rows in it
-        "Where some samples lie."
+        "Part that holds some samples, and their rows in it."
         if len(self.parts) == 1:
             return self.parts[0][1], index
         for places, part in self.parts:

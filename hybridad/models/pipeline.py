@@ -73,6 +73,10 @@ class _Reading:
         self._also = []  # see `recording`
         self.draws = draws * len(self.timesteps)  # passes of the UNet that make one map
 
+# %% ../../nbs/12_pipeline.ipynb #f810bfb5
+class _Recording(_Reading):
+    "The layers that are recorded, and the shape of maps."
+
     def map_shape(
         self,
         size: tuple[int, int],  # (height, width) of images
@@ -87,14 +91,14 @@ class _Reading:
     def recording(
         self,
         layers: list[str],  # full names
-    ) -> '_Reading':
+    ) -> '_Recording':
         "The same way of reading, with the queries of these layers recorded as well."
         other = copy.copy(self)
         other._also = [n for n in self.backbone.select(layers) if n not in self.layers]
         return other
 
 # %% ../../nbs/12_pipeline.ipynb #0e462a17
-class _Passes(_Reading):
+class _Passes(_Recording):
     "Passes of the UNet under the contexts that a read-out asks for."
 
     def context(

@@ -213,7 +213,7 @@ def _by_photo(scores: Tensor, owners: list[int], areas: list[float]) -> tuple[Te
     whole = [photo_score(s, n, growth) for s, n in zip(tiles.values(), sizes)]
     return torch.tensor(whole, dtype=torch.float64), growth
 
-
+# %% ../../nbs/51_reference.ipynb #32e6fdb4
 def _thresholds(
     detector: 'ReferenceDetector', maps: list[Tensor], owners: list[int], areas: list[float]
 ) -> dict:
@@ -320,14 +320,12 @@ def _photographs(images: Tensor | np.ndarray, photo: list | None) -> list:
     return photo
 
 # %% ../../nbs/51_reference.ipynb #92f46923
-class ReferenceDetector(nn.Module):
-    "A detector that also counts how unlike its reference images an image is."
+class _Beside(nn.Module):
+    "A detector with reference images."
 
     reduce = staticmethod(nearest)  # distances to each reference -> one distance
     end = staticmethod(highest)  # scores of references -> threshold
     most = WEIGHT  # of the evidence, see trust
-    queries, masses = HybridAnomalyDetector.queries, HybridAnomalyDetector.masses
-    forward = HybridAnomalyDetector.forward
 
     def __init__(
         self,
@@ -356,6 +354,13 @@ class ReferenceDetector(nn.Module):
             return super().__getattr__(name)
         except AttributeError:
             return getattr(super().__getattr__('detector'), name)
+
+# %% ../../nbs/51_reference.ipynb #ce08d611
+class ReferenceDetector(_Beside):
+    "A detector that also counts how unlike its reference images an image is."
+
+    queries, masses = HybridAnomalyDetector.queries, HybridAnomalyDetector.masses
+    forward = HybridAnomalyDetector.forward
 
     def read(
         self, queries: list[dict], text: Tensor, *, size: tuple | None = None

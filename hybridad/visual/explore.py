@@ -41,14 +41,13 @@ from hybridad.visual.decisions import (
 )
 
 # %% ../../nbs/71_explore.ipynb #eb2b7509
-from ..data.aspect import Fit
 from ..models.detector import HybridAnomalyDetector
 from ..errors import ConfigError, DataError, HybridadError, printable
 from ..evaluation.evaluate import EvalSet
 from ..inference.overlays import name_text
 from .plots import shared_range
 from ..models.features import FeatureCache, read_cached
-from .views import Nouns, Photo, attention_view, open_photo
+from .views import Nouns, Photo, attention_view, fit_of, open_photo
 from hybridad.visual.words import (
     CachedImage,
     Reading,
@@ -81,15 +80,10 @@ _ANY_NOUN = ('the strongest at the marked place', '')
 class _Attention(Explorer):
     "State of the attention explorer: images and what the backbone said of them."
 
-    @property
-    def _fit(self):
-        "The shapes at which the backbone reads."
-        return Fit(self.backbone.image_size, self.backbone.factor)
-
     def photo(self, name: str) -> Photo:
         "An image by its name, opened once."
         if name not in self._photos:
-            self._photos[name] = open_photo(self.images[name], self._fit)
+            self._photos[name] = open_photo(self.images[name], fit_of(self.backbone))
         return self._photos[name]
 
     def seen(self, name: str) -> CachedImage:
@@ -101,7 +95,7 @@ class _Attention(Explorer):
     def _add(self, change):
         "Take an uploaded image and show it."
         try:
-            name, photo = uploaded(change['new'], self._fit)
+            name, photo = uploaded(change['new'], fit_of(self.backbone))
         except HybridadError as error:
             return self.tell(error)
         again = self.controls['image'].value == name

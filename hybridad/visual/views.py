@@ -66,6 +66,13 @@ def open_photo(
     im = as_rgb(open_image(source), source)
     return Photo(image_tensor(im, size), shown_array(im))
 
+# %% ../../nbs/70e_views.ipynb #ac1c3e77
+def fit_of(
+    backbone: object,  # Backbone
+) -> Fit:
+    "The shapes at which a backbone reads."
+    return Fit(backbone.image_size, backbone.factor)
+
 # %% ../../nbs/70e_views.ipynb #7572d0dd
 WIDTH = 8.4  # inches of every explorer's figure
 _SMALL = 9  # points of the smallest text
