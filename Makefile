@@ -43,6 +43,7 @@ proof: $(READY)     # hours: kills, hostile files, bad inputs, 20,000 images, tw
 	$(BIN)/python experiments/kills.py
 	$(BIN)/python experiments/processes.py
 	$(BIN)/python experiments/scale.py
+	$(BIN)/python experiments/join.py
 	HYBRIDAD_SLOW=1 $(BIN)/pytest tests/test_reader.py -k one_piece
 	$(BIN)/pip install --no-deps attention-map-diffusers==1.0.0
 	rm -rf results/bench && OMP_NUM_THREADS=2 $(BIN)/hybridad_bench --out results/bench

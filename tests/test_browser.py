@@ -1,5 +1,6 @@
 "The visualize guide in JupyterLab with a live kernel: sizes, sliders, clicks, an upload, errors."
 
+import json
 import os
 import re
 import shutil
@@ -35,7 +36,7 @@ EXPLORERS = dict(
 )
 # for each image of a cell: what it is, its own size, the size it is shown at, and how much of
 # that its surroundings cut off
-SIZES = """cell => [...cell.querySelectorAll('img.widget-image, .jupyter-matplotlib canvas')]
+SIZES = """cell => [...cell.querySelectorAll('img.widget-image, .hybridad-picture img')]
   .filter(e => e.getBoundingClientRect().width > 0)
   .map(e => {
     const shown = e.getBoundingClientRect();
@@ -45,8 +46,9 @@ SIZES = """cell => [...cell.querySelectorAll('img.widget-image, .jupyter-matplot
       const box = p.getBoundingClientRect();
       cut = Math.max(cut, shown.right - box.right, box.left - shown.left);
     }
-    const own = e.tagName === 'IMG' ? [e.naturalWidth, e.naturalHeight] : [e.width, e.height];
-    return {kind: e.tagName, own: own, shown: [shown.width, shown.height], cut: cut};
+    const kind = e.matches('.widget-image') ? 'figure' : 'picture';
+    const own = [e.naturalWidth, e.naturalHeight];
+    return {kind: kind, own: own, shown: [shown.width, shown.height], cut: cut};
   })"""
 SCROLLERS = """() => [...document.querySelectorAll('.jp-CodeCell .jp-InputArea .cm-scroller')]
   .map(e => e.scrollWidth - e.clientWidth)"""
@@ -163,19 +165,18 @@ def shoot(cell, name):
 
 
 def keeps_shape(found):
-    "Whether a figure grows without losing its shape, and a canvas is shown as it is."
+    "Whether an image keeps its shape, and a figure is not enlarged beyond its pixels."
     (width, height), (wide, high) = found['own'], found['shown']
-    if found['kind'] == 'IMG':
-        return wide <= width + 1 and abs(wide * height / width - high) <= 1.5
-    return max(abs(width - wide), abs(height - high)) <= 1
+    kept = abs(wide * height / width - high) <= 1.5
+    return kept and (found['kind'] == 'picture' or wide <= width + 1)
 
 
 def check_sizes(page, name, count):
-    "Every image and canvas of an explorer in its own shape and uncut; the figure's width."
+    "Every image of an explorer in its own shape and uncut; the figure's width."
     cell = cell_with(page, name)
     page.wait_for_timeout(500)
     found = cell.evaluate(SIZES)
-    figures = [f['shown'][0] for f in found if f['kind'] == 'IMG']
+    figures = [f['shown'][0] for f in found if f['kind'] == 'figure']
     assert len(figures) == 1 and len(found) >= count, (name, found)
     for f in found:
         assert keeps_shape(f) and f['cut'] <= 1, (name, page.viewport_size, f)
@@ -201,13 +202,13 @@ def check_all_sizes(page, tag):
 def click_edges(page, cell):
     "Click near the four edges of the small image: each redraws the figure."
     before = picture_of(cell)
-    canvas = cell.locator('.jupyter-matplotlib canvas').last
-    canvas.scroll_into_view_if_needed()
-    box = canvas.bounding_box()
+    picture = cell.locator('.hybridad-picture img').last
+    picture.scroll_into_view_if_needed()
+    box = picture.bounding_box()
     width, height = box['width'], box['height']
     edges = (4, height / 2), (width - 4, height / 2), (width / 2, 4), (width / 2, height - 4)
     for x, y in edges:
-        canvas.click(position={'x': x, 'y': y})
+        picture.click(position={'x': x, 'y': y})
         before = changed(page, cell, before)
 
 
@@ -312,7 +313,7 @@ def test_the_guide_answers_in_jupyterlab(page, tmp_path):
 
     browser = cell_with(page, 'browser')
     before = picture_of(browser)
-    sheet = browser.locator('.jupyter-matplotlib canvas').last
+    sheet = browser.locator('.hybridad-picture img').last
     for x in (200, 470):  # two, since the guide may have opened the first of them
         sheet.click(position={'x': x, 'y': 60})
     changed(page, browser, before)
@@ -329,3 +330,81 @@ def test_the_guide_answers_in_jupyterlab(page, tmp_path):
         said = cell_with(page, name).locator('.widget-html b')
         assert said.count() == 0, said.inner_text()
     assert no_error(page)
+
+
+REVIEW = """from hybridad.visual.review import ReviewExplorer
+
+review = ReviewExplorer('run')
+review"""
+
+
+def notebook_of(path, code):
+    "A notebook of one cell."
+    cell = dict(cell_type='code', id='one', metadata={}, source=code, outputs=[])
+    kernel = dict(name='python3', display_name='Python 3', language='python')
+    about = dict(metadata=dict(kernelspec=kernel), nbformat=4, nbformat_minor=5)
+    path.write_text(json.dumps(about | dict(cells=[cell | dict(execution_count=None)])))
+
+
+@pytest.fixture
+def reviewed(small_page, tmp_path):
+    "A scored folder of three images, and its review open in JupyterLab."
+    from hybridad.inference.scoring import load_scorer
+    from hybridad.inference.scoring_runs import score_folder
+    from hybridad.synthetic.plain import picture
+
+    (tmp_path / 'photos').mkdir()
+    for i in range(3):
+        Image.fromarray(picture(5, i).image[:96]).save(tmp_path / 'photos' / f'{i}.png')
+    scorer = load_scorer(device='cpu', threshold=99.0)  # everything passes
+    score_folder(tmp_path / 'photos', tmp_path / 'run', scorer, progress=False)
+    notebook_of(tmp_path / 'review.ipynb', REVIEW)
+    with running_lab(tmp_path) as address:
+        small_page.goto(f'{address}/lab/tree/review.ipynb?reset')
+        small_page.wait_for_selector('text=| Idle', timeout=120_000)
+        small_page.click('.lm-MenuBar-item >> text=Run')
+        small_page.click('.lm-Menu-item >> text=Run All Cells')
+        yield small_page
+
+
+def verdicts(run, count, seconds=30):
+    "The stored corrections, once there are so many."
+    path = run / 'corrections.json'
+    for _ in range(seconds * 4):
+        images = json.loads(path.read_text())['images'] if path.exists() else []
+        if len(images) == count:
+            return images
+        time.sleep(0.25)
+    pytest.fail(f'{count} verdicts were not stored in {seconds} s: {images}')
+
+
+def test_a_key_a_click_and_a_box_are_stored_at_once(reviewed, tmp_path):
+    picture = reviewed.locator('.hybridad-picture img').last
+    picture.wait_for(timeout=120_000)
+    reviewed.wait_for_timeout(1000)
+    picture.click()
+    reviewed.keyboard.press('m')  # which JupyterLab would take for "make this cell Markdown"
+    assert [c['verdict'] for c in verdicts(tmp_path / 'run', 1)] == ['missed']
+    reviewed.locator('button', has_text='right (r)').click()
+    assert [c['verdict'] for c in verdicts(tmp_path / 'run', 2)] == ['missed', 'right']
+
+    reviewed.locator('text=3 of 3').wait_for()
+    picture.scroll_into_view_if_needed()
+    box = picture.bounding_box()
+    assert abs(box['width'] / box['height'] - 128 / 96) < 0.02  # the shape of the file
+    at = [
+        (box['x'] + a * box['width'], box['y'] + b * box['height'])
+        for a, b in ((0.25, 0.5), (0.75, 0.9))
+    ]
+    reviewed.mouse.move(*at[0])
+    reviewed.mouse.down()
+    reviewed.mouse.move(*at[1], steps=4)
+    reviewed.mouse.up()
+    missed = verdicts(tmp_path / 'run', 3)[2]
+    wanted = 32, 48, 96, 86.4  # px of the file
+    assert max(abs(a - b) for a, b in zip(missed['boxes'][0], wanted)) < 1.5, missed
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    reviewed.screenshot(path=SHOTS / 'review.png')
+    reviewed.locator('button', has_text='false alarm (f)').click()
+    reviewed.locator('.widget-html b', has_text='say right or missed').wait_for()
+    assert len(verdicts(tmp_path / 'run', 3)) == 3 and no_error(reviewed)

@@ -2,7 +2,9 @@
 nothing of the checkout; the package offers its main names without loading torch."""
 
 import ast
+import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -93,6 +95,43 @@ def test_command_answers_help(env, command):
 def test_selftest_passes_from_the_wheel(env):
     said = run(env / 'venv' / 'bin' / 'hybridad', 'selftest', '--device', 'cpu', cwd=env)
     assert '5/5 passed' in said and list(env.iterdir()) == [env / 'venv'], said
+
+
+def test_stored_figures_are_in_the_wheel(wheel):
+    held = set(zipfile.ZipFile(wheel).namelist())
+    for file in [*(ROOT / 'results').rglob('*.json'), ROOT / 'results' / 'ablation.csv']:
+        wanted = f'share/hybridad/{file.relative_to(ROOT).as_posix()}'
+        assert any(n.endswith(f'.data/data/{wanted}') for n in held), wanted
+
+
+def guides():
+    "Every guide; all but the cheapest only with HYBRIDAD_SLOW=1."
+    slow = pytest.mark.skipif(
+        'HYBRIDAD_SLOW' not in os.environ, reason='takes minutes: HYBRIDAD_SLOW=1 runs every guide'
+    )
+    names = sorted(p.stem for p in (ROOT / 'nbs' / 'guides').glob('*.ipynb'))
+    return [pytest.param(n, marks=() if n == 'results' else slow) for n in names]
+
+
+@pytest.mark.parametrize('guide', guides())
+def test_guide_runs_from_the_wheel_in_an_empty_folder(env, tmp_path, guide):
+    shutil.copy(ROOT / 'nbs' / 'guides' / f'{guide}.ipynb', tmp_path)
+    environment = {k: v for k, v in os.environ.items() if k != 'PYTHONPATH'}
+    command = [env / 'venv' / 'bin' / 'python', '-m', 'nbconvert', '--execute']
+    command += ['--to', 'notebook', '--output', 'ran', f'{guide}.ipynb']
+    r = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=3000
+    )
+    assert r.returncode == 0, r.stderr[-3000:]
+    assert (tmp_path / 'ran.ipynb').is_file()
+
+
+@pytest.mark.parametrize('guide', sorted((ROOT / 'nbs' / 'guides').glob('*.ipynb'), key=str))
+def test_guide_begins_with_a_badge_and_an_installing_cell(guide):
+    first, second = json.loads(guide.read_text(encoding='utf-8'))['cells'][:2]
+    assert f'hybridad/blob/main/nbs/guides/{guide.name})' in ''.join(first['source'])
+    told = ''.join(second['source'])
+    assert told.startswith('#| eval: false') and "if not find_spec('hybridad')" in told
 
 
 def test_import_is_light_and_quick():

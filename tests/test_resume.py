@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 import time
+from functools import partial
 
 import pytest
 import torch
@@ -24,11 +25,12 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from hybridad import cli
+from hybridad.claims import claims_in
 from hybridad.config import get_default_config
 from hybridad.data.layouts import read_mvtec
 from hybridad.errors import CheckpointError, ConfigError, DataError, HybridadError
 from hybridad.evaluation.baselines import LinearProbe, WordsDetector
-from hybridad.inference import scoring_runs
+from hybridad.inference import parts, scoring_runs
 from hybridad.inference.rows import read_scores
 from hybridad.inference.scoring import Scorer
 from hybridad.inference.scoring_runs import score_folder
@@ -361,6 +363,46 @@ def test_scoring_survives_kills_without_gaps_or_repeats(loaded, samples, tmp_pat
     assert not list(tmp_path.rglob('*.partial')), 'a half-written file was left'
 
 
+def test_processes_join_and_are_killed_and_leave_what_one_leaves(
+    loaded, samples, tmp_path, monkeypatch
+):
+    "Four at a time until ten were killed, each followed by a new one; the last stands still."
+    scorer, folder = Scorer(WordsDetector(CONFIG, loaded[0]), 0.0, 0.0), samples[0].image.parents[1]
+    rng, out, how = random.Random(2), tmp_path / 'many', dict(part=1, batch_size=1, progress=False)
+    score_folder(folder, tmp_path / 'one', scorer, **how)
+    monkeypatch.setattr(scoring_runs, 'claims_in', partial(claims_in, stale=3.0))
+
+    def begun():
+        slow = dict(join=True, tell=lambda f: time.sleep(0.6))
+        child = FORK.Process(target=score_folder, args=(folder, out, scorer), kwargs=how | slow)
+        child.start()
+        return child
+
+    crew = [begun() for _ in range(4)]
+    for _ in range(10):
+        time.sleep(rng.uniform(0.05, 0.3))
+        killed = crew.pop(0)
+        killed.kill()
+        killed.join()
+        assert killed.exitcode == -signal.SIGKILL, 'the kills came too late to show anything'
+        crew.append(begun())
+    while not list(out.glob('parts/*.claim')):
+        time.sleep(0.01)
+    os.kill(crew[-1].pid, signal.SIGSTOP)
+    for child in crew[:-1]:
+        child.join(120)
+    os.kill(crew[-1].pid, signal.SIGCONT)
+    crew[-1].join(120)
+    assert [c.exitcode for c in crew] == [0] * 4
+    one, many = (
+        {p.relative_to(d): p.read_bytes() for p in d.rglob('*') if p.is_file()}
+        for d in (tmp_path / 'one', out)
+    )
+    assert one.keys() == many.keys()
+    differ = {p.name for p in one if one[p] != many[p]}
+    assert differ <= {'run.json', 'report.html'}, 'the folder is named in the report'
+
+
 @pytest.fixture
 def photos(tmp_path):
     "Ten small photographs, and what replaces some of them."
@@ -438,10 +480,10 @@ def test_parts_without_a_digest_are_not_trusted(loaded, photos, tmp_path):
 
 @pytest.mark.parametrize('what', ['a part', 'the folder', 'the plan'])
 def test_what_vanishes_during_a_scoring_is_an_error(loaded, photos, tmp_path, monkeypatch, what):
-    out, write = tmp_path / 'out', scoring_runs.write_atomic
+    out, write = tmp_path / 'out', parts.write_atomic
 
-    def vanishing(path, content):
-        write(path, content)
+    def vanishing(path, content, by):
+        write(path, content, by)
         if path.name == 'part-000003.csv':
             if what == 'a part':
                 (out / 'parts' / 'part-000000.csv').unlink()
@@ -450,7 +492,7 @@ def test_what_vanishes_during_a_scoring_is_an_error(loaded, photos, tmp_path, mo
             else:
                 (out / 'run.json').unlink()
 
-    monkeypatch.setattr(scoring_runs, 'write_atomic', vanishing)
+    monkeypatch.setattr(parts, 'write_atomic', vanishing)
     told = 'part-000000.csv vanished' if what == 'a part' else 'was moved or removed'
     with pytest.raises(DataError, match=told):
         scored(loaded, photos, out)
@@ -464,14 +506,14 @@ def test_what_vanishes_during_a_scoring_is_an_error(loaded, photos, tmp_path, mo
 def test_a_lone_process_whose_parts_vanish_does_not_end_with_code_0(
     photos, prompts, tmp_path, monkeypatch, capsys
 ):
-    write = scoring_runs.write_atomic
+    write = parts.write_atomic
 
-    def vanishing(path, content):
-        write(path, content)
+    def vanishing(path, content, by):
+        write(path, content, by)
         if path.suffix == '.csv':
             path.unlink()
 
-    monkeypatch.setattr(scoring_runs, 'write_atomic', vanishing)
+    monkeypatch.setattr(parts, 'write_atomic', vanishing)
     args = [photos, '--checkpoint_path', prompts, '--out', tmp_path / 'out', '--device', 'cpu']
     args += ['--quiet', '--pictures', 'none']
     assert cli.hybridad_score(list(map(str, args))) == 2

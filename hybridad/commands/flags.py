@@ -105,9 +105,12 @@ def layout_argument(parser: Adder) -> None:
     parser.add_argument('--root', metavar='DIR', help=where)
 
 
-def data_arguments(parser: Parser) -> None:
+def data_arguments(
+    parser: Parser,
+    unless: str = '',  # another argument that makes a data set needless
+) -> None:
     "A data set, and the part of it that counts."
-    parser.needs('data_path', 'DATA', 'folder of the data set')
+    parser.needs('data_path', 'DATA', 'folder of the data set', unless=unless)
     group = parser.add_argument_group('data')
     layout_argument(group)
     group.add_argument('--categories', nargs='+', metavar='NAME', help='only these')
@@ -118,11 +121,12 @@ def out_arguments(
     parser: Parser,
     name: str,  # of the command
     resume: str = 'continue the run in --out',  # '' for commands that cannot
+    kind: Callable = Path,  # from text to a folder
 ) -> Adder:  # the group of options
     "The run folder, and the flag that continues it."
     group = parser.add_argument_group('run')
     text = f'folder of the run; default: runs/{name}-DATE-TIME'
-    group.add_argument('--out', type=Path, metavar='DIR', help=text)
+    group.add_argument('--out', type=kind, metavar='DIR', help=text)
     if resume:
         group.add_argument('--resume', action='store_true', help=resume)
     return group

@@ -6,9 +6,13 @@
 __all__ = ['score']
 
 # %% ../../nbs/89e_cli_score.ipynb #ca920403
+import os
 import time
 from argparse import Namespace
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from importlib.util import find_spec
 from pathlib import Path
 
 from hybridad.commands.flags import (
@@ -21,27 +25,28 @@ from hybridad.commands.flags import (
     tiling_of,
 )
 from hybridad.commands.shared import (
+    Adder,
     Parser,
     arguments,
     existing_checkpoint,
     existing_paths,
     processes,
+    reachable,
     run_folder,
 )
+from ..claims import claims_in, held
 from ..errors import ConfigError, printable
 from ..metrics.alarms import alarm_promise, check_share
 from ..demo.summaries import finding_lines, photographs_line
 
 # %% ../../nbs/89e_cli_score.ipynb #835d5bcd
-def _decisions(parser: Parser) -> None:
+def decision_arguments(parser: Parser) -> Adder:  # the group of options
     "The prompts, and all that makes an image anomalous."
     group = parser.add_argument_group('prompts and decisions')
     prompts_argument(group)
     add = group.add_argument
     usual = 'reference images: a folder or some files, all normal; two or more set thresholds'
     add('--normals', nargs='+', metavar='DIR', help=usual)
-    each_other = 'compare the photographs with each other: of one kind, most of them fine'
-    add('--among', action='store_true', help=each_other)
     tiles_arguments(group)
     square_argument(group)
     names_argument(group)
@@ -50,15 +55,29 @@ def _decisions(parser: Parser) -> None:
     share = 'in place of --threshold: this share of good images, such as 0.02'
     add('--false_alarms', type=float, metavar='X', help=share)
     add('--pixel_threshold', type=float, metavar='X', help='of a region; default: likewise')
+    return group
+
+# %% ../../nbs/89e_cli_score.ipynb #c927ae3f
+def _out(text: str) -> Path | str:
+    "The folder of the run, or an address such as s3://bucket/run."
+    return text if '://' in text else Path(text)
 
 
 def _arguments(parser: Parser) -> None:
-    what = 'photographs, or folders that are searched to the bottom'
+    what = 'photographs, folders, archives, lists of files, or addresses such as s3://bucket/day'
     parser.add_argument('images', nargs='+', metavar='IMAGES', help=what)
-    _decisions(parser)
-    add = out_arguments(parser, 'score').add_argument
+    each_other = 'compare the photographs with each other: of one kind, most of them fine'
+    decisions = decision_arguments(parser)
+    decisions.add_argument('--among', action='store_true', help=each_other)
+    add = out_arguments(parser, 'score', kind=_out).add_argument
+    work = 'begin the run in --out or work along: start it as often, and wherever, you like'
+    add('--join', action='store_true', help=work)
+    engine = 'plain: this process, and those that join; ray: actors of Ray'
+    add('--engine', choices=('plain', 'ray'), default='plain', help=engine)
+    add('--actors', type=int, metavar='N', help='of Ray; default: one a GPU, or one a core')
     add('--batch_size', type=int, default=8, metavar='N', help='images at a time')
-    add('--num_workers', type=int, default=0, metavar='N', help='loader processes')
+    beside = 'loader processes; default: none on a processor, else one for each core, at most 8'
+    add('--num_workers', type=int, metavar='N', help=beside)
     add('--part', type=int, default=256, metavar='N', help='images that are written together')
     add('--format', default='csv', help='of the parts: csv or parquet')
     add('--pictures', default='all', metavar='WHICH', help='overlays: all, anomalous or none')
@@ -68,6 +87,30 @@ def _arguments(parser: Parser) -> None:
     backbone_arguments(parser)
 
 # %% ../../nbs/89e_cli_score.ipynb #cc9053c1
+def _joined_folder(a: Namespace) -> Path:
+    "A folder that other processes may use as well."
+    if a.resume:
+        raise ConfigError('--join begins a run or continues it: leave out --resume')
+    if not a.out:
+        raise ConfigError('--join needs --out, the folder that all processes know')
+    return reachable(a.out)
+
+
+def _check_engine(a: Namespace) -> None:
+    "Refuse flags that Ray has no use for, and Ray where it is not installed."
+    if a.engine == 'plain' and a.actors is None:
+        return
+    if a.engine == 'plain' or a.join:
+        raise ConfigError(
+            '--actors are those of --engine ray, which no other process joins: leave out --actors'
+            ' or --join'
+        )
+    if a.actors is not None and a.actors < 1:
+        raise ConfigError(f'--actors {a.actors} is out of range: give at least 1')
+    if not find_spec('ray'):
+        raise ConfigError('--engine ray needs Ray: pip install hybridad[ray]')
+
+
 def _folder(a: Namespace, world: int) -> Path:
     "The run's folder; paths that are not there are refused with it."
     if a.among and a.normals:
@@ -77,32 +120,46 @@ def _folder(a: Namespace, world: int) -> Path:
         )
     if a.false_alarms is not None:
         check_share(a.false_alarms)
-    out = run_folder(a, 'score', world)
+    _check_engine(a)
+    out = _joined_folder(a) if a.join else run_folder(a, 'score', world)
     existing_paths([*a.images, *(a.normals or ())])
     existing_checkpoint(a.checkpoint_path)
     return out
 
 # %% ../../nbs/89e_cli_score.ipynb #542e28c3
-def _scorer(a: Namespace):
-    "The scorer that the flags describe."
-    from hybridad.inference.scoring import load_scorer
+def scorer_settings(
+    a: Namespace,  # with the flags of `decision_arguments` and among
+    found: object = None,  # image_files.Found, the photographs
+) -> dict:
+    "The arguments of `load_scorer` that the flags describe."
     from hybridad.models.naming import read_names
 
-    return load_scorer(
-        a.checkpoint_path,
-        a.backbone,
-        a.device,
+    return dict(
+        checkpoint=a.checkpoint_path,
+        backbone=a.backbone,
+        device=a.device,
         other_backbone=a.other_backbone,
         threshold=a.threshold,
         pixel_threshold=a.pixel_threshold,
         false_alarms=a.false_alarms,
         references=a.normals,
-        among=a.images if a.among else None,
+        among=found if a.among else None,
         precision=a.precision,
         tiles=tiling_of(a),
         square=bool(a.square),
         names=read_names(a.names),
     )
+
+# %% ../../nbs/89e_cli_score.ipynb #3a7f01bc
+def print_decider(
+    scorer: object,  # scoring.Scorer
+) -> None:
+    "Print what decides, and how sure it is."
+    print(f'{scorer.source}')
+    named = f', named {printable(", ".join(scorer.namer.words))}' if scorer.namer else ''
+    print(f'anomalous from {scorer.image:.3f}, regions from {scorer.pixel:.3f}{named}')
+    promise = alarm_promise(scorer.good, scorer.image, scorer.false_alarms)
+    print(f'{promise}\n' if promise else '')
 
 
 def _begin(a: Namespace, scorer, total: int):
@@ -113,50 +170,62 @@ def _begin(a: Namespace, scorer, total: int):
     known = scorer.tiling.scale is None  # else the files' sizes decide
     if known and not a.resume and (long := forecast(scorer.detector, total, looks)):
         print(long)
-    print(f'{scorer.source}')
-    named = f', named {printable(", ".join(scorer.namer.words))}' if scorer.namer else ''
-    print(f'anomalous from {scorer.image:.3f}, regions from {scorer.pixel:.3f}{named}')
-    promise = alarm_promise(scorer.good, scorer.image, scorer.false_alarms)
-    print(f'{promise}\n' if promise else '')
+    print_decider(scorer)
 
 # %% ../../nbs/89e_cli_score.ipynb #c8a85286
-def _run(a: Namespace, out: Path, scorer, tell) -> Counter:
+def _engine(a: Namespace, found) -> dict:
+    "The work that is not done by this process."
+    if a.engine == 'plain':
+        return {}
+    from hybridad.inference.engine import RayEngine
+
+    return dict(work=RayEngine(a.actors, **scorer_settings(a, found)))
+
+
+def _run(a: Namespace, found, out: Path, scorer, tell) -> Counter:
     "Score all photographs; `tell` gets each finding."
     from hybridad.inference.scoring_runs import score_folder
 
     counts, _ = score_folder(
-        a.images,
+        found,
         out,
         scorer,
         resume=a.resume,
+        join=a.join,
         part=a.part,
         form=a.format,
         pictures=a.pictures,
         batch_size=a.batch_size,
         num_workers=a.num_workers,
         tell=tell,
+        **_engine(a, found),
     )
     return counts
 
-
-def _summary(counts: Counter, seconds: float, out: Path) -> str:
+# %% ../../nbs/89e_cli_score.ipynb #5b02c7df
+def _summary(counts: Counter, seconds: float, out) -> str:
     kinds = ', '.join(f'{counts[k]} {k}' for k in ('anomalous', 'normal', 'unreadable'))
-    return (
-        f'\n{counts.total()} images, {kinds}, {seconds:.0f} s: {out}\nreport: {out / "report.html"}'
-    )
+    report = os.path.join(out, 'report.html')
+    return f'\n{counts.total()} images, {kinds}, {seconds:.0f} s: {out}\nreport: {report}'
 
-
-def _found(a: Namespace, rank: int) -> int:
-    "The number of photographs; the first process says what was found."
+# %% ../../nbs/89e_cli_score.ipynb #cad4a801
+def _found(a: Namespace, rank: int):
+    "The photographs; the first process says what was found."
     from hybridad.inference.image_files import find_images
     from hybridad.inference.beside import apart
+    from hybridad.inference.sources import is_address
 
-    names, refused, other = find_images(a.images)  # complains before the backbone is loaded
+    found = find_images(a.images)  # complains before the backbone is loaded
     if rank == 0:
-        print(photographs_line(names, refused, other))
+        print(photographs_line(*found))
     if a.normals:
-        apart(names, a.normals)
-    return len(names)
+        apart(found.names, a.normals)
+    if a.regions and (far := next(filter(is_address, found.names), None)):
+        raise ConfigError(
+            f'--regions is for files that an annotation tool can open, not for {far}: copy the'
+            ' photographs to this machine first'
+        )
+    return found
 
 # %% ../../nbs/89e_cli_score.ipynb #0776d2f6
 def _outlines(tool: str, out: Path) -> Path:
@@ -164,21 +233,20 @@ def _outlines(tool: str, out: Path) -> Path:
     from hybridad.inference.annotations import WRITERS
     from hybridad.inference.rows import read_scores
 
-    return WRITERS[tool](read_scores(out), out)
+    with claims_in(out) as claims, held(claims, 'outlines'):
+        return WRITERS[tool](read_scores(out), out)
 
 
-@arguments(_arguments)
-def score(a: Namespace) -> int | None:
-    "Find defects in photographs. Exit code 0: all were read, 3: some could not be, 2: it stopped."
-    rank, world, _ = processes()
-    out = _folder(a, world)
-    from hybridad.inference.scoring import Strangers
+def _score(a: Namespace, out: Path, where: Path | str) -> int:
+    "Score into a folder of this machine, which is called `where`; the exit code."
+    from hybridad.inference.scoring import Strangers, load_scorer
     from tqdm.auto import tqdm
 
-    total = _found(a, rank)
-    scorer, begun = _scorer(a), time.perf_counter()
+    rank, world, _ = processes()
+    found = _found(a, rank)
+    scorer, begun = load_scorer(**scorer_settings(a, found)), time.perf_counter()
     if rank == 0:
-        _begin(a, scorer, total)
+        _begin(a, scorer, len(found.names))
     strangers = Strangers(scorer)
 
     def tell(finding):
@@ -186,12 +254,38 @@ def score(a: Namespace) -> int | None:
         if not a.quiet:
             tqdm.write(finding_lines(finding))
 
-    counts = _run(a, out, scorer, tell)
-    if counts.total() < total:
-        return  # other processes are still at it: the last one tells
-    print(_summary(counts, time.perf_counter() - begun, out))
+    counts = _run(a, found, out, scorer, tell)
+    if rank:
+        return 0  # the first process tells
+    print(_summary(counts, time.perf_counter() - begun, where))
     if a.regions and counts['anomalous'] + counts['normal']:
         print(f'outlines for {a.regions}: {_outlines(a.regions, out)}')
     if str(strangers):
         print(f'\n{strangers}')
     return 3 if counts['unreadable'] and world == 1 else 0
+
+# %% ../../nbs/89e_cli_score.ipynb #a426aa4d
+@contextmanager
+def _elsewhere(a: Namespace, world: int) -> Iterator[str]:
+    "A run at an address: until it ends, --out is the folder of this machine that keeps it."
+    from hybridad.inference.remote_runs import run_at
+
+    address = a.out
+    if a.join or a.engine == 'ray' or world > 1:
+        raise ConfigError(
+            f'{address} is no folder that several processes can share: mount it, or give a folder'
+        )
+    with run_at(address) as a.out:
+        try:
+            yield address
+        finally:
+            a.out = address
+
+
+@arguments(_arguments)
+def score(a: Namespace) -> int:
+    "Find defects in photographs. Exit code 0: all were read, 3: some could not be, 2: it stopped."
+    world = processes()[1]
+    with nullcontext() if isinstance(a.out, Path | None) else _elsewhere(a, world) as address:
+        out = _folder(a, world)
+        return _score(a, out, address or out)

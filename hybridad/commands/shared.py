@@ -84,8 +84,10 @@ class Parser(argparse.ArgumentParser):
         super().__init__(*args, formatter_class=_Help, **kwargs)
         self.either = []
 
-    def needs(self, name: str, metavar: str, help: str, *, kind: type = str) -> None:
-        "An argument that is needed, bare or after the flag of its name."
+    def needs(
+        self, name: str, metavar: str, help: str, *, kind: type = str, unless: str = ''
+    ) -> None:
+        "An argument that is needed unless another is given, bare or after the flag of its name."
         how = dict(action=_Once, metavar=metavar)
         bare = self.add_argument(
             name,
@@ -95,7 +97,7 @@ class Parser(argparse.ArgumentParser):
             **how,
         )
         self.add_argument(f'--{name}', help=argparse.SUPPRESS, **how)
-        self.either.append((bare, kind))  # a type of its own would convert argparse's mark, too
+        self.either.append((bare, kind, unless))  # a type would convert argparse's mark, too
 
     def parse(self, argv: list | None = None) -> argparse.Namespace:
         "The arguments; bare ones may stand anywhere among the options."
@@ -104,10 +106,11 @@ class Parser(argparse.ArgumentParser):
         a = self.parse_intermixed_args(argv)
         if metavar := vars(a).pop('twice', None):
             self.error(f'{metavar} was given twice: leave one of the two out')
-        for bare, kind in self.either:
-            if getattr(a, bare.dest, None) is None:
+        for bare, kind, unless in self.either:
+            given = getattr(a, bare.dest, None)
+            if given is None and not getattr(a, unless or bare.dest, None):
                 self.error(f'the following arguments are required: {bare.metavar}')
-            setattr(a, bare.dest, kind(getattr(a, bare.dest)))
+            setattr(a, bare.dest, None if given is None else kind(given))
         return a
 
 
@@ -117,6 +120,8 @@ Adder = argparse.ArgumentParser | argparse._ArgumentGroup  # whatever has add_ar
 def _stopped(a: argparse.Namespace, stop: KeyboardInterrupt) -> str:
     "The words that continue a command after Ctrl-C."
     out = getattr(a, 'out', None)
+    if getattr(a, 'join', False):
+        return 'others go on without it; the same command joins them again'
     if hasattr(a, 'resume') and out and (Path(out) / 'run.json').exists():
         return f'continue with the same command and --resume --out {out}'
     return str(stop) or 'what was complete is kept'
@@ -278,9 +283,11 @@ def run_folder(
 def existing_paths(
     paths: list,  # files or folders
 ) -> None:
-    "Refuse paths that lead nowhere."
+    "Refuse paths that lead nowhere; an address is asked when it is listed."
+    from hybridad.inference.sources import is_address
+
     for path in map(os.path.expanduser, map(os.fspath, paths)):
-        if not os.path.lexists(path):
+        if not (is_address(path) or os.path.lexists(path)):
             raise DataError(f'there is no file or folder {path}: check the path')
 
 

@@ -16,6 +16,7 @@ from hybridad.commands.shared import (
     Parser,
     arguments,
     existing_checkpoint,
+    existing_paths,
     free,
     reachable,
     writable,
@@ -101,12 +102,27 @@ def _export(parser: Parser) -> None:
     same = 'another name or folder of the backbone that the prompts were learned on'
     add('--backbone', metavar='NAME', help=same)
     other_backbone_argument(parser)
-    add('--out', type=Path, metavar='FILE', help='the .onnx file to write')
+    file = 'the .onnx file to write, and a script FILE_score.py beside it'
+    add('--out', type=Path, metavar='FILE', help=file)
+    normals = 'reference images that go into the graph, and whose threshold it then holds'
+    add('--normals', nargs='+', metavar='DIR', help=normals)
+    real = 'photographs to compare with PyTorch on; default: generated images'
+    add('--images', nargs='+', metavar='DIR', help=real)
     words = 'write the contexts as files for load_textual_inversion'
     add('--textual_inversion', type=Path, metavar='DIR', help=words)
     page = 'write prompts and model card as a Hub repository'
     add('--hub_folder', type=Path, metavar='DIR', help=page)
     add('--push_to_hub', metavar='OWNER/NAME', help='send that repository to the Hub')
+
+# %% ../../nbs/89f_cli_tools.ipynb #ddcfa842
+def _refuse_graph(a: Namespace):
+    "Refuse to write over a script, or with images that are not there."
+    from hybridad.inference.line_script import script_of
+
+    reachable(a.out.parent)
+    if script_of(a.out).exists():
+        raise ConfigError(f'{script_of(a.out)} exists: choose another --out')
+    existing_paths([*(a.normals or ()), *(a.images or ())])
 
 
 def _refuse(a: Namespace):
@@ -119,32 +135,62 @@ def _refuse(a: Namespace):
         )
     if a.out and a.out.exists():
         raise ConfigError(f'{a.out} exists: choose another --out')
+    if not a.out and (a.normals or a.images):
+        raise ConfigError('--normals and --images belong to a graph: give --out FILE.onnx')
     if a.out:
-        reachable(a.out.parent)
+        _refuse_graph(a)
     for folder in folders:
         free(folder)
     existing_checkpoint(a.checkpoint_path)
 
 # %% ../../nbs/89f_cli_tools.ipynb #b15de78a
-def _onnx(a: Namespace):
-    "Write the ONNX file and say how close and how fast it is."
+_COMPARED = 8  # photographs
+
+
+def _real(paths: list, size: int):
+    "Photographs to compare on, (B, 3, size, size), and what they are; None: generated ones."
+    from hybridad.inference.image_files import find_images, upright
+    from hybridad.models.reference import load_references
+
+    if not paths:
+        return None, '3 generated images'
+    names = find_images(paths)[0]
+    chosen = names[:: -(-len(names) // _COMPARED)]
+    return load_references(chosen, size, upright), f'{len(chosen)} photographs'
+
+
+def _loaded(a: Namespace):
+    "The detector to export, with reference images if any, and its thresholds."
     import torch
+    from hybridad.inference.beside import compared_with
     from hybridad.models.detector import HybridAnomalyDetector
-    from hybridad.inference.onnx import export_onnx
 
     detector, about = HybridAnomalyDetector.from_checkpoint(
         a.checkpoint_path, a.backbone, 'cpu', other_backbone=a.other_backbone
     )
     detector.backbone.to(torch.float32)
+    if a.normals:
+        detector, _, thresholds = compared_with(detector, a.normals)
+        return detector, {k: thresholds.get(k) for k in ('image', 'pixel')}
     same = about['backbone_hash'] == detector.backbone.hash
     # thresholds that were found on other weights decide nothing
-    thresholds = about.get('thresholds') if same else None
-    found = export_onnx(detector, a.out, dict(thresholds=thresholds))
+    return detector, about.get('thresholds') if same else None
+
+# %% ../../nbs/89f_cli_tools.ipynb #68a8aed5
+def _onnx(a: Namespace):
+    "Write the ONNX file and say how close and how fast it is."
+    from hybridad.inference.line_script import script_of
+    from hybridad.inference.onnx import export_onnx
+
+    detector, thresholds = _loaded(a)
+    images, of = _real(a.images, detector.load_size)
+    found = export_onnx(detector, a.out, dict(thresholds=thresholds), images=images)
     print(
-        f'{a.out}: maps within {found["map_difference"]:.1e} of PyTorch; '
-        f'3 images in {found["onnx_seconds"] * 1000:.0f} ms, '
-        f'PyTorch {found["torch_seconds"] * 1000:.0f} ms, '
-        f'{found["speed_ratio"]:.2f} times as fast'
+        f'{a.out}: largest difference to PyTorch on {of}: map {found["map_difference"]:.1e}, '
+        f'score {found["score_difference"]:.1e}; one batch in {found["onnx_seconds"] * 1000:.0f} '
+        f'ms, PyTorch {found["torch_seconds"] * 1000:.0f} ms, '
+        f'{found["speed_ratio"]:.2f} times as fast\n'
+        f'{script_of(a.out)}: scores photographs with numpy, pillow and onnxruntime alone'
     )
 
 # %% ../../nbs/89f_cli_tools.ipynb #98a1ad68

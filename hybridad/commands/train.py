@@ -17,6 +17,7 @@ from hybridad.commands.flags import (
     out_arguments,
     setting_arguments,
 )
+from .corrections import corrections_arguments, train_again
 from .shared import RESUME, Parser, arguments, processes, run_folder, unused
 from ..config import Config, get_debug_config, get_default_config
 from ..fields import precision_name
@@ -25,7 +26,8 @@ from ..errors import ConfigError
 
 # %% ../../nbs/89b_cli_train.ipynb #54daf2fa
 def _arguments(parser: Parser) -> None:
-    data_arguments(parser)
+    data_arguments(parser, unless='corrections')
+    corrections_arguments(parser)
     backbone_arguments(parser)
     add = out_arguments(parser, 'train').add_argument
     short = 'two epochs on at most 40 images, to see that all runs'
@@ -122,7 +124,12 @@ def _report(config: Config, detector, parts, out: Path, workers: int):
 
 # %% ../../nbs/89b_cli_train.ipynb #1f70541c
 def _refuse(a: Namespace):
-    "Refuse folders that cannot be used, before anything heavy is imported."
+    "Refuse what cannot be used, before anything heavy is imported."
+    if a.checkpoint_path:
+        raise ConfigError(
+            '--checkpoint_path is where learning from corrections begins: give --corrections, or'
+            ' leave it out'
+        )
     if not 0 <= a.test_share < 1:
         raise ConfigError(f'--test_share {a.test_share} is out of range: choose from 0 to below 1')
     if a.resume and not a.out:
@@ -160,7 +167,7 @@ def _folder(a: Namespace, config: Config) -> Path:
     _cache_apart(a.query_cache, out)
     return out
 
-# %% ../../nbs/89b_cli_train.ipynb #7d5d0a9b
+# %% ../../nbs/89b_cli_train.ipynb #8b72c546
 def _to_learn(a: Namespace, config: Config, samples: list) -> list:
     "The samples without those that are left for a test."
     from hybridad.data.loading import split_validation
@@ -170,10 +177,12 @@ def _to_learn(a: Namespace, config: Config, samples: list) -> list:
         print(f'{len(left)} of {len(samples)} images are left for testing')
     return learned
 
-
+# %% ../../nbs/89b_cli_train.ipynb #7d5d0a9b
 @arguments(_arguments)
 def train(a: Namespace) -> None:
-    "Learn a normal and an abnormal prompt on a folder with masks."
+    "Learn a normal and an abnormal prompt on a folder with masks, or from corrections."
+    if a.corrections:
+        return train_again(a)
     config = _config(a)
     _refuse(a)
     found = read_set(a.data_path, config.data.layout, config.data.categories)

@@ -185,21 +185,28 @@ def _reduced(im: Image.Image, file: BinaryIO, path: str | Path, limit: float) ->
     return im
 
 # %% ../../nbs/01_gigapixels.ipynb #5c0af96a
+def _of_full_size(im: Image.Image, size: tuple[int, int]) -> Image.Image:
+    "An image read at a fraction, which knows the size of its file's image."
+    im.info['full_size'] = size
+    return im
+
+
 def decoded(
     im: Image.Image,  # a header, from a file that is open
     file: BinaryIO,
     path: str | Path,  # for the message
     *,
     grey: bool,  # a mask: a third of the memory, so thrice the limit; never at a fraction
+    least: int = 0,  # px that both sides of a JPEG must keep; 0: all
 ) -> Image.Image:  # `info` has full_size where it was read at a fraction
-    "The decoded image, at a fraction of its size where it is larger than the limit."
+    "The decoded image, at a fraction of its size where it is larger than the limit or `least`."
     size, limit = im.size, reading()['max_pixels'] * (3 if grey else 1)
     _check_sides(path, size)
     if size[0] * size[1] <= limit:
+        if least:
+            im.draft(im.mode, (least, least))  # a JPEG by 2, 4 or 8; all else stays as it is
         im.load()
-        return im
+        return im if im.size == size else _of_full_size(im, size)
     if grey:
         raise _too_large(path, size, 'and a mask is not read at a fraction')
-    small = _reduced(im, file, path, limit)
-    small.info['full_size'] = size
-    return small
+    return _of_full_size(_reduced(im, file, path, limit), size)

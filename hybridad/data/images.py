@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -138,7 +138,7 @@ def _sixteen(im: Image.Image) -> Image.Image:
     return stretched
 
 # %% ../../nbs/01_images.ipynb #b97fc4c2
-def _opened(path, formats: tuple[str, ...], grey: bool) -> Image.Image:
+def _opened(path, formats: tuple[str, ...], grey: bool, least: int) -> Image.Image:
     "The decoded image, upright; raises what Pillow raises."
     regular(path)
     if 'HEIF' in formats:
@@ -148,7 +148,7 @@ def _opened(path, formats: tuple[str, ...], grey: bool) -> Image.Image:
         turn = _tag(im, path) if im.format == 'TIFF' else None  # decoding removes it
         _one_picture(im, path)
         bits = _header_bits(im)
-        im = decoded(im, file, path, grey=grey)
+        im = decoded(im, file, path, grey=grey, least=least)
         turn = turn or _tag(im, path)
         im.info |= bits
     return _upright(_sixteen(im), turn)
@@ -159,11 +159,12 @@ def open_image(
     formats: tuple[str, ...] | None = None,  # Pillow formats that may be read; None: by the name
     *,
     grey: bool = False,  # a mask, which needs a third of the memory, so has thrice the limit
+    least: int = 0,  # px that both sides of a large JPEG must keep, from `enough`; 0: all
 ) -> Image.Image:  # decoded and upright; `info` has bits, turned and full_size where they apply
     "The decoded image at `path`; anything that prevents it is a DataError."
     formats = formats or formats_of(path)
     try:
-        return _opened(path, formats, grey)
+        return _opened(path, formats, grey, least)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         reason = 'a part of it claims to be larger than any image, copy it again or remove it'
     except Image.UnidentifiedImageError:
@@ -172,6 +173,17 @@ def open_image(
     except (MemoryError, *DAMAGED) as err:
         reason = next(text for kind, text in _REASONS if isinstance(err, kind))
     raise DataError(f'cannot read {path}: {reason}')
+
+# %% ../../nbs/01_images.ipynb #89d6abfd
+_SEEN = 512  # px of the longest side of a copy to draw on
+
+
+def enough(
+    size: Any,  # px at which an image is looked at: a side, (height, width), or what has a `side`
+) -> int:  # px
+    "Pixels that both sides of a JPEG keep when it is decoded: twice those that are looked at."
+    side = getattr(size, 'side', size)
+    return 2 * max(_SEEN, *(side if isinstance(side, tuple) else (side,)))
 
 # %% ../../nbs/01_images.ipynb #c7e7f37a
 _DEPTHS = 8, 10, 12, 14, 16

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from .aspect import Fit, as_fit
 from ..errors import DataError
 from .formats import reading, regular
-from .images import as_rgb, full_size, open_image, turned
+from .images import as_rgb, enough, full_size, open_image, turned
 from .layouts import mask_files, read_dataset, read_folder
 from .masks import marked_pixels
 from .pairing import Sample
@@ -43,7 +43,7 @@ def load_image(
     bits: int | None = None,  # of 16-bit grey, as for `as_rgb`
 ) -> torch.Tensor:  # (3,H,W) float32 in [-1,1]
     "The image at `path` as an RGB tensor."
-    return image_tensor(as_rgb(open_image(path), path, bits), size)
+    return image_tensor(as_rgb(open_image(path, least=enough(size)), path, bits), size)
 
 # %% ../../nbs/02_data.ipynb #12063ddd
 def _cells(marked, size, axis):
@@ -177,7 +177,7 @@ class AnomalyDataset(Dataset):
     def __getitem__(self, index: int) -> dict:
         "One sample: image (3,S,S) in [-1,1], mask (1,M,M) in {0,1}, label, index, has_mask."
         s = self.samples[index]
-        im = open_image(s.image)
+        im = open_image(s.image, least=enough(self.size))
         image = image_tensor(as_rgb(im, s.image, s.bits), self.size)
         mask = torch.zeros(1, *as_fit(self.mask_size)(None))
         if s.mask is not None:

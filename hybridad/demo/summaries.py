@@ -7,9 +7,9 @@ __all__ = ['strongest', 'examples', 'finding_lines']
 
 # %% ../../nbs/85a_summaries.ipynb #6734b809
 import os
-from pathlib import Path
 
 from ..errors import printable
+from ..inference.sources import inner_name
 
 # %% ../../nbs/85a_summaries.ipynb #f44d5c49
 def strongest(samples: list, scores, count: int) -> list:
@@ -67,16 +67,17 @@ def finding_lines(
 
 # %% ../../nbs/85a_summaries.ipynb #8bc7dc53
 def photographs_line(
-    names: list,  # paths of the photographs
+    names: list,  # paths or addresses of the photographs
     refused: dict,  # path -> why it is refused
     other: dict,  # kind of file -> how many were left alone
 ) -> str:
     "The photographs that will be scored and what was left alone, in one line."
     kinds = {}
     for name in names:
-        kinds.setdefault(Path(name).suffix.lower() or 'without ending', []).append(name)
+        ending = os.path.splitext(inner_name(name))[1].lower()
+        kinds.setdefault(ending or 'without ending', []).append(name)
     read = ', '.join(f'{len(n)} {kind}' for kind, n in sorted(kinds.items()))
-    folders = len({os.path.dirname(os.path.abspath(n)) for n in names})
+    folders = len({n.partition('::')[2] or os.path.dirname(n) for n in names})
     text = f'to score: {len(names)} photographs in {folders} folder{"s" * (folders > 1)} ({read})'
     if refused:
         text += f'; refused: {len(refused)} links that lead out'

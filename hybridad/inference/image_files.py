@@ -6,70 +6,75 @@
 __all__ = []
 
 # %% ../../nbs/63a_image_files.ipynb #08b63eb3
+import hashlib
 import os
+import time
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 from torch.utils.data import Dataset
+from tqdm.auto import tqdm
 
 from ..data.aspect import Fit
+from ..data.formats import SUFFIXES
+from ..data.images import as_rgb, enough, full_size
 from ..data.loading import image_tensor, sample_digest
-from ..data.images import as_rgb, full_size, open_image
 from ..errors import CheckpointError, DataError
-from ..models.tiled import open_tiled
+from ..models.tiled import in_tiles
 from ..models.tiles import Tiler
 from .rows import FILE
+from .sources import Fetched, file_times, is_address, is_source, names_in, opened
 from ..runs import Run
-from ..data.formats import SUFFIXES
 
 # %% ../../nbs/63a_image_files.ipynb #b57ad3ad
-def _check_regular(path):
-    if not os.path.isfile(path):
-        raise DataError(f'cannot read {path}: it is no regular file, remove it')
-
-
 def upright(
-    path: str | os.PathLike,  # an image file
+    path: str | os.PathLike | Fetched,  # an image file, an address of one, or its bytes
+    least: int = 0,  # px that both sides of a large JPEG must keep; 0: all
 ) -> Image.Image:  # mode RGB, or F with values 0..255
     "The image as a viewer shows it: any mode, turned as its EXIF note says."
-    _check_regular(path)
-    return as_rgb(open_image(path), path)
+    elsewhere = is_address(path) or isinstance(path, Fetched)
+    if not elsewhere and os.path.exists(path) and not os.path.isfile(path):
+        raise DataError(f'cannot read {path}: it is no regular file, remove it')
+    return as_rgb(opened(path, least), path)
 
 # %% ../../nbs/63a_image_files.ipynb #5512597a
 _SMALL = 1 << 16  # bytes; below, reading a file costs no more than asking for its size
 
 
-def _file_times(path):
-    "Bytes, time of contents and of the entry in ns, without reading; zeros where no file is."
+def _digest(file):
+    "The hash of the contents of a path or of fetched bytes; '' where there is nothing to read."
+    if isinstance(file, Fetched):
+        return hashlib.sha256(file.getvalue()).hexdigest()
     try:
-        entry = os.stat(path)
-    except OSError:
-        return 0, 0, 0
-    return entry.st_size, entry.st_mtime_ns, entry.st_ctime_ns
-
-
-def _file_digest(path, refused=()):
-    "The hash of a file's contents, '' where there is nothing to read."
-    if path in refused or not os.path.isfile(path):
-        return ''
-    try:
-        return sample_digest(path)
+        return sample_digest(file) if os.path.isfile(file) else ''
     except DataError:
         return ''  # not for us to read; the finding says so
 
+
+def _file_digest(name, refused=()):
+    "The hash of what lies under a name; '' where it is not read."
+    if name in refused:
+        return ''
+    try:
+        return _digest(Fetched(name) if is_address(name) else name)
+    except DataError:
+        return ''
+
 # %% ../../nbs/63a_image_files.ipynb #5e9f4a9f
 def replaced(
-    path: str | os.PathLike,
+    path: str | os.PathLike,  # or an address
     then: dict,  # FILE -> value, as it was
     refused=(),  # paths that are not read
 ) -> bool:
     "True where other contents lie under a name; a copy with new times is the same."
-    size, modified, changed = _file_times(path)
+    size, modified, changed = file_times(path)
     same = (size, modified, changed) == tuple(then.get(k) for k in FILE[:3])
-    if same and size > _SMALL and path not in refused:
+    if same and (size > _SMALL or is_address(path)) and path not in refused:
         return False
     return _file_digest(path, refused) != then.get('digest')
 
@@ -81,57 +86,103 @@ def _small_copy(im, side):
     return np.asarray(small)
 
 
-def _opened(path, refused, tiler):
-    "The whole photograph, and the one to be read in tiles or None."
-    if path in refused:
-        raise DataError(refused[path])
-    if tiler is None:
-        return upright(path), None
-    _check_regular(path)
-    photo = open_tiled(path, tiler)
-    return photo.small, photo
-
-
-def _read_photo(path, size, refused, *, sight, tiler):
-    "One photograph as a detector wants it, or the reason why there is none."
-    try:
-        im, photo = _opened(path, refused, tiler)
-    except DataError as error:
-        return dict(path=path, reason=str(error))
+def photo_item(
+    im: Image.Image,  # mode RGB, or F with values 0..255
+    size: Fit | Tiler | int,  # how it is scaled or cut, or the side of a square, px
+    sight: int,  # longest side of the small copy to draw on, px; 0: none
+    *,
+    path: str | None = None,  # of the file, which may be larger than memory
+) -> dict:
+    "One photograph as a detector wants it."
     width, height = full_size(im)
-    item = dict(path=path, image=image_tensor(im, size), width=width, height=height, photo=photo)
+    cut = isinstance(size, Tiler)
+    item = dict(image=image_tensor(im, size.fit if cut else size), width=width, height=height)
+    if cut:
+        item['photo'] = in_tiles(im, size, path)
     if sight:
         item['small'] = _small_copy(im, sight)
     return item
 
+
+def _read_photo(file, size, sight):
+    "One photograph as a detector wants it, or the reason why there is none."
+    try:
+        least = 0 if isinstance(size, Tiler) else enough(size)
+        path = file if isinstance(file, str) else None
+        return photo_item(upright(file, least), size, sight, path=path)
+    except DataError as error:
+        return dict(reason=str(error))
+
+# %% ../../nbs/63a_image_files.ipynb #20fbffbb
+def _home(paths):
+    "The folder that all photographs lie in, going by the first and the last; '' elsewhere."
+    if not paths or is_address(paths[0]) or is_address(paths[-1]):
+        return ''
+    folders = [os.path.dirname(os.path.abspath(p)) for p in (paths[0], paths[-1])]
+    with suppress(ValueError):  # on two drives
+        return os.path.commonpath(folders)
+    return ''
+
+
+def _is_out_of_reach(folder):
+    "True where not one file is left of a folder: a share that is not mounted."
+    try:
+        with os.scandir(folder) as entries:
+            return next(entries, None) is None
+    except OSError:
+        return True
+
 # %% ../../nbs/63a_image_files.ipynb #2f78d959
+PATIENCE = 120.0  # seconds to wait for a folder that is out of reach
+
+
 class Photos(Dataset):
     "Photographs at the size of the backbone; one that cannot be read is a reason instead."
 
     def __init__(
         self,
-        paths: list,  # of str
-        size: Fit | int,  # how they are scaled, or the side of the squares the backbone sees, px
+        paths: list,  # of str, paths or addresses
+        size: Fit | Tiler | int,  # as for photo_item
         refused: dict | None = None,  # {path: reason} known before
         *,
         sight: int = 512,  # longest side of the small copy to draw on, px; 0: none
-        tiler: Tiler | None = None,  # how photographs are cut, too; None: they are not
     ):
-        self.paths, self.size, self.refused = paths, size, refused or {}
-        self.sight, self.tiler = sight, tiler
+        self.paths, self.size, self.refused, self.sight = paths, size, refused or {}, sight
+        self.home = _home(paths)
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, i: int) -> dict:
-        path = self.paths[i]
-        before = _file_times(path)
-        how = dict(sight=self.sight, tiler=self.tiler)
-        item = _read_photo(path, self.size, self.refused, **how)
-        if _file_times(path) != before:
-            reason = f'{path} was changed while it was read: score it again once it is whole'
-            return dict(path=path, reason=reason, file=(*before, 'changing'))
-        return item | dict(file=(*before, _file_digest(path, self.refused)))
+        "One item; `lost` says that the whole folder is out of reach, and stayed so."
+        until = time.monotonic() + PATIENCE
+        while True:
+            item = dict(index=i, path=self.paths[i]) | read_item(self, self.paths[i])
+            if 'reason' not in item or not (self.home and _is_out_of_reach(self.home)):
+                return item
+            if time.monotonic() > until:
+                return item | dict(lost=f'{self.home} is out of reach, or nothing is left in it')
+            time.sleep(PATIENCE / 60)
+
+# %% ../../nbs/63a_image_files.ipynb #01bc7e91
+def read_item(
+    photos: Photos,  # that say how it is read
+    name: str,  # a path or an address
+) -> dict:
+    "Pixels and size of a photograph, or a reason, and which file it was, without waiting."
+    before = file_times(name)
+    try:
+        if name in photos.refused:
+            raise DataError(photos.refused[name])
+        file = Fetched(name) if is_address(name) else name
+    except DataError as error:
+        return dict(reason=str(error), file=(*before, ''))
+    digest = _digest(file)
+    item = _read_photo(file, photos.size, photos.sight)
+    if file is name and file_times(name) != before:
+        reason = f'{name} was changed while it was read: score it again once it is whole'
+        return dict(reason=reason, file=(*before, 'changing'))
+    return item | dict(file=(*before, digest))
 
 # %% ../../nbs/63a_image_files.ipynb #eac7f6c4
 def _cannot_list(error):
@@ -147,8 +198,11 @@ def _is_scoring_run(folder):
     return False
 
 
-def _images_below(root, other):
-    "Paths of the images below a folder, in order; counts the rest."
+def images_below(
+    root: str,  # the folder
+    other: Counter,  # counts what is left alone, by kind
+) -> Iterator[str]:
+    "Paths of the images below a folder, in order."
     for folder, inside, names in os.walk(root, onerror=_cannot_list):
         seen = sorted(n for n in inside if not n.startswith('.'))
         other['linked folder'] += sum(os.path.islink(os.path.join(folder, n)) for n in seen)
@@ -162,7 +216,10 @@ def _images_below(root, other):
                 other[Path(n).suffix.lower() or 'without ending'] += 1
 
 # %% ../../nbs/63a_image_files.ipynb #d0a8f9e6
-def _leads_out(path, root):
+def leads_out(
+    path: str,
+    root: str,  # the folder it lies in
+) -> bool:
     "True for a link to something outside a folder."
     return os.path.islink(path) and not Path(os.path.realpath(path)).is_relative_to(
         os.path.realpath(root)
@@ -179,24 +236,41 @@ def _nothing(roots, other):
     )
 
 # %% ../../nbs/63a_image_files.ipynb #f93aa3af
+class Found(NamedTuple):
+    "The photographs of some folders, archives, lists and addresses."
+
+    names: list[str]  # every one once, in order of the arguments
+    refused: dict[str, str]  # {name: why it is not read}
+    other: Counter  # what was left alone, by kind
+
+
+def _images_in(root, other):
+    "(name, '' or why it is refused) of each image in one argument."
+    if is_source(root):
+        yield from names_in(root, other)
+        return
+    if not os.path.lexists(root):
+        raise DataError(f'there is no file or folder {root}: check the path')
+    for path in images_below(root, other) if os.path.isdir(root) else [root]:
+        out = path != root and leads_out(path, root)
+        yield path, f'{path} is a link that leads out of {root}: copy the file in' if out else ''
+
+
 def find_images(
-    paths: str | os.PathLike | list,  # an image or a folder, or a list of them
-) -> tuple:  # list of str, {path: why it is refused}, Counter of what was left alone by kind
+    paths: str | os.PathLike | list | Found,  # an image, a folder, ..., or a list of them
+) -> Found:
     "Every image once, in order of the arguments and of the names."
+    if isinstance(paths, Found):
+        return paths
     found, refused, other = {}, {}, Counter()
     roots = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
-    for root in roots:
-        root = os.path.expanduser(os.fspath(root))
-        if not os.path.lexists(root):
-            raise DataError(f'there is no file or folder {root}: check the path')
-        if not os.path.isdir(root):
-            found.setdefault(os.path.abspath(root), root)
-            continue
-        for p in _images_below(root, other):
-            found.setdefault(os.path.abspath(p), p)
-            if _leads_out(p, root):
-                refused[p] = f'{p} is a link that leads out of {root}: copy the file in'
-    other = +other
+    with tqdm(desc='list', unit='file', delay=2) as bar:
+        for root in (os.path.expanduser(os.fspath(r)) for r in roots):
+            for name, why in _images_in(root, other):
+                found.setdefault(name if is_address(name) else os.path.abspath(name), name)
+                if why:
+                    refused[name] = why
+                bar.update()
     if not found:
-        raise _nothing(roots, other)
-    return list(found.values()), refused, other
+        raise _nothing(roots, +other)
+    return Found(list(found.values()), refused, +other)

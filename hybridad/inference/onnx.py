@@ -24,12 +24,14 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..errors import ConfigError, HybridadError
+from .line_script import write_script
+from ..models.among import AmongDetector
 from ..models.attention import QueryRecorder
 from ..models.backbone import Backbone
 from ..models.detector import HybridAnomalyDetector, over_views
 from ..models.latents import smooth
 from ..models.pipeline import EasonADPipeline
-from ..models.reference import ReferenceDetector
+from ..models.reference import LayerBank, ReferenceDetector, layer_features
 from ..synthetic.plain import picture
 
 if TYPE_CHECKING:
@@ -64,10 +66,10 @@ def _scale(pipeline: EasonADPipeline, side: int) -> torch.Tensor:  # one value
 
 # %% ../../nbs/80_onnx.ipynb #1eae68c4
 def _check_exportable(detector: HybridAnomalyDetector):
-    if isinstance(detector, ReferenceDetector):
+    if isinstance(detector, AmongDetector):
         raise ConfigError(
-            'reference images cannot be exported with the prompts: '
-            'give the detector inside, .detector'
+            'photographs that are compared with each other cannot be exported: give normal ones '
+            'as reference images, or the detector inside, .detector'
         )
     if detector.backbone.double:
         raise ConfigError(
@@ -89,17 +91,29 @@ def _constants(detector: HybridAnomalyDetector) -> dict[str, torch.Tensor]:
         timestep=torch.tensor([p.timestep], device=p.backbone.device),
     )
 
-# %% ../../nbs/80_onnx.ipynb #c196383f
-class FixedPrompts(nn.Module):
-    "A detector with constant prompts: images to maps and scores, nothing random, no text encoder."
+# %% ../../nbs/80_onnx.ipynb #e6d565a1
+def _log_distance(bank: LayerBank, features: torch.Tensor) -> torch.Tensor:  # (B, h, w)
+    "LayerBank.log_distance to the nearest reference as one product, for any batch size."
+    cells = ((features - bank.mean) @ bank.metric).flatten(0, 2)
+    norms = bank.rows.square().sum(1)
+    squared = norms + cells.square().sum(1, keepdim=True) - 2 * cells @ bank.rows.T
+    nearest = squared.amin(1).clamp(min=0).unflatten(0, (-1, *features.shape[1:3]))
+    return (nearest / features.shape[-1] + 1e-3).log()
 
-    def __init__(self, detector: HybridAnomalyDetector):
-        super().__init__()
-        _check_exportable(detector)
-        self.reader, self.vae = detector, detector.backbone.vae
-        self.unet = detector.backbone.unet
-        for name, value in _constants(detector).items():
-            self.register_buffer(name, value.detach().clone())
+
+def _read(detector, queries: list[dict], text: torch.Tensor) -> torch.Tensor:  # (B, 2, S, S)
+    "Log masses as `detector.read` gives them, with reference images as constants."
+    if not isinstance(detector, ReferenceDetector):
+        return detector.read(queries, text)
+    masses, known = detector.detector.read(queries, text), detector.references
+    features = {n: layer_features(queries, n) for n in known.layers}
+    found = {n: _log_distance(known.banks[n, f.shape[1:3]], f) for n, f in features.items()}
+    more = known.evidence(found, masses.shape[2:])
+    return masses + torch.stack([torch.zeros_like(more), more], 1)
+
+# %% ../../nbs/80_onnx.ipynb #faf1e517
+class _Fixed(nn.Module):
+    "Reading with constants in place of prompts, noise and references."
 
     def _queries(self, latents, offset):
         "As EasonADPipeline.queries, for one draw."
@@ -107,7 +121,7 @@ class FixedPrompts(nn.Module):
         if many > 1:
             noisy = noisy.repeat_interleave(many, 0)
         p, early = self.reader.pipeline, not torch.compiler.is_exporting()
-        with QueryRecorder(self.unet, list(p.layers), stop=early) as recorder:
+        with QueryRecorder(self.unet, p.recorded, stop=early) as recorder:
             context = self.context.repeat(latents.shape[0], 1, 1)
             found = recorder.run(noisy, self.timestep, context)
         exact = p.readout == 'exact'
@@ -117,7 +131,20 @@ class FixedPrompts(nn.Module):
         posterior = self.vae.encode(images.to(self.vae.dtype)).latent_dist
         latents = posterior.mode() * self.vae.config.scaling_factor
         offsets = getattr(self, f'offsets_{side}')
-        return self.reader.read([self._queries(latents, o[None]) for o in offsets], self.text)
+        queries = [self._queries(latents, o[None]) for o in offsets]
+        return _read(self.reader, queries, self.text)
+
+# %% ../../nbs/80_onnx.ipynb #c196383f
+class FixedPrompts(_Fixed):
+    "A detector with constant prompts: images to maps and scores, nothing random, no text encoder."
+
+    def __init__(self, detector: HybridAnomalyDetector):
+        super().__init__()
+        _check_exportable(detector)
+        self.reader, self.vae = detector, detector.backbone.vae
+        self.unet = detector.backbone.unet
+        for name, value in _constants(detector).items():
+            self.register_buffer(name, value.detach().clone())
 
     def forward(
         self,
@@ -170,6 +197,7 @@ def _description(detector: HybridAnomalyDetector, about: dict | None) -> str:  #
         size=detector.load_size,
         outputs='maps: log-ratio, scores: logit',
         backbone_hash=detector.backbone.hash,
+        references=getattr(getattr(detector, 'references', None), 'count', 0),
         **(about or {}),
     )
     return json.dumps(said)
@@ -264,18 +292,20 @@ def keep_if_same(
     out: Path,  # the .onnx file
     *,
     tolerance: float = 1e-3,  # largest difference of a map value or a score
+    images: torch.Tensor | None = None,  # to compare on; None: three generated ones
 ) -> dict[str, float]:  # as from compare_onnx
     "Give the graph its name if onnxruntime computes with it what PyTorch does."
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent) as work:
         program.save(Path(work) / out.name, external_data=_gigabytes(model) > 1.8)
-        found = compare_onnx(Path(work) / out.name, model, trial_images(3, model.reader.load_size))
+        images = trial_images(3, model.reader.load_size) if images is None else images
+        found = compare_onnx(Path(work) / out.name, model, images)
         _check_difference(found, tolerance, out)
         for p in sorted(Path(work).iterdir(), key=lambda p: p.name == out.name):
             os.replace(p, out.parent / p.name)  # the graph last
     return found
 
-
+# %% ../../nbs/80_onnx.ipynb #53e61008
 def _need(*names):
     missing = [n for n in names if not find_spec(n)]
     if missing:
@@ -287,10 +317,14 @@ def export_onnx(
     detector: HybridAnomalyDetector,  # on the CPU, in float32
     out: str | Path,  # the .onnx file
     about: dict | None = None,  # stored in the file's metadata, such as thresholds
+    *,
+    images: torch.Tensor | None = None,  # (B, 3, S, S) to compare on; None: generated ones
 ) -> dict[str, float]:  # as from compare_onnx
-    "Write image-to-map as ONNX, after checking it against PyTorch."
+    "Write image-to-map as ONNX, after checking it against PyTorch, and a script that runs it."
     _need('onnx', 'onnxruntime', 'onnxscript')
     if Path(out).suffix != '.onnx':
         raise ConfigError(f'{out} does not end in .onnx: choose another --out')
     model = FixedPrompts(detector).eval()
-    return keep_if_same(trace_onnx(model, about), model, Path(out))
+    found = keep_if_same(trace_onnx(model, about), model, Path(out), images=images)
+    write_script(out)
+    return found

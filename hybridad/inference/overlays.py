@@ -14,6 +14,7 @@ from matplotlib import colormaps, get_data_path
 from PIL import Image, ImageDraw, ImageFont
 
 from ..errors import printable
+from .sources import inner_name
 
 # %% ../../nbs/63d_overlays.ipynb #041b3124
 def heated(
@@ -108,7 +109,7 @@ def captioned(
     drawn, font = draw(finding), label_font(12)
     sheet = Image.new('RGB', (max(drawn.width, _NARROWEST), drawn.height + CAPTION), 'white')
     sheet.paste(drawn, (0, 0))
-    name = short_name(printable(os.path.basename(finding.image)), font, sheet.width - 6)
+    name = short_name(printable(os.path.basename(inner_name(finding.image))), font, sheet.width - 6)
     said = f'{finding.decision} at {threshold:.3f}, score {finding.score:.3f}'
     pen = ImageDraw.Draw(sheet)
     pen.text((3, drawn.height + 1), name, fill='black', font=font)

@@ -14,6 +14,7 @@ from .. import __version__
 from ..errors import ConfigError, printable
 from .overview import Overview, histogram, rows_of_run
 from .rows import other_threshold
+from .sources import inner_name
 from .thumbnails import overlay_of, read_thumbnails, write_thumbnails
 from ..metrics.alarms import alarm_promise
 from ..metrics.checks import METRICS
@@ -128,7 +129,7 @@ def _card(row, thumbnail):
     boxes = [r['box'] for r in row['regions'][:_BOXES]] if row['decision'] == 'anomalous' else []
     return thumbnail | dict(
         image=printable(row['image']),
-        short=printable('/'.join(row['image'].replace('\\', '/').split('/')[-2:])),
+        short=printable('/'.join(inner_name(row['image']).replace('\\', '/').split('/')[-2:])),
         kind=printable(row['kind']),
         said=f'{row["outcome"] or row["decision"]}, score {row["score"]:.3f}',
         outcome=row['outcome'] or row['decision'],

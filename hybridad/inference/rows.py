@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import CheckpointError, csv_cell, from_csv_cell, printable
-from ..runs import read_json
+from ..runs import half_written, read_json
 
 # %% ../../nbs/63_rows.ipynb #ed151b5d
 FILE = ('bytes', 'modified', 'changed', 'digest')  # what tells one file from its successor
@@ -58,16 +58,23 @@ def row_of(
 _NUMBERS = 'score', 'probability', 'unlike'
 
 
-def _encode_parquet(rows):
+def arrow_table(
+    rows: list[dict],  # from `row_of`
+) -> object:  # pyarrow.Table
+    "Rows with their types, which are the same where a column is empty."
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     whole = ('width', 'height', *FILE[:3])
     kinds = dict.fromkeys(_NUMBERS, pa.float64()) | dict.fromkeys(whole, pa.int64())
     schema = pa.schema([(c, kinds.get(c, pa.string())) for c in (*COLUMNS, *FILE)])
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(rows, schema), sink)
-    return sink.getvalue().to_pybytes()
+    return pa.Table.from_pylist(rows, schema)
+
+
+def _encode_parquet(rows):
+    import pyarrow.parquet as pq
+
+    pq.write_table(arrow_table(rows), sink := io.BytesIO())
+    return sink.getvalue()
 
 
 def encode(
@@ -165,10 +172,10 @@ def read_scores(
 # %% ../../nbs/63_rows.ipynb #65065730
 def join_parts(
     out: str | os.PathLike,  # folder of a scoring run with csv parts
-    rank: int = 0,  # of this process
+    by: str = '',  # who writes, where several processes may
 ) -> None:
     "Join csv parts into one table, under a name of this process until it is whole."
-    temporary = Path(out) / f'scores.{rank}.partial'
+    temporary = half_written(Path(out) / 'scores.csv', by)
     with open(temporary, 'w', newline='', encoding='utf-8') as f:
         writer = csv.DictWriter(f, COLUMNS)
         writer.writeheader()

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch.utils.data import DataLoader
+from torch.utils.data import BatchSampler
 
 from ..models.appearance import appearance, unlike_known
 from ..config import check, get_default_config
-from ..data.aspect import by_shape
+from ..data.aspect import Fit, by_shape
 from ..models.detector import HybridAnomalyDetector, over_views
 from ..models.latents import smooth
 from ..models.naming import best_names, known_namer, region_masks, region_names
@@ -25,11 +25,12 @@ from ..errors import ConfigError, printable
 from ..evaluation.baselines import WordsDetector
 from .beside import apart, compared_with
 from .image_files import Photos, find_images
+from .loader import PhotoLoader
 from .overlays import draw
 from ..metrics.alarms import alarm_threshold
 from ..models.parts import MINI
 from ..models.tiled import read_tiled
-from ..models.tiles import Tiling, growth_of_scores, photo_score, tiler_of
+from ..models.tiles import Tiler, Tiling, growth_of_scores, photo_score, tiler_of
 from ..evaluation.reports import outlined_regions
 from ..runs import write_atomic
 
@@ -138,8 +139,17 @@ def _without_thresholds(image, pixel):
         return ''
     return f'; no threshold for the {lacking} score is stored, so a log-ratio of 0 divides'
 
+# %% ../../nbs/64_scoring.ipynb #321275d4
+class _Sized:
+    "The size at which photographs are read."
+
+    @property
+    def fit(self) -> Fit | Tiler:
+        "The shapes at which photographs are read, or the tiles."
+        return self.tiler or self.detector.fit
+
 # %% ../../nbs/64_scoring.ipynb #c4032967
-class _Deciding:
+class _Deciding(_Sized):
     "A detector with thresholds."
 
     def __init__(
@@ -155,6 +165,7 @@ class _Deciding:
         good: list[float] | None = None,  # scores of images known to be good
         false_alarms: float | None = None,  # share of them that the threshold was chosen for
         growth: float = 0.0,  # of the worst score with the number of tiles, see tiles.photo_score
+        checkpoint: str | None = None,  # file of the prompts, for those who read the run later
     ):
         check('threshold', image, float | None)
         check('pixel_threshold', pixel, float | None)
@@ -163,7 +174,7 @@ class _Deciding:
         self.tiler = tiler_of(detector, self.tiling)
         self.source = source + _without_thresholds(image, pixel)
         self.image, self.pixel, self.good = image or 0.0, pixel or 0.0, good or []
-        self.false_alarms, self.growth = false_alarms, growth
+        self.false_alarms, self.growth, self.checkpoint = false_alarms, growth, checkpoint
         self.namer = known_namer(detector.pipeline, names)
         with torch.no_grad():
             self.text, self.temperature = detector.text(), float(detector.log_temperature.exp())
@@ -171,16 +182,6 @@ class _Deciding:
 # %% ../../nbs/64_scoring.ipynb #95976b73
 class Scorer(_Deciding):
     "A detector with the thresholds that turn its numbers into decisions."
-
-    def photos(
-        self,
-        paths: list,  # of str
-        refused: dict | None = None,  # {path: reason}
-        *,
-        sight: int = 512,  # as for Photos
-    ) -> Photos:
-        "Photographs as this scorer reads them."
-        return Photos(paths, self.detector.fit, refused, sight=sight, tiler=self.tiler)
 
     @torch.no_grad()
     def __call__(
@@ -319,9 +320,10 @@ def load_scorer(
         unlike_known(np.zeros((1, 12)), known, str(checkpoint or SHIPPED))
     image = _image_end(stored, threshold, false_alarms)
     pixel = stored.get('pixel') if pixel_threshold is None else pixel_threshold
-    how = dict(source=source, tiles=tiling, known=known, names=names)
+    how = dict(source=source, tiles=tiling, known=known, names=names, false_alarms=false_alarms)
     how |= dict(good=stored.get('good'), growth=stored.get('growth', 0.0))
-    return Scorer(detector, image, pixel, false_alarms=false_alarms, **how)
+    how['checkpoint'] = checkpoint and os.path.abspath(checkpoint)
+    return Scorer(detector, image, pixel, **how)
 
 # %% ../../nbs/64_scoring.ipynb #84313424
 def findings(
@@ -330,26 +332,23 @@ def findings(
     refused: dict | None = None,  # {path: reason}
     *,
     batch_size: int = 8,
-    num_workers: int = 0,  # loader processes
+    num_workers: int | None = None,  # loader processes; None: as many as help on the device
     sight: int = 512,  # longest side of the copy to draw on, px; 0: none
 ) -> Iterator[Finding]:  # in the order of paths
     "Findings of a scorer in some files."
-    loader = DataLoader(
-        scorer.photos(paths, refused, sight=sight),
-        check('batch_size', batch_size, int),
-        collate_fn=list,
-        num_workers=check('num_workers', num_workers, int),
-    )
-    for batch in loader:
+    batches = BatchSampler(range(len(paths)), check('batch_size', batch_size, int), False)
+    photos = Photos(paths, scorer.fit, refused, sight=sight)
+    device = scorer.detector.backbone.device
+    for batch in PhotoLoader(photos, batches, device, num_workers):
         yield from scorer(batch)
 
 # %% ../../nbs/64_scoring.ipynb #997387b0
 def score(
-    paths: str | os.PathLike | list,  # an image or a folder, or a list of them
+    paths: str | os.PathLike | list,  # images, folders, archives, lists, addresses
     checkpoint: str | os.PathLike | Scorer | None = None,  # a file; None: the package's prompts
     *,
     batch_size: int = 8,
-    num_workers: int = 0,  # loader processes
+    num_workers: int | None = None,  # loader processes; None: as many as help on the device
     **how,  # as for load_scorer: backbone, device, threshold, pixel_threshold, ...
 ) -> Iterator[Finding]:
     "Score photographs one after the other."

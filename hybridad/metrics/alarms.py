@@ -81,3 +81,33 @@ def alarm_promise(
         return ''
     found = alarm_share(sum(s >= threshold for s in good), len(good))
     return alarm_text(found if asked is None else found | dict(asked=asked))
+
+# %% ../../nbs/40a_alarms.ipynb #669c2f54
+FEWEST = 5  # corrected images that may move a threshold
+
+
+def _ends(scores: list[float]) -> list[float]:
+    "All thresholds that divide scores differently: between neighbours and beyond both ends."
+    ordered = sorted(set(scores))
+    between = [(a + b) / 2 for a, b in zip(ordered, ordered[1:])]
+    return [ordered[0], *between, math.nextafter(ordered[-1], math.inf)]
+
+
+def corrected_threshold(
+    scores: Iterable[float],  # of images that were looked at
+    labels: Iterable[int],  # what they show: 0 normal, 1 anomalous
+    before: float,  # threshold so far
+) -> float:
+    "The threshold with the smallest share of mistakes in each kind, as near as can be to before."
+    pairs = list(zip(scores, labels, strict=True))
+    if len(pairs) < FEWEST:
+        return before
+    good = [s for s, label in pairs if not label]
+    bad = [s for s, label in pairs if label]
+
+    def cost(end: float) -> tuple[float, float]:
+        alarms = sum(s >= end for s in good) / max(1, len(good))
+        missed = sum(s < end for s in bad) / max(1, len(bad))
+        return round(alarms + missed, 9), abs(end - before)
+
+    return min([before, *_ends([s for s, _ in pairs])], key=cost)

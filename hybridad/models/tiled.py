@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..data.formats import reading
 from ..data.gigapixels import TiffBands
-from ..data.images import as_rgb, full_size, image_size, open_image
+from ..data.images import as_rgb, full_size, open_image
 from ..errors import DataError
 from .tiles import Grid, Stitch, Tiler
 
@@ -101,26 +101,35 @@ def _in_bands(path, size):
     tiff = Path(path).suffix.lower() in ('.tif', '.tiff')
     return tiff and math.prod(size) > reading()['max_pixels']
 
+# %% ../../nbs/50b_tiled.ipynb #a86d36fe
+def in_tiles(
+    im: Image.Image,  # mode RGB, perhaps at a fraction of its file's size
+    tiler: Tiler,
+    path: str | os.PathLike | None = None,  # of the file, which may be larger than memory
+    bits: int | None = None,  # of 16-bit grey, as for `as_rgb`
+) -> Photograph:
+    "A photograph with its grid; what cannot be read in parts is a DataError."
+    size = full_size(im)[::-1]
+    grid = tiler(size)
+    if path is not None and _in_bands(path, size):
+        return Photograph(grid, size, im, _Bands(path, size, grid.shape, bits=bits))
+    if full_size(im) != im.size and grid.shape[0] > im.height:
+        share = im.height / size[0]
+        raise DataError(
+            f'cannot read {path} in tiles: its {size[1]} x {size[0]} px are beyond the limit, and '
+            f'what is no TIFF is read whole; say --tile_scale {share:.2g} or less, or allow it '
+            f'with --max_pixels {math.prod(size)} and {math.prod(size) * 6 / 1e9:.1f} GB of memory'
+        )
+    return Photograph(grid, size, im, _Whole(im, grid.shape))
+
 
 def open_tiled(
     path: str | os.PathLike,
     tiler: Tiler,
     bits: int | None = None,  # of 16-bit grey, as for `as_rgb`
 ) -> Photograph:
-    "A photograph with its grid; what cannot be read in parts is a DataError."
-    size = image_size(path)[::-1]
-    grid, small = tiler(size), as_rgb(open_image(path), path, bits)
-    if _in_bands(path, size):
-        source = _Bands(path, size, grid.shape, bits=bits)
-        return Photograph(grid, size, small, source)
-    if full_size(small) != small.size and grid.shape[0] > small.height:
-        share = small.height / size[0]
-        raise DataError(
-            f'cannot read {path} in tiles: its {size[1]} x {size[0]} px are beyond the limit, and '
-            f'what is no TIFF is read whole; say --tile_scale {share:.2g} or less, or allow it '
-            f'with --max_pixels {math.prod(size)} and {math.prod(size) * 6 / 1e9:.1f} GB of memory'
-        )
-    return Photograph(grid, size, small, _Whole(small, grid.shape))
+    "A photograph of a data set with its grid."
+    return in_tiles(as_rgb(open_image(path), path, bits), tiler, path, bits)
 
 # %% ../../nbs/50b_tiled.ipynb #e14a7e1b
 _NAMED = 1 << 14  # cells of maps of names: regions are named, not outlined, by them

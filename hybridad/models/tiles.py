@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..config import check
-from ..data.aspect import fitted
+from ..data.aspect import Fit, fitted
 from ..errors import ConfigError
 
 # %% ../../nbs/50a_tiles.ipynb #9ba83d09
@@ -135,6 +135,11 @@ class Tiler:
     cells: int  # of its map, per side
     multiple: int = 1  # of which sides of tiles are one, px
     square: bool = False  # squash photographs; not at a scale of their own pixels
+
+    @property
+    def fit(self) -> Fit:
+        "The shapes of whole photographs, seen once beside their tiles."
+        return Fit(self.side, self.multiple, self.square)
 
     def _scaled(self, size):
         "Height and width that a photograph is scaled to, px."

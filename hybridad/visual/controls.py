@@ -8,12 +8,10 @@ __all__ = ['choice', 'text']
 # %% ../../nbs/70g_controls.ipynb #11f162af
 import gc
 import html
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from io import BytesIO
 
 import ipywidgets as widgets
-import numpy as np
-from ipympl.backend_nbagg import Canvas, FigureManager
 from matplotlib.figure import Figure
 
 from ..config import READOUTS
@@ -22,8 +20,8 @@ from ..errors import DataError, HybridadError, printable
 from ..models.layers import cross_attention
 from ..models.backbone import Backbone
 from .charts import short_layer
-from .plots import ABNORMAL, OUTLINE, to_picture
-from .views import WIDTH, Photo, bare, open_photo
+from .plots import ABNORMAL
+from .views import WIDTH, Photo, open_photo
 
 # %% ../../nbs/70g_controls.ipynb #9ab98f04
 _SHARP = 1.5  # pixels for each pixel of a figure, so that it may grow on a wide screen
@@ -43,9 +41,6 @@ def _growing():
     return widgets.Layout(
         flex=f'1 1 {side}px', max_width=f'min(calc(100% - 4px), {_SHARP * side:.0f}px)'
     )
-
-
-_FIXED = dict(flex='0 0 auto')  # neither grows nor shrinks with the row
 
 
 def _row(children):
@@ -181,69 +176,6 @@ def reading_controls(
         readout=choice('read-out', list(READOUTS)),
         timestep=slider('timestep', backbone.timestep, (0, last), kind=widgets.IntSlider),
     )
-
-# %% ../../nbs/70g_controls.ipynb #96403673
-def _nothing():
-    "Do nothing: the effect of a click until there is another."
-
-# %% ../../nbs/70g_controls.ipynb #7e016b0a
-class _Picture:
-    "An image on a canvas, with a cross at the marked place `at`."
-
-    def _on_canvas(self, size, crossed):
-        "An empty canvas of `size` inches without tools."
-        self.at, self.crossed = (0.5, 0.5), crossed
-        figure = Figure(figsize=size, dpi=80)
-        self.canvas = Canvas(figure)
-        self.canvas.layout = widgets.Layout(**_FIXED, width=f'{round(size[0] * 80)}px')
-        FigureManager(self.canvas, 0)
-        for part in ('toolbar_visible', 'header_visible', 'footer_visible', 'resizable'):
-            setattr(self.canvas, part, False)
-        self.axes = bare(figure.add_axes((0, 0, 1, 1)))
-
-    def show(self, image: object) -> None:
-        "Another image; the marked place stays."
-        shown = to_picture(image)
-        self.size = shown.shape[:2]
-        self.axes.clear()
-        bare(self.axes).imshow(shown)
-        look = dict(color=OUTLINE, ms=14, mew=2)
-        self.crosses = self.axes.plot([0], [0], '+', visible=self.crossed, **look)
-        self._cross()
-
-    def _cross(self):
-        "Move the cross to the marked place."
-        y, x = (share * side - 0.5 for share, side in zip(self.at, self.size))
-        self.crosses[0].set_data([x], [y])
-        self.canvas.draw_idle()
-
-# %% ../../nbs/70g_controls.ipynb #abcab9df
-class ClickPicture(_Picture):
-    "An image that can be clicked; `at` is the marked place as shares of height and width."
-
-    def __init__(
-        self,
-        image: object,  # anything to_picture takes
-        clicked: Callable = _nothing,  # called after each click
-        *,
-        size: tuple[float, float] = (2.6, 2.6),  # inches
-        cross: bool = True,  # mark the place
-    ):
-        self.clicked = clicked
-        self._on_canvas(size, cross)
-        self.canvas.mpl_connect('button_press_event', self._press)
-        self.show(image)
-
-    def _press(self, event):
-        "Mark the place of a click, unless that was beside the image."
-        if event.inaxes is self.axes:
-            self.mark((event.ydata + 0.5) / self.size[0], (event.xdata + 0.5) / self.size[1])
-
-    def mark(self, y: float, x: float) -> None:
-        "Choose a place, as a click does."
-        self.at = tuple(min(max(float(v), 0.0), 0.999) for v in (y, x))
-        self._cross()
-        self.clicked()
 
 # %% ../../nbs/70g_controls.ipynb #c24c87a1
 class _Named(BytesIO):

@@ -14,8 +14,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ..models.backbone import Backbone
+from .clicks import ClickPicture
 from hybridad.visual.controls import (
-    ClickPicture,
     Explorer,
     choice,
     reading_controls,
@@ -142,7 +142,7 @@ class AttentionExplorer(_Attention):
         self.nearest, self._table = widgets.HTML(), context_table(detector) if detector else ''
         fixed = widgets.Layout(flex='0 0 auto', overflow='visible')
         hint = widgets.Label('click a place:')
-        beside = widgets.VBox([hint, self.clickable.canvas, self.upload], layout=fixed)
+        beside = widgets.VBox([hint, self.clickable, self.upload], layout=fixed)
         super().__init__(controls | reading_controls(backbone), [beside], below=[self.nearest])
 
     def draw(self, image: str, tokens_of: int, noun: str, **asked: object) -> Figure:
@@ -286,10 +286,10 @@ class ResultsBrowser(_Thumbnails):
         self.words = [next(iter(n), '') for n in self.names]
         self.limits, self.opened = shared_range(list(self.maps)), None
         self.chosen, self.visible = [], []
-        size = COLUMNS * TILE[0] / 80, self.rows * TILE[1] / 80
-        blank = np.ones((self.rows * TILE[1], COLUMNS * TILE[0], 3))
+        size = COLUMNS * TILE[0], self.rows * TILE[1]
+        blank = np.ones((*size[::-1], 3))
         self.sheet = ClickPicture(blank, self._click, size=size, cross=False)
-        super().__init__(_filters(truth, page, self.words), above=[self.sheet.canvas])
+        super().__init__(_filters(truth, page, self.words), above=[self.sheet])
 
     def draw(self, first: int, **filters: str) -> Figure:
         "The thumbnails that pass the filters, and the detail of the one that is open."

@@ -17,7 +17,7 @@ PAGES = (  # beside the notebooks
 )
 FILES = 'LICENSE', 'hybridad/backbones/LICENSE', 'results/**/*.png'  # what pages link to
 GUIDES = (  # in the order of the questions that the index asks
-    *('your_own_images', 'train', 'visualize', 'results', 'ablation'),
+    *('your_own_images', 'review', 'train', 'visualize', 'scale', 'results', 'ablation'),
     *('benchmark', 'similarity', 'mini_backbone'),
 )
 CHAPTERS = {  # first figure of a notebook's number: what it is about
