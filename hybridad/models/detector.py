@@ -175,11 +175,6 @@ class _Viewing(_Learned):
         views = range(self.config.model.views)
         return sum(self.scales[v % len(self.scales)] ** 2 for v in views)
 
-    @property
-    def fit(self) -> Fit:
-        "The shapes at which images are read from files."
-        return Fit(self.load_size, self.backbone.factor, self.config.data.square)
-
     def side(
         self,
         view: int,  # an index into VIEWS
@@ -234,6 +229,11 @@ class _Reading(_Viewing):
 # %% ../../nbs/50_detector.ipynb #4c668986
 class _Masses(_Reading):
     "Log masses of images, over views."
+
+    @property
+    def fit(self) -> Fit:
+        "The shapes at which images are read from files."
+        return Fit(self.load_size, self.backbone.factor, self.config.data.square)
 
     def masses(
         self,
