@@ -45,6 +45,12 @@ def about(command: str, size: int | None = SIZE) -> dict:
     )
 
 
+def priority() -> str:
+    "How a measurement ranks beside other work, where the system says so: -20 first, 19 last."
+    group = Path('/proc/self/autogroup')
+    return group.read_text().split()[-1] if group.exists() else str(os.nice(0))
+
+
 def short(results: dict, part: str = 'mean') -> dict:
     "The headline metrics of one part of an evaluation."
     return {k: results[part][k] for k in METRICS}

@@ -54,7 +54,7 @@ def scores(device, precision=None, references=False):  # (24, h, w)
     detector, _ = HybridAnomalyDetector.from_checkpoint(
         MINI / 'prompts.safetensors', 'mini', device, precision=precision
     )
-    x = IMAGES.to(device, detector.backbone.unet.dtype)
+    x = IMAGES.to(device)
     if references:
         detector = ReferenceDetector(detector, x[:8])
     with torch.no_grad():
@@ -136,6 +136,7 @@ def main():
         (scores('cuda', references=True) - scores('cpu', references=True)).abs().max().item()
     )
     told['learning_difference'] = {loss: learning(work, loss) for loss in ('six terms', 'own')}
+    torch.backends.cudnn.allow_tf32 = True  # as it is by default, where speed is measured
     with torch.device('cuda'):
         full = sd21_sized('cuda')
     told['scoring'] = gpu_figures(full, tell=print) | (dict(beside=a.beside) if a.beside else {})
@@ -151,7 +152,7 @@ def main():
     assert (
         max(differences['float32'], differences['with_normals']) < 1e-3
         and differences['float16'] < 0.05
-        and differences['bfloat16'] < 0.5
+        and differences['bfloat16'] < 0.2
     )
     assert all(d['prompts'] < 1e-3 and d['maps'] < 1e-3 * d['spread_of_maps'] for d in learned)
 

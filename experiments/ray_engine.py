@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 import psutil
-from common import RESULTS, about, fresh
+from common import RESULTS, about, fresh, priority
 from PIL import Image
 
 from hybridad.config import get_default_config
@@ -92,6 +92,7 @@ def main():
     tables = [(root / n / 'scores.csv').read_bytes() for n in ('plain', 'ray')]
     result['same_bytes'] = tables[0] == tables[1]
     result['distinct_rows'] = len({r['image'] for r in read_scores(root / 'ray')})
+    result['priority'] = priority()
     result['load_average'] = round(os.getloadavg()[0], 2)
     print(result)
     write_json(a.out, about('python experiments/ray_engine.py', None) | result)

@@ -45,10 +45,11 @@ COUNTS = 0, 8, 32, 128, None  # images to learn on; None: all
 class Bench:
     "Both sets as a backbone sees them, and what was learned so far."
 
-    def __init__(self, a):
-        self.a, self.seeds = a, range(1 if a.small else 3)
+    def __init__(self, a, name: str = 'seed', **changes):  # of run folders; of the settings
+        self.a, self.name, self.changes = a, name, changes
+        self.seeds = range(1 if a.small else 3)
         learn, test = sets(auxiliary=2, held_out=2) if a.small else sets()
-        self.first = HybridAnomalyDetector(learning(a))
+        self.first = HybridAnomalyDetector(learning(a, **changes))
         self.truth, self.kept = EvalSet(test, SIZE), cached(self.first, test)
         self.parts = cached_parts(self.first, learn)
         self.done = {}
@@ -59,7 +60,8 @@ class Bench:
 
     def blank(self, seed: int, **changes) -> HybridAnomalyDetector:
         "A detector that has learned nothing yet."
-        return HybridAnomalyDetector(learning(self.a, seed, **changes), self.first.backbone)
+        settings = learning(self.a, seed, **self.changes | changes)
+        return HybridAnomalyDetector(settings, self.first.backbone)
 
     def pair(self, name: str) -> dict:
         "Figures of a hand-written pair."
@@ -70,7 +72,7 @@ class Bench:
         "Prompts learned as the demo does."
         if seed not in self.done:
             detector = self.blank(seed)
-            fit(detector.config, self.parts, fresh(f'seed{seed}'), detector=detector)
+            fit(detector.config, self.parts, fresh(f'{self.name}{seed}'), detector=detector)
             self.done[seed] = detector
         return self.done[seed]
 

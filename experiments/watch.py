@@ -15,11 +15,10 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 from statistics import median, quantiles
 
 import psutil
-from common import RESULTS, about, fresh
+from common import RESULTS, about, fresh, priority
 from PIL import Image
 
 from hybridad.inference.rows import read_scores
@@ -102,11 +101,11 @@ def measured(root, *checkpoint):
 
 
 def main():
-    root, group = fresh('watch'), Path('/proc/self/autogroup')
+    root = fresh('watch')
     root.mkdir(parents=True)
     result = dict(
         cores=os.cpu_count(),
-        priority=group.read_text().split()[-1] if group.exists() else str(os.nice(0)),
+        priority=priority(),
         one_view=measured(root / 'one', one_view(root / 'one_view.safetensors')),
         two_sizes=measured(root / 'two'),
     )

@@ -215,3 +215,96 @@ def test_refusals_name_what_is_wrong(folder, backbone, tmp_path):
     if backbone.masked:
         with pytest.raises(ConfigError, match='hides from its'):
             EasonADPipeline(backbone, mass='own')
+
+
+def saved_with(folder, place, **changes):
+    "A copy of a pipeline folder with changes of the index, or of the transformer's config."
+    copied = shutil.copytree(folder, place)
+    index = copied / 'model_index.json'
+    told = json.loads(index.read_text()) | changes.get('index', {})
+    index.write_text(json.dumps(told))
+    config = copied / 'transformer' / 'config.json'
+    config.write_text(json.dumps(json.loads(config.read_text()) | changes.get('transformer', {})))
+    return copied
+
+
+def refused_by_the_command(backbone, tmp_path, capsys):
+    "The one sentence of a command that ends with 2 and leaves nothing behind."
+    out = tmp_path / 'out'
+    how = ['--backbone', str(backbone), '--device', 'cpu', '--image_size', str(SIZE)]
+    assert hybridad(['train', str(dataset(tmp_path)), '--out', str(out), *how]) == 2
+    assert not out.exists()
+    return capsys.readouterr().err
+
+
+def test_a_pipeline_of_another_class_is_refused(folder, tmp_path, capsys):
+    other = saved_with(folder, tmp_path / 'other', index=dict(_class_name='HunyuanDiTPipeline'))
+    said = refused_by_the_command(other, tmp_path, capsys)
+    assert 'HunyuanDiTPipeline' in said and 'PixArtAlphaPipeline' in said
+
+
+def test_quantised_weights_are_refused(folder, tmp_path, capsys):
+    told = dict(quantization_config=dict(quant_method='bitsandbytes', load_in_4bit=True))
+    low = saved_with(folder, tmp_path / 'low', transformer=told)
+    said = refused_by_the_command(low, tmp_path, capsys)
+    assert "part 'transformer' is quantised" in said and 'bfloat16' in said
+    loaded = load_backbone(folder, 'cpu').transformer
+    loaded.proj_out.weight = torch.nn.Parameter(
+        loaded.proj_out.weight.to(torch.int8), requires_grad=False
+    )
+    with pytest.raises(BackboneError, match='is quantised'):
+        Recorder(loaded)
+
+
+def test_a_missing_shard_is_named(folder, tmp_path, capsys):
+    lost = shutil.copytree(folder, tmp_path / 'lost')
+    weights = lost / 'transformer' / 'diffusion_pytorch_model.safetensors'
+    weights.rename(weights.with_name('diffusion_pytorch_model-00001-of-00002.safetensors'))
+    parts = {'a.weight': f'{weights.stem}-00001-of-00002.safetensors'}
+    parts |= {'b.weight': f'{weights.stem}-00002-of-00002.safetensors'}
+    index = weights.with_name('diffusion_pytorch_model.safetensors.index.json')
+    index.write_text(json.dumps(dict(metadata={}, weight_map=parts)))
+    said = refused_by_the_command(lost, tmp_path, capsys)
+    assert "part 'transformer' lacks" in said and '00002-of-00002' in said
+
+
+def test_compiled_and_fused_transformers_are_refused(folder):
+    model = load_backbone(folder, 'cpu').transformer
+    with pytest.raises(BackboneError, match='is compiled'):
+        Recorder(torch.compile(model, backend='eager'))
+    model.compile(backend='eager')
+    with pytest.raises(BackboneError, match='is compiled'):
+        Recorder(model)
+    model = load_backbone(folder, 'cpu').transformer
+    model.fuse_qkv_projections()  # of Sana it touches nothing, as its layers are of another class
+    if type(model).__name__.startswith('Sana'):
+        assert not any(hasattr(m, 'to_qkv') or hasattr(m, 'to_kv') for m in model.modules())
+    else:
+        with pytest.raises(BackboneError, match='unfuse_qkv_projections'):
+            Recorder(model)
+
+
+def test_an_image_whose_patches_do_not_fit_is_refused(backbone):
+    odd = torch.full((1, 3, SIZE, SIZE + backbone.factor), -0.5)
+    patch = getattr(backbone.transformer.config, 'patch_size', 1)
+    if type(backbone.transformer).__name__.startswith('Flux'):
+        patch = 2
+    if patch > 1:
+        with pytest.raises(ConfigError, match='another image size'):
+            EasonADPipeline(backbone, timestep=50)(odd, WORDS)
+    with pytest.raises(ConfigError, match='no multiple of'):
+        EasonADPipeline(backbone, timestep=50)(odd[..., :-1], WORDS)
+
+
+def test_check_backbone_takes_half_precision_files_and_stays_offline(tmp_path, capsys):
+    torch.manual_seed(0)
+    place = tmp_path / 'half'
+    tiny_pipeline('pixart').to(torch.float16).save_pretrained(place, variant='fp16')
+    assert (place / 'transformer' / 'diffusion_pytorch_model.fp16.safetensors').is_file()
+    how = ['--offline', '--device', 'cpu']
+    small = ['--size', str(SIZE), '--seconds', '0.1']
+    assert hybridad(['check-backbone', str(place), *how, *small]) == 0
+    assert 'nothing localises' in capsys.readouterr().out
+    asked = ['check-backbone', 'nobody/nothing', '--revision', 'abc', *how]
+    assert hybridad(asked) == 2
+    assert 'nobody/nothing' in capsys.readouterr().err

@@ -213,7 +213,7 @@ def test_conditions_follow_precision_and_weights(model):
     first = pooled()
     other.to(torch.bfloat16)
     fresh = other.text_encoder_2(other.tokenize([other.settings['neutral']], 1)).text_embeds
-    assert pooled().dtype == torch.bfloat16 and torch.equal(pooled(), fresh)
+    assert pooled().dtype == torch.bfloat16 and torch.equal(pooled(), fresh.bfloat16())
     other.to(torch.float32)
     other.text_encoder_2.text_projection.weight.data *= 2
     assert not torch.allclose(pooled(), first, atol=1e-3)

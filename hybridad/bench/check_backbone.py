@@ -58,7 +58,7 @@ def costs(
     size: int,  # px of an image
 ) -> dict:  # {work: dict(seconds, gb)}, and weights_gb
     "Time and peak memory of scoring an image, and of a step of learning from one."
-    images = torch.zeros(1, 3, size, size, device=backbone.device)
+    images = torch.full((1, 3, size, size), -0.5, device=backbone.device)
     weights = sum(p.nbytes for m in backbone.modules for p in m.parameters())
     found = dict(weights_gb=weights / 1e9)
     for readout in ('replay', 'exact'):

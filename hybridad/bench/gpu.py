@@ -17,6 +17,7 @@ from torch import nn
 from .cases import step_cases, words_of
 from .timing import ceilings, gflop
 from ..models.backbone import Backbone
+from ..models.parts import first_line
 from ..models.pipeline import EasonADPipeline
 
 # %% ../../nbs/72c_bench_gpu.ipynb #cff41d1a
@@ -41,19 +42,46 @@ def compiled_blocks(unet: nn.Module, **options) -> Iterator[None]:
 class _Setting:
     "A way to run the model, and the batch sizes it is timed at."
 
-    dtype: torch.dtype
+    dtype: torch.dtype  # of the UNet
     layout: torch.memory_format
     compiled: str  # '', 'encoder' or 'encoder and blocks'
     batches: tuple[int, ...]
+    vae: torch.dtype = torch.float32  # of the autoencoder; convolutions may use TF32
+    graphs: bool = False  # encoder and UNet are replayed as CUDA graphs
 
 
+_LAST, _BOTH = torch.channels_last, 'encoder and blocks'
 _SETTINGS = (
     _Setting(torch.bfloat16, torch.contiguous_format, '', (1, 4, 8, 16, 32)),
-    _Setting(torch.bfloat16, torch.channels_last, '', (1, 4, 8, 16, 32)),
-    _Setting(torch.float16, torch.channels_last, '', (8, 32)),
-    _Setting(torch.bfloat16, torch.channels_last, 'encoder', (16, 32)),
-    _Setting(torch.bfloat16, torch.channels_last, 'encoder and blocks', (16, 32)),
+    _Setting(torch.bfloat16, _LAST, '', (1, 4, 8, 16, 32)),
+    _Setting(torch.bfloat16, _LAST, '', (1, 8, 32), vae=torch.bfloat16),
+    _Setting(torch.float16, _LAST, '', (8, 32), vae=torch.float16),
+    _Setting(torch.bfloat16, _LAST, 'encoder', (16, 32)),
+    _Setting(torch.bfloat16, _LAST, _BOTH, (1, 8, 16, 32)),
+    _Setting(torch.bfloat16, _LAST, _BOTH, (1, 8, 32), vae=torch.bfloat16),
+    _Setting(torch.bfloat16, _LAST, '', (1, 8, 32), graphs=True),
+    _Setting(torch.bfloat16, _LAST, _BOTH, (1, 8, 32), torch.bfloat16, graphs=True),
 )
+
+# %% ../../nbs/72c_bench_gpu.ipynb #2363f4d6
+class _Replayed:
+    "A function of one tensor, recorded as a CUDA graph at its first input."
+
+    def __init__(self, f: Callable, example: torch.Tensor):
+        self.given, aside = example.clone(), torch.cuda.Stream()
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):  # libraries choose their kernels before the recording
+            for _ in range(3):
+                f(self.given)
+        torch.cuda.current_stream().wait_stream(aside)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.found = f(self.given)
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor | dict:
+        self.given.copy_(x)
+        self.graph.replay()
+        return self.found
 
 # %% ../../nbs/72c_bench_gpu.ipynb #72df48c0
 class _Scoring:
@@ -61,24 +89,41 @@ class _Scoring:
 
     def __init__(self, backbone: Backbone, setting: _Setting):
         self.backbone, self.setting = backbone.to(setting.dtype), setting
-        for m in (backbone.vae, backbone.unet):
-            m.to(memory_format=setting.layout)
-        self.pipeline = EasonADPipeline(backbone)
-        self.prompts = backbone.encode_text(words_of(backbone))
-        self.tokens = self.pipeline.tokens(words_of(backbone))
-        self.encoder = backbone.vae.encoder
+        backbone.vae.to(setting.vae, memory_format=setting.layout)
+        backbone.unet.to(memory_format=setting.layout)
+        self.pipeline, texts = EasonADPipeline(backbone), words_of(backbone)
+        self.tokens = self.pipeline.tokens(texts)
+        with torch.no_grad():
+            self.keys = self.pipeline.keys(backbone.encode_text(texts))
+            self.context = self.pipeline.context().to(setting.dtype)
+        self.timestep = torch.tensor(backbone.timestep, device=backbone.device)
+        self.encoder, self.parts = backbone.vae.encoder, (self.encode, self.look)
         if setting.compiled:
             self.encoder = torch.compile(self.encoder, dynamic=False)
 
     @torch.no_grad()
     def encode(self, images: torch.Tensor) -> torch.Tensor:  # (B, 3, H, W) -> (B, C, h, w)
         vae = self.backbone.vae
-        return vae.quant_conv(self.encoder(images)).chunk(2, 1)[0] * vae.config.scaling_factor
+        latents = vae.quant_conv(self.encoder(images)).chunk(2, 1)[0] * vae.config.scaling_factor
+        return latents.to(self.setting.dtype)
+
+    @torch.no_grad()
+    def look(self, noisy: torch.Tensor) -> dict[str, torch.Tensor]:  # queries of latents
+        rows = self.context.expand(len(noisy), -1, -1)
+        with self.backbone.recorder(self.pipeline.recorded) as recorder:
+            return recorder.run(noisy, self.timestep, rows, **self.backbone.conditions(noisy))
+
+    def fix(self, images: torch.Tensor) -> None:
+        "Record both parts for images of this shape, where the setting wants it."
+        if self.setting.graphs:
+            encode = _Replayed(self.encode, images)
+            self.parts = encode, _Replayed(self.look, encode(images))
 
     @torch.no_grad()
     def score(self, images: torch.Tensor) -> torch.Tensor:  # (B, 3, H, W) -> masses of both prompts
-        queries = self.pipeline.queries(self.encode(images))
-        return self.pipeline.masses(queries, self.prompts, content=self.tokens)
+        encode, look = self.parts
+        noisy = self.backbone.add_noise(encode(images), self.backbone.timestep)
+        return self.pipeline.masses(look(noisy), self.keys, content=self.tokens)
 
 # %% ../../nbs/72c_bench_gpu.ipynb #2e3160cf
 def _cuda_ms(f: Callable, n: int = 10) -> float:
@@ -93,33 +138,47 @@ def _cuda_ms(f: Callable, n: int = 10) -> float:
     torch.cuda.synchronize()
     return median(begin.elapsed_time(end) for begin, end in marks)
 
-
-def _row(scoring: _Scoring, images: torch.Tensor) -> dict:
-    "Times of scoring and of its encoder alone, with the setting they belong to."
-    setting, count = scoring.setting, len(images)
+# %% ../../nbs/72c_bench_gpu.ipynb #18bed933
+def _described(setting: _Setting, batch: int) -> dict:
     return dict(
         dtype=str(setting.dtype).removeprefix('torch.'),
+        autoencoder=str(setting.vae).removeprefix('torch.'),
         channels_last=setting.layout == torch.channels_last,
         compiled=setting.compiled,
-        batch=count,
-        ms_per_image=_cuda_ms(lambda: scoring.score(images)) / count,
-        ms_encoder=_cuda_ms(lambda: scoring.encode(images)) / count,
+        graphs=setting.graphs,
+        batch=batch,
     )
 
+
+def _row(scoring: _Scoring, images: torch.Tensor, floor: float) -> dict:
+    "Times of scoring and of its encoder alone; a graph that cannot be recorded says why."
+    count, row = len(images), _described(scoring.setting, len(images))
+    try:
+        scoring.fix(images)
+    except RuntimeError as error:
+        return row | dict(failed=first_line(error))
+    ms = _cuda_ms(lambda: scoring.score(images)) / count
+    encoder = _cuda_ms(lambda: scoring.parts[0](images)) / count
+    return row | dict(ms_per_image=ms, ms_encoder=encoder, times_floor=ms / floor)
+
 # %% ../../nbs/72c_bench_gpu.ipynb #838e89c0
+def _images(setting: _Setting, batch: int, *, size: int, device: torch.device) -> torch.Tensor:
+    images = torch.randn(batch, 3, size, size, device=device, dtype=setting.vae)
+    return images.to(memory_format=setting.layout)
+
+
 def _swept(
-    scoring: _Scoring, size: int, tell: Callable[[dict], None]
-) -> tuple[list[dict], torch.Tensor]:
-    "Rows of a setting, one for each batch size, and the last images that were scored."
+    scoring: _Scoring, size: int, tell: Callable[[dict], None], *, floor: float
+) -> list[dict]:
+    "Rows of a setting, one for each batch size."
     backbone, setting, rows = scoring.backbone, scoring.setting, []
     blocks = 'blocks' in setting.compiled
     with compiled_blocks(backbone.unet) if blocks else nullcontext():
         for b in setting.batches:
-            images = torch.randn(b, 3, size, size, device=backbone.device, dtype=setting.dtype)
-            images = images.to(memory_format=setting.layout)
-            rows.append(_row(scoring, images))
+            images = _images(setting, b, size=size, device=backbone.device)
+            rows.append(_row(scoring, images, floor))
             tell(rows[-1])
-    return rows, images
+    return rows
 
 # %% ../../nbs/72c_bench_gpu.ipynb #c219c673
 def _training_peak(backbone: Backbone, size: int) -> float:  # GB (1e9 bytes)
@@ -135,25 +194,32 @@ def _training_peak(backbone: Backbone, size: int) -> float:  # GB (1e9 bytes)
     return torch.cuda.max_memory_allocated() / 1e9
 
 # %% ../../nbs/72c_bench_gpu.ipynb #7ba20ab3
+def _floor(backbone: Backbone, size: int) -> tuple[float, dict]:  # ms an image, ceilings
+    "Time of the operations of scoring an image at the measured speed of matrix products."
+    scoring = _Scoring(backbone, _SETTINGS[0])
+    images = _images(scoring.setting, 8, size=size, device=backbone.device)
+    top = ceilings(backbone.device, scoring.setting.dtype)
+    work = gflop(lambda: scoring.score(images)) / len(images)
+    return work / top['matmul_gflops'] * 1000, top
+
+
 def gpu_figures(
     backbone: Backbone,  # on a CUDA device; it is converted to half precision
     size: int = 512,  # side of the images
     tell: Callable[[dict], None] = lambda row: None,  # is given each row of the sweep
-) -> dict:  # ms_per_image at a batch of 8 or more, train_peak_gb, floor_ms, sweep, device
+) -> (
+    dict
+):  # ms_per_image at a batch of 8 or more, ms_one at one, train_peak_gb, floor_ms, sweep, ..
     "Scoring with autoencoder and replay, and peak memory of exact training with checkpointing."
-    peak, sweep = _training_peak(backbone, size), []
+    peak, (floor, top), sweep = _training_peak(backbone, size), _floor(backbone, size), []
     for setting in _SETTINGS:
-        scoring = _Scoring(backbone, setting)
-        rows, images = _swept(scoring, size, tell)
-        sweep += rows
-        if not setting.compiled and setting.dtype == torch.bfloat16:
-            work = gflop(lambda: scoring.score(images)) / len(images)
-            top = ceilings(backbone.device, setting.dtype)
-    halves = [row for row in sweep if row['dtype'] == 'bfloat16' and row['batch'] >= 8]
+        sweep += _swept(_Scoring(backbone, setting), size, tell, floor=floor)
+    halves = [r for r in sweep if r['dtype'] == 'bfloat16' and 'failed' not in r]
     return dict(
         device=torch.cuda.get_device_name(),
-        ms_per_image=min(row['ms_per_image'] for row in halves),
-        floor_ms=work / top['matmul_gflops'] * 1000,
+        ms_per_image=min(r['ms_per_image'] for r in halves if r['batch'] >= 8),
+        ms_one=min(r['ms_per_image'] for r in halves if r['batch'] == 1),
+        floor_ms=floor,
         train_peak_gb=peak,
         ceilings=top,
         sweep=sweep,

@@ -74,14 +74,20 @@ _ONE_KIND = (
     'only one kind of image was reviewed, so the prompts stay: review good and defective ones to'
     ' learn'
 )
+_NO_GAIN = (
+    'do not use it: it decides no better on the images it learned from; review more of them, or'
+    ' keep the prompts\n'
+)
 
 
 def _said(found: dict, out: Path) -> str:
     "Outcome in words."
     kept = '' if found['learned'] else f'{_ONE_KIND}\n'
+    worse = found['learned'] and found['mistakes_after'] >= found['mistakes_before']
     return (
-        f'{kept}{found["images"]} corrected images: {found["mistakes_before"]} decided wrongly'
-        f' before, {found["mistakes_after"]} now (expect more on others)\n'
+        f'{_NO_GAIN * worse}{kept}'
+        f'{found["images"]} corrected images: {found["mistakes_before"]} decided wrongly before, '
+        f'{found["mistakes_after"]} now (expect more on others)\n'
         f'anomalous from {found["threshold"]:.3f}, before {found["threshold_before"]:.3f}\n'
         f'next: hybridad score PHOTOS --checkpoint_path {out / "best.safetensors"}'
     )

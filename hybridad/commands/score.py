@@ -36,6 +36,7 @@ from hybridad.commands.shared import (
 )
 from ..claims import claims_in, held
 from ..errors import ConfigError, printable
+from ..progress import waiting
 from ..metrics.alarms import alarm_promise, check_share
 from ..demo.summaries import finding_lines, photographs_line
 
@@ -244,7 +245,8 @@ def _score(a: Namespace, out: Path, where: Path | str) -> int:
 
     rank, world, _ = processes()
     found = _found(a, rank)
-    scorer, begun = load_scorer(**scorer_settings(a, found)), time.perf_counter()
+    with waiting('loading the weights'):
+        scorer, begun = load_scorer(**scorer_settings(a, found)), time.perf_counter()
     if rank == 0:
         _begin(a, scorer, len(found.names))
     strangers = Strangers(scorer)

@@ -17,6 +17,7 @@ from typing import Any
 
 from ..errors import CheckpointError, ConfigError, DataError, HybridadError, printable
 from ..locks import new_run, run_lock
+from ..progress import LogLines
 
 # %% ../../nbs/89_commands.ipynb #acb704a5
 class _Shown:
@@ -36,6 +37,11 @@ class _Shown:
         return getattr(self.stream, name)
 
 
+def _bars(stream):
+    "A stream on which bars move on a terminal, and are a few lines elsewhere."
+    return stream if stream.isatty() else LogLines(stream)
+
+
 _locks = ExitStack()  # of the run folders of a command, until it ends
 
 
@@ -43,7 +49,7 @@ _locks = ExitStack()  # of the run folders of a command, until it ends
 def _guarded():
     "Steer no terminal, and let go of the run folder at the end, however it ends."
     out = sys.stdout and _Shown(sys.stdout)  # None: somebody wants to hear nothing
-    err = sys.stderr and _Shown(sys.stderr, r'\n|\r|\x1b\[A')
+    err = sys.stderr and _Shown(_bars(sys.stderr), r'\n|\r|\x1b\[A')
     with _locks, redirect_stdout(out), redirect_stderr(err):
         yield
 

@@ -154,9 +154,13 @@ class FolderArrivals(_Read):
         size: int = 8,  # photographs at a time
     ) -> Iterator[list]:  # of items as Photos gives them; an empty list: nothing new
         "Photographs to score, until it is stopped."
+        first = True
         while not stop.is_set():
             begun = time.monotonic()
             ready = self.finished(begun)
+            if first and ready:
+                self.say(f'{len(ready)} images are there already and come first')
+            first = False
             listing = time.monotonic() - begun
             for k in range(0, len(ready), size):
                 yield [i for p in ready[k : k + size] if (i := self._read(p, time.monotonic()))]

@@ -8,8 +8,12 @@ __all__ = ['apart']
 # %% ../../nbs/63c_beside.ipynb #860d0d1e
 import os
 from contextlib import suppress
+from functools import partial
+
+from tqdm.auto import tqdm
 
 from ..data.aspect import stacked
+from ..data.images import enough
 from ..data.loading import sample_digest
 from ..errors import ConfigError, DataError
 from .image_files import find_images, upright
@@ -18,6 +22,7 @@ from ..models.detector import HybridAnomalyDetector
 from ..models.reference import ReferenceDetector, load_references
 from ..models.tiled import open_tiled
 from ..models.tiles import Tiler, Tiling, tiler_of
+from ..progress import waiting
 
 # %% ../../nbs/63c_beside.ipynb #bf4a797c
 def _bytes_of(path):
@@ -72,9 +77,13 @@ def beside_files(
 # %% ../../nbs/63c_beside.ipynb #39d6f3ba
 def _beside(kind, detector, names, tiling):
     "A detector with photographs, each whole or in tiles."
-    if (tiler := tiler_of(detector, tiling)) is None:
-        return kind(detector, load_references(names, detector.fit, upright))
-    return _in_tiles(kind, detector, names, tiler)
+    tiler, read = tiler_of(detector, tiling), partial(upright, least=enough(detector.fit))
+    bar = tqdm(names, desc='read references', unit='image', delay=2, leave=False)
+    if tiler is not None:
+        return _in_tiles(kind, detector, names, tiler)
+    images = load_references(bar, detector.fit, read)
+    with waiting('comparing the reference images with each other'):
+        return kind(detector, images)
 
 
 def _with_references(detector, references, tiling):

@@ -111,22 +111,32 @@ def ray_library() -> Any:
 
     return ray
 
+# %% ../../nbs/67_engine.ipynb #5b2e13b7
+_ATTEMPTS = 3  # to start it here: Ray gives itself 30 s, which is short on a busy machine
 
-def start_ray(
-    ray: Any,  # from `ray_library`
-) -> None:
-    "Start Ray on this machine, or join the cluster that RAY_ADDRESS names."
+
+def _tried(ray, attempts):
+    "Start or join Ray, several times if need be."
+    here = 'RAY_ADDRESS' not in os.environ
     how = dict(log_to_driver=False, logging_level=logging.ERROR)
-    if 'RAY_ADDRESS' not in os.environ:
-        how |= dict(include_dashboard=False)
     try:
-        ray.init(**how)
+        ray.init(**how, **(dict(include_dashboard=False) if here else {}))
     except Exception as error:  # of many kinds, some of them plain
+        ray.shutdown()
+        if here and attempts > 1:
+            return _tried(ray, attempts - 1)
         said = printable(str(error).partition('\n')[0])
         raise ConfigError(
             f'Ray does not start ({said}): check RAY_ADDRESS and the load of this machine, or leave'
             ' out --engine'
         ) from None
+
+
+def start_ray(
+    ray: Any,  # from `ray_library`
+) -> None:
+    "Start Ray on this machine, or join the cluster that RAY_ADDRESS names."
+    _tried(ray, _ATTEMPTS)
     logging.getLogger('ray.data').setLevel(logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False
 
@@ -137,7 +147,7 @@ def _sentence(error):
         error = getattr(error, 'cause', None) or error.__cause__
     return error
 
-# %% ../../nbs/67_engine.ipynb #5b2e13b7
+# %% ../../nbs/67_engine.ipynb #ecdb6556
 def _reported(parts, k, tell):
     "Tell of each image of a finished part, as its rows say."
     fields = 'image', 'decision', 'score', 'regions', 'width', 'height', 'reason', 'unlike'
@@ -173,7 +183,7 @@ class RayWork:
         for row in numbers.iter_rows():
             yield row['part']
 
-# %% ../../nbs/67_engine.ipynb #ecdb6556
+# %% ../../nbs/67_engine.ipynb #f3fb4976
 class RayEngine(RayWork):
     "Scores the parts of a run on Ray, with its start, its end and its failures."
 

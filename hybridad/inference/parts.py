@@ -98,10 +98,11 @@ class ClaimedBatches:
         parts: Parts,
         claims: Claims,
         size: int,  # photographs in a batch
-        passed: Callable,  # called with the number of photographs of a part that is there
+        passed: Callable,  # called with the number of photographs of a part that others scored
     ):
         self.parts, self.claims, self.size, self.passed = parts, claims, size, passed
-        self.left = list(range(parts.count))  # parts that are not known to be there or ours
+        self.left = [k for k in range(parts.count) if not self._is_there(k)]  # nor known as ours
+        self.there = len(parts.names) - sum(len(parts.indices(k)) for k in self.left)
 
     def _mine(self, k):
         "True for a part to score; others are passed, or left for the next round."

@@ -151,9 +151,11 @@ def _score_parts(parts, claims, scorer, *, pictures, progress, tell, batch_size,
     "Score the parts that nobody else scores, until all are there."
     photos = Photos(parts.names, scorer.fit, parts.refused, sight=512 * (pictures != 'none'))
     how = dict(pictures=pictures, threshold=scorer.image, by=claims.token)
-    with tqdm(total=len(photos), desc='score', unit='image', disable=not progress) as bar:
+    shown = dict(desc='score', unit='image', smoothing=0, disable=not progress)
+    with tqdm(total=len(photos), **shown) as bar:
         reports = [lambda f: bar.update(), *([tell] if tell else [])]
         batches = ClaimedBatches(parts, claims, batch_size, bar.update)
+        bar.initial = bar.n = batches.there  # not counted in the speed, nor in the time announced
         device = scorer.detector.backbone.device
         loader = PhotoLoader(photos, batches, device, num_workers)
         while batches.left:

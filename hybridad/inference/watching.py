@@ -237,7 +237,8 @@ def watch(
     "Score images as they come, until `stop` is set or a video ends."
     _check_choices(pictures, fps, poll)
     check('batch_size', batch_size, int)
-    source, stop, sight = os.fspath(source), stop or Event(), 512 * (pictures != 'none')
+    source, stop = os.path.expanduser(os.fspath(source)), stop or Event()
+    sight = 512 * (pictures != 'none')
     arrivals = _source(source, scorer, fps=fps, poll=poll, sight=sight, say=note)
     run = ScoringRun(out, 'score', _asked(source, scorer, batch_size, pictures=pictures, fps=fps))
     with run_lock(out):

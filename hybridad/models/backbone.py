@@ -92,6 +92,10 @@ class _Frozen(TextSide, Settled):
     def modules(self) -> tuple[nn.Module, ...]:
         return self.vae, self.unet, *(encoder for _, encoder in self.towers)
 
+    @property
+    def precise(self) -> tuple[nn.Module, ...]:  # stay in float32 under bfloat16, see below
+        return self.vae, *(encoder for _, encoder in self.towers)
+
 # %% ../../nbs/11_backbone.ipynb #8191e5dc
 def _default_layers(unet: nn.Module) -> dict[str, nn.Module]:
     "Layers at a half and a quarter of the latents' size."

@@ -262,6 +262,10 @@ class _Conditioned(_Spoken):
     double = False  # encoders side by side as in SDXL
 
     @property
+    def precise(self) -> tuple[nn.Module, ...]:  # T5 and Gemma would be too large
+        return (self.vae,)
+
+    @property
     def unet(self) -> nn.Module:
         raise BackboneError(
             f"backbone '{self.name}' has a {type(self.transformer).__name__}, and this reads UNets "

@@ -36,6 +36,7 @@ class Named(ImageSide):
 
     model: nn.Module  # the part that removes noise: a UNet or a transformer
     modules: tuple[nn.Module, ...]
+    precise: tuple[nn.Module, ...] = ()  # those that stay in float32 under bfloat16
 
     def _freeze(self, name: str, settings: dict | None) -> None:
         "Call once the parts are there."
@@ -59,9 +60,10 @@ class Named(ImageSide):
     def to(self, *args):
         "Move to a device or dtype; the fingerprint stays that of the weights before rounding."
         known = self.hash if self._hashed[1] or torch.bfloat16 in args else ''
+        wide = [torch.float32 if a == torch.bfloat16 else a for a in args]
         with quiet():
             for m in self.modules:
-                m.to(*args)
+                m.to(*(wide if m in self.precise else args))
         if known:
             self._hashed = marks(self.modules), known
         return self

@@ -59,11 +59,12 @@ def _run_embeddings(
     deep: Iterable = (),  # tensors (T, D); deep[i] overwrites the input of block i+1
     *,
     mask: Tensor | None = None,  # (P, L) one where the encoder may look
+    penultimate: bool = False,  # of CLIP: leave the last block out
 ) -> Tensor:  # (P, L, D)
     "Text features of embeddings; gradients flow to them and to the compound prompts."
     kind, deep = kind_of(encoder), list(deep)
     if encoder.config.model_type == 'clip_text_model':
-        return encode_embeddings(encoder, embeddings, deep, penultimate=True)
+        return encode_embeddings(encoder, embeddings, deep, penultimate=penultimate)
     blocks = _blocks_of(encoder)
     if len(deep) >= len(blocks):
         raise ConfigError(
@@ -96,6 +97,7 @@ class Tower(NamedTuple):
     tokenizer: Callable
     encoder: nn.Module
     length: int  # tokens of a prompt, with padding
+    penultimate: bool = False  # a CLIP beside other encoders leaves its last block out
 
     @property
     def start(self) -> int:
@@ -106,9 +108,8 @@ class Tower(NamedTuple):
         return self.encoder.get_input_embeddings().embedding_dim
 
     @property
-    def used(self) -> int:  # blocks that run: of CLIP all but the last
-        clip = kind_of(self.encoder).blocks == 'encoder.layers'
-        return len(_blocks_of(self.encoder)) - clip
+    def used(self) -> int:  # blocks that run
+        return len(_blocks_of(self.encoder)) - self.penultimate
 
     @property
     def unit(self) -> Tensor:  # spread of the embeddings, in units of CLIP's of about 0.02
@@ -191,7 +192,7 @@ def _towers(speech: _Speech, names: tuple, parts: dict, length: int | None) -> l
             )
         if kind_of(encoder).blocks == 'encoder.layers':
             most = min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
-            found.append(Tower(tokenizer, encoder, most))
+            found.append(Tower(tokenizer, encoder, most, len(names) > 1))
         else:
             found.append(Tower(tokenizer, encoder, length or speech.length))
     return found
@@ -273,7 +274,7 @@ class PromptEncoder(_Spoken):
         "Text features of token embeddings; gradients flow."
         masks = [r.mask if self.speech.masked else None for r in rows]
         found = [
-            _run_embeddings(t.encoder, r.embeddings, d, mask=m)
+            _run_embeddings(t.encoder, r.embeddings, d, mask=m, penultimate=t.penultimate)
             for t, r, d, m in zip(self.towers, rows, deep or [()] * len(rows), masks)
         ]
         return Text(_arranged(found), masks[0], pooled)
@@ -295,8 +296,7 @@ def _beside(parts: list[Tensor], starts: list[int]) -> Tensor:  # (P, L, D)
 def _apart(x: Tensor, towers: list[Tower]) -> list[Tensor]:
     "The inverse of `_beside`."
     parts = x.split([t.width for t in towers], -1)
-    firsts = [1 - t.start for t in towers]
-    return [p[:, f : f + t.length] for p, f, t in zip(parts, firsts, towers)]
+    return [p[:, 1 - t.start :][:, : t.length] for p, t in zip(parts, towers)]
 
 # %% ../../nbs/10j_language.ipynb #b2d5256d
 def _hidden(features: Tensor, mask: Tensor) -> Tensor:

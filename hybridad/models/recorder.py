@@ -7,7 +7,7 @@ __all__ = []
 
 # %% ../../nbs/10h_recorder.ipynb #551015a0
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -98,28 +98,22 @@ def _assembled(name: str, view: View, found: dict, grid: tuple) -> Seen:
     bias = _bias(name, view, found['attention_mask'])
     return Seen(_on_grid(name, queries, grid), keys, others, bias)
 
-# %% ../../nbs/10h_recorder.ipynb #d1fd4841
-def _text_scores(
-    view: View,
-    seen: Seen,
-) -> Tensor:  # (B, heads, N, L) float32
-    "Scaled products of image positions with text tokens, with the bias of a mask."
-    q = split_heads(seen.queries.flatten(1, 2), view.heads)
-    scores = products(q, seen.keys, view)
-    return scores if seen.bias is None else scores + wide(seen.bias)
-
 # %% ../../nbs/10h_recorder.ipynb #e20fce24
+def _attended(view: View, q: Tensor, seen: Seen) -> Tensor:  # (B, heads, N, L)
+    "Attention of queries (B, heads, N, d) to text tokens."
+    if seen.others is not None:  # joint attention, which is read without a mask
+        every = torch.cat([seen.keys, seen.others], -2)
+        return products(q, every, view).softmax(-1)[..., : seen.keys.shape[-2]]
+    scores = products(q, seen.keys, view)
+    return (scores if seen.bias is None else scores + wide(seen.bias)).softmax(-1)
+
+
 def probabilities(
     view: View,
     seen: Seen,
 ) -> Tensor:  # (B, heads, N, L) float32; rows sum to one, in joint layers to the share of text
     "Attention of image positions to text tokens, as the layer itself computes it."
-    scores = _text_scores(view, seen)
-    if seen.others is None:
-        return scores.softmax(-1)
-    q = split_heads(seen.queries.flatten(1, 2), view.heads)
-    rest = products(q, seen.others, view).logsumexp(-1, keepdim=True)
-    return (scores - torch.logaddexp(scores.logsumexp(-1, keepdim=True), rest)).exp()
+    return _attended(view, split_heads(seen.queries.flatten(1, 2), view.heads), seen)
 
 # %% ../../nbs/10h_recorder.ipynb #5ac43e95
 def _grid_of(module: nn.Module, inputs: tuple) -> tuple[int, int]:
@@ -312,14 +306,25 @@ class Recorder(_Watched):
         return self.found
 
 # %% ../../nbs/10h_recorder.ipynb #48233052
+def _few_heads(view: View, seen: Seen) -> Iterator[tuple[Tensor, Seen]]:
+    "Queries (B, n, N, d) and the rest of a few heads: one on a CPU, whose cache it fits, else all."
+    count = 1 if seen.queries.device.type == 'cpu' else view.heads
+    q = split_heads(seen.queries.flatten(1, 2), view.heads).split(count, 1)
+    keys = seen.keys.split(count, 1)
+    others = [None] * len(q) if seen.others is None else seen.others.split(count, 1)
+    for mine, k, o in zip(q, keys, others):
+        yield mine, seen._replace(keys=k, others=o)
+
+
 def masses_of(
     groups: Tensor,  # as in probes.group_masses
 ) -> Callable:  # for Recorder(reduce=...), which then keeps (B, G, h, w) of each layer
     "The attention mass of token groups, among everything that a layer attends to."
 
     def reduce(view, seen):
-        mass = groups.to(wide(seen.queries)) @ probabilities(view, seen).mean(1).mT
-        return mass.unflatten(-1, seen.queries.shape[1:3])
+        wanted = groups.to(wide(seen.queries))
+        parts = [wanted @ _attended(view, q, few).sum(1).mT for q, few in _few_heads(view, seen)]
+        return (sum(parts) / view.heads).unflatten(-1, seen.queries.shape[1:3])
 
     return reduce
 

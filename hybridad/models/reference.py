@@ -20,8 +20,7 @@ from torch import Tensor, nn
 
 from .attention import log_ratio
 from ..data.aspect import Fit, by_shape, stacked
-from ..data.loading import image_tensor
-from ..data.images import as_rgb, enough, open_image
+from ..data.loading import image_tensor, load_image
 from .banks import LayerBank, nearest, with_neighbours
 from .detector import HybridAnomalyDetector, VIEWS, over_views, pool_logits
 from .latents import smooth
@@ -382,11 +381,8 @@ def reference_hash(
 def load_references(
     paths: Iterable,  # image files
     size: Fit | int,  # a detector's fit, or the side of squares in px
-    read: Callable | None = None,  # (path, least) -> image; None: as a data set is read
+    read: Callable | None = None,  # path -> image; None: as a data set is read
 ) -> Tensor | np.ndarray:  # (K, 3, H, W) in [-1, 1], or K of several shapes
     "Reference images as a detector takes them."
-    images = (
-        read(p, enough(size)) if read else as_rgb(open_image(p, least=enough(size)), p)
-        for p in paths
-    )
-    return stacked([image_tensor(im, size) for im in images])
+    images = (image_tensor(read(p), size) if read else load_image(p, size) for p in paths)
+    return stacked(images)

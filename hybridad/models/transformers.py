@@ -36,9 +36,9 @@ class Text(NamedTuple):
         return Text(self.features.flatten(0, 1)[None], mask, pooled)
 
 # %% ../../nbs/10g_transformers.ipynb #770866e8
-def _times(latents: Tensor, timestep: float) -> Tensor:
+def _times(latents: Tensor, timestep: float | Tensor) -> Tensor:  # (N,)
     "The timestep for each row, in the precision of the model."
-    return torch.full((len(latents),), timestep, device=latents.device, dtype=latents.dtype)
+    return torch.as_tensor(timestep).to(latents).expand(len(latents))
 
 
 def _pooled(model: nn.Module, text: Text) -> Tensor:

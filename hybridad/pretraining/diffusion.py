@@ -10,15 +10,20 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import UNet2DConditionModel
 from tqdm.auto import tqdm
+from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from ..errors import HybridadError
-from ..models.attention import QueryRecorder, read_maps
+from ..models.attention import read_maps
+from ..models.prompt_reader import text_keys
+from ..models.recorder import Recorder
 from ..models.text import token_mask
+from ..models.transformers import Text, family_of
+from .architectures import ARCHITECTURE, latents_seen
 from .batches import Batch, make_batch
 from .corpus import Corpus
 from .grounding import WEIGHTS, grounding_loss
@@ -47,22 +52,22 @@ def _encode_texts(
     return features[at], token_mask(ids, tokenizer)[at]
 
 # %% ../../nbs/62g_diffusion.ipynb #3dbdd640
-def _optimizer(recipe: Recipe, unet, text) -> torch.optim.Optimizer:
-    "AdamW with a rate for the UNet and one for the text encoder."
+def _optimizer(recipe: Recipe, model, text) -> torch.optim.Optimizer:
+    "AdamW with a rate for the model and one for the text encoder."
     groups = [
-        dict(params=list(unet.parameters()), rate=recipe.lr),
+        dict(params=list(model.parameters()), rate=recipe.lr),
         dict(params=list(text.parameters()), rate=recipe.text_lr),
     ]
     return torch.optim.AdamW(groups, recipe.lr, weight_decay=1e-2)
 
 # %% ../../nbs/62g_diffusion.ipynb #50a21a66
 class Trainer:
-    "UNet and text encoder in training, with optimizer, moving average and resume state."
+    "Model and text encoder in training, with optimizer, moving average and resume state."
 
     def __init__(
         self,
         recipe: Recipe,
-        unet: UNet2DConditionModel,
+        model: nn.Module,  # a UNet or transformer, as recipe.arch says
         text: CLIPTextModel,
         *,
         tokenizer: CLIPTokenizer,
@@ -70,10 +75,11 @@ class Trainer:
         device: str | torch.device = 'cpu',
     ):
         self.recipe, self.tokenizer, self.state, self.device = recipe, tokenizer, state, device
-        self.unet = unet.to(device, memory_format=torch.channels_last).train()
-        self.text = text.to(device).train()
-        self.parameters = [*unet.parameters(), *text.parameters()]
-        self.optimizer = _optimizer(recipe, unet, text)
+        self.architecture = ARCHITECTURE[recipe.arch]
+        self.model = model.to(device, memory_format=torch.channels_last).train()
+        self.text = text.to(device).train().requires_grad_(not recipe.text)
+        self.parameters = [*model.parameters(), *text.parameters()]
+        self.optimizer = _optimizer(recipe, model, text)
         self.average = [p.detach().clone() for p in self.parameters]
         self.scheduler, self.step, self.seen = new_scheduler(), 0, 0
         if state.exists():
@@ -105,10 +111,10 @@ def _put(trainer: Trainer, values: Iterable[torch.Tensor]):
         p.data.copy_(value)
 
 
-def averaged(trainer: Trainer) -> tuple[UNet2DConditionModel, CLIPTextModel]:
+def averaged(trainer: Trainer) -> tuple[nn.Module, CLIPTextModel]:
     "Put the moving average into the modules: what is exported."
     _put(trainer, trainer.average)
-    return trainer.unet.eval(), trainer.text.eval()
+    return trainer.model.eval(), trainer.text.eval()
 
 # %% ../../nbs/62g_diffusion.ipynb #54cdaeff
 def _noised(
@@ -123,30 +129,51 @@ def _noised(
     noisy = trainer.scheduler.add_noise(z, eps, t).contiguous(memory_format=torch.channels_last)
     return noisy, t, eps
 
+# %% ../../nbs/62g_diffusion.ipynb #4515506a
+def _run(
+    trainer: Trainer,
+    noisy: torch.Tensor,  # (B, C, h, w)
+    t: torch.Tensor,  # (B,)
+    context: tuple,  # features (B, L, D) and tokens that count (B, L)
+) -> tuple:  # predicted noise, layers that are read, their queries
+    "One pass under captions; padding is hidden where the architecture wants it."
+    model, (features, words) = trainer.model, context
+    seen = words.index_fill(1, words.new_zeros(1, dtype=torch.long), True)  # the start token, too
+    text = Text(features, seen if trainer.architecture.masked else None)
+    rng = np.random.default_rng([trainer.recipe.seed, 4, trainer.step])
+    at = latents_seen(model, noisy.shape[-1], rng)
+    with at, Recorder(model, trainer.architecture.layers) as recorder:
+        out = family_of(model).call(model, noisy, t, text).sample.float()
+        return out, recorder.views, {k: s.queries for k, s in recorder.found.items()}
+
 # %% ../../nbs/62g_diffusion.ipynb #k1nd0005
-LAYER_WEIGHTS = (0.14, 0.14, 0.14, 0.14, 0.14, 0.3)  # of the six layers that are read
 _KIND_TOKENS = 10  # of a prompt for a kind: start, an opening of up to five words, a noun, end
 
 
-def _kind_loss(
-    trainer: 'Trainer', batch: Batch, layers: dict, *, queries: dict
-) -> torch.Tensor:  # scalar
+def _masses(
+    trainer: 'Trainer',
+    found: tuple[dict, dict],  # layers that are read, and their queries
+    prompts: tuple[torch.Tensor, torch.Tensor],  # features (.., P, L, D), tokens that count
+    *,
+    size: tuple,
+) -> torch.Tensor:  # (B, P, h, w)
+    "Log masses of prompts, through keys as they are made later."
+    (views, queries), (features, mask) = found, prompts
+    keys = text_keys(trainer.model, Text(features), list(views))
+    weights = trainer.architecture.weights
+    return read_maps(views, queries, keys, weights=weights, content=mask, size=size)
+
+
+def _kind_loss(trainer: 'Trainer', batch: Batch, found: tuple) -> torch.Tensor:  # scalar
     "Cross entropy over kinds in the cells of defects."
-    kinds = batch.kinds.to(trainer.device)
+    (views, queries), kinds = found, batch.kinds.to(trainer.device)
     here = (kinds >= 0).flatten(1).any(1)
     if not here.any():
         return kinds.new_zeros((), dtype=torch.float32)
     args = trainer.text, trainer.tokenizer, batch.kind_prompts, trainer.device
-    features, mask = (x[:, :_KIND_TOKENS] for x in _encode_texts(*args))
-    kinds, rows = kinds[here], int(here.sum())
-    masses = read_maps(
-        layers,
-        {k: q[here] for k, q in queries.items()},
-        features.expand(rows, -1, -1, -1),
-        weights=LAYER_WEIGHTS,
-        content=mask.expand(rows, -1, -1),
-        size=kinds.shape[-2:],
-    )
+    prompts = tuple(x[:, :_KIND_TOKENS] for x in _encode_texts(*args))
+    kinds, queries = kinds[here], {k: q[here] for k, q in queries.items()}
+    masses = _masses(trainer, (views, queries), prompts, size=kinds.shape[-2:])
     cells = F.cross_entropy(masses.float(), kinds, ignore_index=-1, reduction='none')
     return (cells.flatten(1).sum(1) / (kinds >= 0).flatten(1).sum(1)).mean()
 
@@ -158,20 +185,16 @@ def step_losses(
     "Denoising error of a batch and the grounding terms of its last rows."
     device, count, z = trainer.device, len(batch.prompts), batch.z.to(trainer.device)
     texts = batch.contexts + [p for row in batch.prompts for p in row]
-    features, mask = _encode_texts(trainer.text, trainer.tokenizer, texts, device)
-    context, prompts = features[: len(z)], features[len(z) :].unflatten(0, (count, -1))
-    mask = mask[len(z) :].unflatten(0, (count, -1))
+    encoded = _encode_texts(trainer.text, trainer.tokenizer, texts, device)
+    context = tuple(x[: len(z)] for x in encoded)
+    prompts = tuple(x[len(z) :].unflatten(0, (count, -1)) for x in encoded)
     noisy, t, eps = _noised(trainer, z, count)
-    with QueryRecorder(trainer.unet, ['up']) as recorder:
-        out = trainer.unet(noisy, t, context).sample.float()
-        queries = {k: q[len(z) - count :] for k, q in recorder.found.items()}
-    size = z.shape[-2:]
-    masses = read_maps(
-        recorder.layers, queries, prompts, weights=LAYER_WEIGHTS, content=mask, size=size
-    )
+    out, views, queries = _run(trainer, noisy, t, context)
+    read = views, {k: q[len(z) - count :] for k, q in queries.items()}
+    masses = _masses(trainer, read, prompts, size=z.shape[-2:])
     found = grounding_loss(masses, batch.shares.to(device), batch.decided.to(device))
     if trainer.step >= trainer.recipe.kinds_from:
-        found['kinds'] = _kind_loss(trainer, batch, recorder.layers, queries=queries)
+        found['kinds'] = _kind_loss(trainer, batch, read)
     return dict(mse=F.mse_loss(out, eps), **found)
 
 # %% ../../nbs/62g_diffusion.ipynb #46f3e2d7

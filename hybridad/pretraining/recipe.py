@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from ..errors import ConfigError
 
 # %% ../../nbs/62b_recipe.ipynb #cd110419
+ARCHITECTURES = 'unet', 'dit'  # a UNet of Stable Diffusion, a transformer as PixArt has it
 _LIMITS = dict(
     seed=(0, 2**32 - 1),
     pictures=(10, 10**7),
@@ -60,8 +61,13 @@ def _check_together(recipe):
     most = recipe.size // 4
     if recipe.crop > most:
         raise ConfigError(f'crop={recipe.crop} is larger than the latent: at most {most}')
-    if recipe.unet and not recipe.start:
-        raise ConfigError('a recipe with unet=true needs start, the backbone it comes from')
+    if recipe.arch not in ARCHITECTURES:
+        raise ConfigError(f'arch={recipe.arch!r}: choose among {", ".join(ARCHITECTURES)}')
+    taken = [k for k in ('unet', 'text') if getattr(recipe, k)]
+    if taken and not recipe.start:
+        raise ConfigError(f'a recipe with {taken[0]}=true needs start, the backbone it comes from')
+    if recipe.unet and recipe.arch != 'unet':
+        raise ConfigError("unet=true takes over a UNet: choose arch='unet' with it")
 
 # %% ../../nbs/62b_recipe.ipynb #e4fb5a28
 @dataclass
@@ -75,6 +81,8 @@ class Recipe:
     textures: str = ''  # folder of texture photographs; '': none are used
     start: str = ''  # backbone whose autoencoder is taken over; '': one is trained
     unet: bool = False  # take over the UNet of `start` as well, but for what reads text
+    text: bool = False  # take over its text encoder and tokenizer, which are not trained then
+    arch: str = 'unet'  # one of ARCHITECTURES
     vae_pictures: int = 2_400  # of the corpus, for the autoencoder
     vae_steps: int = 1_500
     vae_batch: int = 16  # crops of vae_crop pixels
@@ -86,7 +94,7 @@ class Recipe:
     batch: int = 16  # crops
     full_batch: int = 6  # whole latents
     prompts: int = 4  # that divide an image
-    lr: float = 1e-3  # of the UNet
+    lr: float = 1e-3  # of the UNet or transformer
     text_lr: float = 1e-3  # of the text encoder
     ground: float = 1.0  # weight of grounding; 0 is plain denoising
     kinds_from: int = 0  # first step at which all kinds compete for each defect

@@ -13,16 +13,17 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
-from ..models.attention import QueryRecorder
 from ..models.parts import pick_device, quiet
+from ..models.transformers import select_views
+from .architectures import ARCHITECTURE
 from .autoencoder import train_autoencoder, write_autoencoder
 from .corpus import Corpus, encoding, nouns_of
-from .diffusion import LAYER_WEIGHTS, Trainer, averaged, train_diffusion
+from .diffusion import Trainer, averaged, train_diffusion
 from .grounding import KNOWN_KINDS, NEUTRAL, NOUN_LISTS
-from .parts import new_scheduler, new_text_encoder, new_unet, start_of
+from .parts import new_scheduler, new_text_encoder, start_of
 from .recipe import Recipe
 from .state import JsonLog
 from .tokenizer import known_words, make_tokenizer
@@ -32,20 +33,18 @@ from ..runs import Run, environment, read_json
 # %% ../../nbs/62h_pretraining.ipynb #9e6e9aef
 def _save_pipeline(folder: Path, modules: tuple, tokenizer):
     "Write the parts as a pipeline of diffusers, without the messages of its own."
-    vae, unet, text = modules
+    vae, model, text = modules
+    parts = dict(vae=vae, text_encoder=text, tokenizer=tokenizer, scheduler=new_scheduler())
     with quiet():
-        from diffusers import StableDiffusionPipeline
+        from diffusers import PixArtAlphaPipeline, StableDiffusionPipeline
 
-        pipe = StableDiffusionPipeline(
-            vae=vae,
-            text_encoder=text,
-            tokenizer=tokenizer,
-            unet=unet,
-            scheduler=new_scheduler(),
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
-        )
+        if isinstance(model, UNet2DConditionModel):
+            unsafe = dict(
+                safety_checker=None, feature_extractor=None, requires_safety_checker=False
+            )
+            pipe = StableDiffusionPipeline(unet=model, **parts, **unsafe)
+        else:
+            pipe = PixArtAlphaPipeline(transformer=model, **parts)
         pipe.to(torch.float16).save_pretrained(folder, safe_serialization=True)
 
 # %% ../../nbs/62h_pretraining.ipynb #6b26ca4b
@@ -90,8 +89,8 @@ def _export_run(out: Path, trainer: Trainer, nouns: list[str]) -> Path:
     modules = tuple(m.cpu() for m in (vae, *averaged(trainer)))
     settings = dict(
         timestep=1,
-        layers=list(QueryRecorder(trainer.unet, ['up']).layers),
-        weights=list(LAYER_WEIGHTS),
+        layers=list(select_views(trainer.model, trainer.architecture.layers)),
+        weights=list(trainer.architecture.weights),
         neutral=NEUTRAL,
         mass='competing',
         normal=NOUN_LISTS[0],
@@ -137,17 +136,21 @@ def _begin_run(out: Path, recipe: Recipe, resume: bool) -> Run:
 # %% ../../nbs/62h_pretraining.ipynb #16b76ee0
 def _prepare(
     out: Path, recipe: Recipe, log: JsonLog, device
-) -> tuple:  # UNet, text encoder, tokenizer, nouns
+) -> tuple:  # UNet or transformer, text encoder, tokenizer, nouns
     "Modules, tokenizer and nouns of a run, once its autoencoder is in place."
     start, nouns = start_of(recipe), nouns_of(recipe.textures)
-    tokenizer = make_tokenizer(out / 'tokenizer', known_words(nouns), recipe.length)
+    if recipe.text:
+        text, tokenizer = start.text_encoder, start.tokenizer
+    else:
+        tokenizer = make_tokenizer(out / 'tokenizer', known_words(nouns), recipe.length)
+        text = new_text_encoder(recipe, tokenizer)
     if not (out / 'vae').exists():
         if start:
             write_autoencoder(start.vae, out)
         else:
             train_autoencoder(recipe, out, log, device=device)
-    unet = new_unet(recipe, start if recipe.unet else None)
-    return unet, new_text_encoder(recipe, tokenizer), tokenizer, nouns
+    make = ARCHITECTURE[recipe.arch].make
+    return make(recipe, start if recipe.unet else None), text, tokenizer, nouns
 
 # %% ../../nbs/62h_pretraining.ipynb #27852047
 def pretrain(
@@ -165,11 +168,11 @@ def pretrain(
     run = _begin_run(out, recipe, resume)
     log, state = JsonLog(out / 'log.jsonl', echo), out / 'state.pt'
     log(stage='begin')
-    unet, text, tokenizer, nouns = _prepare(out, recipe, log, device)
+    model, text, tokenizer, nouns = _prepare(out, recipe, log, device)
     maker = encoding(out, 'cpu', workers)
     try:
         log(stage='corpus')
-        trainer = Trainer(recipe, unet, text, tokenizer=tokenizer, state=state, device=device)
+        trainer = Trainer(recipe, model, text, tokenizer=tokenizer, state=state, device=device)
         log.forget_after(trainer.step)
         corpus = Corpus(out, asdict(recipe), maker)
         train_diffusion(corpus, trainer, nouns, log=log, until=until)

@@ -13,6 +13,7 @@ from pathlib import Path
 import ipywidgets as widgets
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from ..data.corrections import VERDICTS
 from ..errors import HybridadError, printable
@@ -52,6 +53,7 @@ def _scores(ax, review: Review) -> None:
     ax.axvline(every[review.at], color='grey', ls=':', lw=1.5, label='this image')
     ax.set_xlabel('image score, as in the table of the run', fontsize=9)
     ax.set_ylabel('images', fontsize=9)
+    ax.yaxis.set_major_locator(MaxNLocator(4, integer=True))
     ax.legend(frameon=False, fontsize=9, loc='upper left', bbox_to_anchor=(0, -0.3), ncol=2)
 
 # %% ../../nbs/71a_review.ipynb #efd3fc2f

@@ -15,7 +15,10 @@ PAGES = (  # beside the notebooks
     *('DATA.md', 'CHANGELOG.md', 'CONTRIBUTING.md'),
     *('results/README.md', 'experiments/history.md'),
 )
-FILES = 'LICENSE', 'hybridad/backbones/LICENSE', 'results/**/*.png'  # what pages link to
+FILES = (  # what pages link to
+    *('LICENSE', 'hybridad/backbones/LICENSE'),
+    *('results/**/*.png', 'results/*.svg'),
+)
 GUIDES = (  # in the order of the questions that the index asks
     *('your_own_images', 'review', 'train', 'visualize', 'scale', 'results', 'ablation'),
     *('benchmark', 'similarity', 'mini_backbone'),

@@ -1,0 +1,56 @@
+"""Reading each family at its real size: memory and products from shapes, time and bytes of blocks.
+
+Command:  python experiments/families.py (writes results/families.json)
+Duration: about 5 minutes of one core
+Data:     none; random weights in the sizes of published models, one image of 512 px
+
+`full` is the whole model on the meta device. `blocks` is a model of the real width with two blocks
+(FLUX: one of each kind), run in float32 on one core: processor time of a pass whose every layer is
+read against a plain pass, and the bytes that reading allocates against the scores of one layer.
+`exact_step` is the memory of a training step through the UNet of Stable Diffusion 2.1 with
+checkpointing, by images in a batch."""
+
+import json
+
+import torch
+from common import RESULTS, about
+
+from hybridad.bench.families import (
+    FULL,
+    at_full_size,
+    exact_step_bytes,
+    full_size,
+    reader_on,
+)
+from hybridad.runs import write_json
+
+BLOCKS = {
+    'PixArt-Sigma': dict(num_layers=2),
+    'Sana 1.6B': dict(num_layers=2),
+    'SD 3.5 medium': dict(num_layers=2, dual_attention_layers=(0,)),
+    'FLUX.1': dict(num_layers=1, num_single_layers=1),
+}
+
+
+def measured(name: str) -> dict:
+    "Figures of two blocks, and what they are in units of their bars."
+    model, x, text = full_size(name, 'cpu', torch.float32, **BLOCKS[name])
+    found = reader_on(model, (x, text), 3 if name.startswith('FLUX') else 5)
+    found |= dict(extra_in_scores=found['extra_bytes'] / found['scores_bytes'])
+    print(name, json.dumps(found), flush=True)
+    return found
+
+
+def main():
+    torch.manual_seed(0)
+    full = {name: at_full_size(name) for name in FULL}
+    blocks = {name: measured(name) for name in BLOCKS}
+    notes = about('python experiments/families.py', None)
+    step = {str(n): exact_step_bytes(n) for n in (1, 4, 8)}
+    found = dict(full=full, exact_step=step, blocks=blocks)
+    write_json(RESULTS / 'families.json', notes | found)
+
+
+if __name__ == '__main__':
+    torch.set_num_threads(1)
+    main()
