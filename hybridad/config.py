@@ -67,6 +67,7 @@ _MASS = "how a prompt's share of the attention is taken; None = the backbone's o
 _STEP = "diffusion step; None = the backbone's own"
 _VIEWS = 'views averaged: itself, mirrored, upside down, both'
 _SCALES = 'sizes of the views in turn, as multiples of image_size; None = all at image_size'
+_SQUARE = 'squash images to squares, as published protocols do; else they keep their shape'
 _LAYERS = (
     "beginnings of layer names, as 'up', or depths of a transformer; None = the backbone's own"
 )
@@ -114,6 +115,7 @@ class DataConfig(Section):
         None, "side in px the backbone sees; None = the backbone's own", _SIDE, flag=True
     )
     eval_size: int = setting(128, 'side in px at which pixels are compared', _SIDE, flag=True)
+    square: bool = setting(False, _SQUARE, flag=True)
     num_workers: int = setting(0, 'loader processes; 0 = load in the main one', '[0, 64]')
     categories: list | None = setting(None, 'names to keep; None = all')
     validation_fraction: float = setting(

@@ -64,6 +64,29 @@ def prompts_argument(parser: Adder) -> None:
     other_backbone_argument(parser)
 
 
+def tiles_arguments(parser: Adder) -> None:
+    "The flags for small defects on large images."
+    add = parser.add_argument
+    parts = 'overlapping tiles per side, for defects that are small; default: 1, the whole image'
+    add('--tiles', type=int, default=1, metavar='N', help=parts)
+    scale = 'tiles at this scale of the own pixels, in place of --tiles; 1 = every pixel counts'
+    add('--tile_scale', type=float, metavar='X', help=scale)
+    add('--overlap', type=int, metavar='PX', help='of neighbouring tiles; default: half a tile')
+
+
+def tiling_of(a: argparse.Namespace):
+    "The tiles that the flags ask for."
+    from hybridad.models.tiles import Tiling
+
+    return Tiling(a.tiles, a.overlap, a.tile_scale)
+
+# %% ../../nbs/89_flags.ipynb #f43d2de3
+def square_argument(parser: Adder) -> None:
+    "The flag for the published way of reading images that are no squares."
+    text = 'squash images to squares, as published protocols do; default: as in training'
+    parser.add_argument('--square', action='store_true', default=None, help=text)
+
+
 def names_argument(parser: Adder) -> None:
     "The flag for the words that regions are named with, as naming.read_names reads it."
     usual = 'default: the kinds of defects that the backbone lists, if any'

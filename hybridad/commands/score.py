@@ -20,6 +20,9 @@ from hybridad.commands.flags import (
     names_argument,
     out_arguments,
     prompts_argument,
+    square_argument,
+    tiles_arguments,
+    tiling_of,
 )
 from hybridad.commands.shared import (
     Adder,
@@ -45,8 +48,8 @@ def decision_arguments(parser: Parser) -> Adder:  # the group of options
     add = group.add_argument
     usual = 'reference images: a folder or some files, all normal; two or more set thresholds'
     add('--normals', nargs='+', metavar='DIR', help=usual)
-    parts = 'overlapping parts per side, for defects that are small'
-    add('--tiles', type=int, default=1, metavar='N', help=parts)
+    tiles_arguments(group)
+    square_argument(group)
     names_argument(group)
     rule = 'that of the reference images, else of the checkpoint'
     add('--threshold', type=float, metavar='X', help=f'of an image; default: {rule}')
@@ -143,7 +146,8 @@ def scorer_settings(
         references=a.normals,
         among=found if a.among else None,
         precision=a.precision,
-        tiles=a.tiles,
+        tiles=tiling_of(a),
+        square=bool(a.square),
         names=read_names(a.names),
     )
 
@@ -163,8 +167,9 @@ def _begin(a: Namespace, scorer, total: int):
     "Print how long it will take, where that is long, and what decides."
     from hybridad.models.forecast import forecast
 
-    looks = scorer.detector.looks * scorer.tiles**2
-    if not a.resume and (long := forecast(scorer.detector, total, looks)):
+    looks = scorer.detector.looks * scorer.tiling.tiles**2
+    known = scorer.tiling.scale is None  # else the files' sizes decide
+    if known and not a.resume and (long := forecast(scorer.detector, total, looks)):
         print(long)
     print_decider(scorer)
 

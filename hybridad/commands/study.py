@@ -35,7 +35,7 @@ def _protocol_arguments(parser: Parser) -> None:
     add = out_arguments(parser, 'protocol', resume='').add_argument
     add('--seeds', nargs='+', type=int, default=[0], metavar='N', help='one training each')
     backbone_arguments(parser)
-    setting_arguments(parser, ('seed', 'validation_fraction'))
+    setting_arguments(parser, ('seed', 'square', 'validation_fraction'))
 
 # %% ../../nbs/89d_cli_study.ipynb #732355f0
 def _roots_of(
@@ -77,7 +77,7 @@ def protocol(a: Namespace) -> None:
             f'--test {a.train}: a set that is learned on cannot be scored, name others'
         )
     roots = _roots_of([a.train, *a.test], a.roots)
-    config = config_from(a, data_path=str(roots[a.train]))
+    config = config_from(a, data_path=str(roots[a.train]), square=True)  # as was published
     out = writable(shared_out(a.out, 'protocol'))
     train = learnable(read_set(roots[a.train]))
     tests = {n: [s for s in read_set(roots[n]) if s.split == 'test'] for n in a.test}

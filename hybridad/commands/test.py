@@ -16,6 +16,8 @@ from hybridad.commands.flags import (
     names_argument,
     out_arguments,
     prompts_argument,
+    square_argument,
+    tiles_arguments,
 )
 from .shared import Parser, arguments, existing_checkpoint, processes, run_folder
 from ..config import settings
@@ -44,6 +46,8 @@ def _model(parser: Parser) -> None:
     for key, kind in dict(image_size=int, eval_size=int, smoothing=float).items():
         text = f'{settings()[key].metadata["help"].split(";")[0]}; default: as in training'
         add(f'--{key}', type=kind, metavar='N' if kind is int else 'X', help=text)
+    tiles_arguments(group)
+    square_argument(group)
     names_argument(group)
 
 # %% ../../nbs/89c_cli_test.ipynb #b2a86c5f

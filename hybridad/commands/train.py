@@ -90,7 +90,8 @@ def _validated(config: Config, detector, valid, out: Path, workers: int) -> dict
     from hybridad.visual.plots import as_png, map_grid
     from hybridad.demo.summaries import examples
 
-    truth = EvalSet(valid.samples, config.data.eval_size, num_workers=workers)
+    d = config.data
+    truth = EvalSet(valid.samples, d.eval_size, square=d.square, num_workers=workers)
     found, maps, scores = evaluate(detector, valid.samples, truth, cached=valid)
     by_hand = WordsDetector(config, detector.backbone)
     words, *_ = evaluate(by_hand, valid.samples, truth, cached=valid)

@@ -38,18 +38,30 @@ def _check_sides(path: str | Path, size: tuple[int, int]):
         )
 
 # %% ../../nbs/01_gigapixels.ipynb #88ce12a4
-def _bands(page, file: BinaryIO) -> Iterator[tuple[int, int, np.ndarray]]:
-    "(row, column, pixels) of the parts of a TIFF page, of which one is in memory at a time."
+def _segments(page, first: int, last: int) -> Iterator[tuple]:
+    "Decoded strips or tiles of a TIFF page that touch some rows."
+    across = -(-page.imagewidth // page.tilewidth) if page.is_tiled else 1
+    height, file = page.tilelength if page.is_tiled else page.rowsperstrip, page.parent.filehandle
+    for index, (offset, count) in enumerate(zip(page.dataoffsets, page.databytecounts)):
+        top = index // across * height
+        if top < last and top + height > first:
+            file.seek(offset)
+            yield page.decode(file.read(count), index, jpegtables=page.jpegtables)
+
+
+def _bands(page, file: BinaryIO, first: int, last: int) -> Iterator[tuple[int, int, np.ndarray]]:
+    "(row, column, pixels) of parts of a TIFF page within some rows, one in memory at a time."
     shape = page.imagelength, page.imagewidth, page.samplesperpixel
     if page.is_memmappable and hasattr(file, 'fileno'):
         kind = page.dtype.newbyteorder(page.parent.byteorder)
         whole = np.memmap(file, kind, 'r', page.dataoffsets[0], shape)
-        yield from ((y, 0, whole[y : y + 64]) for y in range(0, shape[0], 64))
+        yield from ((y, 0, whole[y : min(y + 64, last)]) for y in range(first, last, 64))
         return
-    for data, index, _ in page.segments():
+    for data, index, _ in _segments(page, first, last):
         y, x = index[-3:-1]
         if data is not None:
-            yield y, x, data[0, : shape[0] - y, : shape[1] - x]
+            above = max(0, first - y)
+            yield y + above, x, data[0, above : min(shape[0], last) - y, : shape[1] - x]
 
 # %% ../../nbs/01_gigapixels.ipynb #70988dfd
 def _summed(part: np.ndarray, corner: tuple[int, int], factor: int) -> np.ndarray:
@@ -61,18 +73,22 @@ def _summed(part: np.ndarray, corner: tuple[int, int], factor: int) -> np.ndarra
     return part
 
 # %% ../../nbs/01_gigapixels.ipynb #2b980533
-def _averaged(page, file: BinaryIO, factor: int) -> np.ndarray:  # (H, W, samples)
-    "Pixels of a TIFF page, each the mean of factor x factor."
+def _averaged(
+    page, file: BinaryIO, factor: int, rows: tuple[int, int] | None = None
+) -> np.ndarray:  # (H, W, samples)
+    "Pixels of a TIFF page, each the mean of factor x factor; `rows` of the result, None: all."
     sides = page.imagelength, page.imagewidth
-    total = np.zeros((*(-(-n // factor) for n in sides), page.samplesperpixel), np.uint32)
-    for y, x, part in _bands(page, file):
+    first, last = rows or (0, -(-sides[0] // factor))
+    whole = last - first, -(-sides[1] // factor)
+    total = np.zeros((*whole, page.samplesperpixel), np.uint32)
+    for y, x, part in _bands(page, file, first * factor, min(last * factor, sides[0])):
         sums = _summed(part, (y, x), factor)
-        (h, w), (top, left) = sums.shape[:2], (y // factor, x // factor)
+        (h, w), (top, left) = sums.shape[:2], (y // factor - first, x // factor)
         total[top : top + h, left : left + w] += sums
-    rows, columns = (np.bincount(np.arange(n) // factor) for n in sides)
+    heights, widths = (np.bincount(np.arange(n) // factor) for n in sides)
     mean = np.empty(total.shape, page.dtype)
-    for y, height in enumerate(rows):  # one row at a time, or the divisions would need gigabytes
-        count = height * columns[:, None]
+    for y, height in enumerate(heights[first:last]):  # a row at a time: divisions need gigabytes
+        count = height * widths[:, None]
         mean[y] = (2 * total[y].astype(np.int64) + count) // (2 * count)
     return mean
 
@@ -86,9 +102,24 @@ def _check_page(page, path: str | Path, size: tuple[int, int]):
     if part > 3 * reading()['max_pixels']:
         raise _too_large(path, size, 'and it is not stored in small strips or tiles')
 
+# %% ../../nbs/01_gigapixels.ipynb #a5bec801
+def _as_image(pixels: np.ndarray) -> Image.Image:  # (H, W, samples) uint8 or uint16
+    "Grey of 8 or 16 bits, or RGB of 8, as Pillow gives them."
+    if pixels.shape[2] == 1:
+        return Image.fromarray(pixels[..., 0])
+    deep = pixels.dtype == np.uint16
+    return Image.fromarray((pixels >> 8 * deep).astype(np.uint8)[..., :3])
 
-def _reduced_tiff(file: BinaryIO, path: str | Path, size: tuple[int, int], factor: int):
-    "A large TIFF at a fraction of its size."
+
+def _reduced_tiff(
+    file: BinaryIO,
+    path: str | Path,  # for the message
+    size: tuple[int, int],  # (width, height) by the header
+    factor: int,
+    *,
+    rows: tuple[int, int] | None = None,  # of the result
+) -> Image.Image:
+    "A large TIFF, or some of its rows, at a fraction of its size."
     import tifffile
 
     file.seek(0)
@@ -96,15 +127,36 @@ def _reduced_tiff(file: BinaryIO, path: str | Path, size: tuple[int, int], facto
         with tifffile.TiffFile(file) as tiff:
             page = tiff.pages[0]
             _check_page(page, path, size)
-            pixels = _averaged(page, file, factor)
+            return _as_image(_averaged(page, file, factor, rows))
     except DataError:
         raise
     except Exception as err:  # tifffile raises whatever a damaged file leads it to
         why = f'and it cannot be read in parts ({type(err).__name__})'
         raise _too_large(path, size, why) from None
-    if page.samplesperpixel == 1:
-        return Image.fromarray(pixels[..., 0])
-    return Image.fromarray((pixels >> 8 * (page.dtype == np.uint16)).astype(np.uint8)[..., :3])
+
+# %% ../../nbs/01_gigapixels.ipynb #a5bec803
+class TiffBands:
+    "Rows of a large TIFF at a whole fraction of its size."
+
+    def __init__(
+        self,
+        path: str | Path,
+        size: tuple[int, int],  # (width, height) by the header, px
+        factor: int = 1,  # by which both are divided
+    ):
+        _check_sides(path, size)
+        self.path, self.full, self.factor = path, size, factor
+        self.height = -(-size[1] // factor)
+        self.read(0, 1)  # complains of a file that cannot be read so
+
+    def read(
+        self,
+        first: int,  # row of the result
+        last: int,  # likewise, not included
+    ) -> Image.Image:  # mode L, I;16 or RGB
+        "Some rows."
+        with open(self.path, 'rb') as file:
+            return _reduced_tiff(file, self.path, self.full, self.factor, rows=(first, last))
 
 # %% ../../nbs/01_gigapixels.ipynb #8b724373
 def _factor(size: tuple[int, int], limit: float) -> int:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np, torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, default_collate
+from .aspect import Fit, as_fit
 from ..errors import DataError
 from .formats import reading, regular
 from .images import as_rgb, enough, full_size, open_image, turned
@@ -28,19 +29,20 @@ _all_ += ['read_dataset', 'read_folder', 'read_mvtec', 'write_meta']
 # %% ../../nbs/02_data.ipynb #52f15509
 def image_tensor(
     im: Image.Image,  # mode RGB
-    size: int,  # side of the result in px
-) -> torch.Tensor:  # (3,size,size) float32 in [-1,1]
-    "The image resized to a square, aspect ratio not kept, by antialiased bicubic interpolation."
-    pixels = torch.from_numpy(np.array(im.resize((size, size), Image.BICUBIC)))
+    size: Fit | int | tuple,  # a rule of shapes, the side of a square, or (height, width), px
+) -> torch.Tensor:  # (3,H,W) float32 in [-1,1]
+    "The image resized by antialiased bicubic interpolation; a square does not keep its aspect."
+    height, width = as_fit(size)(full_size(im)[::-1])
+    pixels = torch.from_numpy(np.array(im.resize((width, height), Image.BICUBIC)))
     return pixels.permute(2, 0, 1).contiguous().float().div_(127.5).sub_(1)
 
 # %% ../../nbs/02_data.ipynb #d8d8fb4e
 def load_image(
     path: str | Path,  # an image file
-    size: int,  # side of the result in px
+    size: Fit | int | tuple,  # as for `image_tensor`
     bits: int | None = None,  # of 16-bit grey, as for `as_rgb`
-) -> torch.Tensor:  # (3,size,size) float32 in [-1,1]
-    "The image at `path` as a square RGB tensor."
+) -> torch.Tensor:  # (3,H,W) float32 in [-1,1]
+    "The image at `path` as an RGB tensor."
     return image_tensor(as_rgb(open_image(path, least=enough(size)), path, bits), size)
 
 # %% ../../nbs/02_data.ipynb #12063ddd
@@ -53,15 +55,16 @@ def _cells(marked, size, axis):
 # %% ../../nbs/02_data.ipynb #e21bee6c
 def shrink_mask(
     marked: np.ndarray,  # (H,W) bool
-    size: int,  # side of the result in cells
+    size: Fit | int | tuple,  # as for `image_tensor`, in cells
     how: str = 'any',  # 'any' pixel that touches the cell, or the 'nearest' to its centre
-) -> torch.Tensor:  # (1,size,size) float32, 0 or 1
+) -> torch.Tensor:  # (1,H,W) float32, 0 or 1
     "A mask as cells; 'any' keeps every defect for training, 'nearest' keeps areas for evaluation."
+    height, width = as_fit(size)(marked.shape)
     if how == 'any':
-        small = _cells(_cells(marked, size, 0), size, 1)
+        small = _cells(_cells(marked, height, 0), width, 1)
     elif how == 'nearest':
         small = Image.fromarray(marked.astype(np.uint8))
-        small = small.resize((size, size), Image.NEAREST)
+        small = small.resize((width, height), Image.NEAREST)
     else:
         raise DataError(f'how={how!r} is no way to resize a mask: use any or nearest')
     return torch.from_numpy(np.array(small, dtype=np.float32))[None]
@@ -120,14 +123,14 @@ def read_mask(
 # %% ../../nbs/02_data.ipynb #4686c67b
 def load_mask(
     path: str | Path | Drawn,  # a mask file, or a folder of them
-    size: int,  # side of the result in cells
+    size: Fit | int | tuple,  # as for `shrink_mask`
     image_hw: tuple | None = None,  # (height, width) of the upright image in px; None = unchecked
     *,
     image: str | Path | None = None,  # the image file, for the message
     tag: int = 1,  # by which the image was turned, 1 to 8
     how: str = 'any',  # as for `shrink_mask`
     marks: str = 'auto',  # as for `masks.marked_pixels`
-) -> torch.Tensor:  # (1,size,size) float32, 0 or 1
+) -> torch.Tensor:  # (1,H,W) float32, 0 or 1
     "The mask at `path` as cells."
     marked = read_mask(path, image_hw, image=image, tag=tag, marks=marks)
     return shrink_mask(marked, size, how)
@@ -160,8 +163,8 @@ class AnomalyDataset(Dataset):
     def __init__(
         self,
         samples: list,  # of Sample
-        size: int,  # side of the images in px
-        mask_size: int | None = None,  # side of the masks in px; None = that of the images
+        size: int | tuple,  # side of the images in px, or (height, width)
+        mask_size: int | tuple | None = None,  # likewise of the masks; None = that of the images
         *,
         how: str = 'any',  # how masks are resized, as for `shrink_mask`
     ):
@@ -176,7 +179,7 @@ class AnomalyDataset(Dataset):
         s = self.samples[index]
         im = open_image(s.image, least=enough(self.size))
         image = image_tensor(as_rgb(im, s.image, s.bits), self.size)
-        mask = torch.zeros(1, self.mask_size, self.mask_size)
+        mask = torch.zeros(1, *as_fit(self.mask_size)(None))
         if s.mask is not None:
             mask = shrink_mask(_mask_of(s, im), self.mask_size, self.how)
         known = s.label == 0 or s.mask is not None
@@ -212,13 +215,13 @@ def stable_number(
 # %% ../../nbs/02_data.ipynb #a666b48e
 def make_loader(
     samples: list,  # of Sample
-    size: int,  # side of the images in px
+    size: int | tuple,  # side of the images in px, or (height, width)
     batch_size: int,  # images in a batch; the last one may be smaller
     *,
     seed: int | None = None,  # of the order; None = as listed
     epoch: int = 0,  # each epoch has an order of its own
     num_workers: int = 0,  # processes; 0 = load in this one
-    mask_size: int | None = None,  # side of the masks in px; None = that of the images
+    mask_size: int | tuple | None = None,  # likewise of the masks; None = that of the images
     how: str = 'any',  # how masks are resized, as for `shrink_mask`
 ) -> DataLoader:  # of batches as made by `collate`
     "Batches in an order that depends on `seed` and `epoch` alone."

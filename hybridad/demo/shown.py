@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from .summaries import strongest
+from ..data.aspect import fitted
 from ..errors import printable
 from ..evaluation.evaluate import EvalSet
 from ..models.detector import HybridAnomalyDetector
@@ -56,8 +57,8 @@ def _record(detector, truth, i, *, heat, threshold):
     "One example: image, mask, title and the shares of three nouns."
     image, sample = truth.images[i], truth.samples[i]
     with torch.no_grad():
-        side = (detector.image_size,) * 2
-        seen = F.interpolate(image[None].float() / 127.5 - 1, side, mode='bilinear')
+        size = fitted(image.shape[-2:], detector.image_size, detector.backbone.factor)
+        seen = F.interpolate(image[None].float() / 127.5 - 1, size, mode='bilinear')
         queries = detector.queries(seen.to(detector.backbone.device))
     kind = KINDS.get(sample.defect, (sample.defect,))[0]
     ground, thing, defect = shares(detector, queries, ['background', 'object', kind]).values()

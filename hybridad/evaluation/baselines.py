@@ -58,8 +58,11 @@ class LinearProbe(HybridAnomalyDetector):
     def text(self) -> None:
         return None
 
-    def read(self, queries: list[dict], text: None) -> Tensor:  # (B, 2, S, S): zero, and its logit
-        how = dict(size=(self.pipeline.map_size,) * 2, mode='bilinear', align_corners=False)
+    def read(
+        self, queries: list[dict], text: None, *, size: tuple | None = None
+    ) -> Tensor:  # (B, 2, H, W): zero, and its logit
+        size = size or (self.pipeline.map_size,) * 2
+        how = dict(size=size, mode='bilinear', align_corners=False)
         logits = [
             F.interpolate(head(q[n].float()).movedim(-1, 1), **how)[:, 0]
             for q in queries

@@ -19,6 +19,7 @@ from tabulate import tabulate
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from ..data.aspect import Fit, by_shape, stacked
 from ..data.loading import make_loader, sample_name
 from ..data.pairing import Sample
 from ..models.checkpoint import read_checkpoint
@@ -38,14 +39,22 @@ from hybridad.metrics.exact import (
 from ..metrics.streaming import cuts_of_counts
 
 # %% ../../nbs/61_evaluation.ipynb #6b17937d
-def _at_size(samples, size, num_workers, progress):
-    "Images (N, 3, size, size) in bytes, masks by nearest pixel, labels, and which masks are known."
-    loader = make_loader(samples, size, 32, num_workers=num_workers, how='nearest')
-    batches = list(tqdm(loader, desc='read masks', disable=not progress, leave=False))
-    images = torch.cat([(b['images'] * 127.5 + 127.5).round().byte() for b in batches])
-    masks = torch.cat([b['targets']['masks'][:, 0].bool() for b in batches]).numpy()
-    labels = torch.cat([b['targets']['labels'] for b in batches]).numpy()
-    return images, masks, labels, torch.cat([b['has_mask'] for b in batches]).numpy()
+def _read(samples, fit, num_workers, progress):
+    "Images in bytes and masks by nearest pixel, of each shape together; labels, known masks."
+    images, masks = [None] * len(samples), [None] * len(samples)
+    labels, known = np.empty(len(samples), int), np.empty(len(samples), bool)
+    shapes = by_shape([fit(s) for s in fit.sizes(samples)])
+    with tqdm(total=len(samples), desc='read masks', disable=not progress, leave=False) as bar:
+        for shape, index in shapes.items():
+            some = [samples[i] for i in index]
+            for b in make_loader(some, shape, 32, num_workers=num_workers, how='nearest'):
+                at = index[b['indices'].numpy()]
+                rows = (b['images'] * 127.5 + 127.5).round().byte(), b['targets']['masks'].bool()
+                for i, image, mask in zip(at, *rows):
+                    images[i], masks[i] = image, mask[0].numpy()
+                labels[at], known[at] = b['targets']['labels'], b['has_mask']
+                bar.update(len(at))
+    return stacked(images), stacked(masks), labels, known
 
 # %% ../../nbs/61_evaluation.ipynb #6b17937e
 def _warn_of_vanished(vanished, marked, size):
@@ -65,24 +74,25 @@ class EvalSet:
     def __init__(
         self,
         samples: list[Sample],
-        size: int = 128,  # side in px at which pixels are compared
+        size: int = 128,  # side in px of the squares at which pixels are compared
         *,
+        square: bool = False,  # squash images that are none; else they keep shape and area
         num_workers: int = 0,
         progress: bool = True,
     ):
         if not samples:
             raise DataError('there is no image to evaluate: check data_path and categories')
         self.samples, self.size, self.names = samples, size, [sample_name(s) for s in samples]
-        found = _at_size(samples, size, num_workers, progress)
+        found = _read(samples, Fit(size, square=square), num_workers, progress)
         self.images, self.masks, self.labels, self.known = found
         marked = self.known & (self.labels == 1)
-        unseen = np.flatnonzero(marked & ~self.masks.any((1, 2)))
+        unseen = np.flatnonzero(marked & ~np.array([m.any() for m in self.masks]))
         self.vanished = [str(samples[i].mask) for i in unseen]  # marked, but nowhere at this size
         _warn_of_vanished(self.vanished, marked.sum(), size)
 
     def score(
         self,
-        maps: np.ndarray,  # (N, size, size) raw anomaly maps
+        maps: np.ndarray,  # (N, H, W) raw anomaly maps, or N of several shapes
         scores: np.ndarray,  # (N,) raw image scores
         chosen: Sequence[int] | None = None,  # indices; None: all
     ) -> dict:  # as anomaly_metrics
@@ -129,7 +139,7 @@ def _mean(rows):
 # %% ../../nbs/61_evaluation.ipynb #8c9dc6f8
 def summarise(
     truth: EvalSet,
-    maps: np.ndarray,  # (N, size, size)
+    maps: np.ndarray,  # (N, H, W), or N of several shapes
     scores: np.ndarray,  # (N,)
 ) -> Results:  # {mean, categories: {name: {..., defects: {}}}, defect_mean, eval_size, ...}
     "All metrics of one method on one set; undefined ones are NaN, with their reason."
@@ -158,15 +168,15 @@ def _smoother(size: int, sigma: float):  # (size, size) float32, rows sum to 1
     return gaussian_filter1d(np.eye(size), sigma, axis=0).astype(np.float32)
 
 
-def _blurred(x, sigma):  # (..., S, S)
+def _blurred(x, sigma):  # (..., H, W)
     "Images blurred along both axes: two products cost less than a convolution this wide."
-    g = _smoother(x.shape[-1], sigma)
-    return g @ x @ g.T
+    down, across = (_smoother(n, sigma) for n in x.shape[-2:])
+    return down @ x @ across.T
 
 # %% ../../nbs/61_evaluation.ipynb #7d34fb51
 def _contrast_maps(x, sigma, smoothings):  # {smoothing: (N, S, S) float32}
-    "Maps of (N, 3, S, S) images in [0, 1]; widths in px of a 128 px image."
-    scale = x.shape[-1] / 128
+    "Maps of (N, 3, H, W) images in [0, 1]; widths in px of a 128 px image."
+    scale = math.sqrt(x.shape[-1] * x.shape[-2]) / 128
     raw = np.abs(x - _blurred(x, sigma * scale)).mean(1)
     return {m: _blurred(raw, m * scale) if m else raw for m in smoothings}
 
@@ -232,15 +242,15 @@ def _contrast_counts(truth, progress):  # {(sigma, smoothing): (counts of the gr
     group, names = _groups(truth)
     scores = {(s, m): np.zeros(len(group)) for s in (2, 4, 8, 16) for m in (0, 2)}
     counts = {v: np.zeros((len(names), 3, _BINS)) for v in scores}
-    parts = np.array_split(np.arange(len(group)), -(-len(group) // 32))
+    shapes = by_shape(truth.images).values()
+    parts = [i for index in shapes for i in np.array_split(index, -(-len(index) // 32))]
     for i in tqdm(parts, desc='local contrast', disable=not progress, leave=False):
-        x, known = truth.images[i].numpy() / np.float32(255), truth.known[i]
+        x, known = stacked(truth.images[i]).numpy() / np.float32(255), truth.known[i]
         for sigma in (2, 4, 8, 16):
             for m, maps in _contrast_maps(x, sigma, (0, 2)).items():
                 scores[sigma, m][i] = _top(maps)
-                np.add.at(
-                    counts[sigma, m], group[i][known], _counted(maps[known], truth.masks[i][known])
-                )
+                seen = _counted(maps[known], truth.masks[i][known])
+                np.add.at(counts[sigma, m], group[i][known], seen)
     return {v: (counts[v], scores[v]) for v in scores}
 
 # %% ../../nbs/61_evaluation.ipynb #ead40292
@@ -292,7 +302,8 @@ def evaluate(
 ) -> tuple[Results, np.ndarray, np.ndarray]:  # as from summarise, (N, size, size) maps, (N,) scores
     "Score a set with a detector."
     d = detector.config.data
-    truth = truth or EvalSet(samples, d.eval_size, num_workers=d.num_workers, progress=progress)
+    how = dict(square=d.square, num_workers=d.num_workers, progress=progress)
+    truth = truth or EvalSet(samples, d.eval_size, **how)
     cached = cached or FeatureCache(detector, samples, budget=0, progress=progress)
     maps, scores = read_cached(detector, cached, truth.size, progress=progress)
     return summarise(truth, maps, scores), maps, scores

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from ..data.aspect import Fit, as_fit, stacked
 from ..data.images import image_size, open_image
 from ..data.pairing import Sample
 from ..errors import DataError
@@ -49,7 +50,7 @@ def _map_paths(folder, samples) -> list[Path]:
 def write_maps(
     folder: str | Path,  # MAPS
     samples: list[Sample],
-    maps: np.ndarray,  # (N, size, size) raw
+    maps: np.ndarray,  # (N, H, W) raw, or N of several shapes
 ) -> Path:  # the folder
     "Raw maps as float tiff in the layout and at the size of the official MVTec submission."
     same_length(samples=samples, maps=maps)
@@ -77,17 +78,17 @@ def _read_map(path, image_hw) -> np.ndarray:
 def read_maps(
     folder: str | Path,  # as `write_maps` leaves it: CATEGORY/test/DEFECT/NAME.tiff
     samples: list[Sample],
-    size: int,  # side of the result in px
-) -> tuple[np.ndarray, np.ndarray]:  # (N, size, size) float32, (N,) highest pixel of each file
+    size: Fit | int,  # shapes of the result, or the side of squares, px
+) -> tuple[np.ndarray, np.ndarray]:  # (N, H, W) float32 as `stacked`, (N,) highest of each file
     "Somebody's maps of all samples, at the size of the evaluation."
     if missing := [p for s in samples if not (p := _map_path(folder, s)).is_file()]:
         raise DataError(
             f'{missing[0]} does not exist, {len(missing)} of {len(samples)} maps are missing: '
             'write a float tiff for every test image as CATEGORY/test/DEFECT/NAME.tiff'
         )
-    maps, scores = np.empty((len(samples), size, size), np.float32), np.empty(len(samples))
+    maps, scores, fit = [None] * len(samples), np.empty(len(samples)), as_fit(size)
     for i, s in enumerate(samples):
         with Image.open(s.image) as im:
             full = _read_map(_map_path(folder, s), (im.height, im.width))
-        scores[i], maps[i] = full.max(), _resized(full, (size, size))
-    return maps, scores
+        scores[i], maps[i] = full.max(), _resized(full, fit(full.shape))
+    return stacked(maps), scores

@@ -12,11 +12,14 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
+from ..data.aspect import flat, stacked
 from ..data.pairing import Sample
 from ..errors import ConfigError, DataError
 from ..models.detector import HybridAnomalyDetector
 from ..models.features import FeatureCache, digests, read_cached, read_words
 from ..models.naming import RegionNamer
+from ..models.tiles import Tiler
+from .tile_scores import score_tiles
 from ..models.reference import reference_hash
 from ..runs import Run, processes, read_arrays, write_atomic
 
@@ -29,7 +32,7 @@ def _identity(d: HybridAnomalyDetector) -> str:
     model = d.config.to_dict()['model']
     model = {k: v for k, v in model.items() if k not in ('device', 'backbone')}
     # the hash of the backbone says which one it is
-    settings = [type(d).__name__, model, d.image_size, d.backbone.hash]
+    settings = [type(d).__name__, model, d.image_size, d.config.data.square, d.backbone.hash]
     text = json.dumps([*settings, reference_hash(d)], sort_keys=True)
     return hashlib.sha256(tensors + text.encode()).hexdigest()[:16]
 
@@ -40,8 +43,10 @@ def _asked(detectors: dict, samples: list[Sample], **how) -> dict:
     return dict(detectors={k: _identity(d) for k, d in detectors.items()}, images=images, **how)
 
 # %% ../../nbs/60d_scores.ipynb #56ac1d75
-def _score_part(detectors, samples, size, namer=None):
+def _score_part(detectors, samples, size, *, namer=None, tiler=None):
     "Arrays of one part: NAME_maps, NAME_scores, seconds an image of the first detector, names."
+    if tiler is not None:
+        return score_tiles(detectors, samples, size, tiler=tiler, namer=namer)
     begun, found = time.perf_counter(), {}
     cached = FeatureCache(next(iter(detectors.values())), samples, progress=False)
     for name, d in detectors.items():
@@ -58,17 +63,40 @@ def _part_file(folder, first):
     return Path(folder) / f'{first:06}.npz'
 
 
+def _packed(found):
+    "Arrays that a file can hold: of several shapes one after the other, and their shapes."
+    packed = {}
+    for k, v in found.items():
+        if v.dtype == object:
+            packed |= {f'{k}:values': flat(v), f'{k}:shapes': np.array([m.shape for m in v])}
+        else:
+            packed[k] = v
+    return packed
+
+# %% ../../nbs/60d_scores.ipynb #5ca9c16d
+def _unpacked(found):
+    "Arrays from what `_packed` made of them."
+    whole = {k: v for k, v in found.items() if ':' not in k}
+    for k in (k.removesuffix(':shapes') for k in found if k.endswith(':shapes')):
+        shapes = found[f'{k}:shapes']
+        rows = np.split(found[f'{k}:values'], np.cumsum(shapes.prod(1))[:-1])
+        whole[k] = stacked([r.reshape(s) for r, s in zip(rows, shapes)])
+    return whole
+
+
 def _write_part(folder, first, found):
-    np.savez(content := io.BytesIO(), **found)
+    np.savez(content := io.BytesIO(), **_packed(found))
     write_atomic(_part_file(folder, first), content.getvalue())
 
 
 def _joined(names, parts):
     "{name: (maps, scores)} of all images, perhaps names, and seconds an image."
-    whole = {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
+    whole = {k: stacked([row for p in parts for row in p[k]]) for k in parts[0]}
     found = {name: (whole[f'{name}_maps'], whole[f'{name}_scores']) for name in names}
     if 'names' in whole:
         found['names'] = (whole['names'],)
+    if 'areas' in whole:
+        found['tiles'] = whole['areas'], whole[f'{next(iter(names))}_means']
     return found, whole['seconds']
 
 # %% ../../nbs/60d_scores.ipynb #a4dd1c94
@@ -94,25 +122,28 @@ def _refuse(samples, folder, world):
 def score_in_parts(
     detectors: dict[str, HybridAnomalyDetector],  # on one backbone, read in the same way
     samples: list[Sample],
-    size: int,  # side of the maps in px
+    size: int,  # side of the maps in px, where they are squares
     *,
     folder: str | Path | None = None,  # of the parts; None: nothing is written
     part: int = 64,  # images in a part
     progress: bool = True,
     namer: RegionNamer | None = None,  # adds names: ((N, P, S, S) log masses of its P words,)
-) -> tuple[dict, np.ndarray]:  # {name: ((N, size, size) maps, (N,) scores)}, (N,) seconds an image
+    tiler: Tiler | None = None,  # adds tiles: (N,) areas, (N,) means of scores; scores are worst
+) -> tuple[dict, np.ndarray]:  # {name: ((N, H, W) maps, (N,) scores)}, (N,) seconds an image
     "Raw maps and scores of all detectors; with a folder an interrupted call is continued."
     rank, world, wait = processes()
     _refuse(samples, folder, world)
     if folder is not None:
         named = dict(names=namer.words) if namer else {}
+        named |= dict(tiling=tiler.tiling.key) if tiler else {}
         run = _opened(folder, detectors, samples, size=size, part=part, **named)
     starts, cached = range(0, len(samples), part), {}
     bar = dict(desc='score parts', disable=not progress or rank > 0, leave=False)
     for first in tqdm(starts[rank::world], **bar):
         if folder is not None and _part_file(folder, first).exists():
             continue
-        found = _score_part(detectors, samples[first : first + part], size, namer)
+        some = samples[first : first + part]
+        found = _score_part(detectors, some, size, namer=namer, tiler=tiler)
         if folder is None:
             cached[first] = found
         else:
@@ -120,7 +151,7 @@ def score_in_parts(
     if folder is None:
         return _joined(detectors, list(cached.values()))
     wait()  # for the parts of the others
-    parts = [read_arrays(_part_file(folder, first)) for first in starts]
+    parts = [_unpacked(read_arrays(_part_file(folder, first))) for first in starts]
     wait()  # until the others have read mine
     if rank == 0:
         run.finish()

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ..data.aspect import flat
 from ..data.images import image_size
 from ..errors import printable
 from .evaluate import EvalSet
@@ -47,7 +48,7 @@ def report_of_test(
     "Thumbnails of the images under their maps, and the report with them."
     places = {printable(s.image): i for i, s in enumerate(truth.samples)}
     shown = [places[r['image']] for r in Overview(rows_of_run(out, 'test')).shown]
-    look = dict(thresholds=thresholds, spread=max(1e-6, float(maps.std())))
+    look = dict(thresholds=thresholds, spread=max(1e-6, float(flat(maps).std())))
     pictures = (_picture(truth, i, maps[i].astype(np.float32), **look) for i in shown)
     write_thumbnails(out, pictures, len(shown))
     return write_report(out)

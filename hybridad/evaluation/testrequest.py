@@ -39,6 +39,10 @@ class TestRequest:
     metrics: str = 'image-pixel-level'  # which to print
     image_size: int | None = None  # None = as in training
     eval_size: int | None = None
+    square: bool | None = None  # True: squash images; None = as in training
+    tiles: int = 1  # per side, see models.tiles.Tiling
+    overlap: int | None = None
+    tile_scale: float | None = None
     smoothing: float | None = None
     allow_seen: bool = False  # score images of the training run, too
     unseen: bool = False  # leave them out
@@ -209,6 +213,30 @@ def _spread(names: list, shots: int | None) -> list:
     return names if shots is None else [names[i * len(names) // shots] for i in range(shots)]
 
 
+def tiling_of(
+    a: TestRequest,
+):  # models.tiles.Tiling
+    "The tiles that images are read in."
+    from hybridad.models.tiles import Tiling
+
+    return Tiling(a.tiles, a.overlap, a.tile_scale)
+
+# %% ../../nbs/86_testrequest.ipynb #ddf895a9
+def of_tiles(
+    a: TestRequest,
+    about: dict,  # metadata of the checkpoint
+) -> dict:
+    "Metadata with the growth of scores with tiles; thresholds of another tiling are left out."
+    from hybridad.models.tiles import growth_of_scores
+
+    stored = about.get('thresholds') or {}
+    about = about | dict(growth=stored.get('growth', growth_of_scores(stored.get('good'))))
+    if 'reason' in stored or stored.get('tiling') == tiling_of(a).key:
+        return about
+    reason = f'the thresholds of {a.checkpoint_path} hold for other tiles'
+    return about | dict(thresholds=dict(reason=reason))
+
+# %% ../../nbs/86_testrequest.ipynb #16b90eb9
 def references_of(
     folder: str | Path,  # as given by --normals
     categories: Collection[str],

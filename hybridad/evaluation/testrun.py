@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..data.aspect import Fit, stacked
 from ..data.loading import described, sample_digest
 from ..data.pairing import Sample
 from ..demo.summaries import examples
@@ -36,19 +37,22 @@ from hybridad.evaluation.reports import (
 )
 from .names import named_images, named_rows, names_table
 from .scores import score_in_parts
-from .testrequest import TestRequest, asked_of, others_of, rate_of, references_of
+from .tile_scores import evened, growth_here
+from .testrequest import TestRequest, asked_of, of_tiles, others_of, rate_of
+from .testrequest import references_of, tiling_of
 from .testreport import report_of_test
 from .testrequest import request_run
 
 # %% ../../nbs/86a_testrun.ipynb #5cf591b7
 from .thresholds import calibration, store_thresholds, with_stored
+from ..inference.beside import beside_files
 from ..inference.scoring import SHIPPED
 from ..metrics.checks import METRICS
 from ..metrics.streaming import bootstrap_intervals
 from ..models.detector import HybridAnomalyDetector
 from ..models.naming import RegionNamer, known_namer
 from ..models.forecast import forecast
-from ..models.reference import ReferenceDetector, load_references
+from ..models.tiles import tiler_of
 from ..runs import Run, processes, provenance, write_atomic
 from ..visual.plots import as_png, map_grid
 
@@ -91,7 +95,7 @@ def _joined(parts: list) -> tuple:
     order = np.argsort(np.concatenate([index for index, *_ in parts]))
 
     def joined(rows):
-        return np.concatenate(rows)[order]
+        return stacked([row for part in rows for row in part])[order]
 
     found = {
         name: tuple(joined([f[name][k] for _, f, _ in parts]) for k in range(len(arrays)))
@@ -100,24 +104,25 @@ def _joined(parts: list) -> tuple:
     return found, joined([seconds for *_, seconds in parts])
 
 
-def _by_category(detector, words, samples, *, out, chosen, namer=None) -> tuple:
+def _by_category(detector, words, samples, *, out, chosen, tiler, namer=None) -> tuple:
     "Scores with reference images, one category after the other, and zero-shot beside."
     parts, thresholds, size = [], {}, detector.config.data.eval_size
     for number, (c, index) in enumerate(_places(samples).items()):
-        beside = ReferenceDetector(detector, load_references(chosen[c], detector.load_size))
+        beside = beside_files(detector, chosen[c], tiler)
         thresholds[c] = beside.references.thresholds
         ways = dict(learned=beside, words=words, zero_shot=detector)
         these, folder = [samples[i] for i in index], out / 'parts' / f'{number:03d}'
-        parts.append((index, *score_in_parts(ways, these, size, folder=folder, namer=namer)))
+        how = dict(folder=folder, namer=namer, tiler=tiler)
+        parts.append((index, *score_in_parts(ways, these, size, **how)))
     return *_joined(parts), thresholds
 
 
-def _scored(detector, words, samples: list[Sample], *, out: Path, chosen: dict, namer) -> tuple:
+def _scored(detector, words, samples: list[Sample], *, out: Path, chosen: dict, **how) -> tuple:
     "{name: (maps, scores)}, seconds an image, {category: thresholds} of reference images."
     if chosen:
-        return _by_category(detector, words, samples, out=out, chosen=chosen, namer=namer)
+        return _by_category(detector, words, samples, out=out, chosen=chosen, **how)
     ways, size = dict(learned=detector, words=words), detector.config.data.eval_size
-    return *score_in_parts(ways, samples, size, folder=out / 'parts', namer=namer), {}
+    return *score_in_parts(ways, samples, size, folder=out / 'parts', **how), {}
 
 # %% ../../nbs/86a_testrun.ipynb #ab6f334b
 def _detector(a: TestRequest) -> tuple:
@@ -130,6 +135,7 @@ def _detector(a: TestRequest) -> tuple:
         precision=a.precision,
     )
     was = dict(image_size=detector.image_size, smoothing=detector.config.model.smoothing)
+    was |= dict(square=detector.config.data.square)
     changed = [k for k, v in was.items() if getattr(a, k) not in (None, v)]
     changed += ['backbone'] * (about['backbone_hash'] != detector.backbone.hash)
     if changed and a.calibrate:
@@ -141,13 +147,14 @@ def _detector(a: TestRequest) -> tuple:
         what = ' and '.join(changed)
         reason = f'the thresholds of {a.checkpoint_path} hold for another {what}'
         about = about | dict(thresholds=dict(reason=reason))
-    for key in ('image_size', 'eval_size', 'smoothing'):
+    about = of_tiles(a, about)
+    for key in ('image_size', 'eval_size', 'smoothing', 'square'):
         if getattr(a, key) is not None:
             detector.config[key] = getattr(a, key)
     detector.config.data.num_workers = a.num_workers
     return detector, about
 
-
+# %% ../../nbs/86a_testrun.ipynb #05b7c579
 def _ready(a: TestRequest, samples: list[Sample], detector, out: Path) -> tuple:
     "Runs to compare with, maps of other methods, images seen: all that can be refused early."
     size, earlier = detector.config.data.eval_size, {str(p): read_results(p) for p in a.compare}
@@ -156,8 +163,8 @@ def _ready(a: TestRequest, samples: list[Sample], detector, out: Path) -> tuple:
         mine = dict(categories=categories, eval_size=size, masks='nearest')
         comparable({str(out): mine} | earlier)
     seen = refuse_seen(a.checkpoint_path, samples, a.allow_seen)
-    others = others_of(a.against).items()
-    return earlier, {f'against {n}': read_maps(p, samples, size) for n, p in others}, seen
+    fit, others = Fit(size, square=detector.config.data.square), others_of(a.against).items()
+    return earlier, {f'against {n}': read_maps(p, samples, fit) for n, p in others}, seen
 
 # %% ../../nbs/86a_testrun.ipynb #76abd079
 def _metrics(a: TestRequest, truth: EvalSet, found: dict, own: dict) -> dict:
@@ -185,6 +192,7 @@ def _thresholds(a: TestRequest, about: dict, own: dict, truth: EvalSet, found: d
     "The thresholds of this run and a message or ''; with --calibrate also stored."
     if a.calibrate:
         fresh = calibration(truth, *found['learned'], rate=rate_of(a.calibrate))
+        fresh |= dict(tiling=tiling_of(a).key, growth=about['growth']) if 'tiles' in found else {}
         thresholds, note = with_stored(fresh, about.get('thresholds'))
         store_thresholds(a.checkpoint_path, fresh)
         return thresholds, note
@@ -357,12 +365,16 @@ def run_test(
     chosen, known = _references(a, samples)
     origin = provenance(detector, **described(samples))
     run = _opened(request, out, known, origin)
-    how = dict(out=out, chosen=chosen, namer=namer)
+    how = dict(out=out, chosen=chosen, namer=namer, tiler=tiler_of(detector, tiling_of(a)))
     found, spent, own = _scored(detector, words, samples, **how)
+    if a.calibrate:
+        about['growth'] = growth_here(samples, found)
+    found = evened(samples, found, own=own, growth=about['growth'])
     if processes()[0]:
         return
-    size = detector.config.data.eval_size
-    truth, found = EvalSet(samples, size, num_workers=a.num_workers), found | others
+    d = detector.config.data
+    truth = EvalSet(samples, d.eval_size, square=d.square, num_workers=a.num_workers)
+    found |= others
     results = _results(a, truth, found, own, seen=seen, since=since)
     thresholds, note = _thresholds(a, about, own, truth, found)
     about = _about(a, detector, thresholds, namer)

@@ -14,6 +14,7 @@ import numpy as np
 from safetensors.torch import save
 from torch import Tensor
 
+from ..data.aspect import flat
 from ..errors import CheckpointError, DataError
 from .evaluate import EvalSet
 from ..metrics.checks import finite, same_length
@@ -32,9 +33,11 @@ def _sharpness(grey):
 
 
 def describe(
-    images: Tensor | np.ndarray,  # (N, 3, S, S) uint8
+    images: Tensor | np.ndarray,  # (N, 3, H, W) uint8, or N of several shapes
 ) -> np.ndarray:  # (N, 5) in [0, 1]: red, green, blue, contrast, sharpness
     "Mean colour, contrast, and mean difference of neighbours of each image."
+    if isinstance(images, np.ndarray) and images.dtype.kind == 'O':
+        return np.concatenate([describe(x[None]) for x in images])
     x = np.asarray(images)
     if x.dtype != np.uint8 or x.ndim != 4:
         raise DataError(f'images must be (N, 3, S, S) in bytes (uint8), got {x.dtype} {x.shape}')
@@ -44,6 +47,11 @@ def describe(
     return np.concatenate(parts, 1)
 
 # %% ../../nbs/61_thresholds.ipynb #9565faf5
+def _side(images):
+    "The side of a square as large as the first image, px."
+    return round(math.sqrt(math.prod(images[0].shape[-2:])))
+
+
 def _distance(away, inverse):
     return np.sqrt(np.einsum('ni,ij,nj->n', away, inverse, away))
 
@@ -55,7 +63,7 @@ def _reference(images):
     covariance = np.atleast_2d(away.T @ away) / len(rows) + 1e-4 * np.eye(len(_FEATURES))
     inverse = np.linalg.inv(covariance)
     return dict(
-        size=images.shape[-1],
+        size=_side(images),
         mean=rows.mean(0),
         std=np.sqrt(np.diag(covariance)),
         inverse=inverse,
@@ -72,12 +80,12 @@ def _check_reference(reference):
 
 
 def unlike(
-    images: Tensor,  # (N, 3, S, S) uint8
+    images: Tensor,  # as for `describe`
     reference: dict | None,  # from `calibration`; None: nothing is known
     limit: float = 1.2,  # times the distance of the farthest validation image
 ) -> list[str]:  # of N messages, '' for an image like those of the validation part
     "The images unlike those the thresholds were found on, with the feature that stands out."
-    if not reference or reference.get('size', images.shape[-1]) != images.shape[-1]:
+    if not reference or reference.get('size', _side(images)) != _side(images):
         return [''] * len(images)  # sharpness is that of one size
     _check_reference(reference)
     away = describe(images) - reference['mean']
@@ -94,7 +102,7 @@ def _rule(rate: float | None) -> Callable:  # (scores, labels) -> threshold
 
 def calibration(
     truth: EvalSet,  # of a validation part
-    maps: np.ndarray,  # (N, size, size)
+    maps: np.ndarray,  # (N, H, W), or N of several shapes
     scores: np.ndarray,  # (N,)
     *,
     rate: float | None = None,  # share of normal images and pixels to flag; None: best F1
@@ -105,7 +113,7 @@ def calibration(
     maps = [finite(maps[i], f'The anomaly map of {truth.names[i]}') for i in known]
     thresholds = dict(
         image=found(finite(scores, 'scores', names=truth.names), truth.labels),
-        pixel=found(np.stack(maps), truth.masks[known]) if maps else math.nan,
+        pixel=found(flat(maps), flat(truth.masks[known])) if maps else math.nan,
         rule='best F1' if rate is None else f'at most {rate:g} of the normal flagged',
         good=np.sort(np.asarray(scores)[truth.labels == 0]),
         images=len(scores),

@@ -7,19 +7,21 @@ __all__ = ['apart']
 
 # %% ../../nbs/63c_beside.ipynb #860d0d1e
 import os
+from contextlib import suppress
 from functools import partial
 
-import torch
 from tqdm.auto import tqdm
 
+from ..data.aspect import stacked
 from ..data.images import enough
 from ..data.loading import sample_digest
 from ..errors import ConfigError, DataError
-from .image_files import Photos, find_images, upright
-from .tiles import tiles_of
+from .image_files import find_images, upright
 from ..models.among import LEAST, AmongDetector, spread
 from ..models.detector import HybridAnomalyDetector
 from ..models.reference import ReferenceDetector, load_references
+from ..models.tiled import open_tiled
+from ..models.tiles import Tiler, Tiling, tiler_of
 from ..progress import waiting
 
 # %% ../../nbs/63c_beside.ipynb #bf4a797c
@@ -41,42 +43,83 @@ def apart(
             )
 
 # %% ../../nbs/63c_beside.ipynb #03b523d6
-def _beside(kind, detector, images, tiles):
-    "A detector with references, each photograph in so many parts."
-    parts = tiles_of(images, tiles)
+_TILES = 256  # of all photographs together: they are held in memory
+
+
+def _cut(names, tiler):
+    "Tiles of photographs, spread evenly over each, their photographs, and how many each counts as."
+    tiles, owners, areas = [], [], {}
+    for k, name in enumerate(names):
+        photo = open_tiled(name, tiler)
+        corners = spread(photo.grid.corners, max(1, _TILES // len(names)))
+        tiles += [photo.tile(c) for c in corners]
+        owners += [k] * len(corners)
+        areas[k] = min(photo.grid.area, len(corners))
+    return stacked(tiles), owners, areas
+
+
+def _in_tiles(kind, detector, names, tiler):
+    "A detector beside the tiles of photographs."
+    tiles, owners, areas = _cut(names, tiler)
+    return kind(detector, tiles, photo=owners, areas=areas)
+
+
+def beside_files(
+    detector: HybridAnomalyDetector,
+    names: list,  # of images of a data set, all normal
+    tiler: Tiler | None = None,  # how they are cut; None: not at all
+) -> ReferenceDetector:
+    "A detector beside normal images."
+    if tiler is None:
+        return ReferenceDetector(detector, load_references(names, detector.fit))
+    return _in_tiles(ReferenceDetector, detector, names, tiler)
+
+# %% ../../nbs/63c_beside.ipynb #39d6f3ba
+def _beside(kind, detector, names, tiling):
+    "A detector with photographs, each whole or in tiles."
+    tiler, read = tiler_of(detector, tiling), partial(upright, least=enough(detector.fit))
+    bar = tqdm(names, desc='read references', unit='image', delay=2, leave=False)
+    if tiler is not None:
+        return _in_tiles(kind, detector, names, tiler)
+    images = load_references(bar, detector.fit, read)
     with waiting('comparing the reference images with each other'):
-        return kind(detector, parts, photo=[i // tiles**2 for i in range(len(parts))])
+        return kind(detector, images)
 
 
-def _with_references(detector, references, tiles):
+def _with_references(detector, references, tiling):
     "A detector with reference images; their number as text and their thresholds."
     names, refused, _ = find_images(references)
     if refused:
         raise DataError(next(iter(refused.values())))
-    side = detector.load_size * (tiles + 1) // 2
-    bar = tqdm(names, desc='read references', unit='image', delay=2, leave=False)
-    images = load_references(bar, side, partial(upright, least=enough(side)))
-    beside = _beside(ReferenceDetector, detector, images, tiles)
+    beside = _beside(ReferenceDetector, detector, names, tiling)
     count = beside.references.count
     said = f', and {count} reference image{"s" * (count > 1)}'
     return beside, said, beside.references.thresholds
 
 # %% ../../nbs/63c_beside.ipynb #62614c4e
-def _among(detector, photographs, tiles):
+def _readable(names):
+    "Photographs that can be read."
+    found = []
+    for name in names:
+        with suppress(DataError):
+            upright(name)
+            found.append(name)
+    return found
+
+
+def _among(detector, photographs, tiling):
     "A detector that compares photographs with each other; their number as text, thresholds."
     names, refused, _ = find_images(photographs)
-    chosen = spread([n for n in names if n not in refused])
-    side = detector.load_size * (tiles + 1) // 2
-    read = [b['image'] for b in Photos(chosen, side, refused, sight=0) if 'image' in b]
-    if len(read) < LEAST:
+    chosen = _readable(spread([n for n in names if n not in refused]))
+    if len(chosen) < LEAST:
         raise DataError(
-            f'{len(read)} photographs cannot be compared with each other: give at least {LEAST}'
+            f'{len(chosen)} photographs cannot be compared with each other: give at least {LEAST}'
             ' that can be read, or normal ones as --normals'
         )
-    beside = _beside(AmongDetector, detector, torch.stack(read), tiles)
+    beside = _beside(AmongDetector, detector, chosen, tiling)
     said = f', and {beside.references.count} of the photographs, compared with each other'
     ends = beside.references.thresholds  # the scores are of photographs, of which some are not good
-    return beside, said, {k: ends[k] for k in ('image', 'pixel')}
+    return beside, said, {k: ends[k] for k in ('image', 'pixel', 'growth')}
 
 # %% ../../nbs/63c_beside.ipynb #6f70535f
 def compared_with(
@@ -84,7 +127,7 @@ def compared_with(
     references: str | os.PathLike | list | None = None,  # a folder or list of normal images
     among: str | os.PathLike | list | None = None,  # the photographs to score
     *,
-    tiles: int = 1,  # per side of each image
+    tiling: Tiling = Tiling(),  # how each photograph is cut
 ) -> tuple | None:  # ReferenceDetector, their number as text, thresholds
     "A detector beside reference images or photographs; None where neither is given."
     if references is not None and among is not None:
@@ -93,5 +136,5 @@ def compared_with(
             ' one of the two out'
         )
     if references is not None:
-        return _with_references(detector, references, tiles)
-    return None if among is None else _among(detector, among, tiles)
+        return _with_references(detector, references, tiling)
+    return None if among is None else _among(detector, among, tiling)

@@ -78,7 +78,7 @@ class PartWriter(PartScorer):
         super().__init__(**how)
         self.parts, self.pictures = parts, pictures
         photos = Photos(
-            parts.names, self.scorer.side, parts.refused, sight=512 * (pictures != 'none')
+            parts.names, self.scorer.fit, parts.refused, sight=512 * (pictures != 'none')
         )
         self.batches = _OnePart(parts, self.batch_size)
         device = self.scorer.detector.backbone.device

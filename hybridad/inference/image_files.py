@@ -20,10 +20,13 @@ from PIL import Image
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
+from ..data.aspect import Fit
 from ..data.formats import SUFFIXES
 from ..data.images import as_rgb, enough, full_size
 from ..data.loading import image_tensor, sample_digest
 from ..errors import CheckpointError, DataError
+from ..models.tiled import in_tiles
+from ..models.tiles import Tiler
 from .rows import FILE
 from .sources import Fetched, file_times, is_address, is_source, names_in, opened
 from ..runs import Run
@@ -85,12 +88,17 @@ def _small_copy(im, side):
 
 def photo_item(
     im: Image.Image,  # mode RGB, or F with values 0..255
-    size: int,  # side of the square the backbone sees, px
+    size: Fit | Tiler | int,  # how it is scaled or cut, or the side of a square, px
     sight: int,  # longest side of the small copy to draw on, px; 0: none
+    *,
+    path: str | None = None,  # of the file, which may be larger than memory
 ) -> dict:
     "One photograph as a detector wants it."
     width, height = full_size(im)
-    item = dict(image=image_tensor(im, size), width=width, height=height)
+    cut = isinstance(size, Tiler)
+    item = dict(image=image_tensor(im, size.fit if cut else size), width=width, height=height)
+    if cut:
+        item['photo'] = in_tiles(im, size, path)
     if sight:
         item['small'] = _small_copy(im, sight)
     return item
@@ -99,7 +107,9 @@ def photo_item(
 def _read_photo(file, size, sight):
     "One photograph as a detector wants it, or the reason why there is none."
     try:
-        return photo_item(upright(file, enough(size)), size, sight)
+        least = 0 if isinstance(size, Tiler) else enough(size)
+        path = file if isinstance(file, str) else None
+        return photo_item(upright(file, least), size, sight, path=path)
     except DataError as error:
         return dict(reason=str(error))
 
@@ -132,7 +142,7 @@ class Photos(Dataset):
     def __init__(
         self,
         paths: list,  # of str, paths or addresses
-        size: int,  # side of the square the backbone sees, px
+        size: Fit | Tiler | int,  # as for photo_item
         refused: dict | None = None,  # {path: reason} known before
         *,
         sight: int = 512,  # longest side of the small copy to draw on, px; 0: none

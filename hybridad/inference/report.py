@@ -171,7 +171,9 @@ def _made_by(about):
 def _score_facts(about, seen, threshold):
     "Terms and texts on a scored folder."
     asked, origin = about['asked'], about.get('provenance') or {}
-    parts = f', in {asked["tiles"]} parts per side' if asked['tiles'] > 1 else ''
+    parts = f', in {asked["tiles"]} tiles per side' if asked['tiles'] > 1 else ''
+    if asked.get('tile_scale'):
+        parts = f', in tiles at {asked["tile_scale"]:g} of the own pixels'
     facts = [
         ('scored with', asked['source']),
         ('backbone', f'{origin.get("backbone")}, read at {asked["image_size"]} px{parts}'),

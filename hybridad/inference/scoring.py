@@ -17,6 +17,7 @@ from torch.utils.data import BatchSampler
 
 from ..models.appearance import appearance, unlike_known
 from ..config import check, get_default_config
+from ..data.aspect import Fit, by_shape
 from ..models.detector import HybridAnomalyDetector, over_views
 from ..models.latents import smooth
 from ..models.naming import best_names, known_namer, region_masks, region_names
@@ -26,9 +27,10 @@ from .beside import apart, compared_with
 from .image_files import Photos, find_images
 from .loader import PhotoLoader
 from .overlays import draw
-from .tiles import check_overlap, checked_tiles, stitched, tiles_of
 from ..metrics.alarms import alarm_threshold
 from ..models.parts import MINI
+from ..models.tiled import read_tiled
+from ..models.tiles import Tiler, Tiling, growth_of_scores, photo_score, tiler_of
 from ..evaluation.reports import outlined_regions
 from ..runs import write_atomic
 
@@ -58,42 +60,45 @@ class Finding:
         return draw(self)._repr_png_() if self.small is not None and self.map is not None else None
 
 # %% ../../nbs/64_scoring.ipynb #53703698
-def _read(scorer, images):
-    "The detector's outputs for (b, 3, T, T) images, and log masses of the names or None."
+def _read(scorer, images, size=None):
+    "The detector's outputs for (b, 3, H, W) images, and log masses of the names or None."
     detector, named = scorer.detector, [None]
+    size = size or detector.pipeline.map_shape(images.shape[-2:])
 
     def read(view):
         queries = detector.queries(detector.seen(images, view), scorer.text)
         if view == 0 and scorer.namer:
-            named[0] = scorer.namer.masses(queries)
-        return detector.read(queries, scorer.text)
+            named[0] = scorer.namer.masses(queries, size)
+        return detector.read(queries, scorer.text, size=size)
 
     masses = over_views(read, range(detector.config.model.views))
     return detector.outputs(masses), named[0]
 
 
-def _scores(outputs, count):
-    "The logit of each of `count` photographs: that of its worst tile."
-    logits = torch.cat([out['image_logits'].diff(dim=1)[:, 0] for out in outputs])
-    return logits.unflatten(0, (count, -1)).amax(1).cpu().double().tolist()
+def _logits(out):
+    "One number for each image."
+    return out['image_logits'].diff(dim=1)[:, 0].cpu().double()
 
 
-def _names_joined(parts, tiles):
-    "Log masses of names, (B, P, S, S), from those of tiles."
-    masses = torch.cat(parts)
-    return torch.stack([stitched(m, tiles) for m in masses.unbind(1)], 1)
+def _whole(scorer, items, size):
+    "Map, score and masses of names of each photograph, read in one look."
+    out, named = _read(scorer, torch.stack([b['image'] for b in items]))
+    maps = smooth(out['logits'], scorer.detector.config.model.smoothing).float().cpu().numpy()
+    names = [None] * len(items) if named is None else named.float().cpu()
+    return zip(maps, _logits(out).tolist(), names)
 
 
-def _maps_and_scores(scorer, images, size):
-    "Map, score and masses of names of each of (B, 3, S, S) photographs, `size` tiles at a time."
-    parts = tiles_of(images, scorer.tiles).split(size)
-    outputs, named = zip(*(_read(scorer, part) for part in parts))
-    maps = stitched(torch.cat([out['logits'] for out in outputs]), scorer.tiles)
-    maps = smooth(maps, scorer.detector.config.model.smoothing).float().cpu().numpy()
-    names = [None] * len(images)
-    if scorer.namer:
-        names = _names_joined(named, scorer.tiles).float().cpu()
-    return zip(maps, _scores(outputs, len(images)), names)
+def _in_tiles(scorer, items, size):
+    "Map, score and masses of names of each photograph, read `size` tiles at a time."
+
+    def read(tiles, shape):
+        out, named = _read(scorer, tiles, shape)
+        return out['logits'], _logits(out), named
+
+    for b in items:
+        heat, scores, names = read_tiled(read, b['photo'], size)
+        heat = smooth(heat[None], scorer.detector.config.model.smoothing)[0].numpy()
+        yield heat, photo_score(scores, b['photo'].grid.area, scorer.growth), names
 
 # %% ../../nbs/64_scoring.ipynb #51c2afc9
 def _regions(scorer, item, heat, masses):
@@ -139,13 +144,13 @@ class _Sized:
     "The size at which photographs are read."
 
     @property
-    def side(self) -> int:  # px at which photographs are read
-        "Pixels per side of a whole photograph, all of its tiles together."
-        return self.detector.load_size * (self.tiles + 1) // 2
+    def fit(self) -> Fit | Tiler:
+        "The shapes at which photographs are read, or the tiles."
+        return self.tiler or self.detector.fit
 
 # %% ../../nbs/64_scoring.ipynb #c4032967
-class Scorer(_Sized):
-    "A detector with the thresholds that turn its numbers into decisions."
+class _Deciding(_Sized):
+    "A detector with thresholds."
 
     def __init__(
         self,
@@ -154,23 +159,29 @@ class Scorer(_Sized):
         pixel: float | None = None,  # threshold of the map; None: 0
         *,
         source: str = 'prompts in memory',  # what the numbers come from, said to the user
-        tiles: int = 1,  # parts per side that a photograph is scored in
+        tiles: int | Tiling = 1,  # per side that a photograph is scored in, or how it is cut
         known: dict | None = None,  # how the images looked that the prompts were learned on
         names: list[str] | None = None,  # of regions; None: the backbone's kinds, []: none
         good: list[float] | None = None,  # scores of images known to be good
         false_alarms: float | None = None,  # share of them that the threshold was chosen for
+        growth: float = 0.0,  # of the worst score with the number of tiles, see tiles.photo_score
         checkpoint: str | None = None,  # file of the prompts, for those who read the run later
     ):
         check('threshold', image, float | None)
         check('pixel_threshold', pixel, float | None)
-        self.detector, self.known, self.tiles = detector.eval(), known, checked_tiles(tiles)
-        check_overlap(detector.config.model.map_size, tiles)
+        self.detector, self.known = detector.eval(), known
+        self.tiling = tiles if isinstance(tiles, Tiling) else Tiling(tiles)
+        self.tiler = tiler_of(detector, self.tiling)
         self.source = source + _without_thresholds(image, pixel)
         self.image, self.pixel, self.good = image or 0.0, pixel or 0.0, good or []
-        self.false_alarms, self.checkpoint = false_alarms, checkpoint
+        self.false_alarms, self.growth, self.checkpoint = false_alarms, growth, checkpoint
         self.namer = known_namer(detector.pipeline, names)
         with torch.no_grad():
             self.text, self.temperature = detector.text(), float(detector.log_temperature.exp())
+
+# %% ../../nbs/64_scoring.ipynb #95976b73
+class Scorer(_Deciding):
+    "A detector with the thresholds that turn its numbers into decisions."
 
     @torch.no_grad()
     def __call__(
@@ -181,15 +192,24 @@ class Scorer(_Sized):
         return _findings_of(self, batch)
 
 # %% ../../nbs/64_scoring.ipynb #ea4b4a76
+def _read_by_shape(scorer, seen, size):
+    "Map, score and masses of names of each item; those of one shape are read together."
+    found, look = [None] * len(seen), _whole if scorer.tiler is None else _in_tiles
+    for index in by_shape([b['image'].shape for b in seen]).values():
+        items = [seen[i] for i in index]
+        if scorer.known:
+            images = torch.stack([b['image'] for b in items])
+            for b, unlike in zip(items, unlike_known(appearance(images), scorer.known)):
+                b['unlike'] = float(unlike)
+        for i, read in zip(index, look(scorer, items, size)):
+            found[i] = read
+    return iter(found)
+
+
 def _findings_of(scorer, batch):
     "A Finding for each item, in order; those without an image keep their reason."
-    seen, read = [b for b in batch if 'image' in b], iter(())
-    if seen:
-        images = torch.stack([b['image'] for b in seen])
-        if scorer.known:
-            for b, unlike in zip(seen, unlike_known(appearance(images), scorer.known)):
-                b['unlike'] = float(unlike)
-        read = _maps_and_scores(scorer, images, len(batch))
+    seen = [b for b in batch if 'image' in b]
+    read = _read_by_shape(scorer, seen, len(batch))
     return [
         _finding(scorer, b, *next(read))
         if 'image' in b
@@ -240,13 +260,13 @@ def _check_decided(stored, *given):
         )
 
 
-def _of_whole_images(tiles, stored, threshold):
+def _of_whole_images(stored, threshold):
     "The end of the sentence on the source, where tiles are held against a whole image's threshold."
     if threshold is not None or stored.get('image') is None:
         return ''
     return (
-        f'; the threshold was found on whole images, and the worst of {tiles**2} parts exceeds'
-        ' it more often: give reference images, or a threshold'
+        '; the threshold was found on whole images: it allows for the number of tiles, not for how'
+        ' tiles look, so give reference images, or a threshold'
     )
 
 # %% ../../nbs/64_scoring.ipynb #36225076
@@ -278,29 +298,32 @@ def load_scorer(
     false_alarms: float | None = None,  # share of good images, in place of a threshold
     references: str | os.PathLike | list | None = None,  # normal images: files or a folder
     precision: str | None = None,  # of the frozen weights; None: as in training
-    tiles: int = 1,  # parts per side that a photograph is scored in, for small defects
+    tiles: int | Tiling = 1,  # per side of each photograph, or how it is cut, for small defects
     names: list[str] | None = None,  # of regions; None: the backbone's kinds, []: none
     among: str | os.PathLike | list | None = None,  # photographs, compared with each other
+    square: bool = False,  # squash photographs to squares, however the prompts were learned
 ) -> Scorer:
     "A detector ready to decide."
-    checked_tiles(tiles)
+    tiling = tiles if isinstance(tiles, Tiling) else Tiling(tiles)
     how = dict(other_backbone=other_backbone, precision=precision)
     detector, about, source = _detector(checkpoint, backbone, device, **how)
+    detector.config.data.square |= square
     stored, known = _stored_thresholds(detector, about), about.get('appearance')
-    if beside := compared_with(detector, references, among, tiles=tiles):
+    if beside := compared_with(detector, references, among, tiling=tiling):
         (detector, said, stored), known = beside, None  # references bring their own world
         source += said
         _check_decided(stored, threshold, pixel_threshold)
-    elif tiles > 1:
-        source += _of_whole_images(tiles, stored, threshold)
-        stored = stored | dict(good=None)  # scores of whole images, too
+    elif tiling.key != stored.get('tiling'):
+        source += _of_whole_images(stored, threshold)
+        stored = dict(growth=growth_of_scores(stored.get('good'))) | stored | dict(good=None)
     if known is not None:  # refused before any work
         unlike_known(np.zeros((1, 12)), known, str(checkpoint or SHIPPED))
     image = _image_end(stored, threshold, false_alarms)
     pixel = stored.get('pixel') if pixel_threshold is None else pixel_threshold
-    how = dict(source=source, tiles=tiles, known=known, names=names, false_alarms=false_alarms)
+    how = dict(source=source, tiles=tiling, known=known, names=names, false_alarms=false_alarms)
+    how |= dict(good=stored.get('good'), growth=stored.get('growth', 0.0))
     how['checkpoint'] = checkpoint and os.path.abspath(checkpoint)
-    return Scorer(detector, image, pixel, good=stored.get('good'), **how)
+    return Scorer(detector, image, pixel, **how)
 
 # %% ../../nbs/64_scoring.ipynb #84313424
 def findings(
@@ -314,7 +337,7 @@ def findings(
 ) -> Iterator[Finding]:  # in the order of paths
     "Findings of a scorer in some files."
     batches = BatchSampler(range(len(paths)), check('batch_size', batch_size, int), False)
-    photos = Photos(paths, scorer.side, refused, sight=sight)
+    photos = Photos(paths, scorer.fit, refused, sight=sight)
     device = scorer.detector.backbone.device
     for batch in PhotoLoader(photos, batches, device, num_workers):
         yield from scorer(batch)

@@ -75,7 +75,10 @@ def asked_of(
         normals=reference_hash(d),
         backbone_hash=d.backbone.hash,
         image_size=d.image_size,
-        tiles=scorer.tiles,
+        square=d.config.data.square or None,  # as runs have it that never heard of it
+        tiles=scorer.tiling.tiles,
+        overlap=scorer.tiling.overlap,
+        tile_scale=scorer.tiling.scale,
         names=scorer.namer and scorer.namer.words,
         model={k: v for k, v in model.items() if k not in ('device', 'backbone')},
         image_threshold=scorer.image,
@@ -146,7 +149,7 @@ def _each_reported(found, *reports):
 # %% ../../nbs/64a_scoring_runs.ipynb #19ae10ed
 def _score_parts(parts, claims, scorer, *, pictures, progress, tell, batch_size, num_workers):
     "Score the parts that nobody else scores, until all are there."
-    photos = Photos(parts.names, scorer.side, parts.refused, sight=512 * (pictures != 'none'))
+    photos = Photos(parts.names, scorer.fit, parts.refused, sight=512 * (pictures != 'none'))
     how = dict(pictures=pictures, threshold=scorer.image, by=claims.token)
     shown = dict(desc='score', unit='image', smoothing=0, disable=not progress)
     with tqdm(total=len(photos), **shown) as bar:

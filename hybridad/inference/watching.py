@@ -181,8 +181,8 @@ def _source(source, scorer, *, fps, poll, **how):
     if os.path.isdir(source):
         if fps is not None:
             raise ConfigError('--fps is for frames: leave it out where a folder is watched')
-        return FolderArrivals(source, scorer.side, poll=poll, **how)
-    return frames_of(source, scorer.side, fps=fps, **how)
+        return FolderArrivals(source, scorer.fit, poll=poll, **how)
+    return frames_of(source, scorer.fit, fps=fps, **how)
 
 
 def _asked(source, scorer, batch_size, **how):

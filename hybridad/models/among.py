@@ -11,7 +11,8 @@ import torch
 from scipy.cluster.hierarchy import linkage
 from torch import Tensor
 
-from .reference import LayerBank, ReferenceDetector, reference_distances
+from .banks import LayerBank, reference_distances
+from .reference import ReferenceDetector
 from ..errors import DataError
 from .detector import HybridAnomalyDetector
 

@@ -164,6 +164,7 @@ def _read_out(config, backbone, told) -> dict:
     return {k: config.model[k] for k in _READ_OUT} | dict(
         mass=told['mass'],
         image_size=config.data.image_size or backbone.image_size,
+        square=config.data.square,
         timestep=told['timestep'],
         layers=list(told['layers']),
     )

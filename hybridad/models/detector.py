@@ -23,9 +23,10 @@ from hybridad.models.checkpoint import (
     write_checkpoint,
 )
 from ..config import Config, ModelConfig, SCORES, get_default_config
+from ..data.aspect import Fit, fitted
 from ..errors import CheckpointError, ConfigError
 from .families import TransformerBackbone
-from .latents import check_batch, smooth
+from .latents import check_batch, check_scales, check_sides, resized, smooth
 from .naming import RegionNamer
 from .pipeline import EasonADPipeline
 from .prompt_learner import MinimalPromptLearner
@@ -90,43 +91,6 @@ def over_views(
     "Mean of what is read over views, each turned back."
     return sum(_turned(read(v), v) for v in views) / len(views)
 
-# %% ../../nbs/50_detector.ipynb #dde70092
-def _resized(
-    images: Tensor,  # (B, 3, H, W)
-    height: int,  # px; the width follows in proportion
-) -> Tensor:
-    "Images of another height: averaged where it is smaller, interpolated where it is larger."
-    if images.shape[-2] == height:
-        return images
-    size = height, round(images.shape[-1] * height / images.shape[-2])
-    if height < images.shape[-2]:
-        return F.interpolate(images, size, mode='area')
-    return F.interpolate(images, size, mode='bilinear', align_corners=False)
-
-# %% ../../nbs/50_detector.ipynb #d1da1810
-def _check_scales(
-    scales: list | tuple,
-    views: int,  # number of views
-) -> None:
-    if not all(0.25 <= s <= 8 for s in scales):
-        raise ConfigError(f'scales {list(scales)} are out of range: choose numbers from 0.25 to 8')
-    if len(scales) > views:
-        there = f'there {"is" if views == 1 else "are"} {views}'
-        raise ConfigError(f'{len(scales)} scales need as many views, and {there}: raise views')
-
-
-def _check_sides(
-    scales: list | tuple,
-    side: int,  # px of an image at scale 1
-    factor: int,  # sides must be multiples of it, px
-) -> None:
-    odd = [s for s in scales if round(side * s) % factor]
-    if odd:
-        raise ConfigError(
-            f'scale {odd[0]:g} makes images of {round(side * odd[0])} px, and this backbone takes '
-            f'multiples of {factor}: choose another scale'
-        )
-
 # %% ../../nbs/50_detector.ipynb #0b2e7a69
 def _new_pipeline(backbone: Backbone, model: ModelConfig) -> EasonADPipeline:
     same = ('timestep', 'draws', 'seed', 'mass', 'map_size', 'noise')
@@ -167,9 +131,9 @@ class _Learned(nn.Module):
         super().__init__()
         self.config = config or get_default_config()
         m = self.config.model
-        _check_scales(m.scales or (), m.views)
+        check_scales(m.scales or (), m.views)
         self.backbone = backbone or load_backbone(m.backbone, m.device, getattr(torch, m.precision))
-        _check_sides(m.scales or (), self.image_size, self.backbone.factor)
+        check_sides(m.scales or (), self.image_size, self.backbone.factor)
         self.pipeline = _new_pipeline(self.backbone, m)
         self.prompts = _new_prompts(self.backbone, m)
         self.layer_logits = _new_layer_logits(self.pipeline, m.learn_layer_weights)
@@ -202,7 +166,7 @@ class _Viewing(_Learned):
 
     @property
     def load_size(self) -> int:  # px
-        "Side at which images are read from files, enough for the largest scale."
+        "Side of the squares that images are read as, enough for the largest scale."
         return round(self.image_size * max(self.scales))
 
     @property
@@ -215,7 +179,7 @@ class _Viewing(_Learned):
         self,
         view: int,  # an index into VIEWS
     ) -> int:  # px
-        "Side of the image that a view sees."
+        "Side of the square that a view sees; other shapes have the same area."
         return round(self.image_size * self.scales[view % len(self.scales)])
 
     def seen(
@@ -226,7 +190,8 @@ class _Viewing(_Learned):
     ) -> Tensor:  # (B, 3, h, w)
         "Images as one view sees them, at its scale or another one, and turned."
         if self.config.model.scales:
-            images = _resized(images, round(self.image_size * scale) if scale else self.side(view))
+            side = round(self.image_size * scale) if scale else self.side(view)
+            images = resized(images, fitted(images.shape[-2:], side, self.backbone.factor))
         return _turned(images, view)
 
 # %% ../../nbs/50_detector.ipynb #b774aeca
@@ -250,8 +215,25 @@ class _Reading(_Viewing):
         latents = self.backbone.encode_image(images)
         return [self.pipeline.queries(latents, text, d) for d in range(self.pipeline.draws)]
 
-    def read(self, queries: list[dict], text: Tensor) -> Tensor:  # (B, 2, S, S) log masses
-        return self.pipeline.masses(queries, text, self.layer_weights, content=self.counted)
+    def read(
+        self,
+        queries: list[dict],
+        text: Tensor,  # (2, L, D)
+        *,
+        size: tuple | None = None,  # of the maps, see pipeline.map_shape; None: a square
+    ) -> Tensor:  # (B, 2, H, W) log masses
+        "Masses of queries."
+        how = dict(content=self.counted, size=size)
+        return self.pipeline.masses(queries, text, self.layer_weights, **how)
+
+# %% ../../nbs/50_detector.ipynb #4c668986
+class _Masses(_Reading):
+    "Log masses of images, over views."
+
+    @property
+    def fit(self) -> Fit:
+        "The shapes at which images are read from files."
+        return Fit(self.load_size, self.backbone.factor, self.config.data.square)
 
     def masses(
         self,
@@ -260,11 +242,14 @@ class _Reading(_Viewing):
         views: Iterable = (0,),  # averaged over these, each turned back
         *,
         scale: float | None = None,  # one for all views; None: each has its own
-    ) -> Tensor:  # (B, 2, S, S) log masses
+    ) -> Tensor:  # (B, 2, h, w) log masses, in the shape of the images
         "Masses of images, averaged over views."
-        return over_views(
-            lambda v: self.read(self.queries(self.seen(images, v, scale), text), text), views
-        )
+        size = self.pipeline.map_shape(images.shape[-2:])
+
+        def read(view):
+            return self.read(self.queries(self.seen(images, view, scale), text), text, size=size)
+
+        return over_views(read, views)
 
 # %% ../../nbs/50_detector.ipynb #c59c804e
 def _check_call(images: Tensor | None, mode: str, queries: list | None) -> None:
@@ -276,7 +261,7 @@ def _check_call(images: Tensor | None, mode: str, queries: list | None) -> None:
         check_batch(images)
 
 
-def _scored(detector: _Reading, images: Tensor | None, queries: list | None) -> dict:
+def _scored(detector: _Masses, images: Tensor | None, queries: list | None) -> dict:
     "Outputs for scoring: the mean over views, smoothed as the config says."
     text, model = detector.text(), detector.config.model
     views = range(model.views)
@@ -284,7 +269,7 @@ def _scored(detector: _Reading, images: Tensor | None, queries: list | None) -> 
     return detector.outputs(masses, model.smoothing)
 
 
-def _learning(detector: _Reading, images: Tensor | None, *, queries, mirrored) -> dict:
+def _learning(detector: _Masses, images: Tensor | None, *, queries, mirrored) -> dict:
     "Outputs for a training step, with the logits of the mirrored images turned back."
     text, plain = detector.text(), dict(scale=1.0)
     masses = detector.read(queries, text) if queries else detector.masses(images, text, **plain)
@@ -296,7 +281,7 @@ def _learning(detector: _Reading, images: Tensor | None, *, queries, mirrored) -
     return out
 
 # %% ../../nbs/50_detector.ipynb #faffce37
-class _Scoring(_Reading):
+class _Scoring(_Masses):
     "Maps and scores of images."
 
     def outputs(

@@ -7,6 +7,7 @@ __all__ = ['FeatureCache']
 
 # %% ../../nbs/52a_features.ipynb #5e02c5b0
 import copy, hashlib, json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from tqdm.auto import tqdm
 
 from .appearance import appearance
 from .attention import log_ratio
+from ..data.aspect import by_shape, fitted, stacked
 from ..data.loading import make_loader, sample_digest
 from .detector import HybridAnomalyDetector, over_views
 from .latents import smooth
@@ -26,11 +28,10 @@ from .query_cache import QueryCache, cache_settings, halved
 from ..runs import processes
 
 # %% ../../nbs/52a_features.ipynb #b84e3786
-def _encoded(detector, samples, views, scale, progress):
-    "Latents of each view, and the targets and appearance of all samples."
-    m, d = detector.config.model, detector.config.data
-    side = max(detector.load_size, round(detector.image_size * (scale or 0)))
-    loader = make_loader(samples, side, 32, num_workers=d.num_workers, mask_size=m.map_size)
+def _encoded(detector, samples, views, *, shape, scale, progress):
+    "Latents of each view, and the targets and appearance of samples of one shape."
+    how = dict(num_workers=detector.config.data.num_workers)
+    loader = make_loader(samples, shape, 32, mask_size=detector.pipeline.map_shape(shape), **how)
     latents, looks = [[] for _ in range(views)], []
     targets = dict(masks=[], labels=[], known=[])
     for batch in tqdm(loader, desc='encode images', disable=not progress, leave=False):
@@ -120,6 +121,48 @@ def _on_disk(detector, latents, folder):  # QueryCache
     return cache
 
 # %% ../../nbs/52a_features.ipynb #5a77d43c
+class _OneShape:
+    "Latents, targets and queries of samples that are read at one shape."
+
+    def __init__(self, detector, samples, views, *, shape, scale, budget, cache, progress):
+        self.views, self.budget, self.cache, self.queries = views, budget, cache, None
+        self.map_shape = detector.pipeline.map_shape(shape)
+        found = _encoded(detector, samples, views, shape=shape, scale=scale, progress=progress)
+        self.latents, targets, self.looks = found
+        self.masks, self.labels, self.known = (targets[k] for k in ('masks', 'labels', 'known'))
+        self.cache_queries(detector, progress)
+
+    @torch.no_grad()
+    def cache_queries(self, detector, progress):
+        if detector.config.model.readout != 'replay':
+            return
+        ones = [_ask(detector, z[:1], 0) for z in self.latents]
+        count, draws = len(self.labels), detector.pipeline.draws
+        if count * draws * sum(map(queries_memory, ones)) <= self.budget:
+            self.queries = _in_memory(detector, self.latents, ones, progress)
+        elif self.cache:
+            self.queries = [_on_disk(detector, z, self.cache) for z in self.latents]
+
+    def queries_of(self, detector, view, index, text):
+        "Queries of some rows, for each draw."
+        if self.queries is None:
+            z = self.latents[view][index].to(detector.backbone.device)
+            draws = range(detector.pipeline.draws)
+            return [detector.pipeline.queries(z, text, d) for d in draws]
+        return self.queries[view][index.numpy()]
+
+# %% ../../nbs/52a_features.ipynb #a5bec702
+def _rows(parts, key):
+    "Values of all samples in their order, from those of the parts."
+    if len(parts) == 1:
+        return getattr(parts[0][1], key)
+    found = [None] * sum(len(index) for index, _ in parts)
+    for index, part in parts:
+        for i, row in zip(index, getattr(part, key)):
+            found[i] = row
+    return stacked(found)
+
+
 class _Features:
     "Latents, targets and queries of a list of samples."
 
@@ -139,28 +182,63 @@ class _Features:
                 'there is no image to learn from or to score: check data_path and categories'
             )
         self.samples, self.views = samples, views or detector.config.model.views
-        self.budget, self.cache, self.queries = budget, cache, None
-        found = _encoded(detector, samples, self.views, scale, progress)
-        self.latents, targets, self.looks = found
-        self.masks, self.labels, self.known = (targets[k] for k in ('masks', 'labels', 'known'))
-        self._cache_queries(detector, progress)
+        side = max(detector.load_size, round(detector.image_size * (scale or 0)))
+        fit = replace(detector.fit, side=side)
+        self.sizes, self.parts = fit.sizes(samples), []  # (height, width) of files; of one shape
+        how = dict(scale=scale, cache=cache, progress=progress)
+        for shape, index in by_shape([fit(s) for s in self.sizes]).items():
+            some, share = [samples[i] for i in index], budget * len(index) / len(samples)
+            part = _OneShape(detector, some, self.views, shape=shape, budget=share, **how)
+            self.parts.append((index, part))
+
+# %% ../../nbs/52a_features.ipynb #a5bec703
+class _Indexed(_Features):
+    "Features by the numbers of samples."
+
+    masks = property(lambda self: _rows(self.parts, 'masks'))  # (N, 1, S, S) bool
+    labels = property(lambda self: _rows(self.parts, 'labels'))  # (N,)
+    known = property(lambda self: _rows(self.parts, 'known'))  # (N,) bool
+    looks = property(lambda self: _rows(self.parts, 'looks'))  # (N, 12), see appearance
 
     def __len__(self):
         return len(self.samples)
 
-    @torch.no_grad()
-    def _cache_queries(self, detector, progress):
-        if detector.config.model.readout != 'replay':
-            return
-        ones = [_ask(detector, z[:1], 0) for z in self.latents]
-        if len(self) * detector.pipeline.draws * sum(map(queries_memory, ones)) <= self.budget:
-            self.queries = _in_memory(detector, self.latents, ones, progress)
-        elif self.cache:
-            self.queries = [_on_disk(detector, z, self.cache) for z in self.latents]
+    def part_of(
+        self,
+        index: Tensor,  # (B,) of samples of one shape
+    ) -> tuple:  # the part that holds them, and their rows in it
+        "Part that holds some samples, and their rows in it."
+        if len(self.parts) == 1:
+            return self.parts[0][1], index
+        for places, part in self.parts:
+            rows = np.searchsorted(places, index.numpy()).clip(max=len(places) - 1)
+            if (places[rows] == index.numpy()).all():
+                return part, torch.from_numpy(rows)
+        raise ConfigError(f'samples {index.tolist()} are of several shapes: ask for each by itself')
+
+    def batches(
+        self,
+        order: Tensor,  # (M,) of samples
+        size: int,  # at most, in one batch
+    ) -> list[Tensor]:  # each of one shape, in the order of their first samples
+        "Samples in batches."
+        found, place = [], {int(i): k for k, i in enumerate(order)} if len(self.parts) > 1 else {}
+        for index, _ in self.parts:
+            mine = order if not place else order[np.isin(order.numpy(), index)]
+            found += [b for b in mine.split(size) if len(b)]
+        return sorted(found, key=lambda b: place.get(int(b[0]), 0))
 
 # %% ../../nbs/52a_features.ipynb #a07563f3
-class _Reusable(_Features):
+class _Reusable(_Indexed):
     "Features whose latents serve other detectors."
+
+    def without_queries(self) -> '_Reusable':
+        "The same latents and targets, which take less memory."
+        other = copy.copy(self)
+        other.parts = [(index, copy.copy(part)) for index, part in self.parts]
+        for _, part in other.parts:
+            part.queries = None
+        return other
 
     def with_backbone(
         self,
@@ -170,36 +248,43 @@ class _Reusable(_Features):
         views: int | None = None,  # how many of them, from the first on; None: all
     ) -> '_Reusable':
         "The same latents and targets with the queries of another detector."
-        other = copy.copy(self)
-        other.queries = None
-        other.views, other.latents = views or self.views, self.latents[:views]
-        other._cache_queries(detector, progress)
+        other = self.without_queries()
+        other.views = views or self.views
+        for _, part in other.parts:
+            part.latents = part.latents[:views]
+            part.cache_queries(detector, progress)
         return other
 
 # %% ../../nbs/52a_features.ipynb #3531586c
 class _Readable(_Reusable):
     "Features that a detector can read."
 
-    def _queries(self, detector, view, index, text):
-        if self.queries is None:
-            z = self.latents[view][index].to(detector.backbone.device)
-            draws = range(detector.pipeline.draws)
-            return [detector.pipeline.queries(z, text, d) for d in draws]
-        return self.queries[view][index.numpy()]
-
     def masses(
         self,
         detector: HybridAnomalyDetector,
-        index: Tensor,  # (B,) of samples
+        index: Tensor,  # (B,) of samples of one shape
         text: Tensor | dict | None,  # (2, L, D) text features, or keys
         views=(0,),  # read in these, turned back and averaged
-    ) -> Tensor:  # (B, 2, S, S) log masses
+    ) -> Tensor:  # (B, 2, H, W) log masses
         "Log attention masses of some samples."
+        part, rows = self.part_of(index)
 
         def read(view):
-            return detector.read(self._queries(detector, view, index, text), text)
+            queries = part.queries_of(detector, view, rows, text)
+            return detector.read(queries, text, size=part.map_shape)
 
         return over_views(read, views)
+
+    def words(
+        self,
+        namer: RegionNamer,
+        detector: HybridAnomalyDetector,
+        index: Tensor,  # (B,) of samples of one shape
+    ) -> Tensor:  # (B, P, H, W) log masses of P words
+        "Log masses of a namer's words for some samples, in the first view."
+        part, rows = self.part_of(index)
+        queries = part.queries_of(detector, 0, rows, detector.text())
+        return namer.masses(queries, part.map_shape)
 
 # %% ../../nbs/52a_features.ipynb #3822b6f8
 class FeatureCache(_Readable):
@@ -208,7 +293,7 @@ class FeatureCache(_Readable):
     def outputs(
         self,
         detector: HybridAnomalyDetector,
-        index: Tensor,  # (B,) of samples
+        index: Tensor,  # (B,) of samples of one shape
         *,
         train: bool = False,  # keep gradients and add the second view; else average over the views
         text: Tensor | dict | None = None,  # prompt features or keys; None: the prompts are asked
@@ -224,37 +309,49 @@ class FeatureCache(_Readable):
 
     def targets(
         self,
-        index: Tensor,  # (B,) of samples
+        index: Tensor,  # (B,) of samples of one shape
         device: str | torch.device = 'cpu',
     ) -> dict:  # for CrossAttentionLoss
         "Masks and labels of some samples."
+        part, rows = self.part_of(index)
         return dict(
-            masks=self.masks[index].float().to(device),
-            labels=self.labels[index].to(device),
-            has_mask=self.known[index].to(device),
+            masks=part.masks[rows].float().to(device),
+            labels=part.labels[rows].to(device),
+            has_mask=part.known[rows].to(device),
         )
 
 # %% ../../nbs/52a_features.ipynb #c095d9e6
+def _of_shapes(
+    maps: Tensor,  # (B, h, w)
+    shapes: list[tuple],  # B of (height, width)
+) -> Tensor | list:  # (B, H, W), or B of (H, W)
+    "Maps at other sizes, each at its own."
+    how = dict(mode='bilinear', align_corners=False)
+    if len(set(shapes)) == 1:
+        return F.interpolate(maps[:, None], size=shapes[0], **how)[:, 0]
+    return [F.interpolate(m[None, None], size=s, **how)[0, 0] for m, s in zip(maps, shapes)]
+
+
 def read_cached(
     detector: HybridAnomalyDetector,
     cached: FeatureCache,
-    size: int | None = None,  # side of the maps in px; None: as the detector gives them
+    size: int | None = None,  # side in px of the squares with as many; None: as the detector reads
     *,
     batch_size: int = 32,
     progress: bool = False,
-) -> tuple:  # (N, size, size) float32 log-ratio maps, (N,) float64 image logits, numpy
+) -> tuple:  # (N, H, W) float32 log-ratio maps as `stacked` gives them, (N,) float64 image logits
     "Raw maps and scores of all samples."
-    maps, scores, firsts = [], [], range(0, len(cached), batch_size)
-    for first in tqdm(firsts, desc='read maps', disable=not progress, leave=False):
-        index = torch.arange(first, min(first + batch_size, len(cached)))
+    maps, scores = [None] * len(cached), np.empty(len(cached))
+    batches = cached.batches(torch.arange(len(cached)), batch_size)
+    for index in tqdm(batches, desc='read maps', disable=not progress, leave=False):
         out = cached.outputs(detector, index)
-        m = smooth(out['logits'], detector.config.model.smoothing)
+        found = smooth(out['logits'], detector.config.model.smoothing)
         if size:
-            how = dict(mode='bilinear', align_corners=False)
-            m = F.interpolate(m[:, None], size=(size, size), **how)[:, 0]
-        maps.append(m.float().cpu())
-        scores.append(out['image_logits'].diff(dim=1)[:, 0].cpu().double())
-    return torch.cat(maps).numpy(), torch.cat(scores).numpy()
+            found = _of_shapes(found, [fitted(cached.sizes[i], size) for i in index])
+        for i, m in zip(index.tolist(), found):
+            maps[i] = m.float().cpu().numpy()
+        scores[index] = out['image_logits'].diff(dim=1)[:, 0].cpu().double()
+    return stacked(maps), scores
 
 # %% ../../nbs/52a_features.ipynb #787fad25
 @torch.no_grad()
@@ -264,13 +361,14 @@ def read_words(
     cached: FeatureCache,
     *,
     batch_size: int = 32,
-) -> np.ndarray:  # (N, P, S, S) float16 log masses of P words
+) -> np.ndarray:  # (N, P, H, W) float16 log masses of P words, as `stacked` gives them
     "Log masses of a namer's words for all samples."
-    text, found = detector.text(), []
-    for index in torch.arange(len(cached)).split(batch_size):
-        queries = cached._queries(detector, 0, index, text)
-        found.append(namer.masses(queries).half().cpu())
-    return torch.cat(found).numpy()
+    found = [None] * len(cached)
+    for index in cached.batches(torch.arange(len(cached)), batch_size):
+        masses = cached.words(namer, detector, index).half().cpu().numpy()
+        for i, m in zip(index.tolist(), masses):
+            found[i] = m
+    return stacked(found)
 
 # %% ../../nbs/52a_features.ipynb #f444b217
 def digests(

@@ -160,6 +160,44 @@ def add_noise(
     steps = torch.full((len(latents),), timestep, device=latents.device)
     return scheduler.add_noise(latents.to(wide), eps.expand_as(latents), steps).to(latents.dtype)
 
+# %% ../../nbs/10c_latents.ipynb #dde70092
+def resized(
+    images: Tensor,  # (B, 3, H, W)
+    size: tuple[int, int],  # (height, width) in px
+) -> Tensor:
+    "Images of another size: averaged where it is smaller, interpolated where it is larger."
+    if images.shape[-2:] == size:
+        return images
+    if size[0] < images.shape[-2]:
+        return F.interpolate(images, size, mode='area')
+    return F.interpolate(images, size, mode='bilinear', align_corners=False)
+
+# %% ../../nbs/10c_latents.ipynb #d1da1810
+def check_scales(
+    scales: list | tuple,
+    views: int,  # number of views
+) -> None:
+    "Refuse scales that are out of range or more than the views."
+    if not all(0.25 <= s <= 8 for s in scales):
+        raise ConfigError(f'scales {list(scales)} are out of range: choose numbers from 0.25 to 8')
+    if len(scales) > views:
+        there = f'there {"is" if views == 1 else "are"} {views}'
+        raise ConfigError(f'{len(scales)} scales need as many views, and {there}: raise views')
+
+
+def check_sides(
+    scales: list | tuple,
+    side: int,  # px of an image at scale 1
+    factor: int,  # sides must be multiples of it, px
+) -> None:
+    "Refuse a scale at which sides are no multiples."
+    odd = [s for s in scales if round(side * s) % factor]
+    if odd:
+        raise ConfigError(
+            f'scale {odd[0]:g} makes images of {round(side * odd[0])} px, and this backbone takes '
+            f'multiples of {factor}: choose another scale'
+        )
+
 # %% ../../nbs/10c_latents.ipynb #7f528fd5
 def smooth(
     maps: Tensor,  # (B, H, W)

@@ -200,9 +200,10 @@ class RegionNamer:
     def masses(
         self,
         queries: dict | list[dict],  # of B images as they are (view 0)
-    ) -> Tensor:  # (B, P, S, S), exponentials sum to one over P
+        size: tuple | None = None,  # of the maps, as for EasonADPipeline.masses
+    ) -> Tensor:  # (B, P, H, W), exponentials sum to one over P
         "Log masses of the words, among which the attention is divided."
-        return self.pipeline.masses(queries, self.features, content=self.content)
+        return self.pipeline.masses(queries, self.features, content=self.content, size=size)
 
     def __call__(
         self,

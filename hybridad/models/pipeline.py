@@ -14,6 +14,7 @@ from torch import Tensor
 from .attention import read_maps
 from .backbone import Backbone
 from ..config import READOUTS
+from ..data.aspect import as_fit, fitted
 from ..errors import ConfigError
 from .families import TransformerBackbone
 from .latents import check_batch, in_cache
@@ -72,6 +73,17 @@ class _Reading:
         self._also = []  # see `recording`
         self.draws = draws * len(self.timesteps)  # passes of the UNet that make one map
 
+# %% ../../nbs/12_pipeline.ipynb #f810bfb5
+class _Recording(_Reading):
+    "The layers that are recorded, and the shape of maps."
+
+    def map_shape(
+        self,
+        size: tuple[int, int],  # (height, width) of images
+    ) -> tuple[int, int]:  # cells
+        "Height and width of maps: map_size * map_size cells in the shape of the images."
+        return fitted(size, self.map_size) if isinstance(self.map_size, int) else self.map_size
+
     @property
     def recorded(self) -> list[str]:
         return [*self._also, *(n for n in self.layers if n not in self._also)]
@@ -79,14 +91,14 @@ class _Reading:
     def recording(
         self,
         layers: list[str],  # full names
-    ) -> '_Reading':
+    ) -> '_Recording':
         "The same way of reading, with the queries of these layers recorded as well."
         other = copy.copy(self)
         other._also = [n for n in self.backbone.select(layers) if n not in self.layers]
         return other
 
 # %% ../../nbs/12_pipeline.ipynb #0e462a17
-class _Passes(_Reading):
+class _Passes(_Recording):
     "Passes of the UNet under the contexts that a read-out asks for."
 
     def context(
@@ -213,11 +225,12 @@ class _Masses(_Compared):
         weights: Tensor | list | None = None,  # (layers,), sum to one; None: the backbone's own
         *,
         content: Tensor | None = None,  # (P, L) bool: tokens that count; of strings it is known
-    ) -> Tensor:  # (B, P, map_size, map_size) log masses
+        size: tuple | None = None,  # of the maps, see `map_shape`; None: a square of map_size
+    ) -> Tensor:  # (B, P, H, W) log masses
         "Log attention mass of each prompt, averaged over draws, layers and heads."
         prompts, content = self._features(prompts, content)
         how = dict(mass=self.mass, content=content)
-        how['size'] = (self.map_size,) * 2 if isinstance(self.map_size, int) else self.map_size
+        how['size'] = size or as_fit(self.map_size)(None)
         how['weights'] = self.weights if weights is None else weights
         draws = queries if isinstance(queries, list) else [queries]
         keys = None if self._beside(draws[0]) else self.keys(prompts)
@@ -233,13 +246,13 @@ class EasonADPipeline(_Masses):
         images: Tensor,  # (B, 3, H, W) in [-1, 1]
         prompts: list | Tensor,  # P strings, or (P, L, D) text features
         content: Tensor | None = None,  # as in masses
-    ) -> Tensor:  # (B, P, map_size, map_size) log masses
+    ) -> Tensor:  # (B, P, H, W) log masses, map_size * map_size cells in the images' shape
         "From images and prompts to log attention masses."
         check_batch(images)
         prompts, content = self._features(prompts, content)
         latents = self.backbone.encode_image(images)
         found = [self.queries(latents, prompts, d) for d in range(self.draws)]
-        return self.masses(found, prompts, content=content)
+        return self.masses(found, prompts, content=content, size=self.map_shape(images.shape[-2:]))
 
     def sharpen(
         self,
@@ -260,6 +273,7 @@ class EasonADPipeline(_Masses):
         self,
         queries: dict | list[dict],  # as in masses
         texts: list[str],  # P strings, such as the names of P things
-    ) -> Tensor:  # (B, P, map_size, map_size); where prompts compete, exponentials sum to one
+        size: tuple | None = None,  # as in masses
+    ) -> Tensor:  # (B, P, H, W); where prompts compete, exponentials sum to one
         "Log masses of several texts that divide the attention among them."
-        return self.masses(queries, texts)
+        return self.masses(queries, texts, size=size)

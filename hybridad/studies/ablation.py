@@ -6,7 +6,7 @@
 __all__ = ['AblationStudy', 'interval', 'summary', 'ablate']
 
 # %% ../../nbs/63_ablation.ipynb #ca3e5d4f
-import copy, hashlib, inspect, json, math, pickle, time
+import hashlib, inspect, json, math, pickle, time
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -38,7 +38,8 @@ from ..training.loop import fit, training_run
 from ..training.validation import cache_parts
 
 # %% ../../nbs/63_ablation.ipynb #719b2db7
-_SHARED = 'backbone', 'device', 'precision', 'eval_size', 'data_path', 'layout', 'categories'
+_SHARED = 'backbone', 'device', 'precision', 'eval_size', 'square', 'data_path', 'layout'
+_SHARED = (*_SHARED, 'categories')
 
 
 def _configured(base, variant, seed) -> Config:
@@ -59,7 +60,7 @@ def _encoding(detector):
     "All that the parts and their latents depend on, or a row would depend on the one before."
     m, c = detector.config.model, detector.config
     pairs = c.training.loss_weights['consistency'] > 0
-    views = m.views, tuple(detector.scales), detector.image_size
+    views = m.views, tuple(detector.scales), detector.image_size, c.data.square
     return m.seed, *views, m.map_size, pairs, c.data.validation_fraction
 
 
@@ -83,7 +84,8 @@ class AblationStudy:
     ):
         self.config, self.backbone = config, backbone
         self.learn, self.test, self.progress = learn, test, progress
-        self.truth = EvalSet(test, config.data.eval_size, progress=progress)
+        d = config.data
+        self.truth = EvalSet(test, d.eval_size, square=d.square, progress=progress)
         fingerprints = loading.fingerprint(learn), loading.fingerprint(test)
         self.data = [*digests(learn), *digests(test), *fingerprints]  # order, and masks
         self._cached, self._latents = {}, {}
@@ -104,9 +106,7 @@ class AblationStudy:
             return [c.with_backbone(detector, self.progress) if c else None for c in caches]
         test = FeatureCache(detector, self.test, progress=self.progress)
         caches = [*cache_parts(detector, self.learn, self.progress), test]
-        self._latents = {encoding: [copy.copy(c) for c in caches]}
-        for c in filter(None, self._latents[encoding]):
-            c.queries = None  # latents are enough
+        self._latents = {encoding: [c and c.without_queries() for c in caches]}
         return caches
 
 # %% ../../nbs/63_ablation.ipynb #5c8f836b

@@ -179,7 +179,7 @@ def protocol(
     configs, d = _seeded(config, tests, seeds), config.data
     _apart(train, tests)
     run, backbone = _opened(out, config, seeds, dict(train=train) | tests)
-    how = dict(num_workers=d.num_workers, progress=progress)
+    how = dict(square=d.square, num_workers=d.num_workers, progress=progress)
     truths = {n: EvalSet(s, d.eval_size, **how) for n, s in tests.items()}
     found = {name: dict(seeds=[], images=len(samples)) for name, samples in tests.items()}
     for one in configs:

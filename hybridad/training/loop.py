@@ -163,7 +163,7 @@ class _Epochs(_Stored):
         "The batches of this epoch that are left; their order depends on seed and epoch alone."
         seed = stable_number('epoch', self.detector.config.model.seed, self.epoch)
         order = torch.randperm(len(self.train), generator=torch.Generator().manual_seed(seed))
-        return order.split(self.t.batch_size)[self.position :]
+        return self.train.batches(order, self.t.batch_size)[self.position :]
 
     def _learn(self, index):
         try:
@@ -214,7 +214,8 @@ class Trainer(_Epochs):
         self.seen = [fingerprint(samples), detector.backbone.hash]
         parts = [part.looks for part in (train, valid) if part is not None]
         self.looks = known_appearance(np.concatenate(parts))
-        steps = max(1, t.epochs * math.ceil(len(train) / t.batch_size))
+        self.per_epoch = len(train.batches(torch.arange(len(train)), t.batch_size))
+        steps = max(1, t.epochs * self.per_epoch)
         self.step = Step(detector, train, steps, accumulate=accumulate, loss_fn=loss_fn)
 
     def run_epoch(
@@ -282,9 +283,9 @@ def _reason(error):
 # %% ../../nbs/60c_training.ipynb #fb635437
 def _learn(trainer, trackers, progress):
     "All epochs that are left; whatever ends them early says how to go on."
-    epochs, per_epoch = trainer.t.epochs, math.ceil(len(trainer.train) / trainer.t.batch_size)
-    done = trainer.epoch * per_epoch + trainer.position
-    how = dict(total=epochs * per_epoch, initial=done, desc='learn prompts')
+    epochs = trainer.t.epochs
+    done = trainer.epoch * trainer.per_epoch + trainer.position
+    how = dict(total=epochs * trainer.per_epoch, initial=done, desc='learn prompts')
     try:
         with tqdm(disable=not progress, **how) as bar:
             while trainer.epoch < epochs:

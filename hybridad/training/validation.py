@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..data.aspect import flat, stacked
 from ..data.loading import split_validation
 from ..errors import ConfigError, DataError
 from ..metrics.checks import METRICS
@@ -61,7 +62,8 @@ def validate(
     "Metrics, thresholds and scores of the good images, at the resolution of the maps."
     maps, scores = read_cached(detector, cached)
     names = np.array([s.category for s in cached.samples])
-    masks, labels, known = (x.numpy() for x in (cached.masks[:, 0], cached.labels, cached.known))
+    masks = stacked([m[0].numpy() for m in cached.masks])
+    labels, known = (np.asarray(x) for x in (cached.labels, cached.known))
     mean = mean_metrics(
         [
             anomaly_metrics(maps[c], masks[c], scores[c], labels=labels[c], known=known[c])
@@ -70,7 +72,7 @@ def validate(
     )
     found = {k: mean[k] for k in METRICS if math.isfinite(mean.get(k, math.nan))}
     score = float(np.mean(list(found.values()))) if found else math.nan
-    pixel = f1_threshold(maps[known], masks[known]) if known.any() else math.nan
+    pixel = f1_threshold(flat(maps[known]), flat(masks[known])) if known.any() else math.nan
     good = np.sort(scores[labels == 0]).round(6)
     thresholds = dict(image=rate_threshold(scores, labels, 0.1), pixel=pixel, good=good)
     return found | {'val_score': score}, to_json_value(thresholds)

@@ -15,6 +15,7 @@ import ipywidgets as widgets
 from matplotlib.figure import Figure
 
 from ..config import READOUTS
+from ..data.aspect import Fit
 from ..errors import DataError, HybridadError, printable
 from ..models.layers import cross_attention
 from ..models.backbone import Backbone
@@ -190,7 +191,7 @@ class _Named(BytesIO):
 
 def uploaded(
     value: Sequence,  # of an ipywidgets FileUpload
-    size: int,  # side in px of what the backbone reads
+    size: Fit | int,  # as for open_photo
 ) -> tuple[str, Photo]:  # the file's name and its image
     "The image a user chose, of any mode and size."
     if not value:

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 
 from .curves import counted
+from ..data.aspect import flat, stacked
 from ..data.images import as_rgb, image_size, open_image
 from ..models.detector import pool_logits
 from ..models.latents import smooth
@@ -45,7 +46,7 @@ def probability(
 
 # %% ../../nbs/70f_decisions.ipynb #ff72b15b
 def decide(
-    maps: object,  # (N, h, w) log-ratio maps
+    maps: object,  # (N, h, w) log-ratio maps, or N of several shapes
     smoothing: float = 0.0,  # sigma of a Gaussian on the maps, in cells; scores are of raw maps
     temperature: float = 1.0,  # divides the maps
     *,
@@ -55,9 +56,10 @@ def decide(
     "Probability maps and image scores; with a detector's temperature and offset, its own scores."
     if temperature <= 0:
         raise ConfigError(f'temperature {temperature} must be above 0')
-    logits = torch.as_tensor(maps) / temperature
-    scores = pool_logits(logits, 'topk', top_fraction) + offset
-    return probability(smooth(logits, smoothing)), probability(scores)
+    logits = [torch.as_tensor(m)[None] / temperature for m in maps]
+    scores = torch.cat([pool_logits(m, 'topk', top_fraction) for m in logits]) + offset
+    shown = stacked([probability(smooth(m, smoothing))[0] for m in logits])
+    return shown, probability(scores)
 
 
 def outcomes(
@@ -166,7 +168,7 @@ def constant_offset(
     two: np.ndarray,  # (N, h, w) maps of another method
 ) -> float:
     "Median of all differences: the amount by which the second method is higher everywhere."
-    return float(np.median(two - one))
+    return float(np.median(flat(two) - flat(one)))
 
 # %% ../../nbs/70f_decisions.ipynb #9d13a0ed
 def comparison_view(

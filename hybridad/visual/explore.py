@@ -47,7 +47,7 @@ from ..evaluation.evaluate import EvalSet
 from ..inference.overlays import name_text
 from .plots import shared_range
 from ..models.features import FeatureCache, read_cached
-from .views import Nouns, Photo, attention_view, open_photo
+from .views import Nouns, Photo, attention_view, fit_of, open_photo
 from hybridad.visual.words import (
     CachedImage,
     Reading,
@@ -83,19 +83,19 @@ class _Attention(Explorer):
     def photo(self, name: str) -> Photo:
         "An image by its name, opened once."
         if name not in self._photos:
-            self._photos[name] = open_photo(self.images[name], self.backbone.image_size)
+            self._photos[name] = open_photo(self.images[name], fit_of(self.backbone))
         return self._photos[name]
 
     def seen(self, name: str) -> CachedImage:
         "An image in front of the backbone."
         if name not in self._seen:
-            self._seen[name] = CachedImage(self.backbone, self.photo(name).square)
+            self._seen[name] = CachedImage(self.backbone, self.photo(name).pixels)
         return self._seen[name]
 
     def _add(self, change):
         "Take an uploaded image and show it."
         try:
-            name, photo = uploaded(change['new'], self.backbone.image_size)
+            name, photo = uploaded(change['new'], fit_of(self.backbone))
         except HybridadError as error:
             return self.tell(error)
         again = self.controls['image'].value == name

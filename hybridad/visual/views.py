@@ -22,6 +22,7 @@ from PIL.Image import Image, Resampling
 
 from .charts import short_layer
 from ..data.loading import image_tensor
+from ..data.aspect import Fit
 from ..data.images import as_rgb, open_image
 from ..errors import ConfigError
 from .plots import ABNORMAL, HEAT, OUTLINE, SIGNED, to_picture
@@ -40,7 +41,7 @@ from hybridad.visual.words import (
 class Photo:
     "One image as the backbone reads it, and as it is shown."
 
-    square: torch.Tensor  # (3, S, S) in [-1, 1]
+    pixels: torch.Tensor  # (3, H, W) in [-1, 1]
     shown: np.ndarray  # (H, W, 3) in [0, 1], in the shape of the file
 
 
@@ -56,14 +57,21 @@ def shown_array(
 
 
 def open_photo(
-    source: object,  # a path, a stream whose text is its name, or (3, S, S) in [-1, 1]
-    size: int,  # side in px of what the backbone reads
+    source: object,  # a path, a stream whose text is its name, or (3, H, W) in [-1, 1]
+    size: Fit | int,  # how it is scaled, or the side of a square, px
 ) -> Photo:
     "An image of any mode and size; a file that is none is a DataError that names it."
     if isinstance(source, torch.Tensor):
         return Photo(source, to_picture(source))
     im = as_rgb(open_image(source), source)
     return Photo(image_tensor(im, size), shown_array(im))
+
+# %% ../../nbs/70e_views.ipynb #ac1c3e77
+def fit_of(
+    backbone: object,  # Backbone
+) -> Fit:
+    "The shapes at which a backbone reads."
+    return Fit(backbone.image_size, backbone.factor)
 
 # %% ../../nbs/70e_views.ipynb #7572d0dd
 WIDTH = 8.4  # inches of every explorer's figure

@@ -47,7 +47,7 @@ class CachedImage:
     def __init__(
         self,
         backbone: Backbone,
-        image: torch.Tensor,  # (3, S, S) in [-1, 1]
+        image: torch.Tensor,  # (3, H, W) in [-1, 1]
         seed: int = 0,  # of the noise
     ):
         self.backbone, self.image, self.seed, self.cached = backbone, image, seed, {}
@@ -222,7 +222,9 @@ def noun_shares(
         seen.backbone, 'replay', how.layers, timestep=how.timestep, seed=seen.seed
     )
     queries = seen.queries(None, Reading(timestep=how.timestep))
-    return pipe.prompt_masses(queries, nouns)[0].softmax(0).cpu().numpy()  # log masses are means
+    size = pipe.map_shape(seen.image.shape[-2:])
+    masses = pipe.prompt_masses(queries, nouns, size)[0]
+    return masses.softmax(0).cpu().numpy()  # log masses are means
 
 # %% ../../nbs/70d_words.ipynb #9a5a2b51
 def nearest_words(

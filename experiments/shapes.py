@@ -1,0 +1,191 @@
+"""Strips in their own shape and squashed, a large scan in tiles, and how often tiles alarm falsely.
+
+Command:  python experiments/shapes.py [strips] [scan] [alarms] (writes results/shapes.json; a part
+          that is not named keeps its figures)
+Duration: `cpu_seconds` inside, about ten minutes of one core in all
+Data:     surfaces drawn by hybridad.synthetic.materials: strips of 128 x 512 px with one defect on
+          two of three; one scan of 9000 x 12000 px, a TIFF in compressed tiles; good pictures of
+          640 px that give nine tiles of 256 px, each of which is also a picture of one tile
+
+All are read with the prompts of the package. Pixel metrics of strips are taken at the size of the
+file, whatever the way it was read. The share of false alarms asked for is 10 percent: the threshold
+is found on some good pictures and tried on others."""
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import tifffile
+import torch
+import torch.nn.functional as F
+from common import RESULTS, about, fresh
+from PIL import Image
+
+from hybridad.inference.scoring import findings, load_scorer
+from hybridad.metrics.exact import image_metrics, pixel_metrics
+from hybridad.models.tiled import open_tiled, read_tiled
+from hybridad.models.tiles import Tiling, growth_of_scores, growth_of_tiles, photo_score
+from hybridad.runs import read_json, write_json
+from hybridad.synthetic.canvas import scene_of
+from hybridad.synthetic.defects import add_defect
+from hybridad.synthetic.materials import MATERIALS
+
+KINDS = 'scratch', 'hole', 'stain', 'crack'
+ASKED = 0.1  # share of good pictures that may alarm
+OUT = RESULTS / 'shapes.json'
+
+
+def surface(seed: int, side: int) -> np.ndarray:  # (side, side, 3) in [0, 1]
+    "A drawn surface, one material after the other."
+    names = sorted(MATERIALS)
+    return scene_of(MATERIALS[names[seed % len(names)]](np.random.default_rng(seed), side)).image
+
+
+def save(path: Path, image: np.ndarray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray((image * 255).round().clip(0, 255).astype(np.uint8)).save(path)
+    return path
+
+
+def strip(seed: int) -> tuple[np.ndarray, np.ndarray]:  # (128, 512, 3), (128, 512) bool
+    "A strip of a surface; two of three have a defect somewhere along it."
+    rng, image, mask = np.random.default_rng(seed), surface(seed, 512), np.zeros((128, 512), bool)
+    image = image[192:320].copy()
+    if seed % 3:
+        at = slice(left := rng.integers(0, 385), left + 128)
+        everywhere, kind = np.ones((128, 128), bool), KINDS[seed % len(KINDS)]
+        image[:, at], mask[:, at], *_ = add_defect(rng, image[:, at], everywhere, kind=kind)
+    return image, mask
+
+
+def strips(count: int = 120) -> dict:
+    "Metrics of strips read in their own shape and squashed to a square."
+    folder, masks, paths = fresh('strips'), [], []
+    for seed in range(count):
+        image, mask = strip(seed)
+        paths.append(str(save(folder / f'{seed:03d}.png', image)))
+        masks.append(mask)
+    labels, found = np.array([m.any() for m in masks]), dict(images=count)
+    for name, square in (('kept', False), ('squashed', True)):
+        seen = list(findings(load_scorer(device='cpu', square=square, names=[]), paths))
+        maps = [torch.from_numpy(f.map)[None, None] for f in seen]
+        how = dict(size=(128, 512), mode='bilinear', align_corners=False)
+        full = np.stack([F.interpolate(m, **how)[0, 0].numpy() for m in maps])
+        pixels = pixel_metrics(full, np.stack(masks))
+        images = image_metrics([f.score for f in seen], labels)
+        found[name] = {f'pixel_{k}': round(pixels[k], 4) for k in ('auroc', 'ap')}
+        found[name] |= dict(aupro=round(pixels['aupro'], 4), map=list(seen[0].map.shape))
+        found[name] |= {f'image_{k}': round(images[k], 4) for k in ('auroc', 'ap')}
+    return found
+
+
+def write_scan(path: Path) -> None:
+    "A scan of 9000 x 12000 px: one surface and its mirror images, with a few defects."
+    part = surface(5, 1500)
+    rows = np.concatenate([part if k % 2 else part[:, ::-1] for k in range(8)], 1)
+    whole = np.concatenate([rows if k % 2 else rows[::-1] for k in range(6)])
+    whole = (whole * 255).round().astype(np.uint8)
+    rng = np.random.default_rng(0)
+    for k, (y, x) in enumerate(((700, 900), (4400, 6100), (8000, 11000))):
+        at = slice(y, y + 128), slice(x, x + 128)
+        everywhere = np.ones((128, 128), bool)
+        drawn = add_defect(rng, whole[at] / 255, everywhere, kind=KINDS[k])[0]
+        whole[at] = (drawn * 255).round()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tifffile.imwrite(path, whole, photometric='rgb', tile=(256, 256), compression='zlib')
+
+
+def scan() -> dict:
+    "Processor time and memory of `hybridad score` on one large file, in tiles of every pixel."
+    folder = fresh('scan')
+    write_scan(path := folder / 'photos' / 'scan.tif')
+    found = dict(pixels=[12000, 9000], megabytes=round(path.stat().st_size / 1e6, 1))
+    begun = time.perf_counter()
+    command = 'import sys; from hybridad.cli import hybridad; sys.exit(hybridad())'
+    flags = ['--tile_scale', '1', '--overlap', '32', '--batch_size', '16']
+    child = subprocess.Popen(
+        [sys.executable, '-c', command, 'score', str(path), '--out', str(folder / 'out'), *flags]
+    )
+    _, status, used = os.wait4(child.pid, 0)
+    if status:
+        sys.exit('the scan was not scored, see above')
+    found |= dict(
+        command='hybridad score SCAN ' + ' '.join(flags),
+        child_cpu_seconds=round(used.ru_utime + used.ru_stime, 1),
+        wall_seconds=round(time.perf_counter() - begun, 1),
+        most_memory_mb=round(used.ru_maxrss / 1024),
+    )
+    return found
+
+
+def tile_scores(scorer, path: Path) -> list[float]:
+    "Scores of the nine tiles of a picture."
+    detector, text = scorer.detector, scorer.text
+
+    def read(tiles, shape):
+        masses = detector.masses(tiles, text, range(detector.config.model.views))
+        out = detector.outputs(masses)
+        return out['logits'], out['image_logits'].diff(dim=1)[:, 0].double(), None
+
+    with torch.no_grad():
+        return read_tiled(read, open_tiled(path, scorer.tiler), 9)[1]
+
+
+def shares(scores: np.ndarray, area: float, growth: float, threshold: float) -> dict:
+    "Shares of good pictures that alarm, of one tile and of nine, with and without the correction."
+    whole = np.array([photo_score(s, area, growth) for s in scores])
+    found = dict(
+        one_tile=(scores >= threshold).mean(),
+        nine_tiles=(whole >= threshold).mean(),
+        nine_uncorrected=(scores.max(1) >= threshold).mean(),
+    )
+    return {k: round(float(v), 4) for k, v in found.items()}
+
+
+def alarms(count: int = 240, known: int = 80) -> dict:
+    "False alarms of good pictures, the threshold found on others, in tiles or whole."
+    folder, scores = fresh('alarms'), []
+    scorer = load_scorer(device='cpu', tiles=Tiling(scale=1.0, overlap=64), names=[])
+    for seed in range(count):
+        path = save(folder / f'{seed:03d}.png', surface(seed, 640))
+        scores.append(tile_scores(scorer, path))
+    scores, area = np.array(scores), scorer.tiler((640, 640)).area
+    good, other = scores[:known], scores[known:]
+    in_tiles = growth_of_tiles(good, [area] * known)
+    photos = [photo_score(s, area, in_tiles) for s in good]
+    alone = growth_of_scores(good[:, 0])
+    return dict(
+        good_pictures=dict(to_calibrate=known, to_test=count - known),
+        asked=ASKED,
+        area=round(area, 2),
+        found_in_nine_tiles=dict(growth=round(in_tiles, 3))
+        | shares(other, area, in_tiles, np.quantile(photos, 1 - ASKED)),
+        found_in_one_tile=dict(growth=round(alone, 3))
+        | shares(other, area, alone, np.quantile(good[:, 0], 1 - ASKED)),
+    )
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parts = dict(strips=strips, scan=scan, alarms=alarms)
+    parser.add_argument('parts', nargs='*', default=[], metavar='PART', help=', '.join(parts))
+    asked = parser.parse_args().parts or list(parts)
+    torch.set_num_threads(1)
+    found = read_json(OUT) if OUT.exists() else {}
+    for name in asked:
+        begun = time.process_time()
+        result = parts[name]()
+        result['cpu_seconds'] = round(time.process_time() - begun, 1)
+        notes = about(f'python experiments/shapes.py {name}', None)
+        write_json(OUT, found := found | {name: notes | result})
+        print(name, result)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,140 @@
+"""Images of several shapes and sizes through the commands: learned, tested in tiles, scored in both ways.
+
+Notebooks show each step alone; here one data set goes through all of them, as a user's would."""
+
+import json
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from hybridad import cli
+from hybridad.inference.rows import read_scores
+from hybridad.models.checkpoint import read_checkpoint
+from hybridad.synthetic.plain import picture
+
+SHAPES = (128, 128), (64, 256), (256, 64)  # (height, width) in px, in turn
+
+
+def saved(path, pixels, shape):
+    "Pixels of 128 x 128 px in another shape, cut and set side by side, never squashed."
+    if shape != (128, 128):
+        pixels = np.concatenate([pixels[:64], pixels[64:]], 1)
+        pixels = pixels if shape == (64, 256) else np.moveaxis(pixels, 0, 1)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    "A set of twelve images in three shapes with masks, and prompts learned on it."
+    root = tmp_path_factory.mktemp('shapes')
+    for i in range(12):
+        kind = 'scratch' if i % 2 else 'good'
+        p, shape = picture(5, i, 128, kind=kind), SHAPES[i % 3]
+        saved(root / f'set/thing/test/{kind}/{i}.png', p.image, shape)
+        if kind == 'scratch':
+            name = root / f'set/thing/ground_truth/{kind}/{i}_mask.png'
+            saved(name, p.mask.astype(np.uint8) * 255, shape)
+    learn = ['train', str(root / 'set'), '--debug', '--device', 'cpu', '--out', str(root / 'run')]
+    assert cli.hybridad(learn) == 0
+    return root
+
+
+def test_learned_on_several_shapes(folder):
+    "All images are learned from or validated on, in their own shapes."
+    results = json.loads((folder / 'run/metrics.json').read_text())
+    assert 0 < results['mean']['pixel_auroc'] <= 1
+    _, about = read_checkpoint(folder / 'run/best.safetensors')
+    assert len(about['trained_on']) == 12 and about['config']['data']['square'] is False
+
+
+def results_of(folder, name, *flags):
+    "Results of a test of the images that were learned on."
+    out = folder / name
+    command = [
+        'test',
+        str(folder / 'set'),
+        '--checkpoint_path',
+        str(folder / 'run/best.safetensors'),
+    ]
+    command += ['--allow_seen', '--device', 'cpu', '--out', str(out), *flags]
+    assert cli.hybridad(command) == 0
+    return json.loads((out / 'metrics.json').read_text())
+
+
+def test_square_is_another_reading(folder):
+    "Squashed images give other maps than images that keep their shape, and their own thresholds."
+    kept, squashed = results_of(folder, 'kept', '--maps'), results_of(folder, 'square', '--square')
+    assert kept['mean']['pixel_ap'] != squashed['mean']['pixel_ap']
+    config = json.loads((folder / 'square/config.json').read_text())
+    assert 'another square' in config['thresholds']['reason']
+    maps = (folder / 'kept/MAPS').rglob('*.tiff')
+    assert {Image.open(p).size[::-1] for p in maps} == set(SHAPES)
+
+
+def test_thresholds_of_tiles(folder, capsys):
+    "Thresholds found in tiles are stored with their tiling and decide there alone."
+    tiles = ['--tile_scale', '1.5', '--overlap', '32']
+    results_of(folder, 'tiles', *tiles, '--calibrate', 'f1max')
+    _, about = read_checkpoint(folder / 'run/best.safetensors')
+    found = about['thresholds']
+    assert found['tiling'] == [1, 32, 1.5] and found['growth'] > 0
+    again = results_of(folder, 'again', *tiles)
+    assert (folder / 'again/images.csv').read_text().count('anomalous') and again['mean']
+    results_of(folder, 'whole')
+    config = json.loads((folder / 'whole/config.json').read_text())
+    assert 'other tiles' in config['thresholds']['reason']
+
+
+def scores_of(folder, name, *flags):
+    "Rows of a scoring of the photographs."
+    out = folder / name
+    command = ['score', str(folder / 'photos'), '--device', 'cpu', '--quiet', '--out', str(out)]
+    assert cli.hybridad([*command, *flags]) == 0
+    return {r['image'].rpartition('/')[2]: r for r in read_scores(out)}
+
+
+def test_scored_beside_others_as_alone(folder):
+    "A strip among squares has the score that it has alone, in the order of the names."
+    for i, shape in enumerate((*SHAPES, *SHAPES)):
+        saved(folder / f'photos/{i}.png', picture(7, i, 128).image, shape)
+    rows = scores_of(folder, 'mixed', '--batch_size', '4')
+    assert list(rows) == [f'{i}.png' for i in range(6)]
+    single = scores_of(folder, 'single', '--batch_size', '1')
+    for name, r in rows.items():
+        assert abs(r['score'] - single[name]['score']) < 1e-4
+        assert (r['width'], r['height']) == (single[name]['width'], single[name]['height'])
+
+
+def test_large_tiff_in_bands(folder, capsys):
+    "A TIFF beyond the limit is scored as one below it; a PNG is a row with a reason that helps."
+    pixels = np.kron(picture(7, 1, 128).image, np.ones((4, 4, 1), np.uint8))
+    (folder / 'large').mkdir()
+    tifffile.imwrite(folder / 'large/scan.tif', pixels, photometric='rgb', rowsperstrip=40)
+    Image.fromarray(pixels).save(folder / 'large/scan.png')
+    base = ['score', str(folder / 'large'), '--device', 'cpu', '--quiet', '--tile_scale', '1']
+    assert cli.hybridad([*base, '--out', str(folder / 'fits')]) == 0
+    code = cli.hybridad([*base, '--out', str(folder / 'beyond'), '--max_pixels', '100000'])
+    whole, bands = (read_scores(folder / n) for n in ('fits', 'beyond'))
+    assert code == 3 and len({r['score'] for r in whole}) == 1
+    png, tiff = sorted(bands, key=lambda r: r['image'])
+    assert tiff['score'] == whole[1]['score'] and '--max_pixels' in png['reason']
+
+
+@pytest.mark.parametrize(
+    'flags, said',
+    [
+        (['--overlap', '9'], 'give --tiles or --tile_scale'),
+        (['--tiles', '2', '--tile_scale', '1'], 'both say how large'),
+        (['--tiles', '0'], 'choose 1 to 32'),
+        (['--tile_scale', '0'], 'choose 0.01 to 4'),
+        (['--tiles', '3', '--overlap', '400'], 'choose 0 to 192'),
+    ],
+)
+def test_bad_tiles(folder, capsys, flags, said):
+    "One sentence, exit code 2, and nothing written."
+    out = folder / 'refused'
+    assert cli.hybridad(['score', str(folder / 'set'), '--out', str(out), *flags]) == 2
+    assert said in capsys.readouterr().err and not out.exists()
