@@ -31,7 +31,8 @@ from ..models.backbone import Backbone
 from ..models.detector import HybridAnomalyDetector, over_views
 from ..models.latents import smooth
 from ..models.pipeline import EasonADPipeline
-from ..models.reference import LayerBank, ReferenceDetector, layer_features
+from ..models.banks import LayerBank
+from ..models.reference import ReferenceDetector, layer_features
 from ..synthetic.plain import picture
 
 if TYPE_CHECKING:
