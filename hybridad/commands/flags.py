@@ -67,9 +67,9 @@ def prompts_argument(parser: Adder) -> None:
 def tiles_arguments(parser: Adder) -> None:
     "The flags for small defects on large images."
     add = parser.add_argument
-    parts = 'overlapping tiles per side, for defects that are small; default: 1, the whole image'
+    parts = 'overlapping tiles per side, for small defects'
     add('--tiles', type=int, default=1, metavar='N', help=parts)
-    scale = 'tiles at this scale of the own pixels, in place of --tiles; 1 = every pixel counts'
+    scale = 'or tiles at a scale, at 1 every pixel counts'
     add('--tile_scale', type=float, metavar='X', help=scale)
     add('--overlap', type=int, metavar='PX', help='of neighbouring tiles; default: half a tile')
 
@@ -83,7 +83,7 @@ def tiling_of(a: argparse.Namespace):
 # %% ../../nbs/89_flags.ipynb #f43d2de3
 def square_argument(parser: Adder) -> None:
     "The flag for the published way of reading images that are no squares."
-    text = 'squash images to squares, as published protocols do; default: as in training'
+    text = 'squash images to squares; default: as in training'
     parser.add_argument('--square', action='store_true', default=None, help=text)
 
 

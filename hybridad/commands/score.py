@@ -46,14 +46,14 @@ def decision_arguments(parser: Parser) -> Adder:  # the group of options
     group = parser.add_argument_group('prompts and decisions')
     prompts_argument(group)
     add = group.add_argument
-    usual = 'reference images: a folder or some files, all normal; two or more set thresholds'
+    usual = 'reference images, all normal; two or more set thresholds'
     add('--normals', nargs='+', metavar='DIR', help=usual)
     tiles_arguments(group)
     square_argument(group)
     names_argument(group)
-    rule = 'that of the reference images, else of the checkpoint'
+    rule = 'of the references or checkpoint'
     add('--threshold', type=float, metavar='X', help=f'of an image; default: {rule}')
-    share = 'in place of --threshold: this share of good images, such as 0.02'
+    share = 'or this share of good images, such as 0.02'
     add('--false_alarms', type=float, metavar='X', help=share)
     add('--pixel_threshold', type=float, metavar='X', help='of a region; default: likewise')
     return group
@@ -67,22 +67,22 @@ def _out(text: str) -> Path | str:
 def _arguments(parser: Parser) -> None:
     what = 'photographs, folders, archives, lists of files, or addresses such as s3://bucket/day'
     parser.add_argument('images', nargs='+', metavar='IMAGES', help=what)
-    each_other = 'compare the photographs with each other: of one kind, most of them fine'
+    each_other = 'compare them with each other: one kind, most fine'
     decisions = decision_arguments(parser)
     decisions.add_argument('--among', action='store_true', help=each_other)
     add = out_arguments(parser, 'score', kind=_out).add_argument
-    work = 'begin the run in --out or work along: start it as often, and wherever, you like'
+    work = 'share the run in --out with others that join it'
     add('--join', action='store_true', help=work)
-    engine = 'plain: this process, and those that join; ray: actors of Ray'
+    engine = 'who scores: this process, or actors of Ray'
     add('--engine', choices=('plain', 'ray'), default='plain', help=engine)
     add('--actors', type=int, metavar='N', help='of Ray; default: one a GPU, or one a core')
     add('--batch_size', type=int, default=8, metavar='N', help='images at a time')
-    beside = 'loader processes; default: none on a processor, else one for each core, at most 8'
+    beside = 'loader processes; default: up to 8 beside a GPU'
     add('--num_workers', type=int, metavar='N', help=beside)
     add('--part', type=int, default=256, metavar='N', help='images that are written together')
     add('--format', default='csv', help='of the parts: csv or parquet')
     add('--pictures', default='all', metavar='WHICH', help='overlays: all, anomalous or none')
-    where = 'write outlines of regions for an annotation tool, too: coco or labelme'
+    where = 'outlines for an annotation tool: coco or labelme'
     add('--regions', choices=('coco', 'labelme'), metavar='TOOL', help=where)
     add('--quiet', action='store_true', help='print the summary only')
     backbone_arguments(parser)
