@@ -262,11 +262,11 @@ def test_run_leaves_everything_and_is_the_same_after_an_interruption(place, monk
     )
     one = scores._score_part
 
-    def stopped(*args):
+    def stopped(*args, **how):
         if len(calls) == 2:
             raise KeyboardInterrupt
         calls.append(1)
-        return one(*args)
+        return one(*args, **how)
 
     monkeypatch.setattr(scores, '_score_part', stopped)
     assert (
@@ -274,7 +274,9 @@ def test_run_leaves_everything_and_is_the_same_after_an_interruption(place, monk
     )
     assert scored(place, 'again') == 2  # in use, and not asked to continue
     calls.clear()
-    monkeypatch.setattr(scores, '_score_part', lambda *args: calls.append(1) or one(*args))
+    monkeypatch.setattr(
+        scores, '_score_part', lambda *args, **how: calls.append(1) or one(*args, **how)
+    )
     capsys.readouterr()
     assert (
         scored(place, 'again', '--resume', '--compare', place / 'whole') == 0
@@ -407,7 +409,7 @@ def test_what_cannot_be_found_replaces_no_threshold(place, capsys):
     assert held['image'] == 1.5 and held['pixel'] not in (None, 2.5) and 'by hand' in held['rule']
     assert 'the stored one, 1.5, stays' in capsys.readouterr().out
     samples = [s for s in read_dataset(place / 'set') if s.split == 'test' and not s.label]
-    truth = EvalSet(samples, 16, progress=False)
+    truth = EvalSet(samples, 16, square=True, progress=False)
     maps, scores = np.random.default_rng(0).random((len(samples), 16, 16)), np.arange(len(samples))
     with pytest.raises(HybridadError, match='stays'):
         store_thresholds(place / 'kept.safetensors', calibration(truth, maps, scores))

@@ -266,7 +266,7 @@ def test_who_gives_up_waiting_for_a_query_cache_leaves_it_to_the_other_run(
     monkeypatch.setattr(query_cache, 'FileLock', Waiting)
     with pytest.raises(KeyboardInterrupt):
         query_cache.QueryCache(tmp_path / 'kept', pipe).write(
-            [loaded[1][0].latents[0][:2]], 2, tell=lambda text: None
+            [loaded[1][0].parts[0][1].latents[0][:2]], 2, tell=lambda text: None
         )
     assert (tmp_path / 'kept.part').is_dir() and (tmp_path / 'kept.lock').is_file()
 

@@ -117,7 +117,7 @@ def test_large_tiff_in_bands(folder, capsys):
     base = ['score', str(folder / 'large'), '--device', 'cpu', '--quiet', '--tile_scale', '1']
     assert cli.hybridad([*base, '--out', str(folder / 'fits')]) == 0
     code = cli.hybridad([*base, '--out', str(folder / 'beyond'), '--max_pixels', '100000'])
-    whole, bands = (read_scores(folder / n) for n in ('fits', 'beyond'))
+    whole, bands = (list(read_scores(folder / n)) for n in ('fits', 'beyond'))
     assert code == 3 and len({r['score'] for r in whole}) == 1
     png, tiff = sorted(bands, key=lambda r: r['image'])
     assert tiff['score'] == whole[1]['score'] and '--max_pixels' in png['reason']
