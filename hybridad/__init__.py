@@ -4,7 +4,10 @@ Names below are loaded from their modules at first use, so `import hybridad` loa
 
 __version__ = "0.1.0"
 
+import sys
 from typing import TYPE_CHECKING
+
+from .former import FormerModules
 
 if TYPE_CHECKING:  # for type checkers and editors, the names of _HOME
     from .models.backbone import load_backbone
@@ -62,3 +65,5 @@ def _front_door(package: str, home: dict) -> tuple:  # the __getattr__ and __dir
 
 
 __getattr__, __dir__ = _front_door(__name__, _HOME)
+
+sys.meta_path.append(FormerModules())  # former module names, asked last
