@@ -97,9 +97,8 @@ class _Scoring:
             self.keys = self.pipeline.keys(backbone.encode_text(texts))
             self.context = self.pipeline.context().to(setting.dtype)
         self.timestep = torch.tensor(backbone.timestep, device=backbone.device)
-        self.encoder, self.parts = backbone.vae.encoder, (self.encode, self.look)
-        if setting.compiled:
-            self.encoder = torch.compile(self.encoder, dynamic=False)
+        encoder, self.parts = backbone.vae.encoder, (self.encode, self.look)
+        self.encoder = torch.compile(encoder, dynamic=False) if setting.compiled else encoder
 
     @torch.no_grad()
     def encode(self, images: torch.Tensor) -> torch.Tensor:  # (B, 3, H, W) -> (B, C, h, w)

@@ -86,7 +86,7 @@ def _answer(review, key: str) -> None:
     elif key == 'c':
         review.forget()
 
-
+# %% ../../nbs/89h_cli_review.ipynb #4b0d0c12
 def _ask(review) -> None:
     "Ask for a letter an image until there is no answer."
     while True:

@@ -77,9 +77,8 @@ class PartWriter(PartScorer):
         os.chdir(folder)
         super().__init__(**how)
         self.parts, self.pictures = parts, pictures
-        photos = Photos(
-            parts.names, self.scorer.fit, parts.refused, sight=512 * (pictures != 'none')
-        )
+        sight = 512 * (pictures != 'none')
+        photos = Photos(parts.names, self.scorer.fit, parts.refused, sight=sight)
         self.batches = _OnePart(parts, self.batch_size)
         device = self.scorer.detector.backbone.device
         self.loader = PhotoLoader(photos, self.batches, device, num_workers)

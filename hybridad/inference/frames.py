@@ -148,7 +148,7 @@ class _Frames:
         name = f'{self.name}#{number:07d}'
         return item | dict(path=name, file=(0, 0, 0, ''), seen=seen)
 
-
+# %% ../../nbs/66b_frames.ipynb #f71dcc60
 def _second(frame, number, stream):
     "The time of a frame within its file."
     return number / float(stream.average_rate or 25) if frame.time is None else frame.time

@@ -253,10 +253,5 @@ def watch(
             if not items:
                 session.draw()
         _finish(session, run)
-    return Watched(
-        session.counts,
-        str(session.latency),
-        drift_text(session.chart),
-        getattr(arrivals, 'passed', 0),
-        getattr(arrivals, 'damaged', False),
-    )
+    ended = getattr(arrivals, 'passed', 0), getattr(arrivals, 'damaged', False)
+    return Watched(session.counts, str(session.latency), drift_text(session.chart), *ended)

@@ -218,9 +218,7 @@ class Trainer(_Epochs):
         steps = max(1, t.epochs * self.per_epoch)
         self.step = Step(detector, train, steps, accumulate=accumulate, loss_fn=loss_fn)
 
-    def run_epoch(
-        self, bar: tqdm | None = None
-    ) -> dict:  # means of the terms, and validation metrics
+    def run_epoch(self, bar: tqdm | None = None) -> dict:  # means of terms, validation metrics
         "The rest of a pass over the training samples, then validation and checkpoints."
         self._clock = self._saved = time.perf_counter()
         for index in self._batches():
