@@ -306,8 +306,8 @@ def anomaly_metrics(
     maps: ArrayLike,  # (N,H,W) anomaly maps, or a list of (H,W)
     masks: ArrayLike,  # (N,H,W) defect where > 0
     scores: ArrayLike,  # (N,) image scores
-    *,
     labels: ArrayLike,  # (N,) 0 normal, 1 anomalous
+    *,
     known: ArrayLike | None = None,  # (N,) bool: images whose mask can be trusted; None: all
     limit: float = 0.3,  # as in `pixel_metrics`
     names: Sequence[str] | None = None,  # (N,) how errors call the images

@@ -294,7 +294,6 @@ def _overlap(
 def aupimo(
     maps: ArrayLike,  # (N,H,W) anomaly maps
     masks: ArrayLike,  # (N,H,W) defect where > 0; images without a defect pixel are the normal ones
-    *,
     low: float = 1e-5,  # false-positive rate where the integral begins
     high: float = 1e-4,  # and where it ends, on a logarithmic axis
 ) -> np.ndarray:  # (N,) in [0,1], nan for normal images
