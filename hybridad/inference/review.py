@@ -33,7 +33,7 @@ def _facts(
         threshold=stored_threshold(about) if other is None else other,
         checkpoint=(about.get('provenance') or {}).get('checkpoint'),
         prompts=asked['prompts'],
-        plain=asked['tiles'] == 1 and asked['normals'] is None,
+        plain=asked['tiles'] == 1 and not asked.get('tile_scale') and asked['normals'] is None,
     )
 
 
