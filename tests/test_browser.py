@@ -126,6 +126,9 @@ def small_page():
         width, height = SCREENS['small']
         page = browser.new_page(viewport={'width': width, 'height': height})
         page.set_default_timeout(60_000)
+        page.wrong = []
+        page.on('console', lambda m: m.type == 'error' and page.wrong.append(m.text))
+        page.on('pageerror', lambda error: page.wrong.append(str(error)))
         yield page
         browser.close()
 
@@ -226,6 +229,9 @@ def run_all(page):
 
 
 def no_error(page):
+    "Whether no cell failed and the browser's console tells of no error."
+    told = [x for x in page.wrong if 'status of 404' not in x]  # settings that nobody stored
+    assert not told, told
     return page.locator('[data-mime-type="application/vnd.jupyter.error"]').count() == 0
 
 
@@ -416,6 +422,18 @@ def brush_over(page, box, run):
     assert marked.sum() < 1.3 * (32 + 24) * (width + 1) and not marked[:20].any()
 
 
+def check_review_sizes(page):
+    "The clickable image and the figure keep their shapes on both screens, and nothing is cut off."
+    cell = page.locator('.jp-CodeCell').first
+    for screen, (width, height) in SCREENS.items():
+        page.set_viewport_size({'width': width, 'height': height})
+        page.wait_for_timeout(1000)
+        found = cell.evaluate(SIZES)
+        assert sorted(f['kind'] for f in found) == ['figure', 'picture'], found
+        assert all(keeps_shape(f) and f['cut'] <= 1 for f in found), (screen, found)
+        shoot(cell, f'review_{screen}')
+
+
 def test_a_key_a_click_a_box_and_a_brush_are_stored_at_once(reviewed, tmp_path):
     picture = reviewed.locator('.hybridad-picture img').last
     picture.wait_for(timeout=120_000)
@@ -435,6 +453,8 @@ def test_a_key_a_click_a_box_and_a_brush_are_stored_at_once(reviewed, tmp_path):
     wanted = 32, 48, 96, 86.4  # px of the file
     assert max(abs(a - b) for a, b in zip(missed['boxes'][0], wanted)) < 1.5, missed
     brush_over(reviewed, box, tmp_path / 'run')
+    drag(reviewed, box, (0.005, 0.005), (0.995, 0.995))  # from edge to edge
+    check_review_sizes(reviewed)
     reviewed.locator('button', has_text='false alarm (f)').click()
     reviewed.locator('.widget-html b', has_text='say right or missed').wait_for()
     assert len(verdicts(tmp_path / 'run', 3)) == 3 and no_error(reviewed)
