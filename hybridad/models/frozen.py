@@ -30,6 +30,48 @@ DEFAULTS = dict(
     nouns=None,  # and of all else
 )
 
+# %% ../../nbs/10ea_frozen.ipynb #170af1b9
+@contextmanager
+def _aside(
+    model: nn.Module,
+    name: str,  # of a part; '': nothing
+) -> Iterator[nn.Module]:
+    "Take a part out of a model for a while."
+    if not name:
+        yield nn.Identity()
+        return
+    part = model.get_submodule(name)
+    model.set_submodule(name, nn.Identity())
+    try:
+        yield part
+    finally:
+        model.set_submodule(name, part)
+
+# %% ../../nbs/10ea_frozen.ipynb #a3cfd475
+def _cast(x: object, dtype: torch.dtype) -> object:
+    "Floating point tensors in another precision, all else as it is."
+    return x.to(dtype) if isinstance(x, Tensor) and x.is_floating_point() else x
+
+
+def _widen(module: nn.Module, args: tuple, kwargs: dict) -> tuple:
+    "Hook: inputs as precise as the weights; the module notes what it was given."
+    own, module._given_dtype = next(module.parameters()).dtype, args[0].dtype
+    return tuple(_cast(a, own) for a in args), {k: _cast(v, own) for k, v in kwargs.items()}
+
+
+def _narrow(module: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
+    "Hook: the output as precise as the first input was."
+    return output.to(module._given_dtype)
+
+
+def _keep_precision(
+    module: nn.Module,  # which returns one tensor
+) -> None:
+    "Let a module work in the precision of its own weights, whatever is around it."
+    if _narrow not in module._forward_hooks.values():
+        module.register_forward_pre_hook(_widen, with_kwargs=True)
+        module.register_forward_hook(_narrow)
+
 # %% ../../nbs/10ea_frozen.ipynb #e4728b8f
 class Named(ImageSide):
     "Frozen parts with settings, and a fingerprint that survives a cast."
@@ -37,6 +79,7 @@ class Named(ImageSide):
     model: nn.Module  # the part that removes noise: a UNet or a transformer
     modules: tuple[nn.Module, ...]
     precise: tuple[nn.Module, ...] = ()  # those that stay in float32 under bfloat16
+    delicate: str = ''  # name of a part of the model that does so, too
 
     def _freeze(self, name: str, settings: dict | None) -> None:
         "Call once the parts are there."
@@ -59,11 +102,15 @@ class Named(ImageSide):
 
     def to(self, *args):
         "Move to a device or dtype; the fingerprint stays that of the weights before rounding."
-        known = self.hash if self._hashed[1] or torch.bfloat16 in args else ''
+        low = torch.bfloat16 in args
+        known = self.hash if self._hashed[1] or low else ''
         wide = [torch.float32 if a == torch.bfloat16 else a for a in args]
-        with quiet():
+        with quiet(), _aside(self.model, self.delicate if low else '') as part:
+            part.to(*wide)
             for m in self.modules:
                 m.to(*(wide if m in self.precise else args))
+        if low and self.delicate:
+            _keep_precision(part)
         if known:
             self._hashed = marks(self.modules), known
         return self
