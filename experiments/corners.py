@@ -110,7 +110,9 @@ def main():
         found['trained transformer'] = of_folder(a.dit)
     found['random weights'] = {f: of_random(f) for f in FAMILIES}
     command = 'python experiments/corners.py' + (' --dit runs/dit/backbone' if a.dit else '')
-    write_atomic(RESULTS / 'corners.json', json.dumps(found | about(command, 64), indent=1).encode())
+    write_atomic(
+        RESULTS / 'corners.json', json.dumps(found | about(command, 64), indent=1).encode()
+    )
     print(json.dumps(found, indent=1))
 
 

@@ -78,6 +78,53 @@ def full_size(
         text = Text(torch.randn(1, length, width), pooled=pooled).map(lambda t: t.to(dtype))
     return model, x, text
 
+# %% ../../nbs/72da_bench_families.ipynb #d970e450
+_BASE = dict(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12)
+_LARGE = dict(
+    hidden_size=1280, intermediate_size=5120, num_hidden_layers=32, num_attention_heads=20
+)
+_XXL = dict(d_model=4096, d_ff=10240, num_layers=24, num_heads=64, feed_forward_proj='gated-gelu')
+_ENCODERS = {
+    'L': ('CLIPTextModel', _BASE),
+    'H': ('CLIPTextModel', SD21['text_encoder']),
+    'G': ('CLIPTextModel', _LARGE),
+    'T5': ('T5EncoderModel', _XXL),
+    'Gemma': ('Gemma2Model', {}),
+}  # class of transformers, config
+_TEXTS = {
+    'SD 1.5': ('L',),
+    'BK-SDM small': ('L',),
+    'SD 2.1': ('H',),
+    'SDXL': ('L', 'G'),
+    'PixArt-Sigma': ('T5',),
+    'Sana 1.6B': ('Gemma',),
+    'SD 3.5 medium': ('L', 'G', 'T5'),
+    'FLUX.1': ('L', 'T5'),
+}
+
+# %% ../../nbs/72da_bench_families.ipynb #6aaf78f7
+def _bytes(model: nn.Module) -> int:
+    return sum(p.nbytes for p in model.parameters())
+
+
+def _text_bytes(name: str) -> int:
+    "Bytes of text encoders: beside a UNet in float32, beside a transformer in bfloat16."
+    import transformers
+
+    dtype, total = torch.float32 if FULL[name][0] == _UNET else torch.bfloat16, 0
+    for kind, sizes in (_ENCODERS[e] for e in _TEXTS[name]):
+        cls = getattr(transformers, kind)
+        with torch.device('meta'):
+            total += _bytes(cls(cls.config_class(**sizes)).to(dtype))
+    return total
+
+
+def _autoencoder_bytes() -> int:
+    from diffusers import AutoencoderKL
+
+    with torch.device('meta'):
+        return _bytes(AutoencoderKL(**SD21['vae']))
+
 # %% ../../nbs/72da_bench_families.ipynb #23538e6f
 def _conditions(model: nn.Module) -> dict:
     "Keyword arguments of a pass: SDXL is told a summary of the prompt and the image's size."
@@ -105,12 +152,14 @@ def _products(model: nn.Module, x: Tensor, text: Text, *, read: bool) -> int:
 # %% ../../nbs/72da_bench_families.ipynb #50120683
 def at_full_size(
     name: str,  # a key of FULL
-) -> dict:  # bytes of weights, of queries of all layers, of one layer's scores; products_ratio
+) -> (
+    dict
+):  # bytes: weights, text encoders, queries of all layers, one layer's scores; products_ratio
     "Memory and products of reading one image of 512 px, without running anything."
     model, x, text = full_size(name)
     ratio = _products(model, x, text, read=True) / _products(model, x, text, read=False)
     cost = reading_cost(model, (x, text), **_conditions(model))
-    return cost | dict(products_ratio=ratio)
+    return cost | dict(text=_text_bytes(name), products_ratio=ratio)
 
 # %% ../../nbs/72da_bench_families.ipynb #3cd9447f
 def _counted(reduce: Callable, counted: LiveBytes) -> Callable:
@@ -171,29 +220,6 @@ def _flash() -> Iterator[None]:
     finally:
         F.scaled_dot_product_attention = stock
 
-# %% ../../nbs/72da_bench_families.ipynb #c7e39516
-_LARGE = dict(
-    hidden_size=1280, intermediate_size=5120, num_hidden_layers=32, num_attention_heads=20
-)
-_TEXTS = {'SD 2.1': (SD21['text_encoder'],), 'SDXL': ({}, _LARGE)}  # beside the base size of CLIP
-_BASE = dict(
-    hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12
-)
-
-
-def _bytes(model: nn.Module) -> int:
-    return sum(p.nbytes for p in model.parameters())
-
-
-def _precise_bytes(name: str) -> int:
-    "Bytes of autoencoder and text encoders, which stay in float32."
-    from diffusers import AutoencoderKL
-    from transformers import CLIPTextConfig, CLIPTextModel
-
-    with torch.device('meta'):
-        texts = [CLIPTextModel(CLIPTextConfig(**_BASE | sizes)) for sizes in _TEXTS[name]]
-        return sum(map(_bytes, (AutoencoderKL(**SD21['vae']), *texts)))
-
 # %% ../../nbs/72da_bench_families.ipynb #bb84306a
 def exact_step_bytes(
     batch: int = 4,
@@ -210,5 +236,5 @@ def exact_step_bytes(
     with _flash(), LiveBytes() as counted:
         maps = reader(x.expand(batch, -1, -1, -1), Text(prompts), size=(64, 64))
         log_ratio(maps).square().mean().backward()
-    weights = _bytes(unet) + _precise_bytes(name)
+    weights = _bytes(unet) + _autoencoder_bytes() + _text_bytes(name)
     return dict(weights=weights, beside=counted.peak, peak=weights + counted.peak)

@@ -30,24 +30,7 @@ DEFAULTS = dict(
     nouns=None,  # and of all else
 )
 
-# %% ../../nbs/10ea_frozen.ipynb #170af1b9
-@contextmanager
-def _aside(
-    model: nn.Module,
-    name: str,  # of a part; '': nothing
-) -> Iterator[nn.Module]:
-    "Take a part out of a model for a while."
-    if not name:
-        yield nn.Identity()
-        return
-    part = model.get_submodule(name)
-    model.set_submodule(name, nn.Identity())
-    try:
-        yield part
-    finally:
-        model.set_submodule(name, part)
-
-# %% ../../nbs/10ea_frozen.ipynb #a3cfd475
+# %% ../../nbs/10ea_frozen.ipynb #6128b08c
 def _cast(x: object, dtype: torch.dtype) -> object:
     "Floating point tensors in another precision, all else as it is."
     return x.to(dtype) if isinstance(x, Tensor) and x.is_floating_point() else x
@@ -58,7 +41,7 @@ def _widen(module: nn.Module, args: tuple, kwargs: dict) -> tuple:
     own, module._given_dtype = next(module.parameters()).dtype, args[0].dtype
     return tuple(_cast(a, own) for a in args), {k: _cast(v, own) for k, v in kwargs.items()}
 
-
+# %% ../../nbs/10ea_frozen.ipynb #634b4524
 def _narrow(module: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
     "Hook: the output as precise as the first input was."
     return output.to(module._given_dtype)
@@ -71,6 +54,25 @@ def _keep_precision(
     if _narrow not in module._forward_hooks.values():
         module.register_forward_pre_hook(_widen, with_kwargs=True)
         module.register_forward_hook(_narrow)
+
+# %% ../../nbs/10ea_frozen.ipynb #b725a5ff
+@contextmanager
+def _apart(
+    model: nn.Module,
+    name: str,  # of a part; '': nothing
+    how: list,  # arguments of `to` for the part
+) -> Iterator[None]:
+    "Take a part out while the rest is cast in another way."
+    if not name:
+        yield
+        return
+    part = model.get_submodule(name).to(*how)
+    model.set_submodule(name, nn.Identity())
+    try:
+        yield
+    finally:
+        model.set_submodule(name, part)
+    _keep_precision(part)
 
 # %% ../../nbs/10ea_frozen.ipynb #e4728b8f
 class Named(ImageSide):
@@ -105,12 +107,9 @@ class Named(ImageSide):
         low = torch.bfloat16 in args
         known = self.hash if self._hashed[1] or low else ''
         wide = [torch.float32 if a == torch.bfloat16 else a for a in args]
-        with quiet(), _aside(self.model, self.delicate if low else '') as part:
-            part.to(*wide)
+        with quiet(), _apart(self.model, self.delicate if low else '', wide):
             for m in self.modules:
                 m.to(*(wide if m in self.precise else args))
-        if low and self.delicate:
-            _keep_precision(part)
         if known:
             self._hashed = marks(self.modules), known
         return self

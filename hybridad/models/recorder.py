@@ -12,12 +12,11 @@ from contextlib import ExitStack
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from ..errors import BackboneError, ConfigError
 from .attention import products, split_heads, wide
+from .denominators import Denominators
 from hybridad.models.transformers import (
     READABLE,
     Text,
@@ -133,42 +132,8 @@ def _grid_of(module: nn.Module, inputs: tuple) -> tuple[int, int]:
     patch = vars(module).get('patch_size') or 1  # a plain attribute of patch embeddings
     return tuple(s // patch for s in x.shape[-2:])
 
-# %% ../../nbs/10h_recorder.ipynb #4d20d02c
-_STOCK = F.scaled_dot_product_attention
-_FLASH = 1  # the number of the kernel that gives denominators
-
-
-def _gives_totals(query: Tensor, key: Tensor, value: Tensor, attn_mask=None, **more) -> bool:
-    "True where PyTorch would choose that kernel and nothing is lost by asking for both results."
-    given = query, key, value
-    learns = torch.is_grad_enabled() and any(t.requires_grad for t in given)
-    if attn_mask is not None or any(more.values()) or learns:
-        return False
-    usual = query.device.type == 'cpu' and query.dtype == torch.float32
-    return usual and torch._fused_sdp_choice(*given) == _FLASH
-
-
-class _Totals(TorchFunctionMode):
-    "While it is open, `last` is the log of what the last softmax divided by, or None."
-
-    def __init__(self):
-        super().__init__()
-        self.last = None
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        if func is not _STOCK:
-            return func(*args, **(kwargs or {}))
-        names = 'query', 'key', 'value', 'attn_mask', 'dropout_p', 'is_causal'
-        given = dict(zip(names, args)) | (kwargs or {})
-        if not _gives_totals(**given):
-            self.last = None
-            return func(*args, **(kwargs or {}))
-        qkv = (given[n] for n in names[:3])
-        out, self.last = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(*qkv)
-        return out
-
 # %% ../../nbs/10h_recorder.ipynb #0614e4fc
-def _starts(found: dict, totals: _Totals) -> Callable:
+def _starts(found: dict, totals: Denominators) -> Callable:
     "A hook that notes with which arguments a layer was called."
 
     def hook(module, args, kwargs):
@@ -199,7 +164,7 @@ class _Hooks:
     def __init__(self, model: nn.Module, views: dict[str, View]):
         self.model, self.views = model, views
         self._grids, self._open, self._fixed = {}, ExitStack(), None
-        self._totals = _Totals()
+        self._totals = Denominators()
 
     def __enter__(self):
         modules = dict(self.model.named_modules())
@@ -354,7 +319,7 @@ class Recorder(_Watched):
             self._running, self._fixed = False, None
         return self.found
 
-# %% ../../nbs/10h_recorder.ipynb #48233052
+# %% ../../nbs/10h_recorder.ipynb #f40f43c3
 _ROWS = 256  # queries whose scores of one head fit into the cache of a CPU
 
 
@@ -367,7 +332,7 @@ def _by_rows(view: View, seen: Seen) -> Iterator[tuple[Tensor, Seen]]:
         total = seen.total if seen.total is None else seen.total[..., rows]
         yield q[..., rows, :], seen._replace(total=total)
 
-
+# %% ../../nbs/10h_recorder.ipynb #62ecdea4
 def _by_heads(view: View, q: Tensor, seen: Seen) -> Iterator[tuple[Tensor, Seen]]:
     "Queries (B, n, N, d) and the rest of a few heads: on a CPU one, else all."
     count = 1 if q.device.type == 'cpu' else view.heads
@@ -376,7 +341,7 @@ def _by_heads(view: View, q: Tensor, seen: Seen) -> Iterator[tuple[Tensor, Seen]
     for mine, keys, others, total in zip(q.split(count, 1), *parts):
         yield mine, seen._replace(keys=keys, others=others, total=total)
 
-
+# %% ../../nbs/10h_recorder.ipynb #e79553dd
 def masses_of(
     groups: Tensor,  # as in probes.group_masses
 ) -> Callable:  # for Recorder(reduce=...), which then keeps (B, G, h, w) of each layer
