@@ -33,7 +33,10 @@ def _line(review, i: int) -> str:
     "An image in one line."
     row, said = review.rows[i], review.said(i)
     word = said.verdict if said else '-'
-    look = review.run / row['overlay'] if row.get('overlay') else row['image']
+    overlay = review.run / (
+        row.get('overlay') or ''
+    )  # a watch that was killed may not have drawn it
+    look = overlay if overlay.is_file() else row['image']
     return (
         f'{i + 1:5}  {row["score"]:8.3f}  {row["outcome"]:11}  {word:11}  {printable(row["image"])}'
         f'  ({printable(look)})'
