@@ -169,8 +169,13 @@ def cell_with(page, name):
 
 
 def shoot(cell, name):
+    "A picture of the whole output of a cell at the present width, on a screen that holds it."
     SHOTS.mkdir(parents=True, exist_ok=True)
+    page, screen = cell.page, cell.page.viewport_size
+    page.set_viewport_size(screen | dict(height=2600))
     cell.locator('.jp-OutputArea-output').last.screenshot(path=SHOTS / f'{name}.png')
+    page.set_viewport_size(screen)
+    cell.scroll_into_view_if_needed()
 
 
 def keeps_shape(found):

@@ -146,10 +146,10 @@ def decision_view(
     now = outcomes(scores, truth.labels, threshold)
     shown = shown_image(truth, index)
     fig = new_figure(3.1)
-    left = bare(place(fig, 0.1, 0.5, width=2.4, height=2.4), title_of(truth, index))
+    left = bare(place(fig, 0.1, 0.5, width=2.35, height=2.35), title_of(truth, index))
     left.imshow(shown)
     title = f'probability map, image score {scores[index]:.2f}:\n{now[index]}'
-    middle = bare(place(fig, 2.6, 0.5, width=2.4, height=2.4), title)
+    middle = bare(place(fig, 2.55, 0.5, width=2.35, height=2.35), title)
     look = dict(cmap=HEAT, vmin=0, vmax=1, extent=stretched(shown.shape))
     beside(middle, middle.imshow(probabilities[index], **look), 'probability')
     for ax in (left, middle):
@@ -187,8 +187,8 @@ def comparison_view(
     b, shown, fig = b - offset, to_picture(image), new_figure(2.4)
     moved = f'{two}\n{"minus" if offset > 0 else "plus"} {abs(offset):.2f}' if offset else two
     names = title, one, moved, f'{two} − {one}\nwithout the offset' if offset else f'{two} − {one}'
-    lefts = 0.1, 1.95, 3.8, 6.15
-    spots = [place(fig, left, 0.5, width=1.7, height=1.7) for left in lefts]
+    lefts = 0.1, 1.9, 3.7, 6.15
+    spots = [place(fig, left, 0.5, width=1.65, height=1.65) for left in lefts]
     panels = [bare(ax, name) for ax, name in zip(spots, names)]
     panels[0].imshow(shown)
     size, norm, side = stretched(shown.shape), Normalize(*shared_range([a, b])), np.abs(b - a).max()

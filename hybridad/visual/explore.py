@@ -13,7 +13,7 @@ import ipywidgets as widgets
 import numpy as np
 from matplotlib.figure import Figure
 
-from ..config import SCORES, ModelConfig
+from ..config import ModelConfig
 from ..models.backbone import Backbone
 from .clicks import ClickPicture
 from hybridad.visual.controls import (
@@ -187,11 +187,18 @@ def _sample_names(truth):
     ]
 
 
+_POOLED = [
+    ('mean of the highest cells (topk)', 'topk'),
+    ('highest cell (max)', 'max'),
+    ('mean probability (mean_ratio)', 'mean_ratio'),
+]  # SCORES in words
+
+
 def _pooling(model: ModelConfig) -> dict:
     "Controls of how an image score is made from a map, at first as a detector makes it."
     top = dict(step=0.1, kind=widgets.FloatLogSlider)
     return dict(
-        score=choice('image score', SCORES, model.score),
+        score=choice('image score', _POOLED, model.score, width=330),
         top_fraction=slider('share of cells in the score', model.top_fraction, (-4, 0), **top),
     )
 
