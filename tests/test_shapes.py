@@ -16,6 +16,7 @@ from hybridad.models.checkpoint import read_checkpoint
 from hybridad.synthetic.plain import picture
 
 SHAPES = (128, 128), (64, 256), (256, 64)  # (height, width) in px, in turn
+ALONE = '--no_baseline'  # once with baselines is enough
 
 
 def saved(path, pixels, shape):
@@ -67,7 +68,10 @@ def results_of(folder, name, *flags):
 
 def test_square_is_another_reading(folder):
     "Squashed images give other maps than images that keep their shape, and their own thresholds."
-    kept, squashed = results_of(folder, 'kept', '--maps'), results_of(folder, 'square', '--square')
+    kept, squashed = (
+        results_of(folder, 'kept', '--maps'),
+        results_of(folder, 'square', '--square', ALONE),
+    )
     assert kept['mean']['pixel_ap'] != squashed['mean']['pixel_ap']
     config = json.loads((folder / 'square/config.json').read_text())
     assert 'another square' in config['thresholds']['reason']
@@ -82,9 +86,9 @@ def test_thresholds_of_tiles(folder, capsys):
     _, about = read_checkpoint(folder / 'run/best.safetensors')
     found = about['thresholds']
     assert found['tiling'] == [1, 32, 1.5] and found['growth'] > 0
-    again = results_of(folder, 'again', *tiles)
+    again = results_of(folder, 'again', *tiles, ALONE)
     assert (folder / 'again/images.csv').read_text().count('anomalous') and again['mean']
-    results_of(folder, 'whole')
+    results_of(folder, 'whole', ALONE)
     config = json.loads((folder / 'whole/config.json').read_text())
     assert 'other tiles' in config['thresholds']['reason']
     assert 'tiles at 1.5 of the own pixels' in (folder / 'tiles/report.html').read_text()
@@ -160,7 +164,8 @@ def test_large_tiff_in_bands(folder, capsys):
     (folder / 'large').mkdir()
     tifffile.imwrite(folder / 'large/scan.tif', pixels, photometric='rgb', rowsperstrip=40)
     Image.fromarray(pixels).save(folder / 'large/scan.png')
-    base = ['score', str(folder / 'large'), '--device', 'cpu', '--quiet', '--tile_scale', '1']
+    prompts = ['--checkpoint_path', str(folder / 'run/best.safetensors'), '--device', 'cpu']
+    base = ['score', str(folder / 'large'), *prompts, '--quiet', '--tile_scale', '1']
     assert cli.hybridad([*base, '--out', str(folder / 'fits')]) == 0
     code = cli.hybridad([*base, '--out', str(folder / 'beyond'), '--max_pixels', '100000'])
     whole, bands = (list(read_scores(folder / n)) for n in ('fits', 'beyond'))

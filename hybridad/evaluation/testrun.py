@@ -46,6 +46,7 @@ from .testreport import report_of_test
 from .thresholds import calibration, store_thresholds, with_stored
 from ..inference.beside import beside_files
 from ..inference.scoring import SHIPPED
+from ..inference.scoring_runs import weights_hash
 from ..metrics.checks import METRICS
 from ..metrics.streaming import bootstrap_intervals
 from ..models.detector import HybridAnomalyDetector
@@ -324,7 +325,8 @@ def _about(a: TestRequest, detector, thresholds: dict, namer: RegionNamer | None
     detector.config.data.update(place)
     names = namer and namer.words
     about = dict(checkpoint=str(a.checkpoint_path), thresholds=thresholds, names=names)
-    return detector.config.to_dict() | about | dict(backbone_hash=detector.backbone.hash)
+    hashes = dict(backbone_hash=detector.backbone.hash, prompts=weights_hash(detector))
+    return detector.config.to_dict() | about | hashes
 
 
 def _results(a: TestRequest, truth: EvalSet, found: dict, own: dict, *, seen, since: float) -> dict:
