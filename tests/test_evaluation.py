@@ -22,6 +22,8 @@ from hybridad.evaluation.maps import write_maps
 from hybridad.evaluation.reports import found_regions, image_rows
 from hybridad.evaluation.testrun import decided
 from hybridad.evaluation.thresholds import calibration, store_thresholds
+from hybridad.inference.review import Review
+from hybridad.inference.scoring_runs import weights_hash
 from hybridad.metrics.exact import (
     anomaly_metrics,
     f1_threshold,
@@ -428,6 +430,20 @@ def test_what_cannot_be_found_replaces_no_threshold(place, capsys):
     assert read_checkpoint(place / 'kept.safetensors')[1]['thresholds'] == held
 
 
+def reviewed(run, checkpoint, rows):
+    "The mistakes of a test come first, with the maps that the detector saw and its prompts."
+    review = Review(run)
+    wrong = [r['outcome'] in ('missed', 'false alarm') for r in review.rows]
+    mistakes = sum((r['decision'] == 'anomalous') != (r['label'] == '1') for r in rows)
+    assert wrong == [True] * mistakes + [False] * (len(rows) - mistakes)
+    width, height = review.seen(0).size
+    assert review.size(0) == (40, 30) and abs(width / height - 40 / 30) < 0.05
+    about = review.corrections.about
+    detector, _ = HybridAnomalyDetector.from_checkpoint(checkpoint)
+    assert about['prompts'] == weights_hash(detector)
+    assert about['checkpoint'] == str(checkpoint) and about['plain']
+
+
 def test_thresholds_are_stored_and_turned_into_decisions(place, capsys):
     shutil.copy(place / 'new.safetensors', place / 'cut.safetensors')
     asked = '--calibrate', 'f1max', ALONE
@@ -473,6 +489,7 @@ def test_thresholds_are_stored_and_turned_into_decisions(place, capsys):
     figures = json.loads((place / 'decided' / 'metrics.json').read_text())
     low, high = figures['intervals']['image_auroc']
     assert 0 <= low <= high <= 1
+    reviewed(place / 'decided', place / 'cut.safetensors', rows)
     assert (
         scored(
             place, 'smoother', ALONE, '--smoothing', 3, checkpoint='cut.safetensors', data='other'

@@ -38,9 +38,8 @@ def _screen_png(fig, sharp=_SHARP):
 def _growing():
     "The layout of a figure that takes the width there is, up to all of its pixels."
     side = round(96 * WIDTH)
-    return widgets.Layout(
-        flex=f'1 1 {side}px', max_width=f'min(calc(100% - 4px), {_SHARP * side:.0f}px)'
-    )
+    most = f'min(calc(100% - 4px), {_SHARP * side:.0f}px)'
+    return widgets.Layout(flex=f'1 1 {side}px', min_width='0', max_width=most)
 
 
 def _row(children):

@@ -50,14 +50,15 @@ def decide(
     smoothing: float = 0.0,  # sigma of a Gaussian on the maps, in cells; scores are of raw maps
     temperature: float = 1.0,  # divides the maps
     *,
-    top_fraction: float = 0.005,  # share of cells whose mean is the image score
+    score: str = 'topk',  # image score from the map, one of config.SCORES
+    top_fraction: float = 0.005,  # share of cells whose mean is the image score, for 'topk'
     offset: float = 0.0,  # added to the image score
 ) -> tuple[np.ndarray, np.ndarray]:  # (N, h, w) and (N,) probabilities
     "Probability maps and image scores; with a detector's temperature and offset, its own scores."
     if temperature <= 0:
         raise ConfigError(f'temperature {temperature} must be above 0')
     logits = [torch.as_tensor(m)[None] / temperature for m in maps]
-    scores = torch.cat([pool_logits(m, 'topk', top_fraction) for m in logits]) + offset
+    scores = torch.cat([pool_logits(m, score, top_fraction) for m in logits]) + offset
     shown = stacked([probability(smooth(m, smoothing))[0] for m in logits])
     return shown, probability(scores)
 
@@ -145,10 +146,10 @@ def decision_view(
     now = outcomes(scores, truth.labels, threshold)
     shown = shown_image(truth, index)
     fig = new_figure(3.1)
-    left = bare(place(fig, 0.1, 0.5, width=2.4, height=2.4), title_of(truth, index))
+    left = bare(place(fig, 0.1, 0.5, width=2.35, height=2.35), title_of(truth, index))
     left.imshow(shown)
     title = f'probability map, image score {scores[index]:.2f}:\n{now[index]}'
-    middle = bare(place(fig, 2.6, 0.5, width=2.4, height=2.4), title)
+    middle = bare(place(fig, 2.55, 0.5, width=2.35, height=2.35), title)
     look = dict(cmap=HEAT, vmin=0, vmax=1, extent=stretched(shown.shape))
     beside(middle, middle.imshow(probabilities[index], **look), 'probability')
     for ax in (left, middle):
@@ -186,8 +187,8 @@ def comparison_view(
     b, shown, fig = b - offset, to_picture(image), new_figure(2.4)
     moved = f'{two}\n{"minus" if offset > 0 else "plus"} {abs(offset):.2f}' if offset else two
     names = title, one, moved, f'{two} − {one}\nwithout the offset' if offset else f'{two} − {one}'
-    lefts = 0.1, 1.95, 3.8, 6.15
-    spots = [place(fig, left, 0.5, width=1.7, height=1.7) for left in lefts]
+    lefts = 0.1, 1.9, 3.7, 6.15
+    spots = [place(fig, left, 0.5, width=1.65, height=1.65) for left in lefts]
     panels = [bare(ax, name) for ax, name in zip(spots, names)]
     panels[0].imshow(shown)
     size, norm, side = stretched(shown.shape), Normalize(*shared_range([a, b])), np.abs(b - a).max()

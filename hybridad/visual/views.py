@@ -155,7 +155,7 @@ def contour(
     ax.contour(xs, ys, field, [level], colors=[colour], linewidths=1.2, linestyles=style)
 
 # %% ../../nbs/70e_views.ipynb #5bf876d6
-_EVEN = 0.05  # of a column's range: a layer that varies less is called even
+_EVEN = 0.15  # of a column's range: a layer whose maps vary less is called even
 
 
 def mosaic(

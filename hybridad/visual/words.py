@@ -243,6 +243,12 @@ def nearest_words(
     return [[(n, 1 - float(v)) for n, v in zip(*pair)] for pair in zip(names, values)]
 
 
+_READ = (
+    '<p>V: contexts of the normal prompt, W: of the damaged one. In brackets the cosine distance of'
+    ' a word; above 0.8 it says nothing.</p>'
+)
+
+
 def context_table(
     detector: HybridAnomalyDetector,
     k: int = 3,  # words for each context
@@ -254,4 +260,4 @@ def context_table(
         for i, near in enumerate(found, 1):
             rows.append([f'{letter}{i}', *(f'{word} ({apart:.2f})' for word, apart in near)])
     heads = ['context', *(f'nearest {j}' for j in range(1, k + 1))]
-    return tabulate(rows, heads, tablefmt='html')
+    return _READ + tabulate(rows, heads, tablefmt='html')
