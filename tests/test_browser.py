@@ -15,6 +15,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from hybridad.data.corrections import Corrections
+from hybridad.data.shapes import drawn_pixels
+
 ROOT = Path(__file__).resolve().parents[1]
 SHOTS = ROOT / 'build' / 'screenshots'
 CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser')
@@ -123,6 +126,9 @@ def small_page():
         width, height = SCREENS['small']
         page = browser.new_page(viewport={'width': width, 'height': height})
         page.set_default_timeout(60_000)
+        page.wrong = []
+        page.on('console', lambda m: m.type == 'error' and page.wrong.append(m.text))
+        page.on('pageerror', lambda error: page.wrong.append(str(error)))
         yield page
         browser.close()
 
@@ -130,7 +136,10 @@ def small_page():
 @pytest.fixture
 def page(small_page, tmp_path):
     "A copy of the guide, open in JupyterLab."
-    shutil.copy(ROOT / 'nbs/guides/visualize.ipynb', tmp_path / 'visualize.ipynb')
+    guide = (ROOT / 'nbs/guides/visualize.ipynb').read_text(encoding='utf-8')
+    assert 'count = 6' in guide
+    fewer = guide.replace('count = 6', 'count = 3')  # images of a category
+    (tmp_path / 'visualize.ipynb').write_text(fewer, encoding='utf-8')
     with running_lab(tmp_path) as address:
         small_page.goto(f'{address}/lab/tree/visualize.ipynb?reset')
         small_page.wait_for_selector('.jp-Notebook', timeout=120_000)
@@ -223,6 +232,9 @@ def run_all(page):
 
 
 def no_error(page):
+    "Whether no cell failed and the browser's console tells of no error."
+    told = [x for x in page.wrong if 'status of 404' not in x]  # settings that nobody stored
+    assert not told, told
     return page.locator('[data-mime-type="application/vnd.jupyter.error"]').count() == 0
 
 
@@ -378,7 +390,54 @@ def verdicts(run, count, seconds=30):
     pytest.fail(f'{count} verdicts were not stored in {seconds} s: {images}')
 
 
-def test_a_key_a_click_and_a_box_are_stored_at_once(reviewed, tmp_path):
+def drag(page, box, *places):
+    "Press the mouse at the first place of a picture and release it at the last."
+    at = [(box['x'] + x * box['width'], box['y'] + y * box['height']) for x, y in places]
+    page.mouse.move(*at[0])
+    page.mouse.down()
+    for place in at[1:]:
+        page.mouse.move(*place, steps=8)
+    page.mouse.up()
+
+
+def brush_over(page, box, run):
+    "A stroke of the fine brush, around a corner; the file and the mask hold it."
+    page.keyboard.press('b')
+    page.locator('button.mod-active', has_text='fine brush').wait_for()
+    drag(page, box, (0.25, 0.25), (0.5, 0.25), (0.5, 0.75))
+    for _ in range(40):
+        missed = verdicts(run, 3)[2]
+        if missed['strokes']:
+            break
+        page.wait_for_timeout(250)
+    page.wait_for_timeout(500)
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=SHOTS / 'review.png')
+    assert len(missed['boxes']) == 1
+    [[width, points]] = missed['strokes']
+    assert abs(width - 5 * 128 / box['width']) < 0.1  # the image is 128 px wide
+    ends = zip(points[:2] + points[-2:], (32, 24, 64, 72))
+    assert max(abs(a - b) for a, b in ends) < 1.5, points
+    mask = drawn_pixels(Corrections(run / 'corrections.json').samples()[2].mask)
+    marked = mask.copy()
+    marked[48:87, 32:96] = False  # the box of before
+    assert marked[24, 34:62].all() and marked[26:46, 64].all()
+    assert marked.sum() < 1.3 * (32 + 24) * (width + 1) and not marked[:20].any()
+
+
+def check_review_sizes(page):
+    "The clickable image and the figure keep their shapes on both screens, and nothing is cut off."
+    cell = page.locator('.jp-CodeCell').first
+    for screen, (width, height) in SCREENS.items():
+        page.set_viewport_size({'width': width, 'height': height})
+        page.wait_for_timeout(1000)
+        found = cell.evaluate(SIZES)
+        assert sorted(f['kind'] for f in found) == ['figure', 'picture'], found
+        assert all(keeps_shape(f) and f['cut'] <= 1 for f in found), (screen, found)
+        shoot(cell, f'review_{screen}')
+
+
+def test_a_key_a_click_a_box_and_a_brush_are_stored_at_once(reviewed, tmp_path):
     picture = reviewed.locator('.hybridad-picture img').last
     picture.wait_for(timeout=120_000)
     reviewed.wait_for_timeout(1000)
@@ -392,19 +451,13 @@ def test_a_key_a_click_and_a_box_are_stored_at_once(reviewed, tmp_path):
     picture.scroll_into_view_if_needed()
     box = picture.bounding_box()
     assert abs(box['width'] / box['height'] - 128 / 96) < 0.02  # the shape of the file
-    at = [
-        (box['x'] + a * box['width'], box['y'] + b * box['height'])
-        for a, b in ((0.25, 0.5), (0.75, 0.9))
-    ]
-    reviewed.mouse.move(*at[0])
-    reviewed.mouse.down()
-    reviewed.mouse.move(*at[1], steps=4)
-    reviewed.mouse.up()
+    drag(reviewed, box, (0.25, 0.5), (0.75, 0.9))
     missed = verdicts(tmp_path / 'run', 3)[2]
     wanted = 32, 48, 96, 86.4  # px of the file
     assert max(abs(a - b) for a, b in zip(missed['boxes'][0], wanted)) < 1.5, missed
-    SHOTS.mkdir(parents=True, exist_ok=True)
-    reviewed.screenshot(path=SHOTS / 'review.png')
+    brush_over(reviewed, box, tmp_path / 'run')
+    drag(reviewed, box, (0.005, 0.005), (0.995, 0.995))  # from edge to edge
+    check_review_sizes(reviewed)
     reviewed.locator('button', has_text='false alarm (f)').click()
     reviewed.locator('.widget-html b', has_text='say right or missed').wait_for()
     assert len(verdicts(tmp_path / 'run', 3)) == 3 and no_error(reviewed)

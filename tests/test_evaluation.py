@@ -22,6 +22,8 @@ from hybridad.evaluation.maps import write_maps
 from hybridad.evaluation.reports import found_regions, image_rows
 from hybridad.evaluation.testrun import decided
 from hybridad.evaluation.thresholds import calibration, store_thresholds
+from hybridad.inference.review import Review
+from hybridad.inference.scoring_runs import weights_hash
 from hybridad.metrics.exact import (
     anomaly_metrics,
     f1_threshold,
@@ -193,6 +195,8 @@ def test_one_class_is_undefined_and_says_why():
 
 # ---------------------------------------------------------------- an evaluation
 
+ALONE = '--no_baseline'  # baselines cost as much as what is tested, and have tests of their own
+
 
 @pytest.fixture(scope='module')
 def place(tmp_path_factory):
@@ -270,16 +274,17 @@ def test_run_leaves_everything_and_is_the_same_after_an_interruption(place, monk
 
     monkeypatch.setattr(scores, '_score_part', stopped)
     assert (
-        scored(place, 'again') == 130 and len(list((place / 'again' / 'parts').glob('*.npz'))) == 2
+        scored(place, 'again', ALONE) == 130
+        and len(list((place / 'again' / 'parts').glob('*.npz'))) == 2
     )
-    assert scored(place, 'again') == 2  # in use, and not asked to continue
+    assert scored(place, 'again', ALONE) == 2  # in use, and not asked to continue
     calls.clear()
     monkeypatch.setattr(
         scores, '_score_part', lambda *args, **how: calls.append(1) or one(*args, **how)
     )
     capsys.readouterr()
     assert (
-        scored(place, 'again', '--resume', '--compare', place / 'whole') == 0
+        scored(place, 'again', ALONE, '--resume', '--compare', place / 'whole') == 0
         and len(calls) == len(tested) // 4 + bool(len(tested) % 4) - 2
     )
     said = capsys.readouterr().out.splitlines()
@@ -379,7 +384,7 @@ def test_maps_of_another_method_are_scored_beside_ours(place, capsys):
 
 
 def test_older_figures_are_not_compared_with_those_of_other_masks(place, capsys):
-    assert scored(place, 'recent') == 0
+    assert scored(place, 'recent', ALONE) == 0
     (place / 'older').mkdir()
     figures = json.loads((place / 'recent' / 'metrics.json').read_text())
     del figures['masks']
@@ -399,7 +404,7 @@ def test_what_cannot_be_found_replaces_no_threshold(place, capsys):
                 shutil.rmtree(folder)
     for folder in (place / 'good').glob('*/ground_truth'):
         shutil.rmtree(folder)
-    asked = '--calibrate', 'f1max'
+    asked = '--calibrate', 'f1max', ALONE
     assert scored(place, 'c1', *asked, checkpoint='kept.safetensors', data='good') == 2
     assert 'only normal images' in capsys.readouterr().err and not (place / 'c1').exists()
     held = read_checkpoint(place / 'kept.safetensors')[1]['thresholds']
@@ -425,9 +430,24 @@ def test_what_cannot_be_found_replaces_no_threshold(place, capsys):
     assert read_checkpoint(place / 'kept.safetensors')[1]['thresholds'] == held
 
 
+def reviewed(run, checkpoint, rows):
+    "The mistakes of a test come first, with the maps that the detector saw and its prompts."
+    review = Review(run)
+    wrong = [r['outcome'] in ('missed', 'false alarm') for r in review.rows]
+    mistakes = sum((r['decision'] == 'anomalous') != (r['label'] == '1') for r in rows)
+    assert wrong == [True] * mistakes + [False] * (len(rows) - mistakes)
+    width, height = review.seen(0).size
+    assert review.size(0) == (40, 30) and abs(width / height - 40 / 30) < 0.05
+    about = review.corrections.about
+    detector, _ = HybridAnomalyDetector.from_checkpoint(checkpoint)
+    assert about['prompts'] == weights_hash(detector)
+    assert about['checkpoint'] == str(checkpoint) and about['plain']
+
+
 def test_thresholds_are_stored_and_turned_into_decisions(place, capsys):
     shutil.copy(place / 'new.safetensors', place / 'cut.safetensors')
-    assert scored(place, 'validation', '--calibrate', 'f1max', checkpoint='cut.safetensors') == 0
+    asked = '--calibrate', 'f1max', ALONE
+    assert scored(place, 'validation', *asked, checkpoint='cut.safetensors') == 0
     dummy_tree(place / 'other', categories=('plate',), n=2, seed=9)
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (30, 40, 3), dtype=np.uint8)).save(
         place / 'other/plate/test/good/000.png'
@@ -469,8 +489,12 @@ def test_thresholds_are_stored_and_turned_into_decisions(place, capsys):
     figures = json.loads((place / 'decided' / 'metrics.json').read_text())
     low, high = figures['intervals']['image_auroc']
     assert 0 <= low <= high <= 1
+    reviewed(place / 'decided', place / 'cut.safetensors', rows)
     assert (
-        scored(place, 'smoother', '--smoothing', 3, checkpoint='cut.safetensors', data='other') == 0
+        scored(
+            place, 'smoother', ALONE, '--smoothing', 3, checkpoint='cut.safetensors', data='other'
+        )
+        == 0
     )  # thresholds of other maps decide nothing
     assert 'no decisions: the thresholds of' in capsys.readouterr().out and all(
         r['decision'] == '' for r in table_of(place, 'smoother')

@@ -61,6 +61,8 @@ def _as_images(pictures: list[Picture], size: int) -> Tensor:  # (B, 3, size, si
 class _Asked:
     "Drawn pictures encoded for a backbone, and the regions that are sought in them."
 
+    _last = None, {}  # a timestep and its queries, as the next maps are often of the same
+
     def __init__(
         self,
         backbone: Backbone | TransformerBackbone,
@@ -76,6 +78,17 @@ class _Asked:
         self.truth = np.stack([m for _, regions in self.pictures for _, m in regions])
         owners = [i for i, (_, regions) in enumerate(self.pictures) for _ in regions]
         self.choosing = np.array(owners) % 2 == 0  # (R,) bool: every second picture
+
+    @torch.no_grad()
+    def _queries(self, p: EasonADPipeline) -> dict[str, Tensor]:  # by layer
+        "Queries of all pictures; those of one timestep are cached."
+        timestep, found = self._last
+        if timestep != p.timestep or not set(p.layers) <= set(found):
+            self._last, found = (None, {}), {}  # frees what was there
+            parts = [p.queries(z) for z in self.latents.split(4)]
+            found = {n: torch.cat([part[n] for part in parts]) for n in p.layers}
+            self._last = p.timestep, found
+        return found
 
 # %% ../../nbs/73_localise.ipynb #20bfc4bb
 class Question(_Asked):
@@ -95,8 +108,7 @@ class Question(_Asked):
         p = EasonADPipeline(self.backbone, layers=layers or list(self.backbone.select()), **how)
         texts = [f'a photo of a {rename(w)}' for w in self.words]
         keys, content = p.keys(self.backbone.encode_text(texts)), p.tokens(texts)
-        parts = [p.queries(z) for z in self.latents.split(4)]
-        queries = {n: torch.cat([part[n] for part in parts]) for n in p.layers}
+        queries = self._queries(p)
         found = [self._of_layer(p, queries[n], keys[n], n=n, content=content) for n in p.layers]
         return list(p.layers), np.stack(found)
 
@@ -116,11 +128,11 @@ def best_layers(
     truth: np.ndarray,  # (R, N) bool
     rows: np.ndarray,  # (R,) bool: the regions that decide
     *,
+    alone: np.ndarray,  # (layers, R) area under each map
     most: int = 8,  # layers
 ) -> tuple[list[int], np.ndarray]:  # layers, and the score of every region, (R,)
     "A few layers whose mean map finds the regions best."
-    alone = areas_under(maps, truth)[:, rows].mean(1)
-    order = np.argsort(-alone)[:most]
+    order = np.argsort(-alone[:, rows].mean(1))[:most]
     means = maps[order].cumsum(0)  # ranks do not mind the missing division
     scores = areas_under(means, truth)
     count = int(scores[:, rows].mean(1).argmax())
@@ -136,16 +148,16 @@ def choose(
     half, truth, found = question.choosing, question.truth, []
     for t in timesteps:
         names, maps = question.maps(t, rename=rename)
-        layers, chosen = best_layers(maps, truth, half | True)
-        unseen = [best_layers(maps, truth, rows)[1][~rows] for rows in (half, ~half)]
-        alone = areas_under(maps, truth).mean(-1)
+        how = dict(alone=areas_under(maps, truth))
+        layers, chosen = best_layers(maps, truth, half | True, **how)
+        unseen = [best_layers(maps, truth, rows, **how)[1][~rows] for rows in (half, ~half)]
         found.append(
             dict(
                 timestep=t,
                 layers=[names[i] for i in layers],
                 chosen=float(chosen.mean()),
                 score=float(np.concatenate(unseen).mean()),
-                each={n: float(s) for n, s in zip(names, alone)},
+                each={n: float(s) for n, s in zip(names, how['alone'].mean(-1))},
             )
         )
     return sorted(found, key=_by_score)

@@ -15,7 +15,7 @@ from ..errors import ConfigError, HybridadError, printable
 
 # %% ../../nbs/89h_cli_review.ipynb #1212bbe0
 def _arguments(parser: Parser) -> None:
-    what = 'folder of a finished run of hybridad score'
+    what = 'folder of a finished run of hybridad score or test; of a test, its mistakes come first'
     parser.add_argument('run', type=Path, metavar='RUN', help=what)
     add = parser.add_argument_group('verdicts').add_argument
     name = dict(nargs='+', default=[], metavar='IMAGE')
@@ -33,9 +33,10 @@ def _line(review, i: int) -> str:
     "An image in one line."
     row, said = review.rows[i], review.said(i)
     word = said.verdict if said else '-'
-    look = review.run / row['overlay'] if row['overlay'] else row['image']
+    overlay = review.run / (row.get('overlay') or '')  # none of a test, none drawn before a kill
+    look = overlay if overlay.is_file() else row['image']
     return (
-        f'{i + 1:5}  {row["score"]:8.3f}  {row["decision"]:9}  {word:11}  {printable(row["image"])}'
+        f'{i + 1:5}  {row["score"]:8.3f}  {row["outcome"]:11}  {word:11}  {printable(row["image"])}'
         f'  ({printable(look)})'
     )
 
@@ -44,7 +45,7 @@ def _list(review, count: int) -> str:
     "The images around the place where the review stopped."
     first = max(0, min(review.at - count // 4, len(review) - count))
     lines = [_line(review, i) for i in range(first, min(first + count, len(review)))]
-    head = f'{"no":>5}  {"score":>8}  {"decision":9}  {"verdict":11}  image (look at)'
+    head = f'{"no":>5}  {"score":>8}  {"outcome":11}  {"verdict":11}  image (look at)'
     return '\n'.join([head, *lines])
 
 
@@ -108,7 +109,9 @@ def _ask(review) -> None:
 def review(a: Namespace) -> None:
     "Say of decisions if they are right; RUN/corrections.json keeps every word."
     if not a.run.is_dir():
-        raise ConfigError(f'there is no folder {a.run}: give that of a run of hybridad score')
+        raise ConfigError(
+            f'there is no folder {a.run}: give that of a run of hybridad score or test'
+        )
     if a.count < 1:
         raise ConfigError(f'--count {a.count} is out of range: choose at least 1')
     from hybridad.data.corrections import FILE
@@ -125,3 +128,5 @@ def review(a: Namespace) -> None:
     else:
         print(_list(opened, a.count))
     print(f'{summary(opened)}\nnext: hybridad train --corrections {a.run / FILE}')
+    if opened.command == 'test':
+        print('images that teach can test no longer: measure what was learned on others')

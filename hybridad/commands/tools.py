@@ -35,7 +35,11 @@ def _demo(parser: Parser) -> None:
     add('--out', type=Path, default=Path('runs/demo'), metavar='DIR', help='folder of the run')
     add('--seed', type=int, default=0, metavar='N', help='of data and training')
     _device(parser)
-    add('--small', action='store_true', help='a tenth of the data, to see that everything runs')
+    add(
+        '--small',
+        action='store_true',
+        help='a tenth of the images or less, to see that everything runs',
+    )
 
 
 @arguments(_demo)
@@ -44,7 +48,7 @@ def demo(a: Namespace) -> None:
     out = free(a.out)
     from hybridad.demo.run import demo
 
-    less = dict(auxiliary=4, held_out=8, epochs=3) if a.small else {}
+    less = dict(auxiliary=1, held_out=3, epochs=2) if a.small else {}
     found = demo(out, seed=a.seed, device=a.device, **less)
     print(
         f'\n{found["trainable_parameters"]:,} learned values, {found["seconds"]:.0f} s: '

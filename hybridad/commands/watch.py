@@ -41,7 +41,7 @@ def _arguments(parser: Parser) -> None:
     add('--quiet', action='store_true', help='print the summary and what is out of the ordinary')
     group = parser.add_argument_group('source')
     often = 'seconds between two looks into a folder, at least'
-    group.add_argument('--poll', type=float, default=0.05, metavar='X', help=often)
+    group.add_argument('--poll', type=float, default=0.02, metavar='X', help=often)
     frames = 'frames to score in a second; default: all of a video, as many as can be of a camera'
     group.add_argument('--fps', type=float, metavar='X', help=frames)
     backbone_arguments(parser)

@@ -21,7 +21,7 @@ VERDICTS = 'right', 'false alarm', 'missed'
 
 @dataclass(frozen=True)
 class Correction:
-    "A verdict on the decision about one image, and boxes around what was missed."
+    "A verdict on the decision about one image, and marks on what was missed."
 
     image: str  # absolute path
     verdict: str  # one of VERDICTS
@@ -29,6 +29,7 @@ class Correction:
     score: float  # of the run, a logit
     digest: str  # of the image file
     boxes: tuple = ()  # of (left, top, right, bottom) in px of the upright image
+    strokes: tuple = ()  # of a brush: (width, (x1, y1, x2, y2, ...)) in px of it
 
     @property
     def label(self) -> int:  # 0 normal, 1 anomalous
@@ -41,23 +42,41 @@ class Correction:
         "True where the verdict contradicts the decision."
         return self.label != (self.decision == 'anomalous')
 
+    @property
+    def shapes(self) -> tuple:  # as `drawn_pixels` takes them
+        "All that was marked as missed."
+        boxes = tuple(('box', x, y, r - x, b - y) for x, y, r, b in self.boxes)
+        return boxes + tuple(('stroke', points, width) for width, points in self.strokes)
+
 # %% ../../nbs/01d_corrections.ipynb #35f19287
 def _check(c: Correction) -> None:
-    "Refuse a verdict that does not fit the decision, and a box without an area."
+    "Refuse a verdict that does not fit the decision."
     name = printable(c.image)
     if c.verdict not in VERDICTS:
         raise ConfigError(f"verdict '{c.verdict}' does not exist: choose {', '.join(VERDICTS)}")
     if c.verdict == 'false alarm' and c.decision != 'anomalous':
         raise ConfigError(f'{name} was decided {c.decision}: say right or missed')
-    if c.verdict == 'missed' and c.decision == 'anomalous' and not c.boxes:
+    if c.verdict == 'missed' and c.decision == 'anomalous' and not c.shapes:
         raise ConfigError(f'{name} was decided anomalous: say right, or mark the place missed')
-    if c.boxes and c.verdict != 'missed':
-        raise ConfigError(f'{name} has a box and is {c.verdict}: boxes mark what was missed')
+    if c.shapes and c.verdict != 'missed':
+        raise ConfigError(f'{name} is marked and {c.verdict}: marks say what was missed')
+
+# %% ../../nbs/01d_corrections.ipynb #6d64b275
+def _check_marks(c: Correction) -> None:
+    "Refuse a box without an area, a stroke without a point, and either outside the image."
+    name = printable(c.image)
     for left, top, right, bottom in c.boxes:
         if not (0 <= left < right and 0 <= top < bottom):
             raise ConfigError(
                 f'a box on {name} is empty or leads out of it: give left, top, right and bottom'
                 ' in px'
+            )
+    for width, points in c.strokes:
+        inside = points and len(points) % 2 == 0 and all(v >= 0 for v in points)
+        if not (width > 0 and inside):
+            raise ConfigError(
+                f'a brush stroke on {name} is empty or leads out of it: give a width and its'
+                ' points as x, y, x, y, ... in px'
             )
 
 # %% ../../nbs/01d_corrections.ipynb #bc5e44da
@@ -66,10 +85,8 @@ def to_sample(
     file: Path,  # that it is stored in
 ) -> Sample:
     "A corrected image to learn from."
-    image, mask = Path(correction.image), None
-    if correction.boxes:
-        shapes = tuple(('box', x, y, r - x, b - y) for x, y, r, b in correction.boxes)
-        mask = Drawn(Path(file), image, shapes)
+    image, shapes = Path(correction.image), correction.shapes
+    mask = Drawn(Path(file), image, shapes) if shapes else None
     defect = 'defect' if correction.label else 'good'
     return Sample(image, mask, correction.label, 'reviewed', defect, 'test')
 
@@ -77,16 +94,20 @@ def to_sample(
 FILE = 'corrections.json'
 
 
+def _marks(row: dict) -> dict:  # boxes, strokes
+    "Marks as they are in memory; files of before brushes hold boxes alone."
+    strokes = tuple((float(w), tuple(map(float, points))) for w, points in row.get('strokes', ()))
+    return dict(boxes=tuple(map(tuple, row['boxes'])), strokes=strokes)
+
+
 def _read(path: Path) -> dict:  # about, images
     "The content of a file of corrections."
     stored = read_json(path)
     try:
-        images = {
-            r['image']: Correction(**r | dict(boxes=tuple(map(tuple, r['boxes']))))
-            for r in stored['images']
-        }
+        images = {r['image']: Correction(**r | _marks(r)) for r in stored['images']}
         for c in images.values():
             _check(c)
+            _check_marks(c)
         return dict(about=dict(stored['about']), images=images)
     except (LookupError, TypeError, ValueError, ConfigError) as error:
         raise DataError(
@@ -133,6 +154,7 @@ class Corrections(_Stored):
     def put(self, correction: Correction) -> None:
         "Store a correction in place of an earlier one."
         _check(correction)
+        _check_marks(correction)
         self._changed(correction.image, correction)
 
     def drop(self, image: str) -> None:

@@ -97,6 +97,29 @@ def _stencil(canvas, png, left, top):
         raise ValueError('a brush mask is no PNG') from None
     _paste(canvas, marked, left, top)
 
+# %% ../../nbs/01_shapes.ipynb #240dc7f2
+_LEAST = 0.5**0.5  # px between the centre and a corner of a pixel
+
+
+def _near(canvas, ends, reach):
+    "Mark the pixels whose centre is within `reach` of a straight line."
+    (x0, y0), (x1, y1) = ends
+    top, left = (max(0, int(min(a, b) - reach)) for a, b in ((y0, y1), (x0, x1)))
+    bottom, right = (max(0, int(max(a, b) + reach) + 1) for a, b in ((y0, y1), (x0, x1)))
+    part = canvas[top:bottom, left:right]
+    rows, columns = np.mgrid[: part.shape[0], : part.shape[1]] + 0.5
+    y, x = rows + top - y0, columns + left - x0
+    across, down = x1 - x0, y1 - y0
+    along = ((x * across + y * down) / max(across**2 + down**2, 1e-9)).clip(0, 1)
+    part |= np.hypot(x - along * across, y - along * down) <= reach
+
+
+def _stroke(canvas, points, width):
+    "Mark what a round brush of so many px leaves on its way along x1, y1, x2, y2, ..."
+    line = np.reshape(points, (-1, 2)).tolist()
+    for ends in zip(line[:1] + line[:-1], line):
+        _near(canvas, ends, max(width / 2, _LEAST))
+
 # %% ../../nbs/01_shapes.ipynb #1e422c08
 _DRAW = dict(
     polygon=_polygon,
@@ -106,6 +129,7 @@ _DRAW = dict(
     packed=_packed,
     patch=_patch,
     stencil=_stencil,
+    stroke=_stroke,
 )
 
 

@@ -56,7 +56,7 @@ class _Folder:
         side: int,  # px at which photographs are read
         *,
         sight: int = 512,  # longest side of the copy to draw on, px; 0: none
-        poll: float = 0.05,  # s between two looks, at least
+        poll: float = 0.02,  # s between two looks, at least
         say: Callable = print,  # called with a sentence on what happens to the folder
     ):
         self.root, self.side, self.sight, self.poll = os.fspath(root), side, sight, poll

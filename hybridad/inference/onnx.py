@@ -255,7 +255,7 @@ def compare_onnx(
     model: FixedPrompts,  # what it was made from
     images: torch.Tensor,  # (B, 3, H, W) in [-1, 1]
     *,
-    times: int = 5,  # measurements of each
+    times: int = 3,  # measurements of each
 ) -> dict[str, float]:  # largest differences, median seconds of a batch, speed_ratio
     "The same images through onnxruntime and PyTorch."
     run = _session(path)

@@ -41,6 +41,13 @@ def data_uri(
             break
     return f'data:image/jpeg;base64,{base64.b64encode(content).decode()}'
 
+# %% ../../nbs/63e_thumbnails.ipynb #d311df75
+def image_in(
+    uri: str,  # from `data_uri`
+) -> Image.Image:
+    "The image that an address holds."
+    return Image.open(io.BytesIO(base64.b64decode(uri.split(',')[1])))
+
 # %% ../../nbs/63e_thumbnails.ipynb #22d4b000
 def without_caption(
     im: Image.Image,  # from overlays.captioned, at full size

@@ -144,21 +144,16 @@ class _Counted:
 class _Session(_Counted):
     "A watch while it runs."
 
-    def _overlay(self, finding):
-        "The overlay of a finding, as its row names it."
+    def _place(self, finding):
+        "The file that the overlay of the next row will have; '' for none."
         if finding.map is None or self.pictures not in ('all', finding.decision):
             return ''
         n = self.table.count
-        path = self.out / 'pictures' / f'{n // _PART:06d}' / f'{n:07d}.jpg'
-        path.parent.mkdir(parents=True, exist_ok=True)
-        half = path.with_suffix('.partial')
-        captioned(finding, self.scorer.image).save(half, 'JPEG', quality=90)
-        os.replace(half, path)
-        return path.relative_to(self.out).as_posix()
+        return f'pictures/{n // _PART:06d}/{n:07d}.jpg'
 
     def add(self, finding, seen):
-        "Write what was found in one image, and tell it."
-        row = row_of(finding, self._overlay(finding))
+        "Write what was found in one image, and tell it; the place of its overlay."
+        row = row_of(finding, self._place(finding))
         self.table.add(row, seconds := time.monotonic() - seen)
         self.latency.last.append(seconds)
         if self.tell:
@@ -167,6 +162,7 @@ class _Session(_Counted):
             self.note(drift_text(self.chart))
         if jump := self.clock.jump():
             self.note(jump)
+        return row['overlay']
 
     def draw(self, least=_REDRAWN):
         "Draw the chart, if there is something new and enough time has passed."
@@ -174,6 +170,27 @@ class _Session(_Counted):
         if self.table.count > rows and time.monotonic() - when >= least:
             write_atomic(self.out / 'drift.png', draw_chart(self.chart, self.scorer.image))
             self.drawn = self.table.count, time.monotonic()
+
+# %% ../../nbs/66c_watching.ipynb #ce1b3920
+class _Drawing(_Session):
+    "A watch that draws overlays once rows are written."
+
+    def _overlay(self, finding, place):
+        path = self.out / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        half = path.with_suffix('.partial')
+        captioned(finding, self.scorer.image).save(half, 'JPEG', quality=90)
+        os.replace(half, path)
+
+    def take(self, items, arrivals):
+        "Score some images; those that have changed since they were read are left out."
+        drawn = []
+        for item, finding in zip(items, self.scorer(items)):
+            if arrivals.confirm(item):
+                drawn.append((finding, self.add(finding, item['seen'])))
+        for finding, place in drawn:
+            if place:
+                self._overlay(finding, place)
 
 # %% ../../nbs/66c_watching.ipynb #c250be8b
 def _source(source, scorer, *, fps, poll, **how):
@@ -227,7 +244,7 @@ def watch(
     *,
     resume: bool = False,  # continue the run in `out`
     fps: float | None = None,  # frames to score in a second; None: as many as can be
-    poll: float = 0.05,  # s between two looks into a folder, at least
+    poll: float = 0.02,  # s between two looks into a folder, at least
     pictures: str = 'all',  # overlays of which images: all, anomalous or none
     batch_size: int = 8,  # at most; an image never waits for others
     tell: Callable | None = None,  # called with each Finding and its latency in s
@@ -244,13 +261,12 @@ def watch(
     with run_lock(out):
         run.check(bool(resume))
         run.open(provenance=provenance(scorer.detector, good=scorer.good))
-        session = _Session(out, scorer, pictures=pictures, tell=tell, note=note)
+        session = _Drawing(out, scorer, pictures=pictures, tell=tell, note=note)
         arrivals.resume(session.table.rows())
         for items in arrivals.batches(stop, batch_size):
-            for item, finding in zip(items, scorer(items) if items else ()):
-                if arrivals.confirm(item):
-                    session.add(finding, item['seen'])
-            if not items:
+            if items:
+                session.take(items, arrivals)
+            else:
                 session.draw()
         _finish(session, run)
     ended = getattr(arrivals, 'passed', 0), getattr(arrivals, 'damaged', False)

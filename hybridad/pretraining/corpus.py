@@ -173,6 +173,15 @@ def parts_of(recipe: dict) -> int:
     return -(-recipe['pictures'] // PART)
 
 
+def missing_parts(
+    work: str | Path,  # folder of the run
+    recipe: dict,
+) -> list[int]:  # numbers
+    "Parts of a corpus that are not on the disk yet."
+    folder = Path(work) / 'corpus'
+    return [i for i in range(parts_of(recipe)) if not (folder / f'{i:05d}.npz').exists()]
+
+
 def as_tensor(images: np.ndarray) -> torch.Tensor:
     "(B, S, S, 3) uint8 to (B, 3, S, S) in [-1, 1]."
     return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
@@ -205,7 +214,7 @@ def encode_corpus(
     folder.mkdir(exist_ok=True)
     pool = ProcessPoolExecutor(workers, mp_context=get_context('fork'))
     with FileLock(work / 'corpus.lock'), pool:
-        todo = [i for i in range(parts_of(recipe)) if not (folder / f'{i:05d}.npz').exists()]
+        todo = missing_parts(work, recipe)
         made = _ahead(pool, partial(corpus_part, recipe=recipe), todo, workers)
         vae = AutoencoderKL.from_pretrained(work / 'vae').eval().to(device)
         for i, part in zip(tqdm(todo, desc='corpus', disable=not progress), made):

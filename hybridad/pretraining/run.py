@@ -20,7 +20,7 @@ from ..models.parts import pick_device, quiet
 from ..models.transformers import select_views
 from .architectures import ARCHITECTURE
 from .autoencoder import train_autoencoder, write_autoencoder
-from .corpus import Corpus, encoding, nouns_of
+from .corpus import Corpus, encoding, missing_parts, nouns_of
 from .diffusion import Trainer, averaged, train_diffusion
 from .grounding import KNOWN_KINDS, NEUTRAL, NOUN_LISTS
 from .parts import new_scheduler, new_text_encoder, start_of
@@ -169,7 +169,7 @@ def pretrain(
     log, state = JsonLog(out / 'log.jsonl', echo), out / 'state.pt'
     log(stage='begin')
     model, text, tokenizer, nouns = _prepare(out, recipe, log, device)
-    maker = encoding(out, 'cpu', workers)
+    maker = encoding(out, 'cpu', workers) if missing_parts(out, asdict(recipe)) else None
     try:
         log(stage='corpus')
         trainer = Trainer(recipe, model, text, tokenizer=tokenizer, state=state, device=device)
@@ -177,8 +177,9 @@ def pretrain(
         corpus = Corpus(out, asdict(recipe), maker)
         train_diffusion(corpus, trainer, nouns, log=log, until=until)
     finally:
-        maker.stdin.close()
-        maker.wait()
+        if maker:
+            maker.stdin.close()
+            maker.wait()
     backbone = _export_run(out, trainer, nouns)
     if trainer.step >= recipe.steps:
         run.finish()

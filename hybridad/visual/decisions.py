@@ -50,14 +50,15 @@ def decide(
     smoothing: float = 0.0,  # sigma of a Gaussian on the maps, in cells; scores are of raw maps
     temperature: float = 1.0,  # divides the maps
     *,
-    top_fraction: float = 0.005,  # share of cells whose mean is the image score
+    score: str = 'topk',  # image score from the map, one of config.SCORES
+    top_fraction: float = 0.005,  # share of cells whose mean is the image score, for 'topk'
     offset: float = 0.0,  # added to the image score
 ) -> tuple[np.ndarray, np.ndarray]:  # (N, h, w) and (N,) probabilities
     "Probability maps and image scores; with a detector's temperature and offset, its own scores."
     if temperature <= 0:
         raise ConfigError(f'temperature {temperature} must be above 0')
     logits = [torch.as_tensor(m)[None] / temperature for m in maps]
-    scores = torch.cat([pool_logits(m, 'topk', top_fraction) for m in logits]) + offset
+    scores = torch.cat([pool_logits(m, score, top_fraction) for m in logits]) + offset
     shown = stacked([probability(smooth(m, smoothing))[0] for m in logits])
     return shown, probability(scores)
 

@@ -13,6 +13,7 @@ import ipywidgets as widgets
 import numpy as np
 from matplotlib.figure import Figure
 
+from ..config import SCORES, ModelConfig
 from ..models.backbone import Backbone
 from .clicks import ClickPicture
 from hybridad.visual.controls import (
@@ -186,8 +187,17 @@ def _sample_names(truth):
     ]
 
 
+def _pooling(model: ModelConfig) -> dict:
+    "Controls of how an image score is made from a map, at first as a detector makes it."
+    top = dict(step=0.1, kind=widgets.FloatLogSlider)
+    return dict(
+        score=choice('image score', SCORES, model.score),
+        top_fraction=slider('share of cells in the score', model.top_fraction, (-4, 0), **top),
+    )
+
+# %% ../../nbs/71_explore.ipynb #44b2a2fa
 class DecisionExplorer(Explorer):
-    "Thresholds, temperature, smoothing and the share of cells behind the image score, live."
+    "Thresholds, temperature, smoothing and the pooling of the image score, live."
 
     def __init__(
         self,
@@ -198,24 +208,25 @@ class DecisionExplorer(Explorer):
         threshold: float = 0.5,  # of the image score, as a probability
         pixel_threshold: float = 0.5,  # of the probability map
         temperature: float = 1.0,  # to begin with, as the detector's
+        model: ModelConfig | None = None,  # its image score and share of cells; None: the default
     ):
         self.truth, self.maps, self.offset = truth, np.asarray(maps), offset
-        share = dict(step=0.01)
-        top = dict(step=0.1, kind=widgets.FloatLogSlider)
+        share, warm = dict(step=0.01), (min(0.1, temperature), max(5.0, temperature))
         index = choice('image', _sample_names(truth), int(np.argmax(truth.labels)), width=400)
         super().__init__(
             dict(
                 index=index,
                 threshold=slider('image threshold', threshold, (0, 1), **share),
                 pixel_threshold=slider('pixel threshold', pixel_threshold, (0, 1), **share),
-                temperature=slider('temperature', temperature, (0.1, 5), **share),
+                temperature=slider('temperature', temperature, warm, **share),
                 smoothing=slider('smoothing, in cells', 0.0, (0, 6), step=0.25),
-                top_fraction=slider('share of cells in the score', 0.005, (-4, 0), **top),
+                **_pooling(model or ModelConfig()),
             )
         )
 
-    def draw(self, **value: float) -> Figure:
+    def draw(self, **value: float | str) -> Figure:
         "The decision view of one state."
+        self.controls['top_fraction'].disabled = value['score'] != 'topk'
         return decision_view(self.truth, self.maps, offset=self.offset, **value)
 
 # %% ../../nbs/71_explore.ipynb #e13deaee
