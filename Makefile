@@ -16,7 +16,7 @@ test: $(READY)      # style, every notebook, then what a notebook cannot show
 	$(BIN)/ruff check $(LINTED)
 	$(BIN)/ruff format --check $(LINTED)
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/nbdev_test --n_workers 2
-	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/pytest tests -n 2 --dist loadscope
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/pytest tests -n 2 --dist loadscope --no-loadscope-reorder
 
 prepare: $(READY)   # after editing: format, clean notebooks, regenerate hybridad/ from nothing, write README.md
 	$(BIN)/ruff check --fix --exit-zero $(LINTED)

@@ -1,19 +1,24 @@
 """Give every command what it cannot use: it must print one sentence and a code, never a traceback.
 
-Command:  python experiments/bad_inputs.py [--out results/bad_inputs.md]
+Command:  python experiments/bad_inputs.py [--out results/bad_inputs.md] [--only NAME]
 Duration: not recorded
 Data:     small files that are broken on purpose, made in a temporary folder
 
-Nothing may be left half-written or changed in the output folder."""
+Nothing may be left half-written or changed in the output folder. What happens to a watch while it
+runs is no reason to end it: there the sentence is told, and every image has exactly one row. With
+--only the rows of other commands stay as they are in the result."""
 
 import argparse
 import contextlib
+import csv
+import functools
 import hashlib
 import io
 import json
 import multiprocessing as mp
 import os
 import shutil
+import signal
 import struct
 import tempfile
 import threading
@@ -22,6 +27,7 @@ import zlib
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+import av
 import numpy as np
 import torch
 from PIL import Image
@@ -30,6 +36,7 @@ from safetensors.torch import save_file
 from hybridad import cli
 from hybridad.config import get_default_config
 from hybridad.errors import table_cell
+from hybridad.inference import watching
 from hybridad.locks import run_lock
 from hybridad.models.checkpoint import read_checkpoint
 from hybridad.models.detector import HybridAnomalyDetector
@@ -362,6 +369,7 @@ def cases(work):
         yield 'hybridad_bench', what, more
     yield from downloads(work)
     yield from runs(work, good, photos, data)
+    yield from watches(work, good)
     yield 'hybridad_data', 'an unknown split', ['synth', '--split', 'secret']
     yield 'hybridad_data', 'a size of 4', ['synth', '--size', 4]
     yield 'hybridad_backbone', 'an unknown setting', ['--set', 'depth=3']
@@ -455,6 +463,121 @@ def runs(work, good, photos, data):
         yield 'hybridad_score', f'{what}, to continue with', again
 
 
+def video(path, count=30):
+    "A video file of drawn frames."
+    with av.open(str(path), 'w') as container:
+        stream = container.add_stream('libx264', rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, 'yuv420p'
+        for k in range(count):
+            frame = np.ascontiguousarray(picture(7, k, 64).image)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, 'rgb24')))
+        container.mux(stream.encode())
+    return path
+
+
+def watches(work, good):
+    "Sources that cannot be watched, and watches that cannot be continued with what is asked."
+    line, other, begun = work / 'line', work / 'line2', work / 'watched'
+    line.mkdir()
+    other.mkdir()
+    text = work / 'text.mp4'
+    text.write_text('no video')
+    for what, source in {
+        'a camera that is not there': 'camera:77',
+        'a stream that nobody sends': 'rtsp://127.0.0.1:1/line',
+        'a folder that is not there': work / 'gone',
+        'a video that is text': text,
+        'a single image': work / 'photos' / 'a.png',
+    }.items():
+        yield 'hybridad watch', what, [source, good, '--out', work / 'new' / 'watch']
+    watched(line, good, begun, lambda: None, rows=0)
+    again = [good, '--out', begun, '--resume', '--quiet']
+    yield 'hybridad watch', 'another folder to continue with', [other, *again]
+    yield 'hybridad watch', 'another threshold to continue with', [line, *again, '--threshold', 9]
+    yield 'hybridad watch', 'frames of a folder', [line, good, '--fps', 2, '--out', work / 'fps']
+
+
+def watched(source, good, out, happens, *, rows):
+    "Exit code and words of a watch while something happens; it is stopped once it has its rows."
+
+    def stop():
+        end = time.monotonic() + 60
+        while not (out / 'run.json').exists() and time.monotonic() < end:
+            time.sleep(0.05)
+        happens()
+        while len(rows_so_far(out)) < rows and time.monotonic() < end:
+            time.sleep(0.05)
+        time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    said, other = io.StringIO(), threading.Thread(target=stop)
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        other.start()
+        code = cli.hybridad(['watch', str(source), str(good), '--out', str(out), '--quiet'])
+        other.join()
+    return code, [s for s in said.getvalue().splitlines() if s.startswith('hybridad watch: ')]
+
+
+def rows_so_far(out):
+    parts = sorted((out / 'parts').glob('part-*.csv'))
+    return [r['image'] for p in parts for r in csv.DictReader(p.read_text().splitlines())]
+
+
+def events(work, good):
+    "(what happens to a watch, exit code, words, rows as expected or why not)"
+    line, away, hours = work / 'shots', work / 'away', [0.0]
+    line.mkdir()
+
+    def shoot(*numbers):
+        for k in numbers:
+            Image.fromarray(picture(7, k, 64).image).save(work / 'half.png')
+            os.replace(work / 'half.png', line / f'{k}.png')
+
+    def vanish():
+        shoot(0)
+        while not rows_so_far(work / 'vanished'):
+            time.sleep(0.05)
+        line.rename(away)
+        time.sleep(1.5)
+        away.rename(line)
+        shoot(1)
+
+    def back():
+        while not rows_so_far(work / 'clock'):
+            time.sleep(0.05)
+        hours[0] = -3600.0
+        shoot(2)
+
+    def tried(what, source, happens, name, count):
+        out = work / name
+        code, said = watched(source, good, out, happens, rows=count)
+        found = rows_so_far(out)
+        fine = len(found) == len(set(found)) == count
+        return what, code, ' / '.join(s.split(': ', 1)[1] for s in said), fine, len(found)
+
+    yield tried('its folder vanishes for a while', line, vanish, 'vanished', 2)
+    clock, watching.WallClock = (
+        watching.WallClock,
+        functools.partial(watching.WallClock, lambda: time.time() + hours[0]),
+    )
+    yield tried('the clock goes back by an hour', line, back, 'clock', 3)
+    watching.WallClock = clock
+    whole, cut = video(work / 'whole.mkv').read_bytes(), work / 'cut.mkv'
+    cut.write_bytes(whole[: len(whole) * 2 // 3])
+    yield ended_early(cut, good, work / 'early')
+
+
+def ended_early(cut, good, out):
+    "A video that breaks off ends its watch by itself."
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        code = cli.hybridad(['watch', str(cut), str(good), '--out', str(out), '--quiet'])
+    found = rows_so_far(out)
+    words = [s for s in said.getvalue().splitlines() if s.startswith('hybridad watch: ')]
+    fine = 5 < len(found) == len(set(found)) < 30
+    return 'a video ends early', code, words[-1].split(': ', 1)[1], fine, len(found)
+
+
 NEEDS_OUT = tuple(
     f'hybridad_{n}' for n in 'train score test data backbone ablation protocol bench'.split()
 )
@@ -473,7 +596,10 @@ def attempt(name, args, out):
     said = io.StringIO()
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said):
         try:
-            code = getattr(cli, name)(args)
+            if ' ' in name:
+                code = cli.hybridad([name.split()[1], *args])
+            else:
+                code = getattr(cli, name)(args)
         except SystemExit as stop:
             code = stop.code  # argparse
         except Exception as error:
@@ -494,36 +620,73 @@ def listing(work):  # set of (path, bytes, time of the last change) of everythin
     } | {(str(p), 0, 0) for p in work.rglob('*') if p.is_dir()}
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--out', type=Path, default=Path('results/bad_inputs.md'))
-    parser.add_argument('--only', help='commands whose name holds this; nothing is written')
-    a = parser.parse_args()
-    work, rows, wrong = Path(tempfile.mkdtemp()), [], []
-    os.environ.update(TQDM_DISABLE='1', HF_HUB_OFFLINE='1')
+def kept(out, only):
+    "Rows of the commands that were not tried, and of events, as they were written before."
+    lines = out.read_text().splitlines() if only and out.exists() else []
+    rows = [line for line in lines if line.startswith('| `')]
+    return [line for line in rows if only not in line.split('|')[1]]
+
+
+def refused(work, only):
+    "Rows of all that must be refused, and those that were not as they should."
+    rows, wrong = [], []
     for i, (name, what, args) in enumerate(cases(work)):
-        if a.only and a.only not in name:
+        if only and only not in name:
             continue
         before = listing(work)
         code, said = attempt(name, args, work / 'new' / str(i))
         left = listing(work) ^ before
-        shown = table_cell(said.replace(str(work), 'DIR').replace(str(MINI), 'MINI'), 'github')
-        rows.append(f'| `{name}` | {what} | {code} | {shown} |')
+        rows.append(f'| `{name}` | {what} | {code} | {cell(said, work)} |')
         if code != 2 or not said or left:
             wrong.append(rows[-1] + (f' left or changed {sorted(left)[0][0]}' if left else ''))
+    return rows, wrong
+
+
+def cell(said, work):
+    return table_cell(said.replace(str(work), 'DIR').replace(str(MINI), 'MINI'), 'github')
+
+
+def survived(work):
+    "Rows of all that happens to a watch, and those that were not as they should."
+    rows, wrong = [], []
+    for what, code, said, fine, count in events(work, work / 'good.safetensors'):
+        rows.append(f'| {what} | {code} | {count} | {cell(said, work)} |')
+        if not fine or not said or code not in (0, 3):
+            wrong.append(rows[-1])
+    return rows, wrong
+
+
+def written(out, rows, happened):
+    out.write_text(
+        f'# {len(rows)} bad inputs and what is printed\n\n'
+        'Written by `python experiments/bad_inputs.py`. Code 2: nothing was done and nothing '
+        'was left in the output folder.\n\n'
+        '| command | what is wrong | code | what is printed |\n|---|---|---|---|\n'
+        + '\n'.join(rows)
+        + '\n\n## What happens to a watch while it runs\n\n'
+        'Every image that could be read has exactly one row. Code 0: it was stopped by hand; 3: the'
+        ' video is damaged.\n\n'
+        '| what happens | code | rows | what is told |\n|---|---|---|---|\n'
+        + '\n'.join(happened)
+        + '\n'
+    )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--out', type=Path, default=Path('results/bad_inputs.md'))
+    parser.add_argument('--only', help='commands whose name holds this, such as watch')
+    a = parser.parse_args()
+    work = Path(tempfile.mkdtemp())
+    os.environ.update(TQDM_DISABLE='1', HF_HUB_OFFLINE='1')
+    rows, wrong = refused(work, a.only)
+    rows = kept(a.out, a.only) + rows
+    happened, odd = survived(work)
     shutil.rmtree(work)
-    if not a.only:
-        a.out.write_text(
-            f'# {len(rows)} bad inputs and what is printed\n\n'
-            'Written by `python experiments/bad_inputs.py`. Code 2: nothing was done and nothing '
-            'was left in the output folder.\n\n'
-            '| command | what is wrong | code | what is printed |\n|---|---|---|---|\n'
-            + '\n'.join(rows)
-            + '\n'
-        )
-    print(f'{len(rows)} bad inputs, {len(wrong)} not ended as they should')
-    print('\n'.join(wrong))
-    return 1 if wrong else 0
+    written(a.out, rows, happened)
+    print(f'{len(rows)} bad inputs, {len(wrong + odd)} not ended as they should')
+    print('\n'.join(wrong + odd))
+    return 1 if wrong + odd else 0
 
 
 if __name__ == '__main__':

@@ -1,11 +1,14 @@
-"""Strips in their own shape and squashed, a large scan in tiles, and how often tiles alarm falsely.
+"""Strips in their own shape and squashed, a large scan in tiles, how often tiles alarm falsely, and
+what it helps to learn in tiles.
 
-Command:  python experiments/shapes.py [strips] [scan] [alarms] (writes results/shapes.json; a part
-          that is not named keeps its figures)
+Command:  python experiments/shapes.py [strips] [scan] [alarms] [train_tiles] (writes
+          results/shapes.json; a part that is not named keeps its figures)
 Duration: `cpu_seconds` inside, about ten minutes of one core in all
 Data:     surfaces drawn by hybridad.synthetic.materials: strips of 128 x 512 px with one defect on
           two of three; one scan of 9000 x 12000 px, a TIFF in compressed tiles; good pictures of
-          640 px that give nine tiles of 256 px, each of which is also a picture of one tile
+          640 px that give nine tiles of 256 px, each of which is also a picture of one tile; for
+          learning, pictures of 512 px with defects in 40 px, eleven materials to learn from and
+          eleven others to test on
 
 All are read with the prompts of the package. Pixel metrics of strips are taken at the size of the
 file, whatever the way it was read. The share of false alarms asked for is 10 percent: the threshold
@@ -25,14 +28,29 @@ import torch.nn.functional as F
 from common import RESULTS, about, fresh
 from PIL import Image
 
+from hybridad.config import get_default_config
+from hybridad.data.pairing import Sample
+from hybridad.evaluation.evaluate import EvalSet, contrast_baseline
+from hybridad.evaluation.tile_scores import score_tiles
 from hybridad.inference.scoring import findings, load_scorer
+from hybridad.metrics.checks import METRICS
 from hybridad.metrics.exact import image_metrics, pixel_metrics
+from hybridad.models.detector import HybridAnomalyDetector
 from hybridad.models.tiled import open_tiled, read_tiled
-from hybridad.models.tiles import Tiling, growth_of_scores, growth_of_tiles, photo_score
+from hybridad.models.tiles import (
+    Tiling,
+    growth_of_scores,
+    growth_of_tiles,
+    photo_score,
+    tiler_of,
+    tiling_of,
+)
 from hybridad.runs import read_json, write_json
 from hybridad.synthetic.canvas import scene_of
 from hybridad.synthetic.defects import add_defect
 from hybridad.synthetic.materials import MATERIALS
+from hybridad.training.loop import fit
+from hybridad.training.validation import cache_parts
 
 KINDS = 'scratch', 'hole', 'stain', 'crack'
 ASKED = 0.1  # share of good pictures that may alarm
@@ -169,11 +187,66 @@ def alarms(count: int = 240, known: int = 80) -> dict:
     )
 
 
+def large(folder: Path, material: str, seed: int, bad: bool) -> Sample:
+    "A picture of 512 px; a bad one has a defect within 40 px somewhere."
+    rng = np.random.default_rng([seed, *material.encode()])
+    image, mask = scene_of(MATERIALS[material](rng, 512)).image.copy(), np.zeros((512, 512), bool)
+    if bad:
+        top, left = rng.integers(0, 472, 2)
+        at, everywhere = np.s_[top : top + 40, left : left + 40], np.ones((40, 40), bool)
+        image[at], mask[at], *_ = add_defect(rng, image[at], everywhere, kind=KINDS[seed % 4])
+    name = f'{material}{seed}'
+    drawn = save(folder / f'{name}_mask.png', np.repeat(mask[..., None], 3, 2)) if bad else None
+    path = save(folder / f'{name}.png', image)
+    return Sample(path, drawn, int(bad), 'surface', 'defect' if bad else 'good', 'test')
+
+
+def learned(samples: list[Sample], out: Path, **settings) -> HybridAnomalyDetector:
+    "Prompts learned in one view; `steps` of them, whatever the number of images or tiles."
+    steps, seed = settings.pop('steps'), settings.pop('seed')
+    how = dict(device='cpu', seed=seed, learning_rate=5e-3, validation_fraction=0.0)
+    detector = HybridAnomalyDetector(get_default_config(**how, **settings))
+    parts = cache_parts(detector, samples, progress=False)
+    each = -(-len(parts[0]) // detector.config.training.batch_size)
+    detector.config.training.epochs = round(steps / each)
+    return fit(detector.config, parts, out, detector=detector, progress=False)
+
+
+def train_tiles(steps: int = 600, seeds: int = 3) -> dict:
+    "Prompts learned on whole pictures and on tiles, both tested in tiles, beside local contrast."
+    folder, cut = fresh('train_tiles'), dict(tile_scale=1.0, overlap=32)
+    names = sorted(MATERIALS)
+    learn, test = (
+        [large(folder / part, m, s, s % 2 > 0) for m in names[k::2] for s in range(4)]
+        for k, part in enumerate(('learn', 'test'))
+    )
+    ways = {
+        f'{way}{seed}': learned(learn, folder / f'{way}{seed}', seed=seed, steps=steps, **how)
+        for seed in range(seeds)
+        for way, how in (('whole', {}), ('tiles', cut))
+    }
+    tiler = tiler_of(ways['tiles0'], tiling_of(ways['tiles0'].config))
+    found, truth = score_tiles(ways, test, 256, tiler=tiler), EvalSet(test, 256, progress=False)
+    rows = {n: truth.score(found[f'{n}_maps'], found[f'{n}_scores']) for n in ways}
+    result = dict(pictures=dict(learn=len(learn), test=len(test)), steps=steps, seeds=seeds, **cut)
+    for way in ('whole', 'tiles'):
+        mine = [short_of(rows[f'{way}{seed}']) for seed in range(seeds)]
+        spread = {k: round(float(np.std([m[k] for m in mine])), 4) for k in mine[0]}
+        mean = {k: round(float(np.mean([m[k] for m in mine])), 4) for k in mine[0]}
+        result[f'learned_{way}'] = dict(mean=mean, deviation_over_seeds=spread)
+    contrast = contrast_baseline(truth, progress=False)['mean']
+    return result | dict(local_contrast_best_of_eight=short_of(contrast))
+
+
+def short_of(metrics: dict) -> dict:
+    return {k: round(float(metrics[k]), 4) for k in METRICS}
+
+
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parts = dict(strips=strips, scan=scan, alarms=alarms)
+    parts = dict(strips=strips, scan=scan, alarms=alarms, train_tiles=train_tiles)
     parser.add_argument('parts', nargs='*', default=[], metavar='PART', help=', '.join(parts))
     asked = parser.parse_args().parts or list(parts)
     torch.set_num_threads(1)

@@ -68,6 +68,8 @@ _STEP = "diffusion step; None = the backbone's own"
 _VIEWS = 'views averaged: itself, mirrored, upside down, both'
 _SCALES = 'sizes of the views in turn, as multiples of image_size; None = all at image_size'
 _SQUARE = 'squash images to squares, as published protocols do; else they keep their shape'
+_TILE_SCALE = "or tiles at a scale of the file's pixels, at 1 every pixel counts"
+_OVERLAP = 'px by which neighbouring tiles overlap; None = half a tile'
 _LAYERS = (
     "beginnings of layer names, as 'up', or depths of a transformer; None = the backbone's own"
 )
@@ -116,6 +118,9 @@ class DataConfig(Section):
     )
     eval_size: int = setting(128, 'side in px at which pixels are compared', _SIDE, flag=True)
     square: bool = setting(False, _SQUARE, flag=True)
+    tiles: int = setting(1, 'overlapping tiles per side, for small defects', '[1, 32]', flag=True)
+    tile_scale: float | None = setting(None, _TILE_SCALE, '[0.01, 4]', flag=True)
+    overlap: int | None = setting(None, _OVERLAP, '[0, inf)', flag=True)
     num_workers: int = setting(0, 'loader processes; 0 = load in the main one', '[0, 64]')
     categories: list | None = setting(None, 'names to keep; None = all')
     validation_fraction: float = setting(

@@ -195,6 +195,8 @@ def test_one_class_is_undefined_and_says_why():
 
 # ---------------------------------------------------------------- an evaluation
 
+ALONE = '--no_baseline'  # baselines cost as much as what is tested, and have tests of their own
+
 
 @pytest.fixture(scope='module')
 def place(tmp_path_factory):
@@ -272,16 +274,17 @@ def test_run_leaves_everything_and_is_the_same_after_an_interruption(place, monk
 
     monkeypatch.setattr(scores, '_score_part', stopped)
     assert (
-        scored(place, 'again') == 130 and len(list((place / 'again' / 'parts').glob('*.npz'))) == 2
+        scored(place, 'again', ALONE) == 130
+        and len(list((place / 'again' / 'parts').glob('*.npz'))) == 2
     )
-    assert scored(place, 'again') == 2  # in use, and not asked to continue
+    assert scored(place, 'again', ALONE) == 2  # in use, and not asked to continue
     calls.clear()
     monkeypatch.setattr(
         scores, '_score_part', lambda *args, **how: calls.append(1) or one(*args, **how)
     )
     capsys.readouterr()
     assert (
-        scored(place, 'again', '--resume', '--compare', place / 'whole') == 0
+        scored(place, 'again', ALONE, '--resume', '--compare', place / 'whole') == 0
         and len(calls) == len(tested) // 4 + bool(len(tested) % 4) - 2
     )
     said = capsys.readouterr().out.splitlines()
@@ -381,7 +384,7 @@ def test_maps_of_another_method_are_scored_beside_ours(place, capsys):
 
 
 def test_older_figures_are_not_compared_with_those_of_other_masks(place, capsys):
-    assert scored(place, 'recent') == 0
+    assert scored(place, 'recent', ALONE) == 0
     (place / 'older').mkdir()
     figures = json.loads((place / 'recent' / 'metrics.json').read_text())
     del figures['masks']
@@ -401,7 +404,7 @@ def test_what_cannot_be_found_replaces_no_threshold(place, capsys):
                 shutil.rmtree(folder)
     for folder in (place / 'good').glob('*/ground_truth'):
         shutil.rmtree(folder)
-    asked = '--calibrate', 'f1max'
+    asked = '--calibrate', 'f1max', ALONE
     assert scored(place, 'c1', *asked, checkpoint='kept.safetensors', data='good') == 2
     assert 'only normal images' in capsys.readouterr().err and not (place / 'c1').exists()
     held = read_checkpoint(place / 'kept.safetensors')[1]['thresholds']
@@ -443,7 +446,8 @@ def reviewed(run, checkpoint, rows):
 
 def test_thresholds_are_stored_and_turned_into_decisions(place, capsys):
     shutil.copy(place / 'new.safetensors', place / 'cut.safetensors')
-    assert scored(place, 'validation', '--calibrate', 'f1max', checkpoint='cut.safetensors') == 0
+    asked = '--calibrate', 'f1max', ALONE
+    assert scored(place, 'validation', *asked, checkpoint='cut.safetensors') == 0
     dummy_tree(place / 'other', categories=('plate',), n=2, seed=9)
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (30, 40, 3), dtype=np.uint8)).save(
         place / 'other/plate/test/good/000.png'
@@ -487,7 +491,10 @@ def test_thresholds_are_stored_and_turned_into_decisions(place, capsys):
     assert 0 <= low <= high <= 1
     reviewed(place / 'decided', place / 'cut.safetensors', rows)
     assert (
-        scored(place, 'smoother', '--smoothing', 3, checkpoint='cut.safetensors', data='other') == 0
+        scored(
+            place, 'smoother', ALONE, '--smoothing', 3, checkpoint='cut.safetensors', data='other'
+        )
+        == 0
     )  # thresholds of other maps decide nothing
     assert 'no decisions: the thresholds of' in capsys.readouterr().out and all(
         r['decision'] == '' for r in table_of(place, 'smoother')

@@ -3,6 +3,7 @@
 Notebooks show each step alone; here one data set goes through all of them, as a user's would."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from hybridad.models.checkpoint import read_checkpoint
 from hybridad.synthetic.plain import picture
 
 SHAPES = (128, 128), (64, 256), (256, 64)  # (height, width) in px, in turn
+ALONE = '--no_baseline'  # once with baselines is enough
 
 
 def saved(path, pixels, shape):
@@ -66,7 +68,10 @@ def results_of(folder, name, *flags):
 
 def test_square_is_another_reading(folder):
     "Squashed images give other maps than images that keep their shape, and their own thresholds."
-    kept, squashed = results_of(folder, 'kept', '--maps'), results_of(folder, 'square', '--square')
+    kept, squashed = (
+        results_of(folder, 'kept', '--maps'),
+        results_of(folder, 'square', '--square', ALONE),
+    )
     assert kept['mean']['pixel_ap'] != squashed['mean']['pixel_ap']
     config = json.loads((folder / 'square/config.json').read_text())
     assert 'another square' in config['thresholds']['reason']
@@ -81,11 +86,56 @@ def test_thresholds_of_tiles(folder, capsys):
     _, about = read_checkpoint(folder / 'run/best.safetensors')
     found = about['thresholds']
     assert found['tiling'] == [1, 32, 1.5] and found['growth'] > 0
-    again = results_of(folder, 'again', *tiles)
+    again = results_of(folder, 'again', *tiles, ALONE)
     assert (folder / 'again/images.csv').read_text().count('anomalous') and again['mean']
-    results_of(folder, 'whole')
+    results_of(folder, 'whole', ALONE)
     config = json.loads((folder / 'whole/config.json').read_text())
     assert 'other tiles' in config['thresholds']['reason']
+    assert 'tiles at 1.5 of the own pixels' in (folder / 'tiles/report.html').read_text()
+
+
+@pytest.fixture(scope='module')
+def in_tiles(tmp_path_factory):
+    "Eight images of 256 px, every other one with a defect, and prompts learned on their tiles."
+    root = tmp_path_factory.mktemp('tiles')
+    for i in range(8):
+        kind = 'hole' if i % 2 else 'good'
+        p = picture(5, i, 256, kind=kind)
+        saved(root / f'set/thing/test/{kind}/{i}.png', p.image, (128, 128))
+        if kind == 'hole':
+            name = root / f'set/thing/ground_truth/{kind}/{i}_mask.png'
+            saved(name, p.mask.astype(np.uint8) * 255, (128, 128))
+    learn = ['train', str(root / 'set'), '--debug', '--device', 'cpu', '--out', str(root / 'run')]
+    assert cli.hybridad([*learn, '--tile_scale', '1', '--overlap', '32']) == 0
+    return root
+
+
+def test_learned_in_tiles(in_tiles, capsys):
+    "Prompts of tiles remember their cut: images are tested and scored in it unless told otherwise."
+    _, about = read_checkpoint(in_tiles / 'run/best.safetensors')
+    assert len(about['trained_on']) == 8 and about['config']['data']['tile_scale'] == 1
+    assert about['thresholds']['tiling'] == [1, 32, 1.0]
+    results_of(in_tiles, 'as_learned')
+    assert 'in tiles as the prompts were learned (--tile_scale 1 --o' in capsys.readouterr().out
+    config = json.loads((in_tiles / 'as_learned/config.json').read_text())
+    assert config['thresholds']['image'] == about['thresholds']['image']
+    results_of(in_tiles, 'whole', '--tiles', '1')
+    config = json.loads((in_tiles / 'whole/config.json').read_text())
+    assert 'other tiles' in config['thresholds']['reason']
+    command = ['score', str(in_tiles / 'set/thing/test'), '--device', 'cpu', '--checkpoint_path']
+    command += [str(in_tiles / 'run/best.safetensors'), '--out', str(in_tiles / 'scored')]
+    assert cli.hybridad(command) == 0 and 'in tiles as learned' in capsys.readouterr().out
+    assert len(list(read_scores(in_tiles / 'scored'))) == 8
+
+
+def test_nothing_is_learned_from_an_unmarked_defect_in_tiles(in_tiles, capsys):
+    "Without its mask nobody knows which tiles of an image are defective; nothing is left behind."
+    shutil.copytree(in_tiles / 'set', in_tiles / 'unmarked')
+    (in_tiles / 'unmarked/thing/ground_truth/hole/1_mask.png').unlink()
+    command = ['train', str(in_tiles / 'unmarked'), '--debug', '--device', 'cpu', '--tiles', '2']
+    assert cli.hybridad([*command, '--out', str(in_tiles / 'refused')]) == 2
+    assert 'learn without tiles' in capsys.readouterr().err
+    assert not (in_tiles / 'refused').exists()
 
 
 def scores_of(folder, name, *flags):
@@ -114,7 +164,8 @@ def test_large_tiff_in_bands(folder, capsys):
     (folder / 'large').mkdir()
     tifffile.imwrite(folder / 'large/scan.tif', pixels, photometric='rgb', rowsperstrip=40)
     Image.fromarray(pixels).save(folder / 'large/scan.png')
-    base = ['score', str(folder / 'large'), '--device', 'cpu', '--quiet', '--tile_scale', '1']
+    prompts = ['--checkpoint_path', str(folder / 'run/best.safetensors'), '--device', 'cpu']
+    base = ['score', str(folder / 'large'), *prompts, '--quiet', '--tile_scale', '1']
     assert cli.hybridad([*base, '--out', str(folder / 'fits')]) == 0
     code = cli.hybridad([*base, '--out', str(folder / 'beyond'), '--max_pixels', '100000'])
     whole, bands = (list(read_scores(folder / n)) for n in ('fits', 'beyond'))
@@ -128,8 +179,8 @@ def test_large_tiff_in_bands(folder, capsys):
     [
         (['--overlap', '9'], 'give --tiles or --tile_scale'),
         (['--tiles', '2', '--tile_scale', '1'], 'both say how large'),
-        (['--tiles', '0'], 'choose 1 to 32'),
-        (['--tile_scale', '0'], 'choose 0.01 to 4'),
+        (['--tiles', '0'], 'tiles must lie in [1, 32]'),
+        (['--tile_scale', '0'], 'tile_scale must lie in [0.01, 4]'),
         (['--tiles', '3', '--overlap', '400'], 'choose 0 to 192'),
     ],
 )

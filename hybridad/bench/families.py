@@ -17,14 +17,29 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from .memory import LiveBytes
-from .sizes import SD21, sd21_sized
+from .sizes import SD21
 from ..models.attention import log_ratio
+from ..models.backbone import default_layers
 from ..models.parts import quiet
 from ..models.prompt_reader import PromptReader
 from ..models.recorder import Recorder, masses_of, reading_cost
 from ..models.transformers import Text, family_of
 
 # %% ../../nbs/72da_bench_families.ipynb #384b0438
+_SD15 = dict(sample_size=64, cross_attention_dim=768)
+_BK = dict(_SD15, layers_per_block=1, mid_block_type=None)
+_SDXL = dict(
+    block_out_channels=(320, 640, 1280),
+    attention_head_dim=(5, 10, 20),
+    transformer_layers_per_block=(1, 2, 10),
+    down_block_types=('DownBlock2D',) + ('CrossAttnDownBlock2D',) * 2,
+    up_block_types=('CrossAttnUpBlock2D',) * 2 + ('UpBlock2D',),
+    cross_attention_dim=2048,
+    use_linear_projection=True,
+    addition_embed_type='text_time',
+    addition_time_embed_dim=256,
+    projection_class_embeddings_input_dim=2816,
+)
 _SD35 = dict(
     num_layers=24,
     num_attention_heads=24,
@@ -33,8 +48,12 @@ _SD35 = dict(
     dual_attention_layers=tuple(range(13)),
 )
 _SIGMA = dict(sample_size=64, caption_channels=4096, use_additional_conditions=False)
+_UNET = 'UNet2DConditionModel'
 FULL = {
-    'SD 2.1': ('UNet2DConditionModel', SD21['unet'], (4, 64, 77, 1024)),
+    'SD 1.5': (_UNET, _SD15, (4, 64, 77, 768)),
+    'BK-SDM small': (_UNET, _BK, (4, 64, 77, 768)),
+    'SD 2.1': (_UNET, SD21['unet'], (4, 64, 77, 1024)),
+    'SDXL': (_UNET, _SDXL, (4, 64, 77, 2048)),
     'PixArt-Sigma': ('PixArtTransformer2DModel', _SIGMA, (4, 64, 300, 4096)),
     'Sana 1.6B': ('SanaTransformer2DModel', {}, (32, 16, 300, 2304)),
     'SD 3.5 medium': ('SD3Transformer2DModel', _SD35, (16, 64, 333, 4096)),
@@ -59,7 +78,62 @@ def full_size(
         text = Text(torch.randn(1, length, width), pooled=pooled).map(lambda t: t.to(dtype))
     return model, x, text
 
+# %% ../../nbs/72da_bench_families.ipynb #d970e450
+_BASE = dict(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12)
+_LARGE = dict(
+    hidden_size=1280, intermediate_size=5120, num_hidden_layers=32, num_attention_heads=20
+)
+_XXL = dict(d_model=4096, d_ff=10240, num_layers=24, num_heads=64, feed_forward_proj='gated-gelu')
+_ENCODERS = {
+    'L': ('CLIPTextModel', _BASE),
+    'H': ('CLIPTextModel', SD21['text_encoder']),
+    'G': ('CLIPTextModel', _LARGE),
+    'T5': ('T5EncoderModel', _XXL),
+    'Gemma': ('Gemma2Model', {}),
+}  # class of transformers, config
+_TEXTS = {
+    'SD 1.5': ('L',),
+    'BK-SDM small': ('L',),
+    'SD 2.1': ('H',),
+    'SDXL': ('L', 'G'),
+    'PixArt-Sigma': ('T5',),
+    'Sana 1.6B': ('Gemma',),
+    'SD 3.5 medium': ('L', 'G', 'T5'),
+    'FLUX.1': ('L', 'T5'),
+}
+
+# %% ../../nbs/72da_bench_families.ipynb #6aaf78f7
+def _bytes(model: nn.Module) -> int:
+    return sum(p.nbytes for p in model.parameters())
+
+
+def _text_bytes(name: str) -> int:
+    "Bytes of text encoders: beside a UNet in float32, beside a transformer in bfloat16."
+    import transformers
+
+    dtype, total = torch.float32 if FULL[name][0] == _UNET else torch.bfloat16, 0
+    for kind, sizes in (_ENCODERS[e] for e in _TEXTS[name]):
+        cls = getattr(transformers, kind)
+        with torch.device('meta'):
+            total += _bytes(cls(cls.config_class(**sizes)).to(dtype))
+    return total
+
+
+def _autoencoder_bytes() -> int:
+    from diffusers import AutoencoderKL
+
+    with torch.device('meta'):
+        return _bytes(AutoencoderKL(**SD21['vae']))
+
 # %% ../../nbs/72da_bench_families.ipynb #23538e6f
+def _conditions(model: nn.Module) -> dict:
+    "Keyword arguments of a pass: SDXL is told a summary of the prompt and the image's size."
+    if getattr(model.config, 'addition_embed_type', None) != 'text_time':
+        return {}
+    added = dict(text_embeds=torch.ones(1, 1280), time_ids=torch.ones(1, 6))
+    return dict(added_cond_kwargs={k: v.to(model.device, model.dtype) for k, v in added.items()})
+
+
 def _one_group(text: Text) -> Tensor:  # (1, L)
     return torch.ones(1, text.features.shape[1], device=text.features.device)
 
@@ -70,19 +144,22 @@ def _products(model: nn.Module, x: Tensor, text: Text, *, read: bool) -> int:
     with FlopCounterMode(display=False) as counter:
         if read:
             with Recorder(model, reduce=masses_of(_one_group(text))) as recorder:
-                recorder.run(x, 10, text)
+                recorder.run(x, 10, text, **_conditions(model))
         else:
-            family_of(model).call(model, x, 10, text)
+            family_of(model).call(model, x, 10, text, **_conditions(model))
     return counter.get_total_flops()
 
 # %% ../../nbs/72da_bench_families.ipynb #50120683
 def at_full_size(
     name: str,  # a key of FULL
-) -> dict:  # bytes of weights, of queries of all layers, of one layer's scores; products_ratio
+) -> (
+    dict
+):  # bytes: weights, text encoders, queries of all layers, one layer's scores; products_ratio
     "Memory and products of reading one image of 512 px, without running anything."
     model, x, text = full_size(name)
     ratio = _products(model, x, text, read=True) / _products(model, x, text, read=False)
-    return reading_cost(model, (x, text)) | dict(products_ratio=ratio)
+    cost = reading_cost(model, (x, text), **_conditions(model))
+    return cost | dict(text=_text_bytes(name), products_ratio=ratio)
 
 # %% ../../nbs/72da_bench_families.ipynb #3cd9447f
 def _counted(reduce: Callable, counted: LiveBytes) -> Callable:
@@ -107,7 +184,7 @@ def reader_on(
     model: nn.Module,  # of any family, on the CPU
     inputs: tuple[Tensor, Text],
     rounds: int = 5,
-) -> dict:  # time_ratio, its lowest and highest round, extra_bytes, scores_bytes
+) -> dict:  # time_ratio of medians, lowest and highest of a round, extra_bytes, scores_bytes
     "A pass under the reader against a plain one: time, and bytes beside those of the pass."
     x, text = inputs
     reduce, counted = masses_of(_one_group(text)), LiveBytes()
@@ -120,8 +197,10 @@ def reader_on(
             recorder.run(x, 10, text)
 
     read(_counted(reduce, counted))
-    ratios = [_seconds(read, reduce) / _seconds(plain) for _ in range(rounds)]
-    times = dict(time_ratio=median(ratios), low=min(ratios), high=max(ratios))
+    pairs = [(_seconds(read, reduce), _seconds(plain)) for _ in range(rounds)]
+    ratios = [a / b for a, b in pairs]
+    ratio = median(a for a, b in pairs) / median(b for a, b in pairs)
+    times = dict(time_ratio=ratio, low=min(ratios), high=max(ratios))
     return times | dict(
         extra_bytes=counted.peak, scores_bytes=reading_cost(model, inputs)['scores']
     )
@@ -145,20 +224,17 @@ def _flash() -> Iterator[None]:
 def exact_step_bytes(
     batch: int = 4,
     checkpointing: bool = True,
+    name: str = 'SD 2.1',  # or 'SDXL'
 ) -> dict[str, int]:  # weights, beside (peak of all else), peak
-    "Memory of an exact training step at the size of Stable Diffusion 2.1, 512 px, bfloat16."
-    with torch.device('meta'):
-        backbone = sd21_sized('meta')
-        with quiet():
-            backbone.unet.to(torch.bfloat16)  # the rest stays in float32
-        latents = torch.empty(batch, 4, 64, 64, dtype=torch.bfloat16)
-        prompts = torch.empty(2, 77, 1024, requires_grad=True)
+    "Memory of an exact training step through a UNet, 512 px, bfloat16."
+    unet, x, text = full_size(name)
     if checkpointing:
-        backbone.unet.enable_gradient_checkpointing()
-    how = dict(readout='exact', mass='competing_all')
-    reader = PromptReader(backbone.unet, list(backbone.layers), **how)
+        unet.enable_gradient_checkpointing()
+    how = dict(readout='exact', mass='competing_all', **_conditions(unet))
+    reader = PromptReader(unet, list(default_layers(unet)), **how)
+    prompts = text.features.expand(2, -1, -1).clone().requires_grad_()
     with _flash(), LiveBytes() as counted:
-        maps = reader(latents, Text(prompts.to(torch.bfloat16)), size=(64, 64))
+        maps = reader(x.expand(batch, -1, -1, -1), Text(prompts), size=(64, 64))
         log_ratio(maps).square().mean().backward()
-    weights = sum(p.nbytes for m in backbone.modules for p in m.parameters())
+    weights = _bytes(unet) + _autoencoder_bytes() + _text_bytes(name)
     return dict(weights=weights, beside=counted.peak, peak=weights + counted.peak)

@@ -67,18 +67,11 @@ def prompts_argument(parser: Adder) -> None:
 def tiles_arguments(parser: Adder) -> None:
     "The flags for small defects on large images."
     add = parser.add_argument
-    parts = 'overlapping tiles per side, for small defects'
-    add('--tiles', type=int, default=1, metavar='N', help=parts)
+    parts = 'overlapping tiles per side, 1: whole images; default: as in training'
+    add('--tiles', type=int, metavar='N', help=parts)
     scale = 'or tiles at a scale, at 1 every pixel counts'
     add('--tile_scale', type=float, metavar='X', help=scale)
     add('--overlap', type=int, metavar='PX', help='of neighbouring tiles; default: half a tile')
-
-
-def tiling_of(a: argparse.Namespace):
-    "The tiles that the flags ask for."
-    from hybridad.models.tiles import Tiling
-
-    return Tiling(a.tiles, a.overlap, a.tile_scale)
 
 # %% ../../nbs/89_flags.ipynb #f43d2de3
 def square_argument(parser: Adder) -> None:

@@ -22,7 +22,6 @@ from hybridad.commands.flags import (
     prompts_argument,
     square_argument,
     tiles_arguments,
-    tiling_of,
 )
 from hybridad.commands.shared import (
     Adder,
@@ -134,6 +133,7 @@ def scorer_settings(
 ) -> dict:
     "The arguments of `load_scorer` that the flags describe."
     from hybridad.models.naming import read_names
+    from hybridad.models.tiles import given_tiling
 
     return dict(
         checkpoint=a.checkpoint_path,
@@ -146,7 +146,7 @@ def scorer_settings(
         references=a.normals,
         among=found if a.among else None,
         precision=a.precision,
-        tiles=tiling_of(a),
+        tiles=given_tiling(a),
         square=bool(a.square),
         names=read_names(a.names),
     )

@@ -23,6 +23,9 @@ from ..errors import ConfigError
 from ..runs import Run
 
 # %% ../../nbs/89d_cli_study.ipynb #09799640
+_OWN = 'seed', 'square', 'validation_fraction', 'tiles', 'tile_scale', 'overlap'  # of the protocol
+
+# %% ../../nbs/89d_cli_study.ipynb #460352bf
 def _protocol_arguments(parser: Parser) -> None:
     group = parser.add_argument_group('sets')
     add = group.add_argument
@@ -35,7 +38,7 @@ def _protocol_arguments(parser: Parser) -> None:
     add = out_arguments(parser, 'protocol', resume='').add_argument
     add('--seeds', nargs='+', type=int, default=[0], metavar='N', help='one training each')
     backbone_arguments(parser)
-    setting_arguments(parser, ('seed', 'square', 'validation_fraction'))
+    setting_arguments(parser, _OWN)
 
 # %% ../../nbs/89d_cli_study.ipynb #732355f0
 def _roots_of(

@@ -115,7 +115,8 @@ def _report(config: Config, detector, parts, out: Path, workers: int):
     if valid:
         results |= _validated(config, detector, valid, out, workers)
         total = len(valid) + len(learned)
-        print(f'validation part, {len(valid)} of {total} images\n\n{table(results)}\n')
+        what = 'images' if valid.samples[0].part is None else 'tiles'
+        print(f'validation part, {len(valid)} of {total} {what}\n\n{table(results)}\n')
         if worse := _worse_than(results, 'local_contrast'):
             print(f'{worse}\n')
     write_json(out / 'metrics.json', results)
@@ -123,13 +124,16 @@ def _report(config: Config, detector, parts, out: Path, workers: int):
     print(f'{detector.trainable["prompts"]:,} prompt values learned in {seconds:.0f} s: {out}')
 
 # %% ../../nbs/89b_cli_train.ipynb #1f70541c
-def _refuse(a: Namespace):
-    "Refuse what cannot be used, before anything heavy is imported."
+def _refuse(a: Namespace, config: Config):
+    "Refuse what cannot be used, before anything is read."
+    from hybridad.models.tiles import tiling_of
+
     if a.checkpoint_path:
         raise ConfigError(
             '--checkpoint_path is where learning from corrections begins: give --corrections, or'
             ' leave it out'
         )
+    tiling_of(config)  # refused before anything is read
     if not 0 <= a.test_share < 1:
         raise ConfigError(f'--test_share {a.test_share} is out of range: choose from 0 to below 1')
     if a.resume and not a.out:
@@ -153,6 +157,8 @@ def _forecast(config: Config, detector, count: int):
 
     steps = -(-count // config.training.batch_size) * config.training.epochs
     views = 1 + (config.training.loss_weights['consistency'] > 0)
+    if config.tile_scale or config.tiles > 1:
+        return  # nobody knows the number of tiles yet
     if not processes()[0] and (long := forecast(detector, count, views, steps=steps)):
         print(long)
 
@@ -184,7 +190,7 @@ def train(a: Namespace) -> None:
     if a.corrections:
         return train_again(a)
     config = _config(a)
-    _refuse(a)
+    _refuse(a, config)
     found = read_set(a.data_path, config.data.layout, config.data.categories)
     samples = _to_learn(a, config, learnable(found, 40 if a.debug else None))
     from hybridad.models.detector import HybridAnomalyDetector

@@ -65,7 +65,7 @@ class Fit:
         "Sizes of images by the headers of their files; what is squashed counts as one by one."
         if self.square:
             return [(1, 1)] * len(samples)
-        return [image_size(s.image)[::-1] for s in samples]
+        return [image_size(s.image)[::-1] if s.part is None else s.part.shape for s in samples]
 
 
 def as_fit(

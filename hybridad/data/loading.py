@@ -136,12 +136,23 @@ def load_mask(
     return shrink_mask(marked, size, how)
 
 # %% ../../nbs/02_data.ipynb #a93c3c48
-def _mask_of(s, im):
-    "The mask of a sample whose image is open, (H,W) bool in the frame of that image."
+def mask_of(
+    s: Sample,
+    im: Image.Image,  # its image, as `open_image` gives it
+) -> np.ndarray:  # (H,W) bool
+    "The mask of a sample in the frame of its image, which is open."
     (width, height), tag = full_size(im), im.info.get('turned', 1)
     marked = read_mask(s.mask, (height, width), image=s.image, tag=tag, marks=s.marks)
     _agrees(s, marked.any())
     return marked
+
+# %% ../../nbs/02_data.ipynb #d7218e19
+def _opened(s, size):
+    "The image of a sample as it is looked at, and its mask or None."
+    if s.part is not None:
+        return s.part.opened()
+    im = open_image(s.image, least=enough(size))
+    return as_rgb(im, s.image, s.bits), None if s.mask is None else mask_of(s, im)
 
 # %% ../../nbs/02_data.ipynb #998a5c8b
 def _agrees(s, marked):
@@ -177,11 +188,11 @@ class AnomalyDataset(Dataset):
     def __getitem__(self, index: int) -> dict:
         "One sample: image (3,S,S) in [-1,1], mask (1,M,M) in {0,1}, label, index, has_mask."
         s = self.samples[index]
-        im = open_image(s.image, least=enough(self.size))
-        image = image_tensor(as_rgb(im, s.image, s.bits), self.size)
+        im, marked = _opened(s, self.size)
+        image = image_tensor(im, self.size)
         mask = torch.zeros(1, *as_fit(self.mask_size)(None))
-        if s.mask is not None:
-            mask = shrink_mask(_mask_of(s, im), self.mask_size, self.how)
+        if marked is not None:
+            mask = shrink_mask(marked, self.mask_size, self.how)
         known = s.label == 0 or s.mask is not None
         return dict(image=image, mask=mask, label=s.label, index=index, has_mask=known)
 

@@ -10,6 +10,7 @@ import os, unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from ..errors import DataError
 from .formats import is_image
 
@@ -29,6 +30,16 @@ class Sample:
     bits: int | None = field(default=None, compare=False)
     # how the set marks defects in masks, see `marked_pixels`
     marks: str = field(default='auto', compare=False)
+    part: Any = None  # of the image, see tile_samples.Part; None: all of it
+
+# %% ../../nbs/01_pairing.ipynb #3a5194f8
+def whole_samples(
+    samples: list[Sample],  # each of an image, or of a part of one
+) -> list[Sample]:
+    "Samples of the whole images, each once."
+    if all(s.part is None for s in samples):
+        return samples
+    return list(dict.fromkeys(s if s.part is None else s.part.whole for s in samples))
 
 # %% ../../nbs/01_pairing.ipynb #43761c94
 def is_text(

@@ -9,9 +9,11 @@ __all__ = []
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from ..config import Config
 from ..errors import ConfigError
-from ..runs import Run
+from ..runs import Run, processes
 from ..data.formats import is_image
 from ..data.pairing import Sample, listing
 from ..data.samples import read_set
@@ -40,7 +42,7 @@ class TestRequest:
     image_size: int | None = None  # None = as in training
     eval_size: int | None = None
     square: bool | None = None  # True: squash images; None = as in training
-    tiles: int = 1  # per side, see models.tiles.Tiling
+    tiles: int | None = None  # per side, see models.tiles.Tiling; None = as in training
     overlap: int | None = None
     tile_scale: float | None = None
     smoothing: float | None = None
@@ -213,13 +215,14 @@ def _spread(names: list, shots: int | None) -> list:
     return names if shots is None else [names[i * len(names) // shots] for i in range(shots)]
 
 
-def tiling_of(
+def tiling_asked(
     a: TestRequest,
+    about: dict,  # metadata of the checkpoint
 ):  # models.tiles.Tiling
     "The tiles that images are read in."
-    from hybridad.models.tiles import Tiling
+    from hybridad.models.tiles import given_tiling, tiling_of
 
-    return Tiling(a.tiles, a.overlap, a.tile_scale)
+    return tiling_of(Config.from_dict(about['config']), given_tiling(a))
 
 # %% ../../nbs/86_testrequest.ipynb #ddf895a9
 def of_tiles(
@@ -231,10 +234,26 @@ def of_tiles(
 
     stored = about.get('thresholds') or {}
     about = about | dict(growth=stored.get('growth', growth_of_scores(stored.get('good'))))
-    if 'reason' in stored or stored.get('tiling') == tiling_of(a).key:
+    if 'reason' in stored or stored.get('tiling') == tiling_asked(a, about).key:
         return about
     reason = f'the thresholds of {a.checkpoint_path} hold for other tiles'
     return about | dict(thresholds=dict(reason=reason))
+
+# %% ../../nbs/86_testrequest.ipynb #91b81e5f
+def tiler_asked(
+    a: TestRequest,
+    detector: Any,  # HybridAnomalyDetector, whose settings will say the cut
+    about: dict,  # metadata of its checkpoint
+) -> Any:  # models.tiles.Tiler; None: images are read whole
+    "The cut into tiles; one that nobody asked for is told."
+    from hybridad.models.tiles import as_flags, given_tiling, tiler_of
+
+    tiling = tiling_asked(a, about)
+    cut = dict(tiles=tiling.tiles, overlap=tiling.overlap, tile_scale=tiling.scale)
+    detector.config.data.update(cut)
+    if given_tiling(a) is None and not tiling.whole and not processes()[0]:
+        print(f'read in tiles as the prompts were learned ({as_flags(tiling)})\n')
+    return tiler_of(detector, tiling)
 
 # %% ../../nbs/86_testrequest.ipynb #16b90eb9
 def references_of(

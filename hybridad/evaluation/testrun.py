@@ -39,9 +39,8 @@ from .names import named_images, named_rows, names_table
 from .scores import score_in_parts
 from .tile_scores import evened, growth_here
 from .testrequest import TestRequest, asked_of, of_tiles, others_of, rate_of
-from .testrequest import references_of, tiling_of
+from .testrequest import references_of, request_run, tiler_asked, tiling_asked
 from .testreport import report_of_test
-from .testrequest import request_run
 
 # %% ../../nbs/86a_testrun.ipynb #5cf591b7
 from .thresholds import calibration, store_thresholds, with_stored
@@ -53,7 +52,6 @@ from ..metrics.streaming import bootstrap_intervals
 from ..models.detector import HybridAnomalyDetector
 from ..models.naming import RegionNamer, known_namer
 from ..models.forecast import forecast
-from ..models.tiles import tiler_of
 from ..runs import Run, processes, provenance, write_atomic
 from ..visual.plots import as_png, map_grid
 
@@ -193,7 +191,11 @@ def _thresholds(a: TestRequest, about: dict, own: dict, truth: EvalSet, found: d
     "The thresholds of this run and a message or ''; with --calibrate also stored."
     if a.calibrate:
         fresh = calibration(truth, *found['learned'], rate=rate_of(a.calibrate))
-        fresh |= dict(tiling=tiling_of(a).key, growth=about['growth']) if 'tiles' in found else {}
+        fresh |= (
+            dict(tiling=tiling_asked(a, about).key, growth=about['growth'])
+            if 'tiles' in found
+            else {}
+        )
         thresholds, note = with_stored(fresh, about.get('thresholds'))
         store_thresholds(a.checkpoint_path, fresh)
         return thresholds, note
@@ -367,7 +369,7 @@ def run_test(
     chosen, known = _references(a, samples)
     origin = provenance(detector, **described(samples))
     run = _opened(request, out, known, origin)
-    how = dict(out=out, chosen=chosen, namer=namer, tiler=tiler_of(detector, tiling_of(a)))
+    how = dict(out=out, chosen=chosen, namer=namer, tiler=tiler_asked(a, detector, about))
     found, spent, own = _scored(detector, words, samples, **how)
     if a.calibrate:
         about['growth'] = growth_here(samples, found)

@@ -167,13 +167,18 @@ def _made_by(about):
     ]
     return ', '.join(filter(None, parts))
 
+# %% ../../nbs/63g_report.ipynb #c3334190
+def _in_tiles(asked):
+    "Words on the tiles that images were read in; '' for whole images."
+    if asked.get('tile_scale'):
+        return f', in tiles at {asked["tile_scale"]:g} of the own pixels'
+    return f', in {asked["tiles"]} tiles per side' if asked.get('tiles', 1) > 1 else ''
+
 
 def _score_facts(about, seen, threshold):
     "Terms and texts on a scored folder."
     asked, origin = about['asked'], about.get('provenance') or {}
-    parts = f', in {asked["tiles"]} tiles per side' if asked['tiles'] > 1 else ''
-    if asked.get('tile_scale'):
-        parts = f', in tiles at {asked["tile_scale"]:g} of the own pixels'
+    parts = _in_tiles(asked)
     facts = [
         ('scored with', asked['source']),
         ('backbone', f'{origin.get("backbone")}, read at {asked["image_size"]} px{parts}'),
@@ -193,7 +198,7 @@ def _shares(seen):
     bad, good = n['found'] + n['missed'], n['false alarm'] + n['passed']
     return f'{n["found"]} of {bad} defective found, {n["false alarm"]} of {good} normal alarm'
 
-
+# %% ../../nbs/63g_report.ipynb #4782600a
 def _test_facts(about, seen, threshold):
     "Terms and texts on a test."
     config, results = about['config'], about['metrics']
@@ -202,9 +207,10 @@ def _test_facts(about, seen, threshold):
     rule = stored.get('rule', 'one normal validation image in ten exceeds it')
     each = 'one for each category' if isinstance(stored.get('image'), dict) else 'none is known'
     known = each if threshold is None else f'{threshold:.3f}'
+    how = f'evaluated at {results["eval_size"]} px{_in_tiles(config["data"])}'
     facts = [
         ('scored with', f'prompts of {config["checkpoint"]}'),
-        ('backbone', f'{config["model"]["backbone"]}, evaluated at {results["eval_size"]} px'),
+        ('backbone', f'{config["model"]["backbone"]}, {how}'),
         ('data', config['data']['data_path']),
         ('reference images', beside),
         ('anomalous from', f'{known} ({rule})'),

@@ -43,7 +43,7 @@ def _facts(
             f'{out} has no threshold, or one for each category: decide with one for all images,'
             f' hybridad decide {out} --threshold SCORE'
         )
-    plain = asked['tiles'] == 1 and asked.get('tile_scale') is None and asked['normals'] is None
+    plain = asked['tiles'] == 1 and not asked.get('tile_scale') and asked['normals'] is None
     return dict(threshold=threshold, plain=plain) | _prompts_of(about)
 
 # %% ../../nbs/63i_review.ipynb #7f9ccfb8

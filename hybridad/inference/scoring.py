@@ -30,7 +30,8 @@ from .overlays import draw
 from ..metrics.alarms import alarm_threshold
 from ..models.parts import MINI
 from ..models.tiled import read_tiled
-from ..models.tiles import Tiler, Tiling, growth_of_scores, photo_score, tiler_of
+from ..models.tiles import Tiler, Tiling, as_flags, growth_of_scores, photo_score, tiler_of
+from ..models.tiles import tiling_of
 from ..evaluation.reports import outlined_regions
 from ..runs import write_atomic
 
@@ -298,16 +299,19 @@ def load_scorer(
     false_alarms: float | None = None,  # share of good images, in place of a threshold
     references: str | os.PathLike | list | None = None,  # normal images: files or a folder
     precision: str | None = None,  # of the frozen weights; None: as in training
-    tiles: int | Tiling = 1,  # per side of each photograph, or how it is cut, for small defects
+    tiles: int | Tiling | None = None,  # per side, or how to cut; None: as the prompts were learned
     names: list[str] | None = None,  # of regions; None: the backbone's kinds, []: none
     among: str | os.PathLike | list | None = None,  # photographs, compared with each other
     square: bool = False,  # squash photographs to squares, however the prompts were learned
 ) -> Scorer:
     "A detector ready to decide."
-    tiling = tiles if isinstance(tiles, Tiling) else Tiling(tiles)
     how = dict(other_backbone=other_backbone, precision=precision)
     detector, about, source = _detector(checkpoint, backbone, device, **how)
     detector.config.data.square |= square
+    tiling = tiling_of(detector.config, tiles)
+    source += (
+        '' if tiles is not None or tiling.whole else f', in tiles as learned ({as_flags(tiling)})'
+    )
     stored, known = _stored_thresholds(detector, about), about.get('appearance')
     if beside := compared_with(detector, references, among, tiling=tiling):
         (detector, said, stored), known = beside, None  # references bring their own world

@@ -62,6 +62,8 @@ def _check_family(name: str, vae: nn.Module, unet: nn.Module, *, width: int, tow
 class _Frozen(TextSide, Settled):
     "The frozen parts of a latent diffusion model, and its settings."
 
+    delicate = 'down_blocks.0.resnets.0'  # rounding it moves maps most: results/precision.json
+
     def __init__(
         self,
         vae: nn.Module,
@@ -97,7 +99,7 @@ class _Frozen(TextSide, Settled):
         return self.vae, *(encoder for _, encoder in self.towers)
 
 # %% ../../nbs/11_backbone.ipynb #8191e5dc
-def _default_layers(unet: nn.Module) -> dict[str, nn.Module]:
+def default_layers(unet: nn.Module) -> dict[str, nn.Module]:
     "Layers at a half and a quarter of the latents' size."
     last = len(unet.config.block_out_channels) - 1
     levels = (1, 2)  # halvings of the latents
@@ -118,10 +120,10 @@ class _Readable(_Frozen):
 
     @property
     def layers(self) -> dict[str, nn.Module]:
-        "Layers that this backbone reads by default: its own choice, else `_default_layers`."
+        "Layers that this backbone reads by default: its own choice, else `default_layers`."
         if self.settings['layers']:
             return self.select(self.settings['layers'])
-        return _default_layers(self.unet)
+        return default_layers(self.unet)
 
     def select(self, layers: list[str] | None = None) -> dict[str, nn.Module]:
         "Layers by names or their beginnings; None: all."

@@ -20,6 +20,7 @@ from .appearance import appearance
 from .attention import log_ratio
 from ..data.aspect import by_shape, fitted, stacked
 from ..data.loading import make_loader, sample_digest
+from ..data.pairing import whole_samples
 from .detector import HybridAnomalyDetector, over_views
 from .latents import smooth
 from ..errors import ConfigError, DataError
@@ -376,3 +377,18 @@ def digests(
 ) -> list[str]:  # 16 hex digits each
     "Identity of the images that a checkpoint has seen, wherever they lie."
     return [sample_digest(s.image)[:16] for s in samples]
+
+# %% ../../nbs/52a_features.ipynb #5d820477
+def whole_looks(
+    detector: HybridAnomalyDetector,
+    cached: FeatureCache,
+) -> np.ndarray:  # (N, 12), see appearance
+    "The appearance of the images of a cache, which may hold tiles of them."
+    images, fit = whole_samples(cached.samples), detector.fit
+    if images is cached.samples:
+        return cached.looks
+    how, found = dict(num_workers=detector.config.data.num_workers), []
+    for shape, index in by_shape([fit(s) for s in fit.sizes(images)]).items():
+        loader = make_loader([images[i] for i in index], shape, 32, **how)
+        found += [appearance(batch['images']) for batch in loader]
+    return np.concatenate(found)

@@ -30,6 +30,50 @@ DEFAULTS = dict(
     nouns=None,  # and of all else
 )
 
+# %% ../../nbs/10ea_frozen.ipynb #6128b08c
+def _cast(x: object, dtype: torch.dtype) -> object:
+    "Floating point tensors in another precision, all else as it is."
+    return x.to(dtype) if isinstance(x, Tensor) and x.is_floating_point() else x
+
+
+def _widen(module: nn.Module, args: tuple, kwargs: dict) -> tuple:
+    "Hook: inputs as precise as the weights; the module notes what it was given."
+    own, module._given_dtype = next(module.parameters()).dtype, args[0].dtype
+    return tuple(_cast(a, own) for a in args), {k: _cast(v, own) for k, v in kwargs.items()}
+
+# %% ../../nbs/10ea_frozen.ipynb #634b4524
+def _narrow(module: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
+    "Hook: the output as precise as the first input was."
+    return output.to(module._given_dtype)
+
+
+def _keep_precision(
+    module: nn.Module,  # which returns one tensor
+) -> None:
+    "Let a module work in the precision of its own weights, whatever is around it."
+    if _narrow not in module._forward_hooks.values():
+        module.register_forward_pre_hook(_widen, with_kwargs=True)
+        module.register_forward_hook(_narrow)
+
+# %% ../../nbs/10ea_frozen.ipynb #b725a5ff
+@contextmanager
+def _apart(
+    model: nn.Module,
+    name: str,  # of a part; '': nothing
+    how: list,  # arguments of `to` for the part
+) -> Iterator[None]:
+    "Take a part out while the rest is cast in another way."
+    if not name:
+        yield
+        return
+    part = model.get_submodule(name).to(*how)
+    model.set_submodule(name, nn.Identity())
+    try:
+        yield
+    finally:
+        model.set_submodule(name, part)
+    _keep_precision(part)
+
 # %% ../../nbs/10ea_frozen.ipynb #e4728b8f
 class Named(ImageSide):
     "Frozen parts with settings, and a fingerprint that survives a cast."
@@ -37,6 +81,7 @@ class Named(ImageSide):
     model: nn.Module  # the part that removes noise: a UNet or a transformer
     modules: tuple[nn.Module, ...]
     precise: tuple[nn.Module, ...] = ()  # those that stay in float32 under bfloat16
+    delicate: str = ''  # name of a part of the model that does so, too
 
     def _freeze(self, name: str, settings: dict | None) -> None:
         "Call once the parts are there."
@@ -59,9 +104,10 @@ class Named(ImageSide):
 
     def to(self, *args):
         "Move to a device or dtype; the fingerprint stays that of the weights before rounding."
-        known = self.hash if self._hashed[1] or torch.bfloat16 in args else ''
+        low = torch.bfloat16 in args
+        known = self.hash if self._hashed[1] or low else ''
         wide = [torch.float32 if a == torch.bfloat16 else a for a in args]
-        with quiet():
+        with quiet(), _apart(self.model, self.delicate if low else '', wide):
             for m in self.modules:
                 m.to(*(wide if m in self.precise else args))
         if known:

@@ -8,6 +8,7 @@ __all__ = []
 # %% ../../nbs/10h_recorder.ipynb #551015a0
 import inspect
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import NamedTuple
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from ..errors import BackboneError, ConfigError
 from .attention import products, split_heads, wide
+from .denominators import Denominators
 from hybridad.models.transformers import (
     READABLE,
     Text,
@@ -32,6 +34,7 @@ class Seen(NamedTuple):
     keys: Tensor  # (B, heads, L, d) of text tokens
     others: Tensor | None  # (B, heads, N, d) keys of the image, where it shares the softmax
     bias: Tensor | None  # (B, 1, 1, L) added to scores of text tokens: -10000 at padding
+    total: Tensor | None = None  # (B, heads, N) log of what a joint softmax divides by, if known
 
 # %% ../../nbs/10h_recorder.ipynb #87424a9a
 def _bias(name: str, view: View, mask: Tensor | None) -> Tensor | None:
@@ -77,10 +80,13 @@ def _sorted(name: str, view: View, found: dict, places: int) -> dict:
     q, k = found['q'], found['k']
     if not view.family.joint:
         return dict(found, text=k, image=None)
-    if view.apart:
+    if not view.apart:
+        text, k = k[:, :-places], k[:, -places:]
+        found = dict(found, q=q[:, -places:], text=text)
+    if (total := found.get('total')) is None:
         return dict(found, image=k)
-    text, image = k[:, :-places], k[:, -places:]
-    return dict(found, q=q[:, -places:], text=text, image=image)
+    total = total[..., -places:] if view.family.text_first else total[..., :places]
+    return dict(found, image=None, total=total)
 
 # %% ../../nbs/10h_recorder.ipynb #43edc555
 def _assembled(name: str, view: View, found: dict, grid: tuple) -> Seen:
@@ -96,11 +102,13 @@ def _assembled(name: str, view: View, found: dict, grid: tuple) -> Seen:
         queries, keys = rotated(queries, image), rotated(keys, text)
         others = others if others is None else rotated(others, image)
     bias = _bias(name, view, found['attention_mask'])
-    return Seen(_on_grid(name, queries, grid), keys, others, bias)
+    return Seen(_on_grid(name, queries, grid), keys, others, bias, found.get('total'))
 
 # %% ../../nbs/10h_recorder.ipynb #e20fce24
 def _attended(view: View, q: Tensor, seen: Seen) -> Tensor:  # (B, heads, N, L)
     "Attention of queries (B, heads, N, d) to text tokens."
+    if seen.total is not None:
+        return (products(q, seen.keys, view) - seen.total[..., None]).exp()
     if seen.others is not None:  # joint attention, which is read without a mask
         every = torch.cat([seen.keys, seen.others], -2)
         return products(q, every, view).softmax(-1)[..., : seen.keys.shape[-2]]
@@ -125,11 +133,12 @@ def _grid_of(module: nn.Module, inputs: tuple) -> tuple[int, int]:
     return tuple(s // patch for s in x.shape[-2:])
 
 # %% ../../nbs/10h_recorder.ipynb #0614e4fc
-def _starts(found: dict) -> Callable:
+def _starts(found: dict, totals: Denominators) -> Callable:
     "A hook that notes with which arguments a layer was called."
 
     def hook(module, args, kwargs):
         found.clear()
+        totals.last = None  # of another layer
         named = inspect.signature(module.forward).bind(*args, **kwargs).arguments
         found.update({k: named.get(k) for k in ('attention_mask', 'image_rotary_emb')})
 
@@ -154,20 +163,20 @@ class _Hooks:
 
     def __init__(self, model: nn.Module, views: dict[str, View]):
         self.model, self.views = model, views
-        self._grids, self._handles, self._fixed = {}, [], None
+        self._grids, self._open, self._fixed = {}, ExitStack(), None
+        self._totals = Denominators()
 
     def __enter__(self):
         modules = dict(self.model.named_modules())
         for name, view in self.views.items():
             place = view.family.embed or name.rsplit('.transformer_blocks', 1)[0]
-            self._handles.append(modules[place].register_forward_pre_hook(self._note_grid(name)))
-            self._handles += self._watch(name, view)
+            grid = modules[place].register_forward_pre_hook(self._note_grid(name))
+            for handle in (grid, *self._watch(name, view)):
+                self._open.callback(handle.remove)
         return self
 
     def __exit__(self, *error):
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
+        self._open.close()
 
     def _note_grid(self, name):
         def hook(module, inputs):
@@ -177,13 +186,13 @@ class _Hooks:
 
     def _watch(self, name, view):
         m, found = view.module, {}
-        handles = [m.register_forward_pre_hook(_starts(found), with_kwargs=True)]
+        handles = [m.register_forward_pre_hook(_starts(found, self._totals), with_kwargs=True)]
         named = dict(q=m.to_q, k=m.to_k, **(dict(text=m.add_k_proj) if view.apart else {}))
         handles += [p.register_forward_hook(_holds(found, key)) for key, p in named.items()]
 
         def finish(module, inputs, output):
             h, w = self._grids[name]
-            given = _sorted(name, view, found, h * w)
+            given = _sorted(name, view, dict(found, total=self._totals.last), h * w)
             found.clear()
             self._note(name, given)
 
@@ -238,6 +247,11 @@ class _Watched(_Hooks):
         super().__init__(model, views)
         self.reduce, self._raw, self._done = reduce, {}, {}
 
+    def __enter__(self):
+        if self.reduce and family_of(self.model).joint:
+            self._open.enter_context(self._totals)
+        return super().__enter__()
+
     def _seen(self, name, given):
         return _assembled(name, self.views[name], given, self._grids[name])
 
@@ -246,7 +260,7 @@ class _Watched(_Hooks):
             self._done[name] = self.reduce(self.views[name], self._seen(name, given))
         else:
             _bias(name, self.views[name], given['attention_mask'])  # refused where it happens
-            self._raw[name] = dict(given, image=None)
+            self._raw[name] = dict(given, image=None, total=None)
 
     @property
     def found(self) -> dict:
@@ -305,26 +319,41 @@ class Recorder(_Watched):
             self._running, self._fixed = False, None
         return self.found
 
-# %% ../../nbs/10h_recorder.ipynb #48233052
-def _few_heads(view: View, seen: Seen) -> Iterator[tuple[Tensor, Seen]]:
-    "Queries (B, n, N, d) and the rest of a few heads: one on a CPU, whose cache it fits, else all."
-    count = 1 if seen.queries.device.type == 'cpu' else view.heads
-    q = split_heads(seen.queries.flatten(1, 2), view.heads).split(count, 1)
-    keys = seen.keys.split(count, 1)
-    others = [None] * len(q) if seen.others is None else seen.others.split(count, 1)
-    for mine, k, o in zip(q, keys, others):
-        yield mine, seen._replace(keys=k, others=o)
+# %% ../../nbs/10h_recorder.ipynb #f40f43c3
+_ROWS = 256  # queries whose scores of one head fit into the cache of a CPU
 
 
+def _by_rows(view: View, seen: Seen) -> Iterator[tuple[Tensor, Seen]]:
+    "Queries (B, heads, n, d) and the rest, on a CPU a few rows at a time, else all."
+    q = split_heads(seen.queries.flatten(1, 2), view.heads)
+    count = _ROWS if q.device.type == 'cpu' else q.shape[-2]
+    for at in range(0, q.shape[-2], count):
+        rows = slice(at, at + count)
+        total = seen.total if seen.total is None else seen.total[..., rows]
+        yield q[..., rows, :], seen._replace(total=total)
+
+# %% ../../nbs/10h_recorder.ipynb #62ecdea4
+def _by_heads(view: View, q: Tensor, seen: Seen) -> Iterator[tuple[Tensor, Seen]]:
+    "Queries (B, n, N, d) and the rest of a few heads: on a CPU one, else all."
+    count = 1 if q.device.type == 'cpu' else view.heads
+    parts = [seen.keys, seen.others, seen.total]
+    parts = [[None] * view.heads if p is None else p.split(count, 1) for p in parts]
+    for mine, keys, others, total in zip(q.split(count, 1), *parts):
+        yield mine, seen._replace(keys=keys, others=others, total=total)
+
+# %% ../../nbs/10h_recorder.ipynb #e79553dd
 def masses_of(
     groups: Tensor,  # as in probes.group_masses
 ) -> Callable:  # for Recorder(reduce=...), which then keeps (B, G, h, w) of each layer
     "The attention mass of token groups, among everything that a layer attends to."
 
     def reduce(view, seen):
-        wanted = groups.to(wide(seen.queries))
-        parts = [wanted @ _attended(view, q, few).sum(1).mT for q, few in _few_heads(view, seen)]
-        return (sum(parts) / view.heads).unflatten(-1, seen.queries.shape[1:3])
+        wanted = groups.to(wide(seen.queries)).unsqueeze(-3)
+        parts = []
+        for rows in _by_rows(view, seen):
+            heads = _by_heads(view, *rows)
+            parts.append(sum((wanted @ _attended(view, *few).mT).sum(1) for few in heads))
+        return (torch.cat(parts, -1) / view.heads).unflatten(-1, seen.queries.shape[1:3])
 
     return reduce
 

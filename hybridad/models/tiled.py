@@ -40,8 +40,8 @@ class _Whole:
         self.pixels = torch.from_numpy(np.array(scaled))  # a tensor: loader processes share it
 
     def tile(self, top: int, left: int, height: int, width: int) -> Tensor:
-        "A tile, (3, height, width) in [-1, 1]."
-        return _as_tensor(self.pixels[top : top + height, left : left + width])
+        "A tile, (height, width, 3) uint8."
+        return self.pixels[top : top + height, left : left + width]
 
 # %% ../../nbs/50b_tiled.ipynb #07b91172
 _MARGIN = 4  # px around a band that scaling looks at
@@ -64,7 +64,7 @@ class _Bands:
         self.scale = tuple(n / factor / s for n, s in zip(size, shape))
 
     def tile(self, top: int, left: int, height: int, width: int) -> Tensor:
-        "A tile, (3, height, width) in [-1, 1]; those of one row share a band."
+        "A tile, (height, width, 3) uint8; those of one row share a band."
         down, across = self.scale
         first = max(0, math.floor(top * down) - _MARGIN)
         last = min(self.rows.height, math.ceil((top + height) * down) + _MARGIN)
@@ -76,7 +76,7 @@ class _Bands:
         limits = (self.band.width, self.band.height)
         box = [min(n, limits[k % 2]) for k, n in enumerate(box)]
         scaled = self.band.resize((width, height), Image.BICUBIC, box=box)
-        return _as_tensor(torch.from_numpy(np.array(scaled)))
+        return torch.from_numpy(np.array(scaled))
 
 # %% ../../nbs/50b_tiled.ipynb #14480afa
 @dataclass
@@ -88,12 +88,19 @@ class Photograph:
     small: Image.Image  # mode RGB: the whole, perhaps at a fraction of its size
     source: _Whole | _Bands
 
+    def pixels(
+        self,
+        corner: tuple[int, int],  # one of the grid's
+    ) -> Tensor:  # (h, w, 3) uint8
+        "Pixels of one tile."
+        return self.source.tile(*self.grid.place(corner), *self.grid.tile_shape)
+
     def tile(
         self,
         corner: tuple[int, int],  # one of the grid's
     ) -> Tensor:  # (3, h, w) in [-1, 1]
         "One tile."
-        return self.source.tile(*self.grid.place(corner), *self.grid.tile_shape)
+        return _as_tensor(self.pixels(corner))
 
 
 def _in_bands(path, size):

@@ -10,20 +10,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..config import check
+from ..config import Config, check
 from ..data.aspect import Fit, fitted
 from ..errors import ConfigError
-
-# %% ../../nbs/50a_tiles.ipynb #9ba83d09
-def _check_range(name, value, low, high):
-    if not low <= value <= high:
-        raise ConfigError(f'{name} {value} is out of range: choose {low} to {high}')
 
 # %% ../../nbs/50a_tiles.ipynb #bc0c42fd
 @dataclass(frozen=True)
@@ -35,9 +31,8 @@ class Tiling:
     scale: float | None = None  # of the file's pixels, in place of `tiles`
 
     def __post_init__(self):
-        _check_range('tiles', check('tiles', self.tiles, int), 1, 32)
-        if self.scale is not None:
-            _check_range('tile_scale', check('tile_scale', self.scale, float), 0.01, 4)
+        check('tiles', self.tiles, int)
+        check('tile_scale', self.scale, float | None)
         if check('overlap', self.overlap, int | None) is not None and self.whole:
             raise ConfigError('--overlap is that of tiles: give --tiles or --tile_scale, too')
         if self.tiles > 1 and self.scale is not None:
@@ -60,8 +55,39 @@ class Tiling:
         "The overlap, refused where tiles would not move on."
         if self.overlap is None:
             return side // 2
-        _check_range('overlap', self.overlap, 0, side * 3 // 4)
+        if self.overlap > (most := side * 3 // 4):
+            raise ConfigError(f'overlap {self.overlap} is out of range: choose 0 to {most}')
         return self.overlap
+
+# %% ../../nbs/50a_tiles.ipynb #98e11712
+def tiling_of(
+    config: Config,  # of prompts, which may have been learned in tiles
+    given: int | Tiling | None = None,  # tiles per side, or a cut; None: as they were learned
+) -> Tiling:
+    "The tiles that images are read in."
+    if isinstance(given, Tiling):
+        return given
+    d = config.data
+    return Tiling(d.tiles, d.overlap, d.tile_scale) if given is None else Tiling(given)
+
+# %% ../../nbs/50a_tiles.ipynb #eaf93c8b
+def given_tiling(
+    request: Any,  # with tiles, overlap and tile_scale, each perhaps None
+) -> Tiling | None:  # None: as the prompts were learned
+    "The cut that a request asks for."
+    given = request.tiles, request.overlap, request.tile_scale
+    if given == (None,) * 3:
+        return None
+    return Tiling(1 if given[0] is None else given[0], *given[1:])
+
+# %% ../../nbs/50a_tiles.ipynb #8bb2890d
+def as_flags(
+    tiling: Tiling,
+) -> str:
+    "A cut as a command has it."
+    t = tiling
+    how = f'--tiles {t.tiles}' if t.scale is None else f'--tile_scale {t.scale:g}'
+    return how if t.overlap is None else f'{how} --overlap {t.overlap}'
 
 # %% ../../nbs/50a_tiles.ipynb #7ff1c344
 _MOST = 1 << 22  # cells of a whole map; beyond, cells are joined, each as high as its highest

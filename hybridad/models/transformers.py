@@ -128,6 +128,7 @@ class Family(NamedTuple):
     embed: str | None  # module whose input has the grid; None: the block around each layer
     text: tuple = ()  # modules that text passes before the first layer
     joint: bool = False  # image and text share a softmax, and text changes from layer to layer
+    text_first: bool = False  # in a joint softmax
     split: bool = True  # norms of queries and keys see each head by itself
 
 # %% ../../nbs/10g_transformers.ipynb #0e0db71f
@@ -139,7 +140,9 @@ FAMILIES = {
         _CROSS, _call_sana, 'patch_embed', ('caption_projection', 'caption_norm'), split=False
     ),
     'SD3Transformer2DModel': Family(_BLOCK, _call_sd3, 'pos_embed', joint=True),
-    'FluxTransformer2DModel': Family(rf'(single_)?{_BLOCK}', _call_flux, 'pos_embed', joint=True),
+    'FluxTransformer2DModel': Family(
+        rf'(single_)?{_BLOCK}', _call_flux, 'pos_embed', joint=True, text_first=True
+    ),
 }
 READABLE = (
     'supported are UNets of Stable Diffusion 1.x, 2.x, XL and BK-SDM, and the transformers of '

@@ -20,7 +20,8 @@ from ..data.loading import described, fingerprint, stable_number
 from ..models.detector import HybridAnomalyDetector
 from ..models.reference import ReferenceDetector
 from ..errors import CheckpointError, ConfigError, HybridadError
-from ..models.features import FeatureCache, digests
+from ..data.pairing import whole_samples
+from ..models.features import FeatureCache, digests, whole_looks
 from .validation import cache_parts, check_defects, validate
 from ..locks import run_lock
 from ..runs import Run, append_log, processes, provenance, read_log
@@ -192,6 +193,11 @@ class _Epochs(_Stored):
         self._store(means, thresholds)
         return means
 
+# %% ../../nbs/60c_training.ipynb #992d8883
+def _images(train, valid):
+    "Samples of all images of a run, each once where it was learned in tiles."
+    return whole_samples(train.samples + (valid.samples if valid else []))
+
 # %% ../../nbs/60c_training.ipynb #c50f23cf
 class Trainer(_Epochs):
     "One run in one folder: log.jsonl, best.safetensors, last.safetensors, resume.pt."
@@ -209,11 +215,11 @@ class Trainer(_Epochs):
         self.detector, self.train, self.valid, self.out = detector, train, valid, Path(out)
         self.t = t = detector.config.training
         self.epoch, self.position, self.rows, self.best, self.seconds = 0, 0, [], -math.inf, 0.0
-        samples = train.samples + (valid.samples if valid else [])
+        samples = _images(train, valid)
         self.digests = sorted(digests(samples))
         self.seen = [fingerprint(samples), detector.backbone.hash]
-        parts = [part.looks for part in (train, valid) if part is not None]
-        self.looks = known_appearance(np.concatenate(parts))
+        looks = [whole_looks(detector, part) for part in (train, valid) if part is not None]
+        self.looks = known_appearance(np.concatenate(looks))
         self.per_epoch = len(train.batches(torch.arange(len(train)), t.batch_size))
         steps = max(1, t.epochs * self.per_epoch)
         self.step = Step(detector, train, steps, accumulate=accumulate, loss_fn=loss_fn)
@@ -332,7 +338,7 @@ def _begin(run, trainer, resume):
     if resume:
         trainer.resume()
     elif rank == 0:
-        samples = trainer.train.samples + (trainer.valid.samples if trainer.valid else [])
+        samples = _images(trainer.train, trainer.valid)
         run.open(False, provenance(trainer.detector, **described(samples)))
     wait()
 

@@ -14,11 +14,12 @@ import numpy as np
 
 from ..data.corrections import Corrections
 from ..data.loading import described, sample_digest
-from ..errors import DataError, printable
+from ..errors import ConfigError, DataError, printable
 from ..metrics.alarms import FEWEST, corrected_threshold
 from ..models.checkpoint import read_checkpoint
 from ..models.detector import HybridAnomalyDetector
 from ..models.features import FeatureCache, digests, read_cached
+from ..models.tiles import tiling_of
 from ..runs import provenance, write_json
 from .loop import fit, training_run
 from .validation import cache_parts
@@ -98,6 +99,15 @@ def _store(detector, out, *, about, learned, thresholds, samples) -> None:
     how = dict(trained_on=seen, thresholds=thresholds, appearance=looks)
     detector.save_checkpoint(Path(out) / 'best.safetensors', **how)
 
+# %% ../../nbs/60f_relearn.ipynb #d8bfdd12
+def _check_whole(detector) -> None:
+    "Refuse to learn in tiles: a verdict is on an image."
+    if not tiling_of(detector.config).whole:
+        raise ConfigError(
+            'corrections are of whole images and say nothing of tiles: give prompts that were'
+            ' learned on whole images, or draw masks and learn anew'
+        )
+
 # %% ../../nbs/60f_relearn.ipynb #51a4614f
 def learn_again(
     detector: HybridAnomalyDetector,  # as it scored the run; learns in place
@@ -115,6 +125,7 @@ def learn_again(
     reviewed, every = corrections.samples(), list(corrections.images.values())
     samples = [*reviewed, *more]
     detector.config.update(learning_settings(len(samples), given))
+    _check_whole(detector)
     how = dict(resume=resume, progress=progress)
     learned = _fitted(detector, corrections, samples, out, **how)
     scores = read_cached(detector, FeatureCache(detector, reviewed, progress=progress))[1]

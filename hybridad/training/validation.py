@@ -18,6 +18,8 @@ from ..metrics.checks import METRICS
 from ..metrics.exact import anomaly_metrics, f1_threshold, mean_metrics, rate_threshold
 from ..models.detector import HybridAnomalyDetector
 from ..models.features import FeatureCache, read_cached
+from ..models.tile_samples import cut_samples
+from ..models.tiles import growth_of_scores, tiler_of, tiling_of
 from ..runs import to_json_value
 
 # %% ../../nbs/60a_validation.ipynb #dfe36dd6
@@ -40,7 +42,7 @@ def cache_parts(
     *,
     cache: str | Path | None = None,  # folder for queries beyond the memory, see FeatureCache
 ) -> tuple:  # FeatureCache to learn from, FeatureCache to validate on or None
-    "The training and the validation part of a set, each seen once by the frozen backbone."
+    "The training and the validation part of a set, perhaps in tiles, each seen once."
     check_defects(samples)
     config = detector.config
     if config.model.precision == 'float16':
@@ -48,7 +50,9 @@ def cache_parts(
             "precision 'float16' has no room for the gradients of prompts: learn in bfloat16 or "
             'float32, float16 is for scoring'
         )
-    train, valid = split_validation(samples, config.data.validation_fraction, config.model.seed)
+    parts = split_validation(samples, config.data.validation_fraction, config.model.seed)
+    tiler, seed = tiler_of(detector, tiling_of(config)), config.model.seed
+    train, valid = (cut_samples(p, tiler, seed, progress=progress) for p in parts)
     pairs = 1 + (config.training.loss_weights['consistency'] > 0)
     how = dict(progress=progress, cache=cache)
     learn = FeatureCache(detector, train, pairs, scale=1.0, **how)
@@ -75,4 +79,6 @@ def validate(
     pixel = f1_threshold(flat(maps[known]), flat(masks[known])) if known.any() else math.nan
     good = np.sort(scores[labels == 0]).round(6)
     thresholds = dict(image=rate_threshold(scores, labels, 0.1), pixel=pixel, good=good)
+    if key := tiling_of(detector.config).key:
+        thresholds |= dict(tiling=key, growth=growth_of_scores(good))
     return found | {'val_score': score}, to_json_value(thresholds)

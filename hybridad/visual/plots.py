@@ -317,9 +317,11 @@ def _reduced(png, colours):
     "A PNG with a palette; without k-means Pillow mixes greys of a photo with yellows of a map."
     if colours is None:
         return png
-    packed = BytesIO()
+    packed, plain = BytesIO(), dict(dither=Image.Dither.NONE)
     full = Image.open(BytesIO(png)).convert('RGB')
-    full.quantize(colours, kmeans=1, dither=Image.Dither.NONE).save(packed, 'PNG', optimize=True)
+    few = full.resize([-(-s // 2) for s in full.size], Image.Resampling.NEAREST)
+    palette = few.quantize(colours, kmeans=1, **plain)  # a quarter of the pixels says as much
+    full.quantize(palette=palette, **plain).save(packed, 'PNG', optimize=True)
     return packed.getvalue()
 
 
@@ -331,6 +333,8 @@ def _small_png(fig, max_kb, dpi):
     "The first PNG within the limit, else the smallest; and the sizes tried, in bytes."
     sizes = []
     for scale, palettes in _TRIES.items():
+        if scale == 0.8 and sizes[-1] > 2000 * max_kb:
+            continue  # two thirds of the pixels would still be too much
         buffer = BytesIO()
         options = dict(format='png', bbox_inches='tight', metadata={'Software': None})
         fig.savefig(buffer, dpi=dpi * scale, **options)
