@@ -33,7 +33,8 @@ def _line(review, i: int) -> str:
     "An image in one line."
     row, said = review.rows[i], review.said(i)
     word = said.verdict if said else '-'
-    overlay = review.run / (row.get('overlay') or '')  # none of a test, none drawn before a kill
+    # a killed watch may not have drawn its overlay, and a test draws none
+    overlay = review.run / (row.get('overlay') or '')
     look = overlay if overlay.is_file() else row['image']
     return (
         f'{i + 1:5}  {row["score"]:8.3f}  {row["outcome"]:11}  {word:11}  {printable(row["image"])}'
