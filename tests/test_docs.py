@@ -48,6 +48,12 @@ def test_every_notebook_is_a_page_and_every_link_leads_somewhere(staged):
         assert not lost, (page.relative_to(staged), lost)
 
 
+def test_the_side_bar_leads_to_every_guide(staged):
+    first = (staged / 'index.md').read_text(encoding='utf-8')
+    guides = {p.stem for p in (ROOT / 'nbs/guides').glob('*.ipynb')}
+    assert set(re.findall(r'^nbs/guides/(\w+)$', first, re.M)) == guides
+
+
 def shown(name):
     "(file of a photograph, what stands below it) of a notebook."
     cells = json.loads(name.read_text(encoding='utf-8'))['cells']

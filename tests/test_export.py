@@ -121,7 +121,7 @@ def test_script_beside_the_graph_scores_photographs_where_no_torch_is_installed(
     assert out.returncode == 0, out.stderr
     assert subprocess.run([python, '-c', 'import torch'], capture_output=True).returncode
 
-    scorer = load_scorer(SHIPPED, references=good, device='cpu')
+    scorer = load_scorer(SHIPPED, references=good, device='cpu', square=True)
     for line, f in zip(out.stdout.splitlines(), score(paths, scorer), strict=True):
         assert line.startswith(f'{f.image}: {f.decision}, score '), line
         assert abs(float(re.search(r'score (-?[\d.]+)', line)[1]) - f.score) < 2e-3, (line, f.score)

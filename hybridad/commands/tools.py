@@ -173,6 +173,7 @@ def _loaded(a: Namespace):
         a.checkpoint_path, a.backbone, 'cpu', other_backbone=a.other_backbone
     )
     detector.backbone.to(torch.float32)
+    detector.config.data.square = True  # as a graph reads photographs, so references, too
     if a.normals:
         detector, _, thresholds = compared_with(detector, a.normals)
         return detector, {k: thresholds.get(k) for k in ('image', 'pixel')}
@@ -194,7 +195,8 @@ def _onnx(a: Namespace):
         f'score {found["score_difference"]:.1e}; one batch in {found["onnx_seconds"] * 1000:.0f} '
         f'ms, PyTorch {found["torch_seconds"] * 1000:.0f} ms, '
         f'{found["speed_ratio"]:.2f} times as fast\n'
-        f'{script_of(a.out)}: scores photographs with numpy, pillow and onnxruntime alone'
+        f'{script_of(a.out)}: scores photographs with numpy, pillow and onnxruntime alone, squashed'
+        ' to squares as hybridad score --square does'
     )
 
 # %% ../../nbs/89f_cli_tools.ipynb #98a1ad68

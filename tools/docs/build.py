@@ -20,8 +20,8 @@ FILES = (  # what pages link to
     *('results/**/*.png', 'results/*.svg'),
 )
 GUIDES = (  # in the order of the questions that the index asks
-    *('your_own_images', 'review', 'train', 'visualize', 'scale', 'results', 'ablation'),
-    *('benchmark', 'similarity', 'mini_backbone'),
+    *('your_own_images', 'review', 'train', 'stable_diffusion', 'scale', 'visualize', 'results'),
+    *('ablation', 'benchmark', 'similarity', 'mini_backbone'),
 )
 CHAPTERS = {  # first figure of a notebook's number: what it is about
     '0': 'Data and generated images',
