@@ -6,13 +6,14 @@ Command:  python experiments/shapes.py [strips] [scan] [alarms] [train_tiles] (w
 Duration: `cpu_seconds` inside, about ten minutes of one core in all
 Data:     surfaces drawn by hybridad.synthetic.materials: strips of 128 x 512 px with one defect on
           two of three; one scan of 9000 x 12000 px, a TIFF in compressed tiles; good pictures of
-          640 px that give nine tiles of 256 px, each of which is also a picture of one tile; for
+          320 px that give nine tiles of 128 px, each of which is also a picture of one tile; for
           learning, pictures of 512 px with defects in 40 px, eleven materials to learn from and
           eleven others to test on
 
-All are read with the prompts of the package. Pixel metrics of strips are taken at the size of the
-file, whatever the way it was read. The share of false alarms asked for is 10 percent: the threshold
-is found on some good pictures and tried on others."""
+All but the last are read with the prompts of the package, good pictures in one view. Pixel metrics
+of strips are taken at the size of the file, whatever the way it was read. The share of false alarms
+asked for is 10 percent: the threshold is found on some good pictures and tried on others. Prompts
+that are learned make as many steps on whole pictures as on tiles."""
 
 import argparse
 import os
@@ -25,8 +26,9 @@ import numpy as np
 import tifffile
 import torch
 import torch.nn.functional as F
-from common import RESULTS, about, fresh
+from common import RESULTS, about, fresh, priority
 from PIL import Image
+from watch import one_view
 
 from hybridad.config import get_default_config
 from hybridad.data.pairing import Sample
@@ -117,26 +119,37 @@ def write_scan(path: Path) -> None:
     tifffile.imwrite(path, whole, photometric='rgb', tile=(256, 256), compression='zlib')
 
 
-def scan() -> dict:
-    "Processor time and memory of `hybridad score` on one large file, in tiles of every pixel."
-    folder = fresh('scan')
-    write_scan(path := folder / 'photos' / 'scan.tif')
-    found = dict(pixels=[12000, 9000], megabytes=round(path.stat().st_size / 1e6, 1))
-    begun = time.perf_counter()
+def scored(path: Path, out: Path, *flags: str) -> dict:
+    "Processor time, time and memory of `hybridad score` on one file."
+    begun, load = time.perf_counter(), os.getloadavg()[0]
     command = 'import sys; from hybridad.cli import hybridad; sys.exit(hybridad())'
-    flags = ['--tile_scale', '1', '--overlap', '32', '--batch_size', '16']
     child = subprocess.Popen(
-        [sys.executable, '-c', command, 'score', str(path), '--out', str(folder / 'out'), *flags]
+        [sys.executable, '-c', command, 'score', str(path), '--out', str(out), *flags]
     )
     _, status, used = os.wait4(child.pid, 0)
     if status:
         sys.exit('the scan was not scored, see above')
-    found |= dict(
-        command='hybridad score SCAN ' + ' '.join(flags),
+    return dict(
         child_cpu_seconds=round(used.ru_utime + used.ru_stime, 1),
         wall_seconds=round(time.perf_counter() - begun, 1),
         most_memory_mb=round(used.ru_maxrss / 1024),
+        load_average=round(load, 2),
     )
+
+
+def scan() -> dict:
+    "Cost of one large file in tiles, in two sizes as the prompts are read, and in one view."
+    folder = fresh('scan')
+    write_scan(path := folder / 'photos' / 'scan.tif')
+    found = dict(pixels=[12000, 9000], megabytes=round(path.stat().st_size / 1e6, 1))
+    found |= dict(threads=os.environ.get('OMP_NUM_THREADS'), priority=priority())
+    half = '--tile_scale', '0.5', '--overlap', '32', '--batch_size', '16'
+    single = '--checkpoint_path', str(one_view(folder / 'one_view.safetensors'))
+    ways = dict(two_sizes=half, one_view=(*half, *single))
+    for name, flags in ways.items():
+        found[name] = dict(command='hybridad score SCAN ' + ' '.join(flags[:6]))
+        found[name] |= scored(path, folder / name, *flags)
+        print(name, found[name], flush=True)
     return found
 
 
@@ -164,14 +177,15 @@ def shares(scores: np.ndarray, area: float, growth: float, threshold: float) -> 
     return {k: round(float(v), 4) for k, v in found.items()}
 
 
-def alarms(count: int = 240, known: int = 80) -> dict:
+def alarms(count: int = 480, known: int = 160) -> dict:
     "False alarms of good pictures, the threshold found on others, in tiles or whole."
     folder, scores = fresh('alarms'), []
-    scorer = load_scorer(device='cpu', tiles=Tiling(scale=1.0, overlap=64), names=[])
+    prompts = one_view(folder.with_suffix('.safetensors'))
+    scorer = load_scorer(prompts, device='cpu', tiles=Tiling(scale=1.0, overlap=32), names=[])
     for seed in range(count):
-        path = save(folder / f'{seed:03d}.png', surface(seed, 640))
+        path = save(folder / f'{seed:03d}.png', surface(seed, 320))
         scores.append(tile_scores(scorer, path))
-    scores, area = np.array(scores), scorer.tiler((640, 640)).area
+    scores, area = np.array(scores), scorer.tiler((320, 320)).area
     good, other = scores[:known], scores[known:]
     in_tiles = growth_of_tiles(good, [area] * known)
     photos = [photo_score(s, area, in_tiles) for s in good]

@@ -45,7 +45,7 @@ def main():
     for photograph, path in zip(photographs, paths, strict=False):
         Image.open(photograph).convert('RGB').resize((SIDE, SIDE)).save(path, quality=92)
     scorer = load_scorer(device='cpu')
-    kept = Photos(paths, scorer.side)
+    kept = Photos(paths, scorer.fit)
     found = [f for k in range(0, COUNT, 8) for f in scorer([kept[k]])]
     photos, places = Photos(paths, SIDE), range(COUNT)
     plain = Photos(paths, SIDE, sight=0)

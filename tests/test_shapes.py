@@ -160,7 +160,7 @@ def test_scored_beside_others_as_alone(folder):
 
 def test_large_tiff_in_bands(folder, capsys):
     "A TIFF beyond the limit is scored as one below it; a PNG is a row with a reason that helps."
-    pixels = np.kron(picture(7, 1, 128).image, np.ones((4, 4, 1), np.uint8))
+    pixels = np.kron(picture(7, 1, 128).image, np.ones((3, 3, 1), np.uint8))
     (folder / 'large').mkdir()
     tifffile.imwrite(folder / 'large/scan.tif', pixels, photometric='rgb', rowsperstrip=40)
     Image.fromarray(pixels).save(folder / 'large/scan.png')
