@@ -275,11 +275,9 @@ def _write_examples(out: Path, truth: EvalSet, found: dict):
     "The strongest images of the run, as the words and as the prompts see them."
     (maps, scores), (words_maps, _) = found['learned'], found['words']
     shown = examples(truth, {'words': words_maps, 'learned': maps}, scores, columns=6)
-    columns, label = ['image', 'mask', 'words', 'learned'], _LABEL
+    columns = ['image', 'mask', 'words', 'learned']
+    label = 'log-ratio of attention, damaged to normal prompt'
     write_atomic(out / 'examples.png', as_png(map_grid(shown, columns, across=True, label=label)))
-
-
-_LABEL = 'log-ratio of attention, abnormal to normal'
 
 # %% ../../nbs/86a_testrun.ipynb #82497631
 def _rows(about: dict, truth: EvalSet, found: dict, seconds) -> list[dict]:
@@ -317,10 +315,9 @@ def _about(a: TestRequest, detector, thresholds: dict, namer: RegionNamer | None
     "The configuration of the run."
     place = dict(data_path=str(a.data_path), layout=a.dataset, categories=a.categories)
     detector.config.data.update(place)
-    names = namer and namer.words
-    about = dict(checkpoint=str(a.checkpoint_path), thresholds=thresholds, names=names)
-    hashes = dict(backbone_hash=detector.backbone.hash, prompts=weights_hash(detector))
-    return detector.config.to_dict() | about | hashes
+    about = dict(checkpoint=str(a.checkpoint_path), thresholds=thresholds)
+    about |= dict(names=namer and namer.words, prompts=weights_hash(detector))
+    return detector.config.to_dict() | about | dict(backbone_hash=detector.backbone.hash)
 
 
 def _results(a: TestRequest, truth: EvalSet, found: dict, own: dict, *, seen, since: float) -> dict:

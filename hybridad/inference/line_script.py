@@ -12,7 +12,9 @@ from ..errors import ConfigError
 from ..runs import write_atomic
 
 # %% ../../nbs/80_line_script.ipynb #00d6a57f
-_SCRIPT = '''"""Scores photographs, squashed to squares: python NAME PHOTO ... (needs numpy, pillow and onnxruntime)"""
+_SCRIPT = '''"""Scores photographs as squares: python NAME PHOTO ...
+
+Needs numpy, pillow and onnxruntime."""
 import json
 import sys
 from pathlib import Path

@@ -14,7 +14,7 @@ from io import BytesIO
 import ipywidgets as widgets
 from matplotlib.figure import Figure
 
-from ..config import READOUTS
+from ..config import READOUTS, ModelConfig
 from ..data.aspect import Fit
 from ..errors import DataError, HybridadError, printable
 from ..models.layers import cross_attention
@@ -174,6 +174,24 @@ def reading_controls(
         head=choice('head', [('mean', -1), *((str(i), i) for i in heads)], -1),
         readout=choice('read-out', list(READOUTS)),
         timestep=slider('timestep', backbone.timestep, (0, last), kind=widgets.IntSlider),
+    )
+
+# %% ../../nbs/70g_controls.ipynb #51a061ea
+_POOLED = [
+    ('mean of the highest cells (topk)', 'topk'),
+    ('highest cell (max)', 'max'),
+    ('mean probability (mean_ratio)', 'mean_ratio'),
+]  # config.SCORES in words
+
+
+def pooling_controls(
+    model: ModelConfig,  # of a detector
+) -> dict[str, widgets.Widget]:  # score, top_fraction: at first as the detector has them
+    "Controls for how an image score is made from a map."
+    top = dict(step=0.1, kind=widgets.FloatLogSlider)
+    return dict(
+        score=choice('image score', _POOLED, model.score, width=330),
+        top_fraction=slider('share of cells in the score', model.top_fraction, (-4, 0), **top),
     )
 
 # %% ../../nbs/70g_controls.ipynb #c24c87a1

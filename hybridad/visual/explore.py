@@ -19,6 +19,7 @@ from .clicks import ClickPicture
 from hybridad.visual.controls import (
     Explorer,
     choice,
+    pooling_controls,
     reading_controls,
     slider,
     text,
@@ -141,9 +142,8 @@ class AttentionExplorer(_Attention):
         self.upload = widgets.FileUpload(accept='image/*', description='own image')
         self.upload.observe(self._add, 'value')
         self.nearest, self._table = widgets.HTML(), context_table(detector) if detector else ''
-        fixed = widgets.Layout(flex='0 0 auto', overflow='visible')
-        hint = widgets.Label('click a place:')
-        beside = widgets.VBox([hint, self.clickable, self.upload], layout=fixed)
+        asked = widgets.Label('click a place:'), self.clickable, self.upload
+        beside = widgets.VBox(asked, layout=widgets.Layout(flex='0 0 auto', overflow='visible'))
         super().__init__(controls | reading_controls(backbone), [beside], below=[self.nearest])
 
     def draw(self, image: str, tokens_of: int, noun: str, **asked: object) -> Figure:
@@ -186,22 +186,6 @@ def _sample_names(truth):
         for i, s in enumerate(truth.samples)
     ]
 
-
-_POOLED = [
-    ('mean of the highest cells (topk)', 'topk'),
-    ('highest cell (max)', 'max'),
-    ('mean probability (mean_ratio)', 'mean_ratio'),
-]  # SCORES in words
-
-
-def _pooling(model: ModelConfig) -> dict:
-    "Controls of how an image score is made from a map, at first as a detector makes it."
-    top = dict(step=0.1, kind=widgets.FloatLogSlider)
-    return dict(
-        score=choice('image score', _POOLED, model.score, width=330),
-        top_fraction=slider('share of cells in the score', model.top_fraction, (-4, 0), **top),
-    )
-
 # %% ../../nbs/71_explore.ipynb #44b2a2fa
 class DecisionExplorer(Explorer):
     "Thresholds, temperature, smoothing and the pooling of the image score, live."
@@ -219,15 +203,14 @@ class DecisionExplorer(Explorer):
     ):
         self.truth, self.maps, self.offset = truth, np.asarray(maps), offset
         share, warm = dict(step=0.01), (min(0.1, temperature), max(5.0, temperature))
-        index = choice('image', _sample_names(truth), int(np.argmax(truth.labels)), width=400)
         super().__init__(
             dict(
-                index=index,
+                index=choice('image', _sample_names(truth), int(truth.labels.argmax()), width=400),
                 threshold=slider('image threshold', threshold, (0, 1), **share),
                 pixel_threshold=slider('pixel threshold', pixel_threshold, (0, 1), **share),
                 temperature=slider('temperature', temperature, warm, **share),
                 smoothing=slider('smoothing, in cells', 0.0, (0, 6), step=0.25),
-                **_pooling(model or ModelConfig()),
+                **pooling_controls(model or ModelConfig()),
             )
         )
 
