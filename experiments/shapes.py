@@ -20,6 +20,7 @@ import os
 import subprocess
 import sys
 import time
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -140,7 +141,10 @@ def scored(path: Path, out: Path, *flags: str) -> dict:
 def scan() -> dict:
     "Cost of one large file in tiles, in two sizes as the prompts are read, and in one view."
     folder = fresh('scan')
-    write_scan(path := folder / 'photos' / 'scan.tif')
+    path = folder / 'photos' / 'scan.tif'
+    drawing = get_context('spawn').Process(target=write_scan, args=(path,))
+    drawing.start()  # apart: a child is charged with the most memory that its parent ever had
+    drawing.join()
     found = dict(pixels=[12000, 9000], megabytes=round(path.stat().st_size / 1e6, 1))
     found |= dict(threads=os.environ.get('OMP_NUM_THREADS'), priority=priority())
     half = '--tile_scale', '0.5', '--overlap', '32', '--batch_size', '16'

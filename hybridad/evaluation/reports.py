@@ -78,6 +78,13 @@ def _level_line(heat, level, inside):
     return approximate_polygon(max(lines, key=len), 0.2)[:-1] - 0.5
 
 
+def _outline(heat, level, labels, k, box):
+    "The level line of region k, from its part of the map and the cells around."
+    around = tuple(slice(max(0, s.start - 1), s.stop + 1) for s in box)
+    line = _level_line(heat[around], level, labels[around] == k)
+    return line + [s.start for s in around]
+
+
 def region_outlines(
     heat: np.ndarray,  # (H, W) raw map
     threshold: float | None,  # as for found_regions
@@ -90,7 +97,8 @@ def region_outlines(
     width, height = size or heat.shape[::-1]
     labels, peaks = _labelled(heat, threshold)
     scale = height / heat.shape[0], width / heat.shape[1]
-    lines = (_level_line(heat, level, labels == k) * scale for k in peaks)
+    boxes = ndimage.find_objects(labels)
+    lines = (_outline(heat, level, labels, k, boxes[k - 1]) * scale for k in peaks)
     return [line[:, ::-1].ravel().round(1).tolist() for line in lines]
 
 # %% ../../nbs/61a_reports.ipynb #6c3e87e1

@@ -17,14 +17,8 @@ from ..data.pairing import Sample
 from ..demo.summaries import examples
 from ..errors import ConfigError
 from .baselines import WordsDetector
-from hybridad.evaluation.evaluate import (
-    EvalSet,
-    below_baseline,
-    contrast_baseline,
-    refuse_seen,
-    summarise,
-    table,
-)
+from .evaluate import EvalSet, below_baseline, contrast_baseline, refuse_seen
+from .evaluate import summarise, table
 from .maps import read_maps, write_maps
 from hybridad.evaluation.reports import (
     comparable,
