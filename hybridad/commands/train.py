@@ -126,14 +126,16 @@ def _report(config: Config, detector, parts, out: Path, workers: int):
 # %% ../../nbs/89b_cli_train.ipynb #1f70541c
 def _refuse(a: Namespace, config: Config):
     "Refuse what cannot be used, before anything is read."
-    from hybridad.models.tiles import tiling_of
-
     if a.checkpoint_path:
         raise ConfigError(
             '--checkpoint_path is where learning from corrections begins: give --corrections, or'
             ' leave it out'
         )
-    tiling_of(config)  # refused before anything is read
+    d = config.data
+    if (d.tiles, d.tile_scale, d.overlap) != (1, None, None):
+        from hybridad.models.tiles import tiling_of  # imports torch
+
+        tiling_of(config)
     if not 0 <= a.test_share < 1:
         raise ConfigError(f'--test_share {a.test_share} is out of range: choose from 0 to below 1')
     if a.resume and not a.out:
