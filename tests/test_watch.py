@@ -109,7 +109,7 @@ class Watch:
 
     def stop(self, number=signal.SIGTERM):
         self.process.send_signal(number)
-        assert self.process.wait(60) == 0, self.said()
+        assert self.process.wait(300) == 0, self.said()
 
 
 def rows(out):
@@ -197,7 +197,7 @@ def test_video_killed_in_the_middle_has_each_frame_once(prompts, video, tmp_path
     part = next((out / 'parts').iterdir())
     os.truncate(part, part.stat().st_size - 9)  # as a power cut leaves the last line
     with Watch(video, out, prompts, *more) as watch:
-        assert watch.process.wait(90) == 0, watch.said()
+        assert watch.process.wait(300) == 0, watch.said()
     assert [r['image'] for r in read_scores(out)] == [f'{video}#{k:07}' for k in range(40)]
 
 
@@ -212,7 +212,7 @@ def test_video_that_ends_early_is_told_and_scored_so_far(prompts, video, tmp_pat
     cut = tmp_path / 'cut.mkv'
     cut.write_bytes(content[: len(content) * 2 // 3])
     with Watch(cut, tmp_path / 'run', prompts, '--pictures', 'none', begin=begun) as watch:
-        assert watch.process.wait(90) == 3, watch.said()
+        assert watch.process.wait(300) == 3, watch.said()
     found = rows(tmp_path / 'run')
     assert 5 < len(found) < 40 and len(set(found)) == len(found)
     assert f'{len(found)} of about 40 frames could be decoded' in watch.said()
