@@ -31,20 +31,27 @@ def _prompts_of(about: dict) -> dict:  # checkpoint, prompts: their hash
     return dict(checkpoint=os.path.abspath(config['checkpoint']), prompts=config.get('prompts'))
 
 
+def _whole(about: dict) -> bool:
+    "True where images were read whole, and without reference images."
+    asked, learned = about['asked'], about.get('config', {}).get('data', {})
+    given = any(asked.get(k) is not None for k in ('tiles', 'overlap', 'tile_scale'))
+    cut = asked if given else learned  # a test that names no tiles takes those of the training
+    return (cut.get('tiles') or 1) == 1 and not cut.get('tile_scale') and asked['normals'] is None
+
+
 def _facts(
     out: Path,  # folder of the run
     about: dict,  # from report.about_run
 ) -> dict:  # threshold, checkpoint, prompts, plain
     "Facts of a run, as corrections remember them."
-    other, asked = other_threshold(out), about['asked']
+    other = other_threshold(out)
     threshold = stored_threshold(about) if other is None else other
     if threshold is None:
         raise ConfigError(
             f'{out} has no threshold, or one for each category: decide with one for all images,'
             f' hybridad decide {out} --threshold SCORE'
         )
-    plain = asked['tiles'] == 1 and not asked.get('tile_scale') and asked['normals'] is None
-    return dict(threshold=threshold, plain=plain) | _prompts_of(about)
+    return dict(threshold=threshold, plain=_whole(about)) | _prompts_of(about)
 
 # %% ../../nbs/63i_review.ipynb #7f9ccfb8
 def _worst_first(

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from PIL import Image, ImageDraw
 
 from .curves import counted
@@ -130,6 +131,7 @@ def _all_scores(ax, scores, labels, threshold):
     ax.set_title(f'{(now == "missed").sum()} missed, {alarms}', fontsize=9)
     ax.set_xlabel('image score, 0 to 1', fontsize=9)
     ax.set_ylabel('images', fontsize=9)
+    ax.yaxis.set_major_locator(MaxNLocator(4, integer=True))
 
 # %% ../../nbs/70f_decisions.ipynb #e11b9267
 def decision_view(
