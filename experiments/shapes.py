@@ -139,7 +139,7 @@ def scored(path: Path, out: Path, *flags: str) -> dict:
 
 
 def scan() -> dict:
-    "Cost of one large file in tiles, in two sizes as the prompts are read, and in one view."
+    "Cost of one large file: whole, in tiles in two sizes as the prompts are read, in one view."
     folder = fresh('scan')
     path = folder / 'photos' / 'scan.tif'
     drawing = get_context('spawn').Process(target=write_scan, args=(path,))
@@ -147,11 +147,15 @@ def scan() -> dict:
     drawing.join()
     found = dict(pixels=[12000, 9000], megabytes=round(path.stat().st_size / 1e6, 1))
     found |= dict(threads=os.environ.get('OMP_NUM_THREADS'), priority=priority())
-    half = '--tile_scale', '0.5', '--overlap', '32', '--batch_size', '16'
     single = '--checkpoint_path', str(one_view(folder / 'one_view.safetensors'))
-    ways = dict(two_sizes=half, one_view=(*half, *single))
+    more = '--overlap', '32', '--batch_size', '16'
+    ways = dict(
+        whole=(),
+        two_sizes=('--tile_scale', '0.2', *more),
+        one_view=('--tile_scale', '0.5', *more, *single),
+    )
     for name, flags in ways.items():
-        found[name] = dict(command='hybridad score SCAN ' + ' '.join(flags[:6]))
+        found[name] = dict(command=' '.join(['hybridad score SCAN', *flags[:6]]))
         found[name] |= scored(path, folder / name, *flags)
         print(name, found[name], flush=True)
     return found
