@@ -188,9 +188,10 @@ class Scorer(_Deciding):
     def __call__(
         self,
         batch: list,  # items of Photos
+        size: int = 8,  # tiles at a time, where photographs are cut
     ) -> list:  # of Finding, in order
         "Score some photographs."
-        return _findings_of(self, batch)
+        return _findings_of(self, batch, size)
 
 # %% ../../nbs/64_scoring.ipynb #ea4b4a76
 def _read_by_shape(scorer, seen, size):
@@ -207,10 +208,10 @@ def _read_by_shape(scorer, seen, size):
     return iter(found)
 
 
-def _findings_of(scorer, batch):
+def _findings_of(scorer, batch, size):
     "A Finding for each item, in order; those without an image keep their reason."
     seen = [b for b in batch if 'image' in b]
-    read = _read_by_shape(scorer, seen, len(batch))
+    read = _read_by_shape(scorer, seen, size)
     return [
         _finding(scorer, b, *next(read))
         if 'image' in b
@@ -344,7 +345,7 @@ def findings(
     photos = Photos(paths, scorer.fit, refused, sight=sight)
     device = scorer.detector.backbone.device
     for batch in PhotoLoader(photos, batches, device, num_workers):
-        yield from scorer(batch)
+        yield from scorer(batch, batch_size)
 
 # %% ../../nbs/64_scoring.ipynb #997387b0
 def score(
