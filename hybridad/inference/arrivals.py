@@ -159,7 +159,8 @@ class FolderArrivals(_Read):
             begun = time.monotonic()
             ready = self.finished(begun)
             if first and ready:
-                self.say(f'{len(ready)} images are there already and come first')
+                what = 'image was' if len(ready) == 1 else 'images were'
+                self.say(f'{len(ready)} {what} there before, so scored first')
             first = False
             listing = time.monotonic() - begun
             for k in range(0, len(ready), size):
