@@ -310,9 +310,8 @@ def load_scorer(
     detector, about, source = _detector(checkpoint, backbone, device, **how)
     detector.config.data.square |= square
     tiling = tiling_of(detector.config, tiles)
-    source += (
-        '' if tiles is not None or tiling.whole else f', in tiles as learned ({as_flags(tiling)})'
-    )
+    if tiles is None and not tiling.whole:
+        source += f', in tiles as learned ({as_flags(tiling)})'
     stored, known = _stored_thresholds(detector, about), about.get('appearance')
     if beside := compared_with(detector, references, among, tiling=tiling):
         (detector, said, stored), known = beside, None  # references bring their own world
