@@ -43,7 +43,8 @@ def _loss(
 def _images(recipe: Recipe) -> np.ndarray:  # (N, S, S, 3) uint8
     "The first images of the corpus."
     count = min(recipe.vae_pictures, recipe.pictures)
-    make = partial(corpus_picture, recipe.seed, size=recipe.size, textures=recipe.textures)
+    how = dict(size=recipe.size, textures=recipe.textures, shares=recipe.shares)
+    make = partial(corpus_picture, recipe.seed, **how)
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context('fork')) as pool:
         return np.stack([p[0] for p in pool.map(make, range(count), chunksize=25)])
 

@@ -118,9 +118,10 @@ def corpus_picture(
     size: int = 128,  # pixels
     *,
     textures: str = '',  # as in source_picture
+    shares: dict = SHARES,  # of the sources
 ) -> tuple:  # image (S, S, 3) uint8, labels (S, S) uint8, Contents
     "One training image: whole, a part, or a part at twice its size."
-    source, zoom = turn(index, SHARES), turn(index, ZOOMS, 0.4142135624)
+    source, zoom = turn(index, shares), turn(index, ZOOMS, 0.4142135624)
     full = size * 3 // 2 if zoom == 'part' else size
     p = source_picture(source, seed, index, size=full, textures=textures)
     image, labels = p.image, p.labels
@@ -156,10 +157,12 @@ PART = 100  # images in a file
 
 def corpus_part(
     number: int,  # of the part
-    recipe: dict,  # seed, pictures, size, textures
+    recipe: dict,  # seed, pictures, size, textures, shares of the sources
 ) -> dict:  # image (N, S, S, 3) uint8, labels (N, S/4, S/4) uint8, about (N,) JSON texts
     "Arrays of the images of a part."
-    make = partial(corpus_picture, recipe['seed'], size=recipe['size'], textures=recipe['textures'])
+    how = dict(size=recipe['size'], textures=recipe['textures'])
+    shares = {k: recipe.get(k, share) for k, share in SHARES.items()}
+    make = partial(corpus_picture, recipe['seed'], shares=shares, **how)
     rows = []
     for i in range(number * PART, min((number + 1) * PART, recipe['pictures'])):
         image, labels, shown = make(index=i)
@@ -167,10 +170,32 @@ def corpus_part(
     images, cells, about = zip(*rows)
     return dict(image=np.stack(images), labels=np.stack(cells), about=np.array(about))
 
-
+# %% ../../nbs/62a_corpus.ipynb #0th3rc02
 def parts_of(recipe: dict) -> int:
     "Number of files of a corpus."
     return -(-recipe['pictures'] // PART)
+
+
+def _parts_in(run: Path) -> list[Path]:
+    "Files of a finished corpus in the folder of a run."
+    files = sorted((run / 'corpus').glob('*.npz'))
+    if not files:
+        raise HybridadError(f'corpus={run} holds no images: name a folder of hybridad pretrain')
+    return files
+
+
+def part_files(
+    work: str | Path,  # folder of the run
+    recipe: dict,
+) -> list[Path]:
+    "Files of a corpus: the run's own, or those of the runs that its recipe names."
+    count, others = parts_of(recipe), recipe.get('corpus', '')
+    if not others:
+        return [Path(work) / 'corpus' / f'{i:05d}.npz' for i in range(count)]
+    files = [f for run in others.split(',') for f in _parts_in(Path(run))]
+    if len(files) != count:
+        raise HybridadError(f'corpus={others} holds {len(files) * PART} images: say so in pictures')
+    return files
 
 
 def missing_parts(
@@ -178,8 +203,8 @@ def missing_parts(
     recipe: dict,
 ) -> list[int]:  # numbers
     "Parts of a corpus that are not on the disk yet."
-    folder = Path(work) / 'corpus'
-    return [i for i in range(parts_of(recipe)) if not (folder / f'{i:05d}.npz').exists()]
+    files = part_files(work, recipe)
+    return [i for i, file in enumerate(files) if not file.exists()]
 
 
 def as_tensor(images: np.ndarray) -> torch.Tensor:
@@ -259,7 +284,7 @@ class Corpus:
         recipe: dict,
         maker: subprocess.Popen | None = None,  # from encoding
     ):
-        self.folder, self.recipe, self.maker = Path(work) / 'corpus', recipe, maker
+        self.files, self.maker = part_files(work, recipe), maker
         self.parts, self.z, self.labels, self.about = 0, [], [], []
 
     def __len__(self) -> int:
@@ -267,15 +292,14 @@ class Corpus:
 
     def wait(self, count: int) -> None:
         "Read the first `count` parts, as soon as they are there."
-        while self.parts < min(count, parts_of(self.recipe)):
-            part = read_arrays(self._file(self.parts))
+        while self.parts < min(count, len(self.files)):
+            part = read_arrays(self._ready(self.files[self.parts]))
             self.z.append(torch.from_numpy(part['z']))
             self.labels.append(part['labels'])
             self.about += [Contents(*json.loads(t)) for t in part['about'].tolist()]
             self.parts += 1
 
-    def _file(self, number):
-        file = self.folder / f'{number:05d}.npz'
+    def _ready(self, file):
         while not file.exists():
             if self.maker is None:
                 raise HybridadError(f'{file} is missing: say --resume to generate the rest')

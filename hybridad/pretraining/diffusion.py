@@ -77,7 +77,7 @@ class Trainer:
         self.recipe, self.tokenizer, self.state, self.device = recipe, tokenizer, state, device
         self.architecture = ARCHITECTURE[recipe.arch]
         self.model = model.to(device, memory_format=torch.channels_last).train()
-        self.text = text.to(device).train().requires_grad_(not recipe.text)
+        self.text = text.to(device).train().requires_grad_(recipe.text_lr > 0)
         self.parameters = [*model.parameters(), *text.parameters()]
         self.optimizer = _optimizer(recipe, model, text)
         self.average = [p.detach().clone() for p in self.parameters]
@@ -215,7 +215,8 @@ def advance(
     for g in trainer.optimizer.param_groups:
         g['lr'] = g['rate'] * cosine(trainer.step, r.steps, 200)
     terms = step_losses(trainer, batch)
-    loss = terms['mse'] + r.ground * sum(w * terms[k] for k, w in WEIGHTS.items() if k in terms)
+    weights = WEIGHTS | dict(absent=r.absent)
+    loss = terms['mse'] + r.ground * sum(w * terms[k] for k, w in weights.items() if k in terms)
     trainer.optimizer.zero_grad()
     loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(trainer.parameters, 1.0)

@@ -76,7 +76,7 @@ _READS_TEXT = ('attn2.to_k.weight', 'attn2.to_v.weight')
 
 def new_unet(
     recipe: Recipe,
-    start: Backbone | None = None,  # its UNet is taken over, but for keys and values
+    start: Backbone | None = None,  # its UNet is taken over; what reads text only with its text
 ) -> UNet2DConditionModel:
     "A UNet whose text projections are random."
     torch.manual_seed(recipe.seed + 1)
@@ -95,6 +95,6 @@ def new_unet(
     )
     if start is not None:
         weights = start.unet.state_dict().items()
-        old = {k: v for k, v in weights if not k.endswith(_READS_TEXT)}
+        old = {k: v for k, v in weights if recipe.text or not k.endswith(_READS_TEXT)}
         unet.load_state_dict(unet.state_dict() | old)
     return unet

@@ -16,6 +16,7 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
+from ..errors import HybridadError
 from ..models.parts import pick_device, quiet
 from ..models.transformers import select_views
 from .architectures import ARCHITECTURE
@@ -134,6 +135,16 @@ def _begin_run(out: Path, recipe: Recipe, resume: bool) -> Run:
     return run.open(resume, environment())
 
 # %% ../../nbs/62h_pretraining.ipynb #16b76ee0
+def _same_autoencoder(out: Path, recipe: Recipe):
+    "Refuse images that another autoencoder encoded (HybridadError)."
+    name = 'vae/diffusion_pytorch_model.safetensors'
+    for run in filter(None, recipe.corpus.split(',')):
+        if (Path(run) / name).read_bytes() != (out / name).read_bytes():
+            raise HybridadError(
+                f'corpus={run} was encoded by another autoencoder: start from its own'
+            )
+
+
 def _prepare(
     out: Path, recipe: Recipe, log: JsonLog, device
 ) -> tuple:  # UNet or transformer, text encoder, tokenizer, nouns
@@ -149,6 +160,7 @@ def _prepare(
             write_autoencoder(start.vae, out)
         else:
             train_autoencoder(recipe, out, log, device=device)
+    _same_autoencoder(out, recipe)
     make = ARCHITECTURE[recipe.arch].make
     return make(recipe, start if recipe.unet else None), text, tokenizer, nouns
 
