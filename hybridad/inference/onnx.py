@@ -32,7 +32,8 @@ from ..models.detector import HybridAnomalyDetector, over_views
 from ..models.latents import smooth
 from ..models.pipeline import EasonADPipeline
 from ..models.banks import LayerBank
-from ..models.reference import ReferenceDetector, layer_features
+from ..models.evidence import layer_features, with_evidence
+from ..models.reference import ReferenceDetector
 from ..synthetic.plain import picture
 
 if TYPE_CHECKING:
@@ -102,15 +103,14 @@ def _log_distance(bank: LayerBank, features: torch.Tensor) -> torch.Tensor:  # (
     return (nearest / features.shape[-1] + 1e-3).log()
 
 
-def _read(detector, queries: list[dict], text: torch.Tensor) -> torch.Tensor:  # (B, 2, S, S)
+def _read(detector, queries: list[dict], text: torch.Tensor) -> torch.Tensor:  # (B, 2 or 3, S, S)
     "Log masses as `detector.read` gives them, with reference images as constants."
     if not isinstance(detector, ReferenceDetector):
         return detector.read(queries, text)
     masses, known = detector.detector.read(queries, text), detector.references
     features = {n: layer_features(queries, n) for n in known.layers}
     found = {n: _log_distance(known.banks[n, f.shape[1:3]], f) for n, f in features.items()}
-    more = known.evidence(found, masses.shape[2:])
-    return masses + torch.stack([torch.zeros_like(more), more], 1)
+    return with_evidence(masses, known, found)
 
 # %% ../../nbs/80_onnx.ipynb #faf1e517
 class _Fixed(nn.Module):

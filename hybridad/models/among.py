@@ -11,7 +11,7 @@ import torch
 from scipy.cluster.hierarchy import linkage
 from torch import Tensor
 
-from .banks import LayerBank, reference_distances
+from .banks import LayerBank, reference_distances, robust_centre
 from .reference import ReferenceDetector
 from ..errors import DataError
 from .detector import HybridAnomalyDetector
@@ -95,8 +95,9 @@ class AmongDetector(ReferenceDetector):
     "A detector that compares photographs of one kind with each other, most of them fine."
 
     reduce = staticmethod(mutual)
+    centre = staticmethod(robust_centre)
+    apart = False  # a photograph is among those that it is compared with
     end = staticmethod(typical_end)
-    most = 0.25  # of the evidence: here the photographs are all that is known
 
     def __init__(self, detector: HybridAnomalyDetector, photographs: Tensor, **how: object):
         "Compare photographs (N, 3, H, W); `how` is that of ReferenceDetector."
