@@ -36,7 +36,8 @@ from common import (
 from hybridad.data.layouts import read_dataset
 from hybridad.demo.pairs import PAIRS, PairDetector
 from hybridad.demo.summaries import examples
-from hybridad.evaluation.evaluate import EvalSet, contrast_baseline, evaluate
+from hybridad.evaluation.contrast import contrast_baseline
+from hybridad.evaluation.evaluate import EvalSet, evaluate
 from hybridad.metrics.checks import METRICS
 from hybridad.models.detector import HybridAnomalyDetector
 from hybridad.models.fingerprint import fingerprint

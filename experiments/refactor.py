@@ -35,7 +35,7 @@ PLACES = {  # name: module that held it, module that holds it; another name befo
     'read_mvtec': ('layouts', 'data.layouts'),
     'fit': ('training', 'training.loop'),
     'FeatureCache (KeptInputs)': ('training', 'models.features'),
-    'evaluate': ('evaluation', 'evaluation.evaluate'),
+    'evaluate': ('evaluation', 'evaluation.contrast'),
     'EvalSet (Truth)': ('evaluation', 'evaluation.evaluate'),
     'contrast_baseline (contrast_floor)': ('evaluation', 'evaluation.evaluate'),
     'LinearProbe': ('evaluation', 'evaluation.baselines'),

@@ -33,7 +33,8 @@ from common import (
 from matplotlib.figure import Figure
 
 from hybridad.demo.pairs import PAIRS, PairDetector
-from hybridad.evaluation.evaluate import EvalSet, contrast_baseline, evaluate
+from hybridad.evaluation.contrast import contrast_baseline
+from hybridad.evaluation.evaluate import EvalSet, evaluate
 from hybridad.metrics.checks import METRICS
 from hybridad.models.detector import HybridAnomalyDetector
 from hybridad.training.loop import fit

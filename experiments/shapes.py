@@ -33,7 +33,8 @@ from watch import one_view
 
 from hybridad.config import get_default_config
 from hybridad.data.pairing import Sample
-from hybridad.evaluation.evaluate import EvalSet, contrast_baseline
+from hybridad.evaluation.contrast import contrast_baseline
+from hybridad.evaluation.evaluate import EvalSet
 from hybridad.evaluation.tile_scores import score_tiles
 from hybridad.inference.scoring import findings, load_scorer
 from hybridad.metrics.checks import METRICS

@@ -187,12 +187,18 @@ def arguments(
     return mark
 
 
+# a thread that waits for another keeps its core for so many rounds: with libgomp's own ten times as
+# many, two threads beside a busy process are up to twenty times slower (experiments/spin.py)
+_SPINS = '30000'
+
+
 def run_command(
     main: Callable,  # takes the parsed arguments; `main.arguments` declares them
     prog: str,  # its name in messages
     argv: list | None = None,  # None: those of the process
 ) -> int:  # exit code
     "Parse, run, and turn mistakes into messages."
+    os.environ.setdefault('GOMP_SPINCOUNT', _SPINS)  # read when PyTorch is imported, later on
 
     def say(text, before=''):
         print(f'{before}{prog}: {text}', file=sys.stderr)

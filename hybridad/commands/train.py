@@ -86,7 +86,8 @@ def _validated(config: Config, detector, valid, out: Path, workers: int) -> dict
     "Results on the validation part, with baselines and a figure of examples."
     from hybridad.runs import write_atomic
     from hybridad.evaluation.baselines import WordsDetector
-    from hybridad.evaluation.evaluate import EvalSet, contrast_baseline, evaluate
+    from hybridad.evaluation.contrast import contrast_baseline
+    from hybridad.evaluation.evaluate import EvalSet, evaluate
     from hybridad.visual.plots import as_png, map_grid
     from hybridad.demo.summaries import examples
 

@@ -16,7 +16,8 @@ from .shown import noun_records
 from .summaries import examples
 from ..errors import ConfigError
 from ..evaluation.baselines import LinearProbe
-from ..evaluation.evaluate import EvalSet, contrast_baseline, evaluate, table
+from ..evaluation.contrast import contrast_baseline
+from ..evaluation.evaluate import EvalSet, evaluate, table
 from ..metrics.checks import METRICS
 from ..models.checkpoint import read_checkpoint
 from ..models.detector import HybridAnomalyDetector

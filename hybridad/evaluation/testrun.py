@@ -17,7 +17,8 @@ from ..data.pairing import Sample
 from ..demo.summaries import examples
 from ..errors import ConfigError
 from .baselines import WordsDetector
-from .evaluate import EvalSet, below_baseline, contrast_baseline, refuse_seen
+from .contrast import contrast_baseline
+from .evaluate import EvalSet, below_baseline, refuse_seen
 from .evaluate import summarise, table
 from .maps import read_maps, write_maps
 from hybridad.evaluation.reports import (

@@ -60,6 +60,93 @@ class Finding:
     def _repr_png_(self):
         return draw(self)._repr_png_() if self.small is not None and self.map is not None else None
 
+# %% ../../nbs/64_scoring.ipynb #321275d4
+class _Sized:
+    "The size at which photographs are read."
+
+    @property
+    def fit(self) -> Fit | Tiler:
+        "The shapes at which photographs are read, or the tiles."
+        return self.tiler or self.detector.fit
+
+# %% ../../nbs/64_scoring.ipynb #c4032967
+class _Deciding(_Sized):
+    "A detector with thresholds."
+
+    def __init__(
+        self,
+        detector: HybridAnomalyDetector,
+        image: float | None = None,  # threshold of the image score; None: 0
+        pixel: float | None = None,  # threshold of the map; None: 0
+        *,
+        source: str = 'prompts in memory',  # what the numbers come from, said to the user
+        tiles: int | Tiling = 1,  # per side that a photograph is scored in, or how it is cut
+        known: dict | None = None,  # how the images looked that the prompts were learned on
+        names: list[str] | None = None,  # of regions; None: the backbone's kinds, []: none
+        good: list[float] | None = None,  # scores of images known to be good
+        false_alarms: float | None = None,  # share of them that the threshold was chosen for
+        growth: float = 0.0,  # of the worst score with the number of tiles, see tiles.photo_score
+        checkpoint: str | None = None,  # file of the prompts, for those who read the run later
+    ):
+        check('threshold', image, float | None)
+        check('pixel_threshold', pixel, float | None)
+        self.detector, self.known = detector.eval(), known
+        self.tiling = tiles if isinstance(tiles, Tiling) else Tiling(tiles)
+        self.tiler = tiler_of(detector, self.tiling)
+        self.source = source + _without_thresholds(image, pixel)
+        self.image, self.pixel, self.good = image or 0.0, pixel or 0.0, good or []
+        self.false_alarms, self.growth, self.checkpoint = false_alarms, growth, checkpoint
+        self.namer = known_namer(detector.pipeline, names)
+        with torch.no_grad():
+            self.text, self.temperature = detector.text(), float(detector.log_temperature.exp())
+
+# %% ../../nbs/64_scoring.ipynb #95976b73
+class Scorer(_Deciding):
+    "A detector with the thresholds that turn its numbers into decisions."
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        batch: list,  # items of Photos
+        size: int = 8,  # tiles at a time, where photographs are cut
+    ) -> list:  # of Finding, in order
+        "Score some photographs."
+        return _findings_of(self, batch, size)
+
+# %% ../../nbs/64_scoring.ipynb #6899d432
+def _without_thresholds(image, pixel):
+    "The end of the sentence on where numbers come from, where a threshold is missing."
+    lacking = ' and '.join(n for n, v in (('image', image), ('pixel', pixel)) if v is None)
+    if not lacking:
+        return ''
+    return f'; no threshold for the {lacking} score is stored, so a log-ratio of 0 divides'
+
+# %% ../../nbs/64_scoring.ipynb #ea4b4a76
+def _read_by_shape(scorer, seen, size):
+    "Map, score and masses of names of each item; those of one shape are read together."
+    found, look = [None] * len(seen), _whole if scorer.tiler is None else _in_tiles
+    for index in by_shape([b['image'].shape for b in seen]).values():
+        items = [seen[i] for i in index]
+        if scorer.known:
+            images = torch.stack([b['image'] for b in items])
+            for b, unlike in zip(items, unlike_known(appearance(images), scorer.known)):
+                b['unlike'] = float(unlike)
+        for i, read in zip(index, look(scorer, items, size)):
+            found[i] = read
+    return iter(found)
+
+
+def _findings_of(scorer, batch, size):
+    "A Finding for each item, in order; those without an image keep their reason."
+    seen = [b for b in batch if 'image' in b]
+    read = _read_by_shape(scorer, seen, size)
+    return [
+        _finding(scorer, b, *next(read))
+        if 'image' in b
+        else Finding(b['path'], reason=b['reason'], file=b['file'])
+        for b in batch
+    ]
+
 # %% ../../nbs/64_scoring.ipynb #53703698
 def _read(scorer, images, size=None):
     "The detector's outputs for (b, 3, H, W) images, and log masses of the names or None."
@@ -131,93 +218,6 @@ def _finding(scorer, item, heat, score, masses):
         unlike=item.get('unlike'),
         **about,
     )
-
-# %% ../../nbs/64_scoring.ipynb #6899d432
-def _without_thresholds(image, pixel):
-    "The end of the sentence on where numbers come from, where a threshold is missing."
-    lacking = ' and '.join(n for n, v in (('image', image), ('pixel', pixel)) if v is None)
-    if not lacking:
-        return ''
-    return f'; no threshold for the {lacking} score is stored, so a log-ratio of 0 divides'
-
-# %% ../../nbs/64_scoring.ipynb #321275d4
-class _Sized:
-    "The size at which photographs are read."
-
-    @property
-    def fit(self) -> Fit | Tiler:
-        "The shapes at which photographs are read, or the tiles."
-        return self.tiler or self.detector.fit
-
-# %% ../../nbs/64_scoring.ipynb #c4032967
-class _Deciding(_Sized):
-    "A detector with thresholds."
-
-    def __init__(
-        self,
-        detector: HybridAnomalyDetector,
-        image: float | None = None,  # threshold of the image score; None: 0
-        pixel: float | None = None,  # threshold of the map; None: 0
-        *,
-        source: str = 'prompts in memory',  # what the numbers come from, said to the user
-        tiles: int | Tiling = 1,  # per side that a photograph is scored in, or how it is cut
-        known: dict | None = None,  # how the images looked that the prompts were learned on
-        names: list[str] | None = None,  # of regions; None: the backbone's kinds, []: none
-        good: list[float] | None = None,  # scores of images known to be good
-        false_alarms: float | None = None,  # share of them that the threshold was chosen for
-        growth: float = 0.0,  # of the worst score with the number of tiles, see tiles.photo_score
-        checkpoint: str | None = None,  # file of the prompts, for those who read the run later
-    ):
-        check('threshold', image, float | None)
-        check('pixel_threshold', pixel, float | None)
-        self.detector, self.known = detector.eval(), known
-        self.tiling = tiles if isinstance(tiles, Tiling) else Tiling(tiles)
-        self.tiler = tiler_of(detector, self.tiling)
-        self.source = source + _without_thresholds(image, pixel)
-        self.image, self.pixel, self.good = image or 0.0, pixel or 0.0, good or []
-        self.false_alarms, self.growth, self.checkpoint = false_alarms, growth, checkpoint
-        self.namer = known_namer(detector.pipeline, names)
-        with torch.no_grad():
-            self.text, self.temperature = detector.text(), float(detector.log_temperature.exp())
-
-# %% ../../nbs/64_scoring.ipynb #95976b73
-class Scorer(_Deciding):
-    "A detector with the thresholds that turn its numbers into decisions."
-
-    @torch.no_grad()
-    def __call__(
-        self,
-        batch: list,  # items of Photos
-        size: int = 8,  # tiles at a time, where photographs are cut
-    ) -> list:  # of Finding, in order
-        "Score some photographs."
-        return _findings_of(self, batch, size)
-
-# %% ../../nbs/64_scoring.ipynb #ea4b4a76
-def _read_by_shape(scorer, seen, size):
-    "Map, score and masses of names of each item; those of one shape are read together."
-    found, look = [None] * len(seen), _whole if scorer.tiler is None else _in_tiles
-    for index in by_shape([b['image'].shape for b in seen]).values():
-        items = [seen[i] for i in index]
-        if scorer.known:
-            images = torch.stack([b['image'] for b in items])
-            for b, unlike in zip(items, unlike_known(appearance(images), scorer.known)):
-                b['unlike'] = float(unlike)
-        for i, read in zip(index, look(scorer, items, size)):
-            found[i] = read
-    return iter(found)
-
-
-def _findings_of(scorer, batch, size):
-    "A Finding for each item, in order; those without an image keep their reason."
-    seen = [b for b in batch if 'image' in b]
-    read = _read_by_shape(scorer, seen, size)
-    return [
-        _finding(scorer, b, *next(read))
-        if 'image' in b
-        else Finding(b['path'], reason=b['reason'], file=b['file'])
-        for b in batch
-    ]
 
 # %% ../../nbs/64_scoring.ipynb #149060f4
 def _hand_written(backbone, device, precision):

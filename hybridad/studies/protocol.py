@@ -17,7 +17,8 @@ from ..data.loading import described, fingerprint
 from ..data.pairing import Sample
 from ..errors import ConfigError, table_cell
 from ..evaluation.baselines import WordsDetector
-from ..evaluation.evaluate import EvalSet, contrast_baseline, decimals, heading, summarise
+from ..evaluation.contrast import contrast_baseline
+from ..evaluation.evaluate import EvalSet, decimals, heading, summarise
 from ..evaluation.reports import read_results
 from ..evaluation.scores import score_in_parts
 from ..metrics.checks import METRICS
