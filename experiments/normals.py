@@ -1,67 +1,102 @@
-"""Photographs with a few reference images beside the prompts: 0 to all, eight in three draws.
+"""Photographs with a few reference images beside the prompts, or compared with each other.
 
 Command:  python experiments/normals.py (writes results/normals.json)
 Duration: `seconds` of each set are in the results
 Data:     the sets of DATA.md with normal images to learn on, from the folder HYBRIDAD_SHARED
-          names; prompts that ship"""
+          names; prompts that ship, as they are read by default
+
+Reference images are drawn from the normal ones to learn on: none, 1, 2, 4, 8 in three draws, and
+all. `among` has no reference image: the normal test images and a quarter as many damaged ones are
+compared with each other, and `alone` is what the prompts say of the same images."""
 
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
-from common import RESULTS, SHARED, SIZE, about, short
+from common import SHARED, SIZE, Timed, arguments, short
 
 from hybridad.data.layouts import read_dataset
-from hybridad.evaluation.evaluate import EvalSet, evaluate
+from hybridad.evaluation.evaluate import EvalSet, summarise
+from hybridad.models.among import AmongDetector, spread
 from hybridad.models.detector import HybridAnomalyDetector
+from hybridad.models.features import FeatureCache, read_cached
 from hybridad.models.parts import MINI
 from hybridad.models.reference import ReferenceDetector, load_references
-from hybridad.runs import write_json
 
-PROMPTS = MINI / 'prompts.safetensors'
-SETS = 'hazelnut_toy', 'aliens', 'asphalt', 'leather', 'ballscrew', 'magnetic_tile'
-
-
-def with_references(samples, truth, good, k, draw) -> dict:
-    "Metrics with k of the good images, and what their highest score flags as a threshold."
-    detector, _ = HybridAnomalyDetector.from_checkpoint(PROMPTS, device='cpu')
-    order = np.random.default_rng([draw, k]).permutation(len(good))
-    if k:
-        chosen = [good[i] for i in order[:k]]
-        detector = ReferenceDetector(detector, load_references(chosen, detector.load_size))
-    results, _, scores = evaluate(detector, samples, truth)
-    found = short(results, 'defect_mean')
-    if k > 1:
-        flagged = scores >= detector.references.thresholds['image']
-        found['false_alarms'] = float(flagged[truth.labels == 0].mean())
-        found['hits'] = float(flagged[truth.labels == 1].mean())
-    return found
+SETS = 'aliens', 'ballscrew', 'leather', 'asphalt', 'hazelnut_toy', 'magnetic_tile'
+DRAWS = 3  # of eight reference images
 
 
-def one_set(name) -> dict:
+class Bench:
+    "The images of a set, seen once with every layer that references want."
+
+    def __init__(self, detector: HybridAnomalyDetector, name: str, small: bool):
+        every = read_dataset(SHARED / 'data' / name)
+        test = [s for s in every if s.split == 'test']
+        self.samples = spread(test, 24) if small else test
+        self.good = [s.image for s in every if s.split == 'train' and s.label == 0]
+        self.detector, self.truth = detector, EvalSet(self.samples, SIZE, progress=False)
+        first = ReferenceDetector(detector, load_references(self.good[:1], detector.fit))
+        self.cached = FeatureCache(first, self.samples, progress=False)
+
+    def beside(self, count: int, draw: int) -> dict:
+        "Metrics with so many reference images, and what their threshold flags."
+        detector = self.detector
+        if count:
+            order = np.random.default_rng([draw, count]).permutation(len(self.good))[:count]
+            images = load_references([self.good[i] for i in order], detector.fit)
+            detector = ReferenceDetector(detector, images)
+        maps, scores = read_cached(detector, self.cached, SIZE)
+        found = short(summarise(self.truth, maps, scores), 'defect_mean')
+        if count > 1:
+            flagged = scores >= detector.references.thresholds['image']
+            found['false_alarms'] = float(flagged[self.truth.labels == 0].mean())
+            found['hits'] = float(flagged[self.truth.labels == 1].mean())
+        return found
+
+    def among(self) -> dict:
+        "Metrics of images that are compared with each other, four in five of them normal."
+        fine = [s for s in self.samples if not s.label]
+        damaged = spread([s for s in self.samples if s.label], max(1, len(fine) // 4))
+        samples = [*fine, *damaged]
+        truth = EvalSet(samples, SIZE, progress=False)
+        images = load_references([s.image for s in spread(samples)], self.detector.fit)
+        both = dict(alone=self.detector, among=AmongDetector(self.detector, images))
+        cached = FeatureCache(both['among'], samples, progress=False)
+        rows = {n: summarise(truth, *read_cached(d, cached, SIZE)) for n, d in both.items()}
+        return {n: short(r, 'defect_mean') for n, r in rows.items()} | dict(damaged=len(damaged))
+
+
+def rounded(v):
+    "Figures with four decimals, whatever they are in."
+    if isinstance(v, dict):
+        return {k: rounded(x) for k, x in v.items()}
+    return [rounded(x) for x in v] if isinstance(v, list) else round(v, 4)
+
+
+def one_set(detector: HybridAnomalyDetector, name: str, small: bool) -> dict:
     "Metrics by the number of reference images, of one set."
-    begun = time.perf_counter()
-    every = read_dataset(SHARED / 'data' / name)
-    samples = [s for s in every if s.split == 'test']
-    good = [s.image for s in every if s.split == 'train' and s.label == 0]
-    truth, rows = EvalSet(samples, SIZE), {}
-    for k in (0, 1, 2, 4, 8, len(good)):
-        draws = range(3 if k == 8 else 1)
-        figures = [with_references(samples, truth, good, k, draw) for draw in draws]
-        row = {m: [round(f[m], 4) for f in figures] for m in figures[0]} | dict(pictures=k)
-        rows['all' if k == len(good) else str(k)] = row
-        print(name, k, row, flush=True)
+    begun, bench = time.perf_counter(), Bench(detector, name, small)
+    rows = {}
+    for count in (0, 8) if small else (0, 1, 2, 4, 8, len(bench.good)):
+        draws = range(DRAWS if count == 8 and not small else 1)
+        figures = [bench.beside(count, draw) for draw in draws]
+        row = {m: [f[m] for f in figures] for m in figures[0]}
+        rows['all' if count == len(bench.good) else str(count)] = rounded(row) | dict(images=count)
+        print(name, count, {m: np.round(v, 3).tolist() for m, v in row.items()}, flush=True)
+    rows['compared with each other'] = rounded(bench.among())
+    print(name, rows['compared with each other'], flush=True)
     return rows | dict(seconds=round(time.perf_counter() - begun))
 
 
 def main():
-    found = {}
-    for name in SETS:
-        found[name] = one_set(name)
-        write_json(
-            RESULTS / 'normals.json',
-            dict(sets=found, **about('python experiments/normals.py')),
-        )
+    a = arguments(__doc__, dict.fromkeys(SETS))
+    timed = Timed(a, 'normals', 'python experiments/normals.py')
+    prompts = MINI / 'prompts.safetensors'
+    detector, _ = HybridAnomalyDetector.from_checkpoint(prompts, a.backbone, 'cpu')
+    found = {name: one_set(detector, name, a.small) for name in a.parts or SETS}
+    timed.write(dict(sets=found, prompts=Path(prompts).name, backbone_hash=detector.backbone.hash))
 
 
 if __name__ == '__main__':

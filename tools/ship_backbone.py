@@ -4,7 +4,6 @@ Copies RUN/backbone to hybridad/backbones/mini, samples a few captions, and writ
 and results/pretraining.json. Prompts fit one set of weights only: `make results` afterwards learns
 new ones and measures again."""
 
-import json
 import shutil
 import sys
 from dataclasses import asdict
@@ -14,10 +13,11 @@ import torch
 
 from hybridad.models.backbone import load_backbone
 from hybridad.models.parts import quiet
-from hybridad.pretraining.corpus import SHARES, open_textures
+from hybridad.pretraining.corpus import open_textures
 from hybridad.pretraining.grounding import KNOWN_KINDS, WEIGHTS
+from hybridad.pretraining.recipe import Recipe
 from hybridad.pretraining.run import recipe_of
-from hybridad.runs import write_json
+from hybridad.runs import read_log, write_json
 from hybridad.synthetic.plain import HELD_OUT_CATEGORIES, HELD_OUT_KINDS
 from hybridad.visual.plots import map_grid, save_figure
 
@@ -54,18 +54,14 @@ are grounded: among prompts that compete, a pixel attends to the one that names 
 
 ## One recipe
 
-`{command}`
+{commands}
 
 | stage | what | amount |
 |---|---|---|
-| autoencoder | {autoencoder} | {vae_amount} |
-| corpus | {shares}; every pixel labelled; encoded once | {pictures:,} images |
-| crops | denoising and grounding, crops of {crop}x{crop} latents | {full_from:,} steps of {batch} |
-| kinds | from step {kinds_from:,}, all {known_kinds} kinds compete in the cells of each defect | |
-| whole | the same on whole latents | {whole:,} steps of {full_batch} |
+{stages}
 
-Of each batch {grounded_share:.0%} is grounded, the rest only denoised. Seen: {seen:,} crops and
-latents, in {hours:.1f} hours on {cpu}.
+Of each batch {grounded_share:.0%} is grounded, the rest only denoised; in the cells of each defect
+all {known_kinds} kinds compete. Seen: {seen:,} crops and latents, in {hours:.1f} hours on {cpu}.
 Last losses: {final}. {start}
 
 ## Prompts
@@ -75,7 +71,7 @@ photographs below. Validation photographs chose that mix among six (`results/pro
 
 ## Data
 
-Images generated from seed {seed}, and photographs of textures:
+Images generated from seeds {seeds}, and photographs of textures:
 
 {sources}
 
@@ -96,20 +92,74 @@ def hours_of(rows: list) -> float:
     return sum(b - a for a, b in zip(times, times[1:]) if b - a < 1200) / 3600
 
 
-def facts_of(run: Path) -> dict:
-    "What a finished run was asked, saw and lost."
+def chain(run: Path) -> list[Path]:
+    "Runs from the first one to this, each of which began with the weights of the one before."
+    before = Path(recipe_of(run).start).parent
+    return [*(chain(before) if (before / 'log.jsonl').is_file() else []), run]
+
+
+def told(run: Path) -> dict:
+    "The recipe of a run, folders by their names."
     recipe = asdict(recipe_of(run))
-    rows = [json.loads(row) for row in (run / 'log.jsonl').read_text().splitlines()]
-    steps = [r for r in rows if r['stage'] == 'diffusion']
-    terms = ('mse', *WEIGHTS)
-    asked = ' '.join(f'{k}={v}' for k, v in recipe.items() if k != 'textures')
-    return about(f'hybridad pretrain --set {asked} textures=TEXTURES') | dict(
-        recipe=recipe | dict(textures=bool(recipe['textures'])),
-        hours=hours_of(rows),
-        seen=steps[-1]['seen'],
-        final={k: steps[-1][k] for k in terms},
-        log=[{k: r[k] for k in ('step', *terms) if k in r} for r in steps],
+    start, corpus = Path(recipe['start']), filter(None, recipe['corpus'].split(','))
+    if (start.parent / 'log.jsonl').is_file():
+        recipe['start'] = f'runs/{start.parent.name}/{start.name}'
+    recipe['corpus'] = ','.join(f'runs/{Path(c).name}' for c in corpus)
+    return recipe | dict(textures=bool(recipe['textures']))
+
+
+def command_of(run: Path) -> str:
+    "What repeats a run; settings that are the recipe's own are left out."
+    usual = asdict(Recipe())
+    asked = {k: v for k, v in told(run).items() if v != usual[k] and k != 'textures'}
+    settings = ' '.join(f'{k}={v}' for k, v in asked.items())
+    return f'hybridad pretrain --out runs/{run.name} --set {settings} textures=TEXTURES'
+
+
+def steps_of(run: Path) -> list[dict]:
+    "Rows of the log on the diffusion model."
+    return [r for r in read_log(run / 'log.jsonl', 'time') if r['stage'] == 'diffusion']
+
+
+def corpora(runs: list[Path]) -> list[Path]:
+    "Runs of which only the images were used."
+    used = {Path(c) for run in runs for c in filter(None, recipe_of(run).corpus.split(','))}
+    return sorted(used - set(runs))
+
+
+def facts_of(run: Path) -> dict:
+    "What the runs behind a backbone were asked, saw and lost."
+    runs, terms = chain(run), ('mse', *WEIGHTS)
+    rows = [steps_of(r) for r in runs]
+    log = [dict(run=run.name) | row for run, of in zip(runs, rows) for row in of]
+    return about(command_of(run)) | dict(
+        recipe=told(run),
+        runs={r.name: command_of(r) for r in [*corpora(runs), *runs]},
+        hours=sum(hours_of(read_log(r / 'log.jsonl', 'time')) for r in runs),
+        seen=sum(of[-1]['seen'] for of in rows),
+        final={k: rows[-1][-1][k] for k in terms},
+        log=[{k: r[k] for k in ('run', 'step', *terms) if k in r} for r in log],
     )
+
+
+def stages(run: Path) -> list[str]:
+    "Rows of the card's table for one run."
+    r, rows = recipe_of(run), []
+    if r.corpus:
+        rows.append(
+            f'images | those of {told(run)["corpus"].replace(",", " and ")} | {r.pictures:,}'
+        )
+    else:
+        shares = ', '.join(f'{v:.0%} {k}' for k, v in r.shares.items())
+        rows.append(f'images | {shares}; every pixel labelled; encoded once | {r.pictures:,}')
+    crops = min(r.full_from, r.steps)
+    how = f'denoising and grounding, kinds from step {r.kinds_from:,}'
+    if crops:
+        rows.append(
+            f'crops | {how}, crops of {r.crop}x{r.crop} latents | {crops:,} steps of {r.batch}'
+        )
+    rows.append(f'whole | {how}, whole latents | {r.steps - crops:,} steps of {r.full_batch}')
+    return [f'| {run.name}, {row} |' for row in rows]
 
 
 def sources_of(folder: str) -> str:
@@ -122,25 +172,29 @@ def sources_of(folder: str) -> str:
 
 def card(run: Path, facts: dict, backbone) -> str:
     "The model card."
-    recipe = asdict(recipe_of(run))
+    runs, recipe = chain(run), asdict(recipe_of(run))
+    first = recipe_of(runs[0])
     modules = backbone.unet, backbone.text_encoder, backbone.vae
-    taken = f'taken over from {recipe["start"]}' if recipe['start'] else 'L1, gradient L1, KL'
-    start = STARTED if recipe['unet'] else ''
+    taken = (
+        f'taken over from {first.start} | none'
+        if first.start
+        else (f'L1, gradient L1, KL | {first.vae_steps:,} steps')
+    )
+    table = [f'| autoencoder | {taken} |', *(row for r in runs for row in stages(r))]
+    seeds = sorted({recipe_of(r).seed for r in [*corpora(runs), *runs]})
     return CARD.format(
-        **recipe | dict(start=start),
+        **recipe | dict(start=STARTED if first.unet else ''),
         millions=sum(p.numel() for m in modules for p in m.parameters()) / 1e6,
         captions='; '.join(c[13:] for c in CAPTIONS),
-        command=facts['command'],
-        autoencoder=taken,
-        vae_amount='none' if recipe['start'] else f'{recipe["vae_steps"]:,} steps',
-        shares=', '.join(f'{v:.0%} {k}' for k, v in SHARES.items()),
-        whole=recipe['steps'] - recipe['full_from'],
+        commands='\n\n'.join(f'`{c}`' for c in facts['runs'].values()),
+        stages='\n'.join(table),
         hours=facts['hours'],
         cpu=facts['cpu'],
         final=', '.join(f'{k} {v:.3f}' for k, v in facts['final'].items()),
         sources=sources_of(recipe['textures']),
         known_kinds=len(KNOWN_KINDS),
         seen=facts['seen'],
+        seeds=' and '.join(map(str, seeds)),
         held_categories=', '.join(HELD_OUT_CATEGORIES),
         held_kinds=' and '.join(HELD_OUT_KINDS),
         words=len(backbone.tokenizer) - 190,

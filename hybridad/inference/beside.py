@@ -14,9 +14,9 @@ from tqdm.auto import tqdm
 
 from ..data.aspect import stacked
 from ..data.images import enough
-from ..data.loading import sample_digest
 from ..errors import ConfigError, DataError
-from .image_files import find_images, upright
+from .image_files import file_digest, find_images, upright
+from .sources import size_of
 from ..models.among import LEAST, AmongDetector, spread
 from ..models.detector import HybridAnomalyDetector
 from ..models.reference import ReferenceDetector, load_references
@@ -25,19 +25,15 @@ from ..models.tiles import Tiler, Tiling, tiler_of
 from ..progress import waiting
 
 # %% ../../nbs/63c_beside.ipynb #bf4a797c
-def _bytes_of(path):
-    return os.path.getsize(path) if os.path.isfile(path) else None
-
-
 def apart(
-    names: list,  # paths of the images to score
-    references: str | os.PathLike | list,  # a folder or list of normal images
+    names: list,  # images to score: paths, or addresses of fsspec
+    references: str | os.PathLike | list,  # normal images, wherever they lie
 ) -> None:
     "Refuse reference images that are to be scored as well: they would vouch for themselves."
-    known = [p for p in find_images(references)[0] if _bytes_of(p)]
-    sizes, digests = set(map(_bytes_of, known)), set(map(sample_digest, known))
+    known = find_images(references)[0]
+    sizes, digests = {size_of(p) for p in known} - {0}, set(map(file_digest, known)) - {''}
     for name in names:
-        if _bytes_of(name) in sizes and sample_digest(name) in digests:
+        if size_of(name) in sizes and file_digest(name) in digests:
             raise ConfigError(
                 f'{name} is given as a reference and to be scored: leave it out of one of the two'
             )

@@ -10,7 +10,7 @@ import hashlib
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -56,8 +56,11 @@ def _digest(file):
         return ''  # not for us to read; the finding says so
 
 
-def _file_digest(name, refused=()):
-    "The hash of what lies under a name; '' where it is not read."
+def file_digest(
+    name: str | os.PathLike,  # a path, or an address of fsspec
+    refused: Collection = (),  # paths that are not read
+) -> str:  # 64 hex digits; '' where nothing is read
+    "The hash of what lies under a name."
     if name in refused:
         return ''
     try:
@@ -76,7 +79,7 @@ def replaced(
     same = (size, modified, changed) == tuple(then.get(k) for k in FILE[:3])
     if same and (size > _SMALL or is_address(path)) and path not in refused:
         return False
-    return _file_digest(path, refused) != then.get('digest')
+    return file_digest(path, refused) != then.get('digest')
 
 # %% ../../nbs/63a_image_files.ipynb #99abbf87
 def _small_copy(im, side):

@@ -12,6 +12,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,18 @@ def file_times(
     except Exception:  # of any store; whoever reads the file says what is wrong
         return 0, 0, 0
     return entry.st_size, entry.st_mtime_ns, entry.st_ctime_ns
+
+
+def size_of(
+    name: str | os.PathLike,  # a path, or an address of fsspec, also of a member of an archive
+) -> int:  # 0: not known
+    "Bytes of a file, without reading it."
+    if not is_address(name):
+        return file_times(name)[0]
+    with suppress(Exception):  # of any store; whoever reads the file says what is wrong
+        store, path = _store(name)
+        return store.info(path).get('size') or 0
+    return 0
 
 # %% ../../nbs/63_sources.ipynb #66598b7e
 _ARCHIVES = '.zip', '.tar', '.tar.gz', '.tgz', '.tar.bz2', '.tar.xz'
