@@ -35,10 +35,10 @@ def _of_side(maps: Tensor, size: tuple) -> Tensor:  # (B, h, w) -> (B, *size)
     how = dict(mode='bilinear', align_corners=False)
     return F.interpolate(maps[:, None], size=tuple(size), **how)[:, 0]
 
-# %% ../../nbs/50d_evidence.ipynb #3v1d0010
+
 WHOLE = 2.0  # deviations of scores for one deviation of an image as a whole
 
-
+# %% ../../nbs/50d_evidence.ipynb #3v1d0010
 @dataclass
 class References:
     "Reference images as a detector sees them, and how unusual another image is beside them."

@@ -175,7 +175,7 @@ def _scale(references: References, found: list) -> float:
 def _beside_others(
     detector: 'ReferenceDetector', summaries: Tensor, owners: list[int]
 ) -> Tensor:  # (N, 2) -> (N,)
-    "How unusual each reference is as a whole, in deviations of the others."
+    "Deviation of each reference, as a whole, from the others."
     found = torch.empty_like(summaries)
     for owner in set(owners):
         own = torch.tensor([o == owner for o in owners], device=summaries.device)
@@ -203,7 +203,7 @@ def _learn_spread(detector: 'ReferenceDetector', scores: Tensor, maps: list[Tens
     spread = detector.centre(scores[:, None], cells.to(scores))[1]
     detector.references.spread = spread.item()
 
-
+# %% ../../nbs/51_reference.ipynb #wh0le006
 def _calibrate(
     detector: 'ReferenceDetector',
     images: Tensor | np.ndarray,

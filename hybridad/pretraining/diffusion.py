@@ -53,11 +53,15 @@ def _encode_texts(
 
 # %% ../../nbs/62g_diffusion.ipynb #3dbdd640
 def _optimizer(recipe: Recipe, model, text) -> torch.optim.Optimizer:
-    "AdamW with a rate for the model and one for the text encoder."
-    groups = [
-        dict(params=list(model.parameters()), rate=recipe.lr),
-        dict(params=list(text.parameters()), rate=recipe.text_lr),
-    ]
+    "AdamW with a rate for the model, for what in it reads text, and for the text encoder."
+    reads = ('attn2.to_k.weight', 'attn2.to_v.weight') if recipe.key_lr else ()
+    named = list(model.named_parameters())
+    rest = [p for n, p in named if not n.endswith(reads)]
+    groups = [dict(params=rest, rate=recipe.lr)]
+    groups.append(dict(params=list(text.parameters()), rate=recipe.text_lr))
+    if reads:
+        keys = [p for n, p in named if n.endswith(reads)]
+        groups.append(dict(params=keys, rate=recipe.key_lr))
     return torch.optim.AdamW(groups, recipe.lr, weight_decay=1e-2)
 
 # %% ../../nbs/62g_diffusion.ipynb #50a21a66
