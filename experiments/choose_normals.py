@@ -32,12 +32,14 @@ from hybridad.runs import write_json
 SETS = 'ballscrew', 'asphalt', 'leather', 'aliens'
 NORMALS, GOOD, BAD = 8, 16, 24
 LAYERS = {  # None: those of the package
+    'first and last layer': None,
     'first layer': ['down_blocks.0'],
-    'last stage': None,
-    'first layer and last stage': ['down_blocks.0', 'up_blocks.2'],
+    'last layer': ['up_blocks.2.attentions.1'],
+    'first of the last stage': ['up_blocks.2.attentions.0'],
     'all after the middle': ['up_blocks'],
 }
-WEIGHTS = None, 0.125, 0.25, 0.5, 1.0  # None: that of the package
+WEIGHTS = None, 0.0, 0.15, 0.3, 0.6, 1.2  # of cells; None: that of the package
+WHOLES = 0.0, 1.0, 4.0  # of images, beside that of the package, with the package's weight of cells
 
 
 def detector_of(backbone: str | None, words: list[str] | None) -> HybridAnomalyDetector:
@@ -84,6 +86,10 @@ def rows_of(name: str, detector: HybridAnomalyDetector) -> dict:
             beside.references.weight = own if weight is None else weight
             label = f'own, {own:.2f}' if weight is None else f'{weight:g}'
             rows[f'{way}, weight {label}'] = row(truth, beside, cached)
+        beside.references.weight = own
+        for whole in WHOLES:
+            beside.references.whole = whole
+            rows[f'{way}, as a whole {whole:g}'] = row(truth, beside, cached)
     return rows
 
 

@@ -233,7 +233,7 @@ def _calibrate(
         references.thresholds = _thresholds(detector, maps, scores + whole.to(scores), **how)
 
 # %% ../../nbs/51_reference.ipynb #172a48d9
-WEIGHT = 0.6  # of the evidence of cells where references explain each other
+WEIGHT = 0.45  # of the evidence of cells where many references explain each other
 
 
 def _compared(detector: HybridAnomalyDetector, layers: list[str] | None) -> list[str]:
@@ -248,8 +248,9 @@ def _compared(detector: HybridAnomalyDetector, layers: list[str] | None) -> list
 
 def _default_weight(references: References, distances: list[dict], most: float) -> float:
     "Weight of the evidence, from log distances of the references to each other, by view."
+    most = most * references.count / (references.count + 4)  # of few, a part is guessed
     if references.count == 1:
-        return most / 4  # mirror images say nothing of others
+        return most / 2  # mirror images say nothing of others
     every = [trust(torch.cat([d[n] for d in distances])) for n in references.layers]
     return most * sum(every) / len(every)
 
