@@ -1,10 +1,9 @@
 """Nothing is lost and nothing comes twice where a watch is killed, stopped, or its folder goes away.
 
-A watch is a forked child, which finds PyTorch in memory, so that a start costs a second and the kill is a real one; two are begun as a user begins them."""
+Each watch is begun as a user begins it, in a process of its own: a child forked from these tests would have the threads of PyTorch, but nobody in them."""
 
 import csv
 import io
-import multiprocessing as mp
 import os
 import random
 import signal
@@ -24,7 +23,6 @@ from hybridad.models.detector import HybridAnomalyDetector
 from hybridad.synthetic.plain import picture
 
 COMMAND = 'import sys; from hybridad.cli import hybridad; sys.exit(hybridad())'
-FORK = mp.get_context('fork')
 
 
 @pytest.fixture(scope='module')
@@ -48,33 +46,6 @@ def shots():
     return found
 
 
-def told_to(log, call):
-    "A command whose output goes to a file, in a child."
-    for number in (1, 2):
-        os.dup2(log.fileno(), number)
-    sys.stdout, sys.stderr = (open(n, 'w', buffering=1, closefd=False) for n in (1, 2))
-    sys.exit(hybridad(call))
-
-
-class Forked:
-    "A command in a forked child, with those methods of Popen that are used here."
-
-    def __init__(self, call, log):
-        self.child = FORK.Process(target=told_to, args=(log, call))
-        self.child.start()
-        self.kill = self.child.kill
-
-    def poll(self):
-        return self.child.exitcode
-
-    def wait(self, seconds=None):
-        self.child.join(seconds)
-        return self.child.exitcode
-
-    def send_signal(self, number):
-        os.kill(self.child.pid, number)
-
-
 def begun(call, log):
     "The command as a user begins it."
     return subprocess.Popen([sys.executable, '-c', COMMAND, *call], stdout=log, stderr=log)
@@ -83,12 +54,12 @@ def begun(call, log):
 class Watch:
     "A watch in a process of its own; `with` makes sure that it ends."
 
-    def __init__(self, source, out, prompts, *more, begin=Forked):
+    def __init__(self, source, out, prompts, *more):
         resume = ['--resume'] if (out / 'run.json').exists() else []
         call = [source, prompts, '--out', out, '--device', 'cpu', *resume, *more]
         self.out, self.log = out, out.with_suffix('.log')
         with open(self.log, 'ab') as log:
-            self.process = begin(['watch', *map(str, call)], log)
+            self.process = begun(['watch', *map(str, call)], log)
 
     def __enter__(self):
         return self
@@ -141,7 +112,7 @@ def test_folder_written_to_while_watches_are_killed(prompts, shots, tmp_path):
             watch.until(lambda before=before: len(rows(out)) > before)
             time.sleep(rng.uniform(0, 0.2))
     assert 3 <= len(rows(out)) <= 30, 'the kills came too late to show anything'
-    with Watch(line, out, prompts, '--pictures', 'anomalous', begin=begun) as watch:
+    with Watch(line, out, prompts, '--pictures', 'anomalous') as watch:
         for k in range(30, 40):
             put(line, f'{k:02}.png', shots[k])
         watch.until(lambda: len(rows(out)) >= 40)
@@ -211,7 +182,7 @@ def test_video_that_ends_early_is_told_and_scored_so_far(prompts, video, tmp_pat
     content = (tmp_path / 'whole.mkv').read_bytes()
     cut = tmp_path / 'cut.mkv'
     cut.write_bytes(content[: len(content) * 2 // 3])
-    with Watch(cut, tmp_path / 'run', prompts, '--pictures', 'none', begin=begun) as watch:
+    with Watch(cut, tmp_path / 'run', prompts, '--pictures', 'none') as watch:
         assert watch.process.wait(300) == 3, watch.said()
     found = rows(tmp_path / 'run')
     assert 5 < len(found) < 40 and len(set(found)) == len(found)
