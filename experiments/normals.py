@@ -5,7 +5,7 @@ Duration: `seconds` of each set are in the results
 Data:     the sets of DATA.md with normal images to learn on, from the folder HYBRIDAD_SHARED
           names; prompts that ship, as they are read by default
 
-Reference images are drawn from the normal ones to learn on: none, 2, and 8 in three draws. `among`
+Reference images are drawn from the normal ones to learn on: none, and 8 in three draws. `among`
 has no reference image: the normal test images and a quarter as many damaged ones are compared with
 each other, and `alone` is what the prompts say of the same images. A set that is in the file
 already, of the same weights and prompts, is not measured again."""
@@ -81,7 +81,7 @@ def one_set(detector: HybridAnomalyDetector, name: str, small: bool) -> dict:
     "Metrics by the number of reference images, of one set."
     begun, bench = time.perf_counter(), Bench(detector, name, small)
     rows = {}
-    for count in (0, 8) if small else (0, 2, 8):
+    for count in (0, 8):
         draws = range(DRAWS if count == 8 and not small else 1)
         figures = [bench.beside(count, draw) for draw in draws]
         row = {m: [f[m] for f in figures] for m in figures[0]}

@@ -270,6 +270,7 @@ def _learn(
     settings = [type(detector).__name__, inside, hashes, layers, limit, judged, weight, owners]
     digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
     detector.references = References(_banks(cells, detector.reduce), layers, count, digest)
+    detector.references.whole *= min(1, count / 8) ** 2  # a few are no measure of what is usual
     judged = min(judged, count)
     picked = {i * count // judged for i in range(judged)}
     mine = [i for i, owner in enumerate(owners) if owner in picked]
