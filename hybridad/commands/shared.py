@@ -187,8 +187,8 @@ def arguments(
     return mark
 
 
-# a thread that waits for another keeps its core for so many rounds: with libgomp's own ten times as
-# many, two threads beside a busy process are up to twenty times slower (experiments/spin.py)
+# rounds in which a waiting thread keeps its core; libgomp's own are ten times as many, and two
+# threads beside a busy process then wait for each other most of the time (experiments/spin.py)
 _SPINS = '30000'
 
 

@@ -20,13 +20,8 @@ from ..data.aspect import Fit, by_shape, stacked
 from ..data.loading import image_tensor, load_image
 from .banks import LayerBank, centre, nearest, summary
 from .detector import HybridAnomalyDetector, VIEWS, over_views
-from hybridad.models.evidence import (
-    References,
-    bank_at,
-    layer_features,
-    trust,
-    with_evidence,
-)
+from .evidence import References, bank_at, layer_features
+from .evidence import trust, with_evidence
 from .latents import smooth
 from .tiles import growth_of_scores, growth_of_tiles, photo_score
 from ..errors import DataError
