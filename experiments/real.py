@@ -10,7 +10,8 @@ zero:     every set with the same settings, beside local contrast, hand-written 
           another backbone with its own prompts
 halves:   prompts learned on 20 defects of one half of a set, tested on the other half
 
-A set that is in the file already, of the same weights and prompts, is not measured again.
+A set that is in the file already, of the same weights and prompts, is not measured again; the
+other backbone's figures are taken over from a file of the same other backbone.
 DATA.md says which sets may be shown."""
 
 import argparse
@@ -99,8 +100,10 @@ def differences(ours: dict, theirs: dict) -> dict:
     return {k: ours[k] - theirs[k] for k in METRICS}
 
 
-def zero(name, a, detector) -> dict:
-    "Metrics of one set of photographs; figures of those that may be shown are saved."
+def zero(name, a, detector, other: dict | None = None) -> dict:
+    """Metrics of one set of photographs; figures of those that may be shown are saved.
+
+    `other` are known figures of the other backbone, which is then not measured again."""
     samples = some(photographs(name), a)
     truth, kept = EvalSet(samples, SIZE), cached(detector, samples)
     results, maps, scores = evaluate(detector, samples, truth, cached=kept)
@@ -111,7 +114,7 @@ def zero(name, a, detector) -> dict:
         if pair == 'words':
             both = {'words': pair_maps, 'learned': maps}
             shown = examples(truth, both, scores, columns=5)
-    if a.other:
+    if a.other and not other:
         found['against'], *_ = evaluate(a.other, samples, truth, cached=cached(a.other, samples))
     if name in SHOWN:
         save(shown, a.out / f'real_{name}.png')
@@ -119,6 +122,8 @@ def zero(name, a, detector) -> dict:
         columns = ['image', 'mask', 'map']
         save(worst(truth, maps, scores), a.out / 'worst_magnetic_tile.png', columns=columns)
     rows = {k: short(v, 'defect_mean') for k, v in found.items()}
+    if a.other and other:
+        rows['against'] = other
     minus = {k: differences(rows['learned'], v) for k, v in rows.items() if k != 'learned'}
     return dict(images=len(samples), **rows, learned_minus=minus)
 
@@ -161,7 +166,7 @@ def taught(detector, samples, start: bool, *, epochs: int) -> HybridAnomalyDetec
     return fit(config, (part, None), fresh('halves'), detector=other, progress=False)
 
 
-def halves(name, a, detector) -> dict:
+def halves(name, a, detector, other: None = None) -> dict:
     "What learning on half of the defects gains on the other half."
     every = read_dataset(SHARED / 'data' / name)
     tests = some([s for s in every if s.split == 'test'], a)
@@ -228,15 +233,17 @@ def measure(part: str, a, detector):
     before = read_json(path) if path.exists() else {}
     same = all(before.get(k) == v for k, v in mark.items()) and bool(before.get('small')) == a.small
     rows = numbers(before['sets']) if same and before else {}
+    same_other = mark['against'] and before.get('against') == mark['against']
+    known = numbers(before['sets']) if same_other else {}
     command = f'python experiments/real.py {part}'
     for name in names:
         if name in rows:
             continue
         begun = time.perf_counter()
         kind, use = SETS[name]
-        rows[name] = dict(
-            kind=kind, use=use, **dict(zero=zero, halves=halves)[part](name, a, detector)
-        )
+        other = known.get(name, {}).get('against')
+        found = dict(zero=zero, halves=halves)[part](name, a, detector, other)
+        rows[name] = dict(kind=kind, use=use, **found)
         rows[name]['seconds'] = round(time.perf_counter() - begun, 1)
         print(part, name, rows[name], flush=True)
         more = summary(rows) if part == 'zero' else {}

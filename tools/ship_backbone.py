@@ -159,6 +159,10 @@ def stages(run: Path) -> list[str]:
             f'crops | {how}, crops of {r.crop}x{r.crop} latents | {crops:,} steps of {r.batch}'
         )
     rows.append(f'whole | {how}, whole latents | {r.steps - crops:,} steps of {r.full_batch}')
+    if r.keep:
+        rows.append(
+            f'average | {r.keep:.0%} of the UNet begun with, but for what reads text | none'
+        )
     return [f'| {run.name}, {row} |' for row in rows]
 
 

@@ -27,7 +27,7 @@ from .architectures import ARCHITECTURE, latents_seen
 from .batches import Batch, make_batch
 from .corpus import Corpus
 from .grounding import WEIGHTS, grounding_loss
-from .parts import new_scheduler
+from .parts import READS_TEXT, new_scheduler
 from .recipe import Recipe
 from .state import JsonLog, cosine, load_state, save_due, save_state
 
@@ -54,7 +54,7 @@ def _encode_texts(
 # %% ../../nbs/62g_diffusion.ipynb #3dbdd640
 def _optimizer(recipe: Recipe, model, text) -> torch.optim.Optimizer:
     "AdamW with a rate for the model, for what in it reads text, and for the text encoder."
-    reads = ('attn2.to_k.weight', 'attn2.to_v.weight') if recipe.key_lr else ()
+    reads = READS_TEXT if recipe.key_lr else ()
     named = list(model.named_parameters())
     rest = [p for n, p in named if not n.endswith(reads)]
     groups = [dict(params=rest, rate=recipe.lr)]

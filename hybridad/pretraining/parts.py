@@ -71,7 +71,7 @@ def start_of(recipe: Recipe) -> Backbone | None:
     return start
 
 # %% ../../nbs/62c_parts.ipynb #eae8d847
-_READS_TEXT = ('attn2.to_k.weight', 'attn2.to_v.weight')
+READS_TEXT = ('attn2.to_k.weight', 'attn2.to_v.weight')
 
 
 def new_unet(
@@ -95,6 +95,6 @@ def new_unet(
     )
     if start is not None:
         weights = start.unet.state_dict().items()
-        old = {k: v for k, v in weights if recipe.text or not k.endswith(_READS_TEXT)}
+        old = {k: v for k, v in weights if recipe.text or not k.endswith(READS_TEXT)}
         unet.load_state_dict(unet.state_dict() | old)
     return unet

@@ -41,6 +41,7 @@ _LIMITS = dict(
     grounded_share=(0.1, 0.9),
     low_t=(1, 1000),
     ema=(0, 0.99999),
+    keep=(0, 1),
     ahead=(0.001, 1),
 )
 
@@ -71,6 +72,8 @@ def _check_together(recipe):
         raise ConfigError(f'arch={recipe.arch!r}: choose among {", ".join(ARCHITECTURES)}')
     if abs(sum(recipe.shares.values()) - 1) > 1e-6:
         raise ConfigError(f'shares of the corpus must add up to 1, not {recipe.shares}')
+    if recipe.keep and not recipe.unet:
+        raise ConfigError('keep averages with the UNet that a run begins with: it needs unet=true')
     taken = [k for k in ('unet', 'text') if getattr(recipe, k)]
     if taken and not recipe.start:
         raise ConfigError(f'a recipe with {taken[0]}=true needs start, the backbone it comes from')
@@ -127,6 +130,7 @@ class Recipe(Images):
     grounded_share: float = 0.75  # of a batch; the rest is denoised at any timestep
     low_t: int = 30  # grounding happens below this timestep
     ema: float = 0.998  # decay of the averaged weights
+    keep: float = 0.0  # share, in what is exported, of the weights begun with; see 62h_pretraining
     ahead: float = 0.05  # share of the corpus generated before the first step
 
     def __post_init__(self):

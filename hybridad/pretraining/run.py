@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 
 from ..errors import HybridadError
 from ..models.parts import pick_device, quiet
@@ -24,12 +24,12 @@ from .autoencoder import train_autoencoder, write_autoencoder
 from .corpus import Corpus, encoding, missing_parts, nouns_of
 from .diffusion import Trainer, averaged, train_diffusion
 from .grounding import KNOWN_KINDS, NEUTRAL, NOUN_LISTS
-from .parts import new_scheduler, new_text_encoder, start_of
+from .parts import READS_TEXT, new_scheduler, new_text_encoder, start_of
 from .recipe import Recipe
 from .state import JsonLog
 from .tokenizer import known_words, make_tokenizer
 from ..synthetic.defects import KINDS
-from ..runs import Run, environment, read_json
+from ..runs import Run, environment, read_json, write_atomic
 
 # %% ../../nbs/62h_pretraining.ipynb #9e6e9aef
 def _save_pipeline(folder: Path, modules: tuple, tokenizer):
@@ -83,11 +83,35 @@ def _export_backbone(out: Path, modules: tuple, tokenizer, settings: dict) -> Pa
     os.replace(temporary, out)
     return out
 
+# %% ../../nbs/62h_pretraining.ipynb #keep0002
+def _first_weights(
+    out: Path,  # folder of a run
+    model: torch.nn.Module,  # as the run begins
+) -> dict[str, torch.Tensor]:
+    "Weights that a run began with, written once."
+    file = out / 'first.safetensors'
+    if not file.exists():
+        write_atomic(file, save({k: v.contiguous() for k, v in model.state_dict().items()}))
+    return load_file(file)
 
-def _export_run(out: Path, trainer: Trainer, nouns: list[str]) -> Path:
+
+def _towards(
+    model: torch.nn.Module,  # changed in place
+    first: dict[str, torch.Tensor],
+    share: float,  # of `first`
+) -> None:
+    "Average weights with those begun with, but for what reads text."
+    for name, weight in model.state_dict().items():
+        if not name.endswith(READS_TEXT):
+            weight.lerp_(first[name].to(weight), share)
+
+# %% ../../nbs/62h_pretraining.ipynb #keep0003
+def _export_run(out: Path, trainer: Trainer, nouns: list[str], first: dict) -> Path:
     "Export the averaged weights of a run to out/backbone."
     vae = AutoencoderKL.from_pretrained(out / 'vae')
     modules = tuple(m.cpu() for m in (vae, *averaged(trainer)))
+    if first:
+        _towards(modules[1], first, trainer.recipe.keep)
     settings = dict(
         timestep=1,
         layers=list(select_views(trainer.model, trainer.architecture.layers)),
@@ -181,6 +205,7 @@ def pretrain(
     log, state = JsonLog(out / 'log.jsonl', echo), out / 'state.pt'
     log(stage='begin')
     model, text, tokenizer, nouns = _prepare(out, recipe, log, device)
+    first = _first_weights(out, model) if recipe.keep else {}
     maker = encoding(out, 'cpu', workers) if missing_parts(out, asdict(recipe)) else None
     try:
         log(stage='corpus')
@@ -192,7 +217,7 @@ def pretrain(
         if maker:
             maker.stdin.close()
             maker.wait()
-    backbone = _export_run(out, trainer, nouns)
+    backbone = _export_run(out, trainer, nouns, first)
     if trainer.step >= recipe.steps:
         run.finish()
     return backbone
