@@ -62,7 +62,8 @@ are grounded: among prompts that compete, a pixel attends to the one that names 
 
 Of each batch {grounded_share:.0%} is grounded, the rest only denoised; in the cells of each defect
 all {known_kinds} kinds compete. Seen: {seen:,} crops and latents, in {hours:.1f} hours on {cpu}.
-Last losses: {final}. {start}
+Last losses: {final}.
+{start}
 
 ## Prompts
 
@@ -71,7 +72,7 @@ photographs below. Validation photographs chose that mix among six (`results/pro
 
 ## Data
 
-Images generated from seeds {seeds}, and photographs of textures:
+Images generated from {seeds}, and photographs of textures:
 
 {sources}
 
@@ -84,6 +85,8 @@ falls into letters.
 """
 STARTED = """Autoencoder and UNet, but for what reads text, began with the weights of the
 miniature before it (commit bd1151d of this repository), the text encoder with random ones."""
+KEPT = """ Validation
+photographs chose the share to average with, after the run had ended (`results/keep.json`)."""
 
 
 def hours_of(rows: list) -> float:
@@ -187,7 +190,7 @@ def card(run: Path, facts: dict, backbone) -> str:
     table = [f'| autoencoder | {taken} |', *(row for r in runs for row in stages(r))]
     seeds = sorted({recipe_of(r).seed for r in [*corpora(runs), *runs]})
     return CARD.format(
-        **recipe | dict(start=STARTED if first.unet else ''),
+        **recipe | dict(start=(STARTED if first.unet else '') + (KEPT if recipe['keep'] else '')),
         millions=sum(p.numel() for m in modules for p in m.parameters()) / 1e6,
         captions='; '.join(c[13:] for c in CAPTIONS),
         commands='\n\n'.join(f'`{c}`' for c in facts['runs'].values()),
@@ -198,7 +201,7 @@ def card(run: Path, facts: dict, backbone) -> str:
         sources=sources_of(recipe['textures']),
         known_kinds=len(KNOWN_KINDS),
         seen=facts['seen'],
-        seeds=' and '.join(map(str, seeds)),
+        seeds=('seed ' if len(seeds) == 1 else 'seeds ') + ' and '.join(map(str, seeds)),
         held_categories=', '.join(HELD_OUT_CATEGORIES),
         held_kinds=' and '.join(HELD_OUT_KINDS),
         words=len(backbone.tokenizer) - 190,
