@@ -13,6 +13,7 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from hybridad.bench.run import cpu_name
@@ -144,14 +145,17 @@ def cached_parts(detector: HybridAnomalyDetector, samples: list, seed: int = 0) 
 
 
 def some_of(kept: FeatureCache, index: torch.Tensor) -> FeatureCache:
-    "Some of the cached samples, in memory."
-    part = copy.copy(kept)
-    part.samples = [kept.samples[i] for i in index.tolist()]
-    part.latents = [z[index] for z in kept.latents]
+    "Some of the cached samples, in memory; all of one shape."
+    ((_, before),) = kept.parts
+    part, some = copy.copy(before), copy.copy(kept)
+    part.latents = [z[index] for z in before.latents]
     part.masks, part.labels, part.known = (x[index] for x in (kept.masks, kept.labels, kept.known))
-    part.looks = kept.looks[index.numpy()]
-    part.queries = [MemoryCache(q[index.numpy()], 'cpu') for q in kept.queries]
-    return part
+    part.looks = before.looks[index.numpy()]
+    part.queries = [MemoryCache(q[index.numpy()], 'cpu') for q in before.queries]
+    rows = index.tolist()
+    some.samples, some.sizes = [kept.samples[i] for i in rows], [kept.sizes[i] for i in rows]
+    some.parts = [(np.arange(len(rows)), part)]
+    return some
 
 
 class Timed:
