@@ -264,6 +264,21 @@ def _columns(records, columns):
     shown = [c for c in columns if c in names] or names[-1:] * ('overlay' in columns)
     return columns, shown
 
+
+def _steepness(records, across):
+    "Height over width of all panels: that of the images, or of a square where they differ."
+    ratios = {h / w for h, w in (r['picture'].shape[:2] for r in records)}
+    if len(ratios) > 1:
+        return 1.0
+    return max(0.6, ratios.pop()) if across else ratios.pop()  # the name of a row needs room
+
+
+def _square(ax, picture):
+    "Make a panel a square with the image in its middle."
+    height, width = picture.shape[:2]
+    x, y, half = width / 2 - 0.5, height / 2 - 0.5, max(height, width) / 2
+    ax.set(xlim=(x - half, x + half), ylim=(y + half, y - half))
+
 # %% ../../nbs/70_plots.ipynb #a43677fa
 def map_grid(
     rows: list[dict],  # records: image, and optionally mask, maps {name: (h,w)}, title, score
@@ -285,14 +300,16 @@ def map_grid(
     values = [m for r in records for k, m in r['maps'].items() if k in shown]
     low, high = shared_range(values) if values else (0, 1)
     norm = Normalize(low if vmin is None else vmin, high if vmax is None else vmax)
-    height, width = records[0]['picture'].shape[:2]
     shape = (len(columns), len(records)) if across else (len(records), len(columns))
-    fig, axes = panels(fig, shape, (cell, cell * height / width))
+    steepness = _steepness(records, across)
+    fig, axes = panels(fig, shape, (cell, cell * steepness))
     by_record = axes.T if across else axes
     last = shown[-1] if shown else ''
     for line, r in zip(by_record, records):
         for ax, column in zip(line, columns):
             _panel(ax, r, column, norm=norm, last=last, threshold=threshold)
+            if steepness == 1:
+                _square(ax, r['picture'])
     _label_panels(by_record, records, columns, across)
     if values:
         bar = colour_bar(fig, axes, norm, values=values, label=label, aspect=16 * shape[0])
