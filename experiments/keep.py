@@ -6,8 +6,8 @@ Duration: `seconds` in the result
 Data:     validation photographs as prompts.py has them, which choose the share; beside them the
           nouns and controls of miniature.py
 
-A share of 0 is what training alone gives; with 1, keys and values and the text encoder are all
-that is trained. The share was chosen after the training had ended."""
+A share of 0 is what training alone gives; with 1, keys, values and the text encoder are all that
+is left of it. The share was chosen after the training had ended."""
 
 import argparse
 import shutil

@@ -273,11 +273,11 @@ def _steepness(records, across):
     return max(0.6, ratios.pop()) if across else ratios.pop()  # the name of a row needs room
 
 
-def _square(ax, picture):
-    "Make a panel a square with the image in its middle."
+def _centre(ax, picture, steepness):
+    "Put an image into the middle of its panel."
     height, width = picture.shape[:2]
-    x, y, half = width / 2 - 0.5, height / 2 - 0.5, max(height, width) / 2
-    ax.set(xlim=(x - half, x + half), ylim=(y + half, y - half))
+    x, y, half = width / 2 - 0.5, height / 2 - 0.5, max(width, height / steepness) / 2
+    ax.set(xlim=(x - half, x + half), ylim=(y + steepness * half, y - steepness * half))
 
 # %% ../../nbs/70_plots.ipynb #a43677fa
 def map_grid(
@@ -308,8 +308,7 @@ def map_grid(
     for line, r in zip(by_record, records):
         for ax, column in zip(line, columns):
             _panel(ax, r, column, norm=norm, last=last, threshold=threshold)
-            if steepness == 1:
-                _square(ax, r['picture'])
+            _centre(ax, r['picture'], steepness)
     _label_panels(by_record, records, columns, across)
     if values:
         bar = colour_bar(fig, axes, norm, values=values, label=label, aspect=16 * shape[0])
