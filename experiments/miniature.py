@@ -1,6 +1,6 @@
 """What the miniature's words mean.
 
-Command:  python experiments/miniature.py BACKBONE nouns controls kinds samples names
+Command:  python experiments/miniature.py BACKBONE nouns controls kinds samples
           (writes results/miniature_PART.json, or into --out)
 Duration: about 12 minutes on two cores for all parts
 Data:     images of the corpus under a seed that no training uses, and held-out synthetic images
@@ -22,7 +22,6 @@ from sklearn.metrics import roc_auc_score
 
 from hybridad.metrics.exact import pixel_metrics
 from hybridad.models.backbone import load_backbone
-from hybridad.models.naming import RegionNamer, region_names
 from hybridad.models.pipeline import EasonADPipeline
 from hybridad.pretraining.corpus import as_tensor, contents_of, corpus_picture
 from hybridad.pretraining.grounding import Contents, words_of
@@ -171,64 +170,10 @@ def part_kinds(name: str) -> dict:
     )
 
 
-def marked(split: str, count: int) -> list:
-    "Damaged images of a split: (image, mask, kind)."
-    rows, i = [], 0
-    while len(rows) < count:
-        p = picture(SEED, i, 128, split=split)
-        i += 1
-        if p.mask.any() and p.kind in KIND_NAMES:
-            rows.append((p.image, p.mask, p.kind))
-    return rows
-
-
-def inside_alone(masses: torch.Tensor, masks: np.ndarray) -> torch.Tensor:  # (N, P)
-    "Log probabilities of words from the mean log mass inside, compared with nothing."
-    shares = F.adaptive_avg_pool2d(torch.from_numpy(masks)[:, None].float(), masses.shape[-2:])
-    inside = (masses * shares).sum((2, 3)) / shares.sum((2, 3))
-    return inside.log_softmax(1)
-
-
-def named_well(logs: torch.Tensor, own: list) -> dict:
-    "How well log probabilities (N, P) fit the words that are right."
-    right = torch.tensor(own)
-    table = torch.zeros(logs.shape[1], logs.shape[1], dtype=int)
-    for word, best in zip(own, logs.argmax(1).tolist()):
-        table[word, best] += 1
-    top3 = (logs.topk(min(3, logs.shape[1])).indices == right[:, None]).any(1)
-    return dict(
-        top1=round(float(table.diagonal().sum() / table.sum()), 4),
-        top3=round(float(top3.float().mean()), 4),
-        log_probability=round(float(logs.gather(1, right[:, None]).mean()), 4),
-        confusion=table.tolist(),
-    )
-
-
-def names_of(name: str, split: str, kinds: list) -> dict:
-    "Names that RegionNamer gives to the masks of a split, and those of inside alone."
-    images, masks, shown = zip(*marked(split, 100))
-    reader, words = Reader(name, list(images)), [KINDS[k][0] for k in kinds]
-    namer, own = RegionNamer(reader.pipeline, words), [kinds.index(k) for k in shown]
-    masses = torch.cat([namer.masses(q) for q in reader.queries])
-    found = region_names(masses, [[m] for m in masks], words)
-    logs = torch.tensor([[n[0][w] for w in words] for n in found]).log()
-    alone = inside_alone(masses, np.stack(masks))
-    counts = {k: shown.count(k) for k in kinds}
-    return dict(counts=counts) | named_well(logs, own) | dict(inside_alone=named_well(alone, own))
-
-
-def part_names(name: str) -> dict:
-    "Names of the true regions of auxiliary and of held-out categories, 100 images of each."
-    chance = round(1 / len(KIND_NAMES), 4)
-    splits = {split: names_of(name, split, KIND_NAMES) for split in ('auxiliary', 'held_out')}
-    return dict(words=[KINDS[k][0] for k in KIND_NAMES], chance=chance) | splits
-
-
 PARTS = dict(
     nouns=part_nouns,
     controls=part_controls,
     kinds=part_kinds,
-    names=part_names,
     samples=part_samples,
 )
 

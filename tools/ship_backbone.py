@@ -69,6 +69,8 @@ Last losses: {final}.
 
 `prompts.safetensors` holds prompts learned on 300 images with generated defects on the texture
 photographs below. Validation photographs chose that mix among six (`results/prompts.json`).
+`names.safetensors` holds a prompt for each kind of defect, learned on 7,000 such regions, with
+which regions are named (`results/names.json`).
 
 ## Data
 

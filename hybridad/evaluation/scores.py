@@ -134,7 +134,7 @@ def score_in_parts(
     rank, world, wait = processes()
     _refuse(samples, folder, world)
     if folder is not None:
-        named = dict(names=namer.words) if namer else {}
+        named = dict(names=namer.key) if namer else {}
         named |= dict(tiling=tiler.tiling.key) if tiler else {}
         run = _opened(folder, detectors, samples, size=size, part=part, **named)
     starts, cached = range(0, len(samples), part), {}

@@ -79,7 +79,7 @@ def asked_of(
         tiles=scorer.tiling.tiles,
         overlap=scorer.tiling.overlap,
         tile_scale=scorer.tiling.scale,
-        names=scorer.namer and scorer.namer.words,
+        names=scorer.namer and scorer.namer.key,
         model={k: v for k, v in model.items() if k not in ('device', 'backbone')},
         image_threshold=scorer.image,
         pixel_threshold=scorer.pixel,

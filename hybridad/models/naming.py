@@ -6,6 +6,7 @@
 __all__ = ['region_names', 'region_masks', 'best_names', 'read_names', 'RegionNamer', 'known_namer']
 
 # %% ../../nbs/49a_naming.ipynb #22ccb925
+import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from ..errors import ConfigError
 from .backbone import Backbone
+from .learned_names import LearnedNames, known_names, sharpened
 from .pipeline import EasonADPipeline
 
 # %% ../../nbs/49a_naming.ipynb #5eaa3d14
@@ -177,33 +179,57 @@ def _nameable(pipeline: EasonADPipeline) -> bool:
     )
 
 # %% ../../nbs/49a_naming.ipynb #7604333f
-class RegionNamer:
-    "Names of regions from queries, by the words of a list."
+class _Words:
+    "Prompts for the words of a list: learned where all of them are, else their texts."
 
     @torch.no_grad()
+    def __init__(self, pipeline: EasonADPipeline, words: list[str], learned: LearnedNames | None):
+        self.pipeline, self.words = pipeline, words
+        self.features = learned and learned.of(words)
+        self.learned = self.features is not None
+        if self.learned:
+            self.features = self.features.to(pipeline.backbone.device)
+            self.sharpness, self.content = learned.sharpness, self.features[..., 0].isfinite()
+        else:
+            texts = [f'a photo of a {w}' for w in words]
+            self.features = pipeline.backbone.encode_text(texts)
+            self.content = pipeline.tokens(texts)
+
+    @property
+    def key(self) -> list[str]:
+        "The words, and what else masses depend on."
+        if not self.learned:
+            return self.words
+        values = self.features.half().cpu().numpy().tobytes()
+        return [*self.words, f'learned {hashlib.sha256(values).hexdigest()[:16]}']
+
+# %% ../../nbs/49a_naming.ipynb #49an0001
+class RegionNamer(_Words):
+    "Names of regions from queries, by the words of a list."
+
     def __init__(
         self,
         pipeline: EasonADPipeline,
         words: list[str] | None = None,  # None: the kinds that the backbone knows
+        learned: LearnedNames | bool = True,  # True: those beside the backbone's weights, if any
     ):
         if not _nameable(pipeline):
             raise ConfigError(
                 f"read-out '{pipeline.readout}' reads what belongs to its own prompts, so it says "
                 "nothing of other words: name regions with readout='replay'"
             )
-        self.pipeline, self.words = pipeline, _name_words(words, pipeline.backbone)
-        texts = [f'a photo of a {w}' for w in self.words]
-        self.features = pipeline.backbone.encode_text(texts)
-        self.content = pipeline.tokens(texts)
+        known = known_names(pipeline) if learned is True else learned or None
+        super().__init__(pipeline, _name_words(words, pipeline.backbone), known)
 
     @torch.no_grad()
     def masses(
         self,
         queries: dict | list[dict],  # of B images as they are (view 0)
         size: tuple | None = None,  # of the maps, as for EasonADPipeline.masses
-    ) -> Tensor:  # (B, P, H, W), exponentials sum to one over P
-        "Log masses of the words, among which the attention is divided."
-        return self.pipeline.masses(queries, self.features, content=self.content, size=size)
+    ) -> Tensor:  # (B, P, H, W); of texts exponentials sum to one over P
+        "Log masses of the words, among which the attention is divided; of learned ones sharpened."
+        found = self.pipeline.masses(queries, self.features, content=self.content, size=size)
+        return sharpened(found, self.sharpness) if self.learned else found
 
     def __call__(
         self,
