@@ -1,7 +1,8 @@
 """Nothing is lost and nothing comes twice where a watch is killed, stopped, or its folder goes away.
 
-Each watch is a process of its own. Most are forked from one that has imported everything and computed nothing: a child forked from
-these tests would have the threads of PyTorch, but nobody in them. One is begun from nothing, as a user begins it."""
+Each watch is a process of its own. Most are forked from one that has imported everything and
+computed nothing: a child forked from these tests would have the threads of PyTorch, but nobody in
+them. One is begun from nothing, as a user begins it."""
 
 import csv
 import io
