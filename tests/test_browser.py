@@ -55,7 +55,8 @@ SIZES = """cell => [...cell.querySelectorAll('img.widget-image, .hybridad-pictur
   })"""
 # whether the notebook has taken the width of the window, in two looks a frame apart
 FITS = """() => new Promise(done => {
-  const gap = () => innerWidth - document.querySelector('.jp-Notebook').getBoundingClientRect().right;
+  const book = document.querySelector('.jp-Notebook');
+  const gap = () => innerWidth - book.getBoundingClientRect().right;
   const first = gap();
   requestAnimationFrame(() => requestAnimationFrame(
     () => done(Math.abs(first) < 100 && gap() === first)));
