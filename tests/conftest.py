@@ -21,8 +21,11 @@ NOT_SOURCE = (
     '_docs',
 )
 
-# Minutes rather than seconds: begun first, so that no process waits for the other at the end.
-LONG = 'browser', 'resume', 'package', 'evaluation', 'export', 'reader', 'guide', 'families'
+# The longest first, so that no process waits for the other at the end.
+LONG = (
+    *('browser', 'resume', 'watch', 'reader', 'shapes', 'evaluation'),
+    *('package', 'export', 'fuzz', 'guide', 'families', 'data'),
+)
 
 
 def pytest_collection_modifyitems(items):

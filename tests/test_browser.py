@@ -53,6 +53,14 @@ SIZES = """cell => [...cell.querySelectorAll('img.widget-image, .hybridad-pictur
     const own = [e.naturalWidth, e.naturalHeight];
     return {kind: kind, own: own, shown: [shown.width, shown.height], cut: cut};
   })"""
+# whether the notebook has taken the width of the window, in two looks a frame apart
+FITS = """() => new Promise(done => {
+  const book = document.querySelector('.jp-Notebook');
+  const gap = () => innerWidth - book.getBoundingClientRect().right;
+  const first = gap();
+  requestAnimationFrame(() => requestAnimationFrame(
+    () => done(Math.abs(first) < 100 && gap() === first)));
+})"""
 SCROLLERS = """() => [...document.querySelectorAll('.jp-CodeCell .jp-InputArea .cm-scroller')]
   .map(e => e.scrollWidth - e.clientWidth)"""
 
@@ -79,12 +87,13 @@ def lab_command(port):
 
 def wait_for(address, log):
     "Until JupyterLab answers."
-    for _ in range(90):
+    end = time.monotonic() + 90
+    while time.monotonic() < end:
         try:
             urllib.request.urlopen(f'{address}/api', timeout=5)
             return
         except OSError:
-            time.sleep(1)
+            time.sleep(0.1)
     pytest.fail(f'JupyterLab did not answer in 90 s: {log.read_text()[-2000:]}')
 
 
@@ -115,49 +124,79 @@ def running_lab(folder):
             process.wait(30)
 
 
-@pytest.fixture
-def small_page():
-    "An empty page of a small screen."
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    "The folder that JupyterLab shows."
+    return tmp_path_factory.mktemp('lab')
+
+
+@pytest.fixture(scope='module')
+def lab(folder):
+    "The address of a JupyterLab that all tests share."
+    with running_lab(folder) as address:
+        yield address
+
+
+@pytest.fixture(scope='module')
+def chromium():
+    "A browser that all tests share."
     sync_api = pytest.importorskip(
         'playwright.sync_api', reason='playwright is not installed: pip install playwright'
     )
     with sync_api.sync_playwright() as play:
         browser = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        width, height = SCREENS['small']
-        page = browser.new_page(viewport={'width': width, 'height': height})
-        page.set_default_timeout(60_000)
-        page.wrong = []
-        page.on('console', lambda m: m.type == 'error' and page.wrong.append(m.text))
-        page.on('pageerror', lambda error: page.wrong.append(str(error)))
-        yield page
+        yield browser
         browser.close()
 
 
 @pytest.fixture
-def page(small_page, tmp_path):
+def small_page(chromium):
+    "An empty page of a small screen."
+    width, height = SCREENS['small']
+    page = chromium.new_page(viewport={'width': width, 'height': height})
+    page.set_default_timeout(60_000)
+    page.wrong = []
+    page.on('console', lambda m: m.type == 'error' and page.wrong.append(m.text))
+    page.on('pageerror', lambda error: page.wrong.append(str(error)))
+    yield page
+    page.close()
+
+
+@pytest.fixture
+def page(small_page, folder, lab):
     "A copy of the guide, open in JupyterLab."
     guide = (ROOT / 'nbs/guides/visualize.ipynb').read_text(encoding='utf-8')
     assert 'count = 6' in guide
     fewer = guide.replace('count = 6', 'count = 3')  # images of a category
-    (tmp_path / 'visualize.ipynb').write_text(fewer, encoding='utf-8')
-    with running_lab(tmp_path) as address:
-        small_page.goto(f'{address}/lab/tree/visualize.ipynb?reset')
-        small_page.wait_for_selector('.jp-Notebook', timeout=120_000)
-        yield small_page
+    (folder / 'visualize.ipynb').write_text(fewer, encoding='utf-8')
+    small_page.goto(f'{lab}/lab/tree/visualize.ipynb?reset')
+    small_page.wait_for_selector('.jp-Notebook', timeout=120_000)
+    yield small_page
+
+
+def resized(page, size):
+    "Wait until JupyterLab fills a window of another size."
+    page.set_viewport_size(size)
+    page.wait_for_function(FITS)
 
 
 def picture_of(cell):
     return cell.locator('img.widget-image').last.get_attribute('src')
 
 
+def other_than(page, cell, before, seconds):
+    "The address of the figure of an explorer as soon as it is another, at the latest in so long."
+    end = time.monotonic() + seconds
+    while (now := picture_of(cell)) == before and time.monotonic() < end:
+        page.wait_for_timeout(50)
+    return now
+
+
 def changed(page, cell, before, seconds=60):
     "Wait until the explorer in a cell shows another figure; its address."
-    for _ in range(seconds * 4):
-        now = picture_of(cell)
-        if now != before:
-            return now
-        page.wait_for_timeout(250)
-    pytest.fail(f'the figure did not change in {seconds} s')
+    now = other_than(page, cell, before, seconds)
+    assert now != before, f'the figure did not change in {seconds} s'
+    return now
 
 
 def cell_with(page, name):
@@ -172,9 +211,9 @@ def shoot(cell, name):
     "A picture of the whole output of a cell at the present width, on a screen that holds it."
     SHOTS.mkdir(parents=True, exist_ok=True)
     page, screen = cell.page, cell.page.viewport_size
-    page.set_viewport_size(screen | dict(height=2600))
+    resized(page, screen | dict(height=2600))
     cell.locator('.jp-OutputArea-output').last.screenshot(path=SHOTS / f'{name}.png')
-    page.set_viewport_size(screen)
+    resized(page, screen)
     cell.scroll_into_view_if_needed()
 
 
@@ -188,7 +227,6 @@ def keeps_shape(found):
 def check_sizes(page, name, count):
     "Every image of an explorer in its own shape and uncut; the figure's width."
     cell = cell_with(page, name)
-    page.wait_for_timeout(500)
     found = cell.evaluate(SIZES)
     figures = [f['shown'][0] for f in found if f['kind'] == 'figure']
     assert len(figures) == 1 and len(found) >= count, (name, found)
@@ -197,20 +235,20 @@ def check_sizes(page, name, count):
     return figures[0]
 
 
-def check_all_sizes(page, tag):
-    "All explorers at both widths: a wide screen shows larger figures."
+def check_all_sizes(page, tag, names=tuple(EXPLORERS)):
+    "Explorers at both widths: a wide screen shows larger figures."
     wide = {}
     for screen, (width, height) in SCREENS.items():
-        page.set_viewport_size({'width': width, 'height': height})
-        for name in EXPLORERS:
+        resized(page, {'width': width, 'height': height})
+        for name in names:
             wide[name, screen] = check_sizes(
                 page, name, 2 if name in ('attention', 'browser') else 1
             )
             shoot(cell_with(page, name), f'{name}_{tag}_{screen}')
-    for name in EXPLORERS:
+    for name in names:
         assert wide[name, 'large'] > 1.2 * wide[name, 'small'], (name, wide)
     width, height = SCREENS['small']
-    page.set_viewport_size({'width': width, 'height': height})
+    resized(page, {'width': width, 'height': height})
 
 
 def click_edges(page, cell):
@@ -258,7 +296,7 @@ def try_attention(page, photo):
     control(cell, 'prompts').select_option('learned')
     before = changed(page, cell, before)
     cell.locator('table').first.wait_for()
-    check_all_sizes(page, 'learned')
+    check_all_sizes(page, 'learned', ['attention'])  # the others show what they did
     control(cell, 'prompts').select_option('typed')
     before = changed(page, cell, before)
     words = control(cell, 'damaged prompt')
@@ -291,25 +329,26 @@ def try_too_long(page):
 
 INDEX = 'nbs/index.ipynb', 'results/method.png', 'results/demo/examples.png'
 NATURAL = """() => [...document.querySelectorAll('.jp-Notebook img')].map(i => i.naturalWidth)"""
+BOTH_LOADED = f'() => ({NATURAL})().length >= 2 && Math.min(...({NATURAL})()) > 0'
 
 
-def test_the_index_shows_its_pictures_and_the_guides_come_first(small_page, tmp_path):
+def test_the_index_shows_its_pictures_and_the_guides_come_first(small_page, folder, lab):
     for name in (*INDEX, 'nbs/guides/visualize.ipynb', 'nbs/00_errors.ipynb'):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / name, tmp_path / name)
-    lab = next(x for x in (ROOT / 'Makefile').read_text().splitlines() if 'jupyter lab' in x)
-    opens = re.search(r'--LabApp.default_url=(\S+)', lab)[1]
-    assert "--ServerApp.root_dir='$(CURDIR)'" in lab
-    with running_lab(tmp_path) as address:
-        small_page.goto(f'{address}{opens}?reset')
-        small_page.wait_for_selector('.jp-Notebook img', timeout=120_000)
-        small_page.wait_for_timeout(3000)
-        assert len(widths := small_page.evaluate(NATURAL)) == 2 and min(widths) > 300, widths
-        listed = small_page.locator('.jp-DirListing-item .jp-DirListing-itemText')
-        assert listed.first.inner_text() == 'guides'
-        assert 'Start here' in small_page.locator('.jp-Notebook').inner_text()
-        SHOTS.mkdir(parents=True, exist_ok=True)
-        small_page.screenshot(path=SHOTS / 'lab.png')
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, folder / name)
+    made = next(x for x in (ROOT / 'Makefile').read_text().splitlines() if 'jupyter lab' in x)
+    opens = re.search(r'--LabApp.default_url=(\S+)', made)[1]
+    assert "--ServerApp.root_dir='$(CURDIR)'" in made
+    small_page.goto(f'{lab}{opens}?reset')
+    small_page.wait_for_selector('.jp-Notebook img', timeout=120_000)
+    small_page.wait_for_function(BOTH_LOADED)
+    assert len(widths := small_page.evaluate(NATURAL)) == 2 and min(widths) > 300, widths
+    listed = small_page.locator('.jp-DirListing-item .jp-DirListing-itemText')
+    listed.filter(has_text='guides').wait_for()
+    assert listed.first.inner_text() == 'guides'
+    assert 'Start here' in small_page.locator('.jp-Notebook').inner_text()
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    small_page.screenshot(path=SHOTS / 'lab.png')
 
 
 def test_the_guide_answers_in_jupyterlab(page, tmp_path):
@@ -332,8 +371,7 @@ def test_the_guide_answers_in_jupyterlab(page, tmp_path):
     before = picture_of(browser)
     sheet = browser.locator('.hybridad-picture img').last
     sheet.click(position={'x': 200, 'y': 60})
-    page.wait_for_timeout(3000)
-    if picture_of(browser) == before:  # the guide had opened this one
+    if other_than(page, browser, before, 3) == before:  # the guide had opened this one
         sheet.click(position={'x': 470, 'y': 60})
     changed(page, browser, before)
     shoot(browser, 'browser')
@@ -366,34 +404,34 @@ def notebook_of(path, code):
 
 
 @pytest.fixture
-def reviewed(small_page, tmp_path):
+def reviewed(small_page, folder, lab):
     "A scored folder of three images, and its review open in JupyterLab."
     from hybridad.inference.scoring import load_scorer
     from hybridad.inference.scoring_runs import score_folder
     from hybridad.synthetic.plain import picture
 
-    (tmp_path / 'photos').mkdir()
+    (folder / 'photos').mkdir()
     for i in range(3):
-        Image.fromarray(picture(5, i).image[:96]).save(tmp_path / 'photos' / f'{i}.png')
+        Image.fromarray(picture(5, i).image[:96]).save(folder / 'photos' / f'{i}.png')
     scorer = load_scorer(device='cpu', threshold=99.0)  # everything passes
-    score_folder(tmp_path / 'photos', tmp_path / 'run', scorer, progress=False)
-    notebook_of(tmp_path / 'review.ipynb', REVIEW)
-    with running_lab(tmp_path) as address:
-        small_page.goto(f'{address}/lab/tree/review.ipynb?reset')
-        small_page.wait_for_selector('text=| Idle', timeout=120_000)
-        small_page.click('.lm-MenuBar-item >> text=Run')
-        small_page.click('.lm-Menu-item >> text=Run All Cells')
-        yield small_page
+    score_folder(folder / 'photos', folder / 'run', scorer, progress=False)
+    notebook_of(folder / 'review.ipynb', REVIEW)
+    small_page.goto(f'{lab}/lab/tree/review.ipynb?reset')
+    small_page.wait_for_selector('text=| Idle', timeout=120_000)
+    small_page.click('.lm-MenuBar-item >> text=Run')
+    small_page.click('.lm-Menu-item >> text=Run All Cells')
+    yield small_page
 
 
 def verdicts(run, count, seconds=30):
     "The stored corrections, once there are so many."
     path = run / 'corrections.json'
-    for _ in range(seconds * 4):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
         images = json.loads(path.read_text())['images'] if path.exists() else []
         if len(images) == count:
             return images
-        time.sleep(0.25)
+        time.sleep(0.05)
     pytest.fail(f'{count} verdicts were not stored in {seconds} s: {images}')
 
 
@@ -436,35 +474,34 @@ def check_review_sizes(page):
     "The clickable image and the figure keep their shapes on both screens, and nothing is cut off."
     cell = page.locator('.jp-CodeCell').first
     for screen, (width, height) in SCREENS.items():
-        page.set_viewport_size({'width': width, 'height': height})
-        page.wait_for_timeout(1000)
+        resized(page, {'width': width, 'height': height})
         found = cell.evaluate(SIZES)
         assert sorted(f['kind'] for f in found) == ['figure', 'picture'], found
         assert all(keeps_shape(f) and f['cut'] <= 1 for f in found), (screen, found)
         shoot(cell, f'review_{screen}')
 
 
-def test_a_key_a_click_a_box_and_a_brush_are_stored_at_once(reviewed, tmp_path):
+def test_a_key_a_click_a_box_and_a_brush_are_stored_at_once(reviewed, folder):
     picture = reviewed.locator('.hybridad-picture img').last
     picture.wait_for(timeout=120_000)
     reviewed.wait_for_timeout(1000)
     picture.click()
     reviewed.keyboard.press('m')  # which JupyterLab would take for "make this cell Markdown"
-    assert [c['verdict'] for c in verdicts(tmp_path / 'run', 1)] == ['missed']
+    assert [c['verdict'] for c in verdicts(folder / 'run', 1)] == ['missed']
     reviewed.locator('button', has_text='right (r)').click()
-    assert [c['verdict'] for c in verdicts(tmp_path / 'run', 2)] == ['missed', 'right']
+    assert [c['verdict'] for c in verdicts(folder / 'run', 2)] == ['missed', 'right']
 
     reviewed.locator('text=3 of 3').wait_for()
     picture.scroll_into_view_if_needed()
     box = picture.bounding_box()
     assert abs(box['width'] / box['height'] - 128 / 96) < 0.02  # the shape of the file
     drag(reviewed, box, (0.25, 0.5), (0.75, 0.9))
-    missed = verdicts(tmp_path / 'run', 3)[2]
+    missed = verdicts(folder / 'run', 3)[2]
     wanted = 32, 48, 96, 86.4  # px of the file
     assert max(abs(a - b) for a, b in zip(missed['boxes'][0], wanted)) < 1.5, missed
-    brush_over(reviewed, box, tmp_path / 'run')
+    brush_over(reviewed, box, folder / 'run')
     drag(reviewed, box, (0.005, 0.005), (0.995, 0.995))  # from edge to edge
     check_review_sizes(reviewed)
     reviewed.locator('button', has_text='false alarm (f)').click()
     reviewed.locator('.widget-html b', has_text='say right or missed').wait_for()
-    assert len(verdicts(tmp_path / 'run', 3)) == 3 and no_error(reviewed)
+    assert len(verdicts(folder / 'run', 3)) == 3 and no_error(reviewed)

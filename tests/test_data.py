@@ -1138,7 +1138,7 @@ def server(tmp_path):
             pass
 
     http = HTTPServer(('127.0.0.1', 0), Answers)
-    threading.Thread(target=http.serve_forever, daemon=True).start()
+    threading.Thread(target=http.serve_forever, args=(0.02,), daemon=True).start()
     yield f'http://127.0.0.1:{http.server_port}', hashlib.sha256(body).hexdigest()
     http.shutdown()
     http.server_close()

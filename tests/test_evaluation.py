@@ -204,7 +204,7 @@ def place(tmp_path_factory):
     torch.set_num_threads(1)
     tmp = tmp_path_factory.mktemp('evaluation')
     dummy_tree(tmp / 'set', n=3)
-    HybridAnomalyDetector(get_default_config(eval_size=32)).save_checkpoint(
+    HybridAnomalyDetector(get_default_config(image_size=64, eval_size=32)).save_checkpoint(
         tmp / 'new.safetensors', thresholds={}, trained_on=[]
     )
     return tmp

@@ -14,6 +14,7 @@ from hybridad.models.backbone import random_backbone
 
 ROOT = Path(__file__).resolve().parents[1]
 GUIDE = ROOT / 'nbs' / 'guides' / 'stable_diffusion.ipynb'
+SHORT = {'check-backbone': ['--seconds', '0.1'], 'train': ['--epochs', '1']}
 SMALL = {'--size': '64', '--image_size': '64', '--device': 'cpu', '--precision': 'float32'}
 
 
@@ -32,9 +33,7 @@ def made_small(words, places):
         for name, place in places.items():
             word = re.sub(rf'^{name}(?=/|$)', str(place), word)
         found.append(SMALL.get(before, word))
-    if words[0] == 'check-backbone':
-        found += ['--seconds', '0.1']  # the shortest search
-    return found
+    return found + SHORT.get(words[0], [])
 
 
 @pytest.fixture(scope='module')

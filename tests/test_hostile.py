@@ -175,7 +175,7 @@ def slow(tmp_path):
     archive = Path(shutil.make_archive(tmp_path / 'archive', 'tar', tmp_path / 'pack'))
     Slow.body, Slow.pause, Slow.asked = archive.read_bytes(), 0.05, []
     http = ThreadingHTTPServer(('127.0.0.1', 0), Slow)
-    threading.Thread(target=http.serve_forever, daemon=True).start()
+    threading.Thread(target=http.serve_forever, args=(0.02,), daemon=True).start()
     yield f'http://127.0.0.1:{http.server_port}/set.tar', hashlib.sha256(Slow.body).hexdigest()
     http.shutdown()
     http.server_close()

@@ -15,15 +15,19 @@ from hybridad.inference.rows import read_scores
 from hybridad.models.checkpoint import read_checkpoint
 from hybridad.synthetic.plain import picture
 
-SHAPES = (128, 128), (64, 256), (256, 64)  # (height, width) in px, in turn
+SIDE = 64  # px of a square, and of a tile
+SHAPES = (SIDE, SIDE), (SIDE // 2, 2 * SIDE), (2 * SIDE, SIDE // 2)  # (height, width), in turn
+SMALL = ['--debug', '--device', 'cpu', '--image_size', str(SIDE)]
 ALONE = '--no_baseline'  # once with baselines is enough
 
 
 def saved(path, pixels, shape):
-    "Pixels of 128 x 128 px in another shape, cut and set side by side, never squashed."
-    if shape != (128, 128):
-        pixels = np.concatenate([pixels[:64], pixels[64:]], 1)
-        pixels = pixels if shape == (64, 256) else np.moveaxis(pixels, 0, 1)
+    "A square of pixels in another shape, cut and set side by side, never squashed."
+    height, width = shape
+    if height != width:
+        half = len(pixels) // 2
+        pixels = np.concatenate([pixels[:half], pixels[half:]], 1)
+        pixels = pixels if height < width else np.moveaxis(pixels, 0, 1)
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)
 
@@ -34,13 +38,12 @@ def folder(tmp_path_factory):
     root = tmp_path_factory.mktemp('shapes')
     for i in range(12):
         kind = 'scratch' if i % 2 else 'good'
-        p, shape = picture(5, i, 128, kind=kind), SHAPES[i % 3]
+        p, shape = picture(5, i, SIDE, kind=kind), SHAPES[i % 3]
         saved(root / f'set/thing/test/{kind}/{i}.png', p.image, shape)
         if kind == 'scratch':
             name = root / f'set/thing/ground_truth/{kind}/{i}_mask.png'
             saved(name, p.mask.astype(np.uint8) * 255, shape)
-    learn = ['train', str(root / 'set'), '--debug', '--device', 'cpu', '--out', str(root / 'run')]
-    assert cli.hybridad(learn) == 0
+    assert cli.hybridad(['train', str(root / 'set'), *SMALL, '--out', str(root / 'run')]) == 0
     return root
 
 
@@ -96,16 +99,16 @@ def test_thresholds_of_tiles(folder, capsys):
 
 @pytest.fixture(scope='module')
 def in_tiles(tmp_path_factory):
-    "Eight images of 256 px, every other one with a defect, and prompts learned on their tiles."
+    "Eight images of four tiles each, every other one defective, and prompts learned on the tiles."
     root = tmp_path_factory.mktemp('tiles')
     for i in range(8):
         kind = 'hole' if i % 2 else 'good'
-        p = picture(5, i, 256, kind=kind)
-        saved(root / f'set/thing/test/{kind}/{i}.png', p.image, (128, 128))
+        p, shape = picture(5, i, 2 * SIDE, kind=kind), (2 * SIDE, 2 * SIDE)
+        saved(root / f'set/thing/test/{kind}/{i}.png', p.image, shape)
         if kind == 'hole':
             name = root / f'set/thing/ground_truth/{kind}/{i}_mask.png'
-            saved(name, p.mask.astype(np.uint8) * 255, (128, 128))
-    learn = ['train', str(root / 'set'), '--debug', '--device', 'cpu', '--out', str(root / 'run')]
+            saved(name, p.mask.astype(np.uint8) * 255, shape)
+    learn = ['train', str(root / 'set'), *SMALL, '--out', str(root / 'run')]
     assert cli.hybridad([*learn, '--tile_scale', '1', '--overlap', '32']) == 0
     return root
 
@@ -132,7 +135,7 @@ def test_nothing_is_learned_from_an_unmarked_defect_in_tiles(in_tiles, capsys):
     "Without its mask nobody knows which tiles of an image are defective; nothing is left behind."
     shutil.copytree(in_tiles / 'set', in_tiles / 'unmarked')
     (in_tiles / 'unmarked/thing/ground_truth/hole/1_mask.png').unlink()
-    command = ['train', str(in_tiles / 'unmarked'), '--debug', '--device', 'cpu', '--tiles', '2']
+    command = ['train', str(in_tiles / 'unmarked'), *SMALL, '--tiles', '2']
     assert cli.hybridad([*command, '--out', str(in_tiles / 'refused')]) == 2
     assert 'learn without tiles' in capsys.readouterr().err
     assert not (in_tiles / 'refused').exists()
@@ -141,7 +144,8 @@ def test_nothing_is_learned_from_an_unmarked_defect_in_tiles(in_tiles, capsys):
 def scores_of(folder, name, *flags):
     "Rows of a scoring of the photographs."
     out = folder / name
-    command = ['score', str(folder / 'photos'), '--device', 'cpu', '--quiet', '--out', str(out)]
+    prompts = ['--checkpoint_path', str(folder / 'run/best.safetensors'), '--device', 'cpu']
+    command = ['score', str(folder / 'photos'), *prompts, '--quiet', '--out', str(out)]
     assert cli.hybridad([*command, *flags]) == 0
     return {r['image'].rpartition('/')[2]: r for r in read_scores(out)}
 
@@ -149,7 +153,7 @@ def scores_of(folder, name, *flags):
 def test_scored_beside_others_as_alone(folder):
     "A strip among squares has the score that it has alone, in the order of the names."
     for i, shape in enumerate((*SHAPES, *SHAPES)):
-        saved(folder / f'photos/{i}.png', picture(7, i, 128).image, shape)
+        saved(folder / f'photos/{i}.png', picture(7, i, SIDE).image, shape)
     rows = scores_of(folder, 'mixed', '--batch_size', '4')
     assert list(rows) == [f'{i}.png' for i in range(6)]
     single = scores_of(folder, 'single', '--batch_size', '1')
@@ -160,14 +164,14 @@ def test_scored_beside_others_as_alone(folder):
 
 def test_large_tiff_in_bands(folder, capsys):
     "A TIFF beyond the limit is scored as one below it; a PNG is a row with a reason that helps."
-    pixels = np.kron(picture(7, 1, 128).image, np.ones((3, 3, 1), np.uint8))
+    pixels = np.kron(picture(7, 1, SIDE).image, np.ones((3, 3, 1), np.uint8))
     (folder / 'large').mkdir()
     tifffile.imwrite(folder / 'large/scan.tif', pixels, photometric='rgb', rowsperstrip=40)
     Image.fromarray(pixels).save(folder / 'large/scan.png')
     prompts = ['--checkpoint_path', str(folder / 'run/best.safetensors'), '--device', 'cpu']
     base = ['score', str(folder / 'large'), *prompts, '--quiet', '--tile_scale', '1']
     assert cli.hybridad([*base, '--out', str(folder / 'fits')]) == 0
-    code = cli.hybridad([*base, '--out', str(folder / 'beyond'), '--max_pixels', '100000'])
+    code = cli.hybridad([*base, '--out', str(folder / 'beyond'), '--max_pixels', '25000'])
     whole, bands = (list(read_scores(folder / n)) for n in ('fits', 'beyond'))
     assert code == 3 and len({r['score'] for r in whole}) == 1
     png, tiff = sorted(bands, key=lambda r: r['image'])

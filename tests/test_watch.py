@@ -1,9 +1,12 @@
 """Nothing is lost and nothing comes twice where a watch is killed, stopped, or its folder goes away.
 
-Each watch is begun as a user begins it, in a process of its own: a child forked from these tests would have the threads of PyTorch, but nobody in them."""
+Each watch is a process of its own. Most are forked from one that has imported everything and
+computed nothing: a child forked from these tests would have the threads of PyTorch, but nobody in
+them. One is begun from nothing, as a user begins it."""
 
 import csv
 import io
+import multiprocessing as mp
 import os
 import random
 import signal
@@ -23,6 +26,10 @@ from hybridad.models.detector import HybridAnomalyDetector
 from hybridad.synthetic.plain import picture
 
 COMMAND = 'import sys; from hybridad.cli import hybridad; sys.exit(hybridad())'
+READY = mp.get_context('forkserver')
+READY.set_forkserver_preload(
+    ['hybridad.inference.watching', 'hybridad.models.detector', 'matplotlib.figure']
+)
 
 
 @pytest.fixture(scope='module')
@@ -46,27 +53,36 @@ def shots():
     return found
 
 
-def begun(call, log):
-    "The command as a user begins it."
-    return subprocess.Popen([sys.executable, '-c', COMMAND, *call], stdout=log, stderr=log)
+def command(call, log):
+    "Run the command in this process, which ends with it; what it says goes to a file."
+    with open(log, 'ab') as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    sys.exit(hybridad(call))
+
+
+def asked(source, out, prompts, *more):
+    "The words of a watch, which continues what there is."
+    resume = ['--resume'] if (out / 'run.json').exists() else []
+    return [*map(str, ['watch', source, prompts, '--out', out, '--device', 'cpu', *resume, *more])]
 
 
 class Watch:
     "A watch in a process of its own; `with` makes sure that it ends."
 
     def __init__(self, source, out, prompts, *more):
-        resume = ['--resume'] if (out / 'run.json').exists() else []
-        call = [source, prompts, '--out', out, '--device', 'cpu', *resume, *more]
         self.out, self.log = out, out.with_suffix('.log')
-        with open(self.log, 'ab') as log:
-            self.process = begun(['watch', *map(str, call)], log)
+        self.log.touch()
+        call = asked(source, out, prompts, *more)
+        self.process = READY.Process(target=command, args=(call, self.log))
 
     def __enter__(self):
+        self.process.start()
         return self
 
     def __exit__(self, *_):
         self.process.kill()
-        self.process.wait()
+        self.process.join()
 
     def said(self):
         return self.log.read_text()
@@ -75,12 +91,17 @@ class Watch:
         "Wait for something to happen."
         end = time.monotonic() + seconds
         while not true():
-            assert time.monotonic() < end and self.process.poll() is None, self.said()
+            assert time.monotonic() < end and self.process.is_alive(), self.said()
             time.sleep(0.02)
 
     def stop(self, number=signal.SIGTERM):
-        self.process.send_signal(number)
-        assert self.process.wait(300) == 0, self.said()
+        os.kill(self.process.pid, number)
+        assert self.code() == 0, self.said()
+
+    def code(self):
+        "The exit code, once it has ended."
+        self.process.join(300)
+        return self.process.exitcode
 
 
 def rows(out):
@@ -168,7 +189,7 @@ def test_video_killed_in_the_middle_has_each_frame_once(prompts, video, tmp_path
     part = next((out / 'parts').iterdir())
     os.truncate(part, part.stat().st_size - 9)  # as a power cut leaves the last line
     with Watch(video, out, prompts, *more) as watch:
-        assert watch.process.wait(300) == 0, watch.said()
+        assert watch.code() == 0, watch.said()
     assert [r['image'] for r in read_scores(out)] == [f'{video}#{k:07}' for k in range(40)]
 
 
@@ -182,11 +203,13 @@ def test_video_that_ends_early_is_told_and_scored_so_far(prompts, video, tmp_pat
     content = (tmp_path / 'whole.mkv').read_bytes()
     cut = tmp_path / 'cut.mkv'
     cut.write_bytes(content[: len(content) * 2 // 3])
-    with Watch(cut, tmp_path / 'run', prompts, '--pictures', 'none') as watch:
-        assert watch.process.wait(300) == 3, watch.said()
+    call = asked(cut, tmp_path / 'run', prompts, '--pictures', 'none')
+    alone = [sys.executable, '-c', COMMAND, *call]  # as a user begins it
+    ended = subprocess.run(alone, capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 3, ended.stderr
     found = rows(tmp_path / 'run')
     assert 5 < len(found) < 40 and len(set(found)) == len(found)
-    assert f'{len(found)} of about 40 frames could be decoded' in watch.said()
+    assert f'{len(found)} of about 40 frames could be decoded' in ended.stdout + ended.stderr
 
 
 def test_without_pyav_one_sentence(prompts, video, tmp_path, monkeypatch, capsys):
