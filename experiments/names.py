@@ -53,7 +53,7 @@ def wider(mask: np.ndarray) -> np.ndarray:
 
 
 @torch.no_grad()
-def cells_of(pipeline, rows: list, change=None) -> dict:
+def cells_of(pipeline, rows: list) -> dict:
     "Mean queries of the regions of images and of the images."
     found = []
     for first in range(0, len(rows), 16):
@@ -66,12 +66,9 @@ def cells_of(pipeline, rows: list, change=None) -> dict:
     return {n: torch.cat([f[n] for f in found], 1).flatten(0, 1) for n in found[0]}
 
 
-def learned(pipeline, rows: list, shuffled: bool = False) -> LearnedNames:
+def learned(pipeline, cells: dict, kinds: list) -> LearnedNames:
     "Prompts learned on regions as they are and wider."
-    kinds = [KINDS[p.kind][0] for p in rows] * 2
-    if shuffled:
-        kinds = list(np.random.default_rng(0).permutation(kinds))
-    return learn_names(pipeline, cells_of(pipeline, rows), kinds)
+    return learn_names(pipeline, cells, kinds * 2)
 
 
 def judged(logs: torch.Tensor, words: list, own: list) -> dict:
@@ -156,7 +153,9 @@ def main():
     detector, about = HybridAnomalyDetector.from_checkpoint(SHIPPED, a.backbone, 'cpu')
     pipeline, part = detector.pipeline, 40 if a.small else 1
     rows = [p for n, k in LEARN.items() for p in drawn(SOURCES[n], k // part, SEED, 'auxiliary')]
-    names, chance = learned(pipeline, rows), learned(pipeline, rows, shuffled=True)
+    cells, kinds = cells_of(pipeline, rows), [KINDS[p.kind][0] for p in rows]
+    shuffled = list(np.random.default_rng(0).permutation(kinds))
+    names, chance = learned(pipeline, cells, kinds), learned(pipeline, cells, shuffled)
     mini = ROOT / 'hybridad' / 'backbones' / 'mini'
     shipped = a.backbone == 'mini' and not a.small
     path = save_names(names, pipeline, (mini if shipped else a.out) / FILE)
@@ -170,7 +169,7 @@ def main():
         words_few=RegionNamer(pipeline, few, False),
         shuffled=RegionNamer(pipeline, words, chance),
     )
-    found = dict(words=words, learned_on=Counter(KINDS[p.kind][0] for p in rows))
+    found = dict(words=words, learned_on=Counter(kinds))
     for split, (draw, count) in TEST.items():
         some = drawn(draw, count // part, UNSEEN, split.removesuffix('_solids'))
         found[split] = tested(detector, namers, some, about['thresholds']['pixel'])
