@@ -4,12 +4,14 @@ nothing of the checkout; the package offers its main names without loading torch
 import ast
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import zipfile
 from configparser import ConfigParser
 from importlib import import_module
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from shlex import split
 from sysconfig import get_path
@@ -132,6 +134,29 @@ def test_guide_begins_with_a_badge_and_an_installing_cell(guide):
     assert f'hybridad/blob/main/nbs/guides/{guide.name})' in ''.join(first['source'])
     told = ''.join(second['source'])
     assert "if not find_spec('hybridad'):" in told and '%pip install' in told
+
+
+def imported_by(guide):
+    "The packages that the code of a guide imports, wherever in a cell."
+    for cell in json.loads(guide.read_text(encoding='utf-8'))['cells']:
+        if cell['cell_type'] == 'code':
+            plain = re.sub(r'^(\s*)[!%].*$', r'\1pass', ''.join(cell['source']), flags=re.M)
+            for node in ast.walk(ast.parse(plain)):
+                if isinstance(node, ast.Import):
+                    yield from (a.name.split('.')[0] for a in node.names)
+                elif isinstance(node, ast.ImportFrom):
+                    yield node.module.split('.')[0]
+
+
+def test_guides_import_what_a_plain_install_brings():
+    wanted = {re.split('[<>=]', r)[0] for r in settings['DEFAULT']['requirements'].split()}
+    known = packages_distributions()
+    # whoever runs a notebook has IPython, and ipywidgets brings it
+    brought = {n for n, of in known.items() if wanted & {d.lower() for d in of}} | {'IPython'}
+    allowed = brought | {'hybridad', *sys.stdlib_module_names}
+    for guide in sorted((ROOT / 'nbs' / 'guides').glob('*.ipynb')):
+        extra = set(imported_by(guide)) - allowed
+        assert not extra, f'{guide.name} imports what is no requirement of settings.ini: {extra}'
 
 
 def test_import_is_light_and_quick():
