@@ -42,7 +42,7 @@ OUTCOMES = 'found', 'missed', 'false alarm', 'passed'
 def probability(
     logits: object,  # number or array
 ) -> np.ndarray:  # in (0, 1)
-    "The logistic function: the scale of every score in the explorers."
+    "The logistic function: the scale of the map in the decision view, never of image scores."
     return torch.as_tensor(logits).sigmoid().numpy()
 
 # %% ../../nbs/70f_decisions.ipynb #ff72b15b
@@ -54,14 +54,14 @@ def decide(
     score: str = 'topk',  # image score from the map, one of config.SCORES
     top_fraction: float = 0.005,  # share of cells whose mean is the image score, for 'topk'
     offset: float = 0.0,  # added to the image score
-) -> tuple[np.ndarray, np.ndarray]:  # (N, h, w) and (N,) probabilities
-    "Probability maps and image scores; with a detector's temperature and offset, its own scores."
+) -> tuple[np.ndarray, np.ndarray]:  # (N, h, w) in (0, 1), and (N,) log-ratios
+    "Probability maps and image scores; with a detector's temperature and offset, its own."
     if temperature <= 0:
         raise ConfigError(f'temperature {temperature} must be above 0')
     logits = [torch.as_tensor(m)[None] / temperature for m in maps]
     scores = torch.cat([pool_logits(m, score, top_fraction) for m in logits]) + offset
     shown = stacked([probability(smooth(m, smoothing))[0] for m in logits])
-    return shown, probability(scores)
+    return shown, scores.numpy()
 
 
 def outcomes(
@@ -120,7 +120,8 @@ def _outlined(ax, truth, i, shape):
 
 def _all_scores(ax, scores, labels, threshold):
     "Scores of both classes, and what the threshold makes of them."
-    edges = np.linspace(0, 1, 31)
+    low, high = min(scores.min(), threshold), max(scores.max(), threshold)
+    edges = np.linspace(low, max(high, low + 1e-6), 31)
     for label, name, colour in ((0, 'normal', NORMAL), (1, 'anomalous', ABNORMAL)):
         chosen = scores[labels == label]
         look = dict(fill=True, alpha=0.5, color=colour, label=f'{name} ({len(chosen)})')
@@ -129,7 +130,7 @@ def _all_scores(ax, scores, labels, threshold):
     now = outcomes(scores, labels, threshold)
     alarms = counted(int((now == 'false alarm').sum()), 'false alarm')
     ax.set_title(f'{(now == "missed").sum()} missed, {alarms}', fontsize=9)
-    ax.set_xlabel('image score, 0 to 1', fontsize=9)
+    ax.set_xlabel('image score, log-ratio', fontsize=9)
     ax.set_ylabel('images', fontsize=9)
     ax.yaxis.set_major_locator(MaxNLocator(4, integer=True))
 
@@ -139,7 +140,7 @@ def decision_view(
     maps: np.ndarray,  # (N, h, w) log-ratio maps
     index: int = 0,  # which image is shown
     *,
-    threshold: float = 0.5,  # of the image score
+    threshold: float = 0.0,  # of the image score, a log-ratio
     pixel_threshold: float = 0.5,  # of the probability map, for contours
     **settings: float,  # as in decide
 ) -> Figure:
@@ -289,7 +290,7 @@ def _tile(truth, i, heat, *, limits, caption, wrong, opened, word=''):
 def overview(
     truth: EvalSet,
     maps: np.ndarray,  # (N, h, w)
-    scores: np.ndarray,  # (N,) probabilities
+    scores: np.ndarray,  # (N,) log-ratios
     *,
     became: Sequence[str],  # (N,) of OUTCOMES
     visible: Sequence[int],  # which images, in order

@@ -280,7 +280,7 @@ def _top_panels(fig, shown, heat, at):
     y, x = at[0] * shown.shape[0] - 0.5, at[1] * shown.shape[1] - 0.5
     ax.plot(x, y, '+', color='black', ms=15, mew=4)
     ax.plot(x, y, '+', color=OUTLINE, ms=14, mew=2)
-    ax = bare(place(fig, 1.9, 0.3, width=1.7, height=1.7), 'damaged against normal')
+    ax = bare(place(fig, 1.9, 0.3, width=1.7, height=1.7), 'damaged to normal prompt')
     side = max(np.abs(heat).max(), 1e-9)
     look = dict(cmap=SIGNED, vmin=-side, vmax=side, extent=stretched(shown.shape))
     beside(ax, ax.imshow(heat, **look), 'log-ratio')
