@@ -190,14 +190,14 @@ def comparison_view(
     b, shown, fig = b - offset, to_picture(image), new_figure(2.4)
     moved = f'{two}\n{"minus" if offset > 0 else "plus"} {abs(offset):.2f}' if offset else two
     names = title, one, moved, f'{two} − {one}\nwithout the offset' if offset else f'{two} − {one}'
-    lefts = 0.1, 1.9, 3.7, 6.15
-    spots = [place(fig, left, 0.5, width=1.65, height=1.65) for left in lefts]
+    lefts = 0.1, 1.75, 3.4, 6.0
+    spots = [place(fig, left, 0.5, width=1.6, height=1.6) for left in lefts]
     panels = [bare(ax, name) for ax, name in zip(spots, names)]
     panels[0].imshow(shown)
     size, norm, side = stretched(shown.shape), Normalize(*shared_range([a, b])), np.abs(b - a).max()
     for ax, m in zip(panels[1:3], (a, b)):
         hot = ax.imshow(m, cmap=HEAT, norm=norm, extent=size)
-    beside(panels[2], hot, 'log-ratio')
+    beside(panels[2], hot, 'log-ratio,\ndamaged to normal')
     side = max(side, 1e-9)
     cold = panels[3].imshow(b - a, cmap=SIGNED, vmin=-side, vmax=side, extent=size)
     beside(panels[3], cold, 'difference')
@@ -226,7 +226,7 @@ def detail_view(
     panels[2].imshow(overlay(shown, heat, vmin=low, vmax=high))
     for ax in panels:
         contour(ax, mask * 1.0, 0.5, shape=shown.shape)
-    beside(panels[2], drawn, 'log-ratio')
+    beside(panels[2], drawn, 'log-ratio, damaged to normal prompt')
     return fig
 
 # %% ../../nbs/70f_decisions.ipynb #efbdb5e6
