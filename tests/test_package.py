@@ -96,7 +96,10 @@ def test_command_answers_help(env, command):
 
 def test_selftest_passes_from_the_wheel(env):
     said = run(env / 'venv' / 'bin' / 'hybridad', 'selftest', '--device', 'cpu', cwd=env)
-    assert '5/5 passed' in said and list(env.iterdir()) == [env / 'venv'], said
+    # its seconds are printed, not judged: this machine may have other work to do
+    assert re.search(r'5/5 passed, \d+ s$', said, re.M) and list(env.iterdir()) == [env / 'venv'], (
+        said
+    )
 
 
 def test_stored_figures_are_in_the_wheel(wheel):
