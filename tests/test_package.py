@@ -17,6 +17,7 @@ from shlex import split
 from sysconfig import get_path
 
 import pytest
+import yaml
 
 import hybridad
 
@@ -217,3 +218,32 @@ def test_requirements_pin_the_same_torch():
         if line.startswith('torch==')
     ]
     assert len(pinned) == 2 and pinned[0] == pinned[1], pinned
+
+
+WORKFLOWS = sorted((ROOT / '.github' / 'workflows').glob('*.yml'))
+
+
+def steps():
+    "(workflow, job, command) of every step that runs something."
+    for path in WORKFLOWS:
+        jobs = yaml.safe_load(path.read_text(encoding='utf-8'))['jobs']
+        for job, about in jobs.items():
+            yield from ((path.stem, job, s['run']) for s in about['steps'] if 'run' in s)
+
+
+def test_workflows_run_the_scripts_that_are_run_here():
+    "What a job does can be tried without GitHub: by .ci/run, by targets of make, by commands."
+    targets = re.findall(r'^(\w+):', (ROOT / 'Makefile').read_text(encoding='utf-8'), re.M)
+    ran = list(steps())
+    assert ('test', 'linux', '.ci/run') in ran and ('docs', 'site', 'make docs') in ran
+    for workflow, job, command in ran:
+        assert set(re.findall(r'\bmake (\w+)', command)) <= {*targets}, (workflow, job)
+        for script in re.findall(r'(?<!\S)\.ci/\S+', command):
+            assert os.access(ROOT / script, os.X_OK), f'{workflow}, {job}: {script} cannot be run'
+
+
+@pytest.mark.skipif(not shutil.which('zizmor'), reason='zizmor, a requirement of dev, is missing')
+def test_a_linter_finds_nothing_in_the_workflows():
+    command = ['zizmor', '--offline', '--no-progress', *map(str, WORKFLOWS)]
+    r = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert r.returncode == 0, r.stdout + r.stderr
