@@ -159,7 +159,7 @@ def decision_view(
         _outlined(ax, truth, index, shown.shape)
         look = dict(shape=shown.shape, colour='white', style='--')
         contour(ax, probabilities[index], pixel_threshold, **look)
-    right = place(fig, 6.05, 0.5, width=2.25, height=1.5)
+    right = place(fig, 6.2, 0.5, width=2.1, height=1.5)
     _all_scores(right, scores, truth.labels, threshold)
     right.axvline(scores[index], color='grey', ls=':', lw=1.5, label='this image')
     corner = dict(loc='upper right', bbox_to_anchor=(1.03, -0.3), ncol=2, columnspacing=1)
