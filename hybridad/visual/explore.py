@@ -311,17 +311,9 @@ class ResultsBrowser(_Thumbnails):
 # %% ../../nbs/71_explore.ipynb #cf8f1181
 def _sheet(browser):
     "The thumbnails that are visible."
-    return overview(
-        browser.truth,
-        browser.maps,
-        browser.scores,
-        became=browser.became,
-        visible=browser.visible,
-        rows=browser.rows,
-        limits=browser.limits,
-        opened=browser.opened,
-        words=browser.words,
-    )
+    shown = 'became', 'visible', 'rows', 'limits', 'opened', 'words'
+    look = {name: getattr(browser, name) for name in shown}
+    return overview(browser.truth, browser.maps, browser.scores, **look)
 
 
 def _detail(browser, i):
