@@ -259,6 +259,19 @@ def test_modules_import_what_exists():
     assert not lost, f'imported, inside functions too, but not there: {sorted(lost)}'
 
 
+def test_no_line_of_a_guide_is_wider_than_100_columns():
+    "They are shown at 1280 px, where a longer line needs a scroll bar."
+    wide = [
+        f'{name}[{i}]: {len(line)} columns'
+        for name, path in NOTEBOOKS.items()
+        if name.startswith('nbs/guides/')
+        for i, cell in enumerate(json.loads(path.read_text(encoding='utf-8'))['cells'])
+        for line in ''.join(cell['source']).splitlines()
+        if cell['cell_type'] == 'code' and len(line) > 100
+    ]
+    assert not wide, wide
+
+
 def pictures(nb):
     "The size in bytes of every stored image of a notebook."
     for cell in nb['cells']:

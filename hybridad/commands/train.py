@@ -79,7 +79,7 @@ def _worse_than(
     )
 
 # %% ../../nbs/89b_cli_train.ipynb #93f88945
-_LABEL = 'log-ratio of attention, abnormal to normal'
+_LABEL = 'log-ratio, damaged to normal prompt'
 
 
 def _validated(config: Config, detector, valid, out: Path, workers: int) -> dict:

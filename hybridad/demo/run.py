@@ -122,7 +122,7 @@ def _all_ways(config: Config, learn: list, test: list, out: Path, progress: bool
 
 # %% ../../nbs/85b_demo.ipynb #c99585f3
 _FIGURES = dict(
-    examples=dict(label='log-ratio of attention, abnormal to normal'),
+    examples=dict(label='log-ratio, damaged to normal prompt'),
     nouns=dict(label='share of the attention', vmin=0, vmax=1),
 )  # how each one is drawn
 

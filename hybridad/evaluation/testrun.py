@@ -277,7 +277,7 @@ def _write_examples(out: Path, truth: EvalSet, found: dict):
     (maps, scores), (words_maps, _) = found['learned'], found['words']
     shown = examples(truth, {'words': words_maps, 'learned': maps}, scores, columns=6)
     columns = ['image', 'mask', 'words', 'learned']
-    label = 'log-ratio of attention, damaged to normal prompt'
+    label = 'log-ratio, damaged to normal prompt'
     write_atomic(out / 'examples.png', as_png(map_grid(shown, columns, across=True, label=label)))
 
 # %% ../../nbs/86a_testrun.ipynb #82497631

@@ -124,7 +124,7 @@ def draw_chart(
         axes.axhline(threshold, color='C3', linestyle=':', label='threshold')
     axes.set(xlabel='image', ylabel='score')
     axes.set_title(_headline(chart), fontsize=9)
-    axes.legend(loc='upper left', fontsize=8) if axes.get_lines() else None
+    axes.legend(loc='upper left', fontsize=9) if axes.get_lines() else None
     figure.savefig(png := io.BytesIO(), format='png', dpi=90)
     return png.getvalue()
 

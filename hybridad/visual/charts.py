@@ -95,7 +95,7 @@ def baseline_chart(
     ax.set_yticks(places, labels=list(table), parse_math=False)
     right = max(1.0, np.nanmax([*data.values()]) * 1.03)
     ax.set(xlabel=label, ylim=(len(table) - 0.5, -0.5), xlim=(0, right))
-    ax.legend(frameon=False, fontsize='small', loc='upper left', bbox_to_anchor=(1, 1))
+    ax.legend(frameon=False, fontsize=9, loc='upper left', bbox_to_anchor=(1, 1))
     return ax.figure
 
 # %% ../../nbs/70b_charts.ipynb #b5099a4a
@@ -124,7 +124,7 @@ def _write_values(ax, numbers):
     for i, v in enumerate(numbers):
         top = np.isfinite(v) and v == np.nanmax(numbers)
         text = f' {v:.3f}' if isfinite(v) else ' undefined'
-        look = dict(va='center', fontsize='small', weight='bold' if top else 'normal')
+        look = dict(va='center', fontsize=9, weight='bold' if top else 'normal')
         ground = dict(facecolor='white', edgecolor='none', pad=0.3)
         ax.text(v if isfinite(v) else 0, i, text, bbox=ground, **look)
         if top:
@@ -150,7 +150,7 @@ def layer_chart(
     if baseline is not None:
         ax.axvline(baseline, color='black', ls=':', lw=1.2, label=f'baseline {baseline:.3g}')
         corner = dict(loc='lower left', bbox_to_anchor=(0, 1), borderaxespad=0)
-        ax.legend(frameon=False, fontsize='small', **corner)
+        ax.legend(frameon=False, fontsize=9, **corner)
     ax.set(xlabel=label, ylim=(len(numbers) - 0.5, -0.5))
     ax.margins(x=0.12)
     return ax.figure

@@ -62,7 +62,7 @@ def score_histogram(
         ax.axvline(threshold, color='black', ls='--', lw=1, label=said)
     title = f'AUROC {auroc:.3f}' if isfinite(auroc) else 'one class only'
     ax.set(xlabel=label, ylabel='number of images', title=title)
-    ax.legend(frameon=False, fontsize='small', loc='upper left', bbox_to_anchor=(1, 1))
+    ax.legend(frameon=False, fontsize=9, loc='upper left', bbox_to_anchor=(1, 1))
     return ax.figure
 
 # %% ../../nbs/70a_curves.ipynb #b3a2ce41
@@ -123,7 +123,7 @@ def pixel_curves(
     for ax, height, end in zip(axes[0], ((0, 1), (0, limit), (chance, chance)), (1, limit, 1)):
         ax.plot((0, end), height, color='grey', ls=':', lw=1)
         ax.set(xlim=(0, end), ylim=(0, 1.03))
-        ax.legend(frameon=False, fontsize='small', loc='best')
+        ax.legend(frameon=False, fontsize=9, loc='best')
     _name_axes(axes[0], limit)
     sns.despine(fig=fig)
     return fig
@@ -173,14 +173,16 @@ def _validation_line(
         return
     top = best(values[fine])
     first = steps[fine][values[fine] == top][:1]
-    ax.plot(first, [top], 'o', ms=8, mfc='none', mec='black', label=f'best {top:.3g}')
-    ax.legend(frameon=False, fontsize='small', handletextpad=0.1)
+    ring = dict(ms=8, mfc='none', mec='black', clip_on=False)
+    ax.plot(first, [top], 'o', label=f'best {top:.3g}', **ring)
+    ax.margins(y=0.15)  # room for the ring, clear of the title
+    ax.legend(frameon=False, fontsize=9, handletextpad=0.1)
 
 
 def _mark_broken(ax, steps, values):
     "A red line at each value that was not finite."
     broken = ~np.isfinite(values)
-    look = dict(color=ABNORMAL, fontsize='small', va='top', transform=ax.get_xaxis_transform())
+    look = dict(color=ABNORMAL, fontsize=9, va='top', transform=ax.get_xaxis_transform())
     for step, value in zip(steps[broken], values[broken]):
         ax.axvline(step, color=ABNORMAL, lw=1)
         ax.text(step, 1, f' {value}', **look)
@@ -217,7 +219,10 @@ def training_curves(
     order, metrics = _log_keys(rows, x, metrics, skip)
     columns = min(4, len(order))
     shape = ceil(len(order) / columns), columns
-    fig, axes = panels(fig, shape, (1.85, 1.5), extra=(0.2, 0.2), blank=False)
+    own = fig is None
+    fig, axes = panels(fig, shape, (1.85, 1.6), extra=(0.2, 0.2), blank=False)
+    if own:
+        fig.get_layout_engine().set(h_pad=0.1)  # inches, between a title and the ticks above it
     for ax, key in zip(axes.flat, order):
         steps, values = _series(rows, key, x)
         if key in metrics:
@@ -225,7 +230,7 @@ def training_curves(
         else:
             _loss_line(ax, steps, values, keep)
         _mark_broken(ax, steps, values)
-        ax.set_title(key)
+        ax.set_title(key, pad=8)
     for ax in axes.flat[len(order) :]:
         ax.remove()
     for ax in axes.flat[max(0, len(order) - columns) : len(order)]:

@@ -42,7 +42,7 @@ OUTCOMES = 'found', 'missed', 'false alarm', 'passed'
 def probability(
     logits: object,  # number or array
 ) -> np.ndarray:  # in (0, 1)
-    "The logistic function: the scale of every score in the explorers."
+    "The logistic function: the scale of the map in the decision view, never of image scores."
     return torch.as_tensor(logits).sigmoid().numpy()
 
 # %% ../../nbs/70f_decisions.ipynb #ff72b15b
@@ -54,14 +54,14 @@ def decide(
     score: str = 'topk',  # image score from the map, one of config.SCORES
     top_fraction: float = 0.005,  # share of cells whose mean is the image score, for 'topk'
     offset: float = 0.0,  # added to the image score
-) -> tuple[np.ndarray, np.ndarray]:  # (N, h, w) and (N,) probabilities
-    "Probability maps and image scores; with a detector's temperature and offset, its own scores."
+) -> tuple[np.ndarray, np.ndarray]:  # (N, h, w) in (0, 1), and (N,) log-ratios
+    "Probability maps and image scores; with a detector's temperature and offset, its own."
     if temperature <= 0:
         raise ConfigError(f'temperature {temperature} must be above 0')
     logits = [torch.as_tensor(m)[None] / temperature for m in maps]
     scores = torch.cat([pool_logits(m, score, top_fraction) for m in logits]) + offset
     shown = stacked([probability(smooth(m, smoothing))[0] for m in logits])
-    return shown, probability(scores)
+    return shown, scores.numpy()
 
 
 def outcomes(
@@ -120,7 +120,8 @@ def _outlined(ax, truth, i, shape):
 
 def _all_scores(ax, scores, labels, threshold):
     "Scores of both classes, and what the threshold makes of them."
-    edges = np.linspace(0, 1, 31)
+    low, high = min(scores.min(), threshold), max(scores.max(), threshold)
+    edges = np.linspace(low, max(high, low + 1e-6), 31)
     for label, name, colour in ((0, 'normal', NORMAL), (1, 'anomalous', ABNORMAL)):
         chosen = scores[labels == label]
         look = dict(fill=True, alpha=0.5, color=colour, label=f'{name} ({len(chosen)})')
@@ -129,7 +130,7 @@ def _all_scores(ax, scores, labels, threshold):
     now = outcomes(scores, labels, threshold)
     alarms = counted(int((now == 'false alarm').sum()), 'false alarm')
     ax.set_title(f'{(now == "missed").sum()} missed, {alarms}', fontsize=9)
-    ax.set_xlabel('image score, 0 to 1', fontsize=9)
+    ax.set_xlabel('image score, log-ratio', fontsize=9)
     ax.set_ylabel('images', fontsize=9)
     ax.yaxis.set_major_locator(MaxNLocator(4, integer=True))
 
@@ -139,7 +140,7 @@ def decision_view(
     maps: np.ndarray,  # (N, h, w) log-ratio maps
     index: int = 0,  # which image is shown
     *,
-    threshold: float = 0.5,  # of the image score
+    threshold: float = 0.0,  # of the image score, a log-ratio
     pixel_threshold: float = 0.5,  # of the probability map, for contours
     **settings: float,  # as in decide
 ) -> Figure:
@@ -158,7 +159,7 @@ def decision_view(
         _outlined(ax, truth, index, shown.shape)
         look = dict(shape=shown.shape, colour='white', style='--')
         contour(ax, probabilities[index], pixel_threshold, **look)
-    right = place(fig, 6.05, 0.5, width=2.25, height=1.5)
+    right = place(fig, 6.2, 0.5, width=2.1, height=1.5)
     _all_scores(right, scores, truth.labels, threshold)
     right.axvline(scores[index], color='grey', ls=':', lw=1.5, label='this image')
     corner = dict(loc='upper right', bbox_to_anchor=(1.03, -0.3), ncol=2, columnspacing=1)
@@ -189,14 +190,14 @@ def comparison_view(
     b, shown, fig = b - offset, to_picture(image), new_figure(2.4)
     moved = f'{two}\n{"minus" if offset > 0 else "plus"} {abs(offset):.2f}' if offset else two
     names = title, one, moved, f'{two} − {one}\nwithout the offset' if offset else f'{two} − {one}'
-    lefts = 0.1, 1.9, 3.7, 6.15
-    spots = [place(fig, left, 0.5, width=1.65, height=1.65) for left in lefts]
+    lefts = 0.1, 1.75, 3.4, 6.0
+    spots = [place(fig, left, 0.5, width=1.6, height=1.6) for left in lefts]
     panels = [bare(ax, name) for ax, name in zip(spots, names)]
     panels[0].imshow(shown)
     size, norm, side = stretched(shown.shape), Normalize(*shared_range([a, b])), np.abs(b - a).max()
     for ax, m in zip(panels[1:3], (a, b)):
         hot = ax.imshow(m, cmap=HEAT, norm=norm, extent=size)
-    beside(panels[2], hot, 'log-ratio')
+    beside(panels[2], hot, 'log-ratio,\ndamaged to normal')
     side = max(side, 1e-9)
     cold = panels[3].imshow(b - a, cmap=SIGNED, vmin=-side, vmax=side, extent=size)
     beside(panels[3], cold, 'difference')
@@ -225,7 +226,7 @@ def detail_view(
     panels[2].imshow(overlay(shown, heat, vmin=low, vmax=high))
     for ax in panels:
         contour(ax, mask * 1.0, 0.5, shape=shown.shape)
-    beside(panels[2], drawn, 'log-ratio')
+    beside(panels[2], drawn, 'log-ratio, damaged to normal prompt')
     return fig
 
 # %% ../../nbs/70f_decisions.ipynb #efbdb5e6
@@ -289,7 +290,7 @@ def _tile(truth, i, heat, *, limits, caption, wrong, opened, word=''):
 def overview(
     truth: EvalSet,
     maps: np.ndarray,  # (N, h, w)
-    scores: np.ndarray,  # (N,) probabilities
+    scores: np.ndarray,  # (N,) log-ratios
     *,
     became: Sequence[str],  # (N,) of OUTCOMES
     visible: Sequence[int],  # which images, in order

@@ -37,7 +37,6 @@ from hybridad.visual.decisions import (
     matching,
     outcomes,
     overview,
-    probability,
     shown_image,
     title_of,
 )
@@ -196,17 +195,18 @@ class DecisionExplorer(Explorer):
         maps: np.ndarray,  # (N, h, w) log-ratio maps
         offset: float = 0.0,  # added to image scores, as the detector does
         *,
-        threshold: float = 0.5,  # of the image score, as a probability
+        threshold: float = 0.0,  # of the image score, a log-ratio
         pixel_threshold: float = 0.5,  # of the probability map
         temperature: float = 1.0,  # to begin with, as the detector's
         model: ModelConfig | None = None,  # its image score and share of cells; None: the default
     ):
         self.truth, self.maps, self.offset = truth, np.asarray(maps), offset
         share, warm = dict(step=0.01), (min(0.1, temperature), max(5.0, temperature))
+        ends = threshold - 1, threshold + 1  # `draw` widens them to hold every score
         super().__init__(
             dict(
                 index=choice('image', _sample_names(truth), int(truth.labels.argmax()), width=400),
-                threshold=slider('image threshold', threshold, (0, 1), **share),
+                threshold=slider('image threshold', threshold, ends, **share),
                 pixel_threshold=slider('pixel threshold', pixel_threshold, (0, 1), **share),
                 temperature=slider('temperature', temperature, warm, **share),
                 smoothing=slider('smoothing, in cells', 0.0, (0, 6), step=0.25),
@@ -217,7 +217,11 @@ class DecisionExplorer(Explorer):
     def draw(self, **value: float | str) -> Figure:
         "The decision view of one state."
         self.controls['top_fraction'].disabled = value['score'] != 'topk'
-        return decision_view(self.truth, self.maps, offset=self.offset, **value)
+        fig = decision_view(self.truth, self.maps, offset=self.offset, **value)
+        low, high = fig.axes[-1].get_xlim()  # of the histogram of all scores
+        asked = self.controls['threshold']
+        asked.min, asked.max = min(asked.min, low), max(asked.max, high)
+        return fig
 
 # %% ../../nbs/71_explore.ipynb #e13deaee
 def _first_names(names, count):
@@ -274,14 +278,14 @@ class ResultsBrowser(_Thumbnails):
         self,
         truth: EvalSet,
         maps: np.ndarray,  # (N, h, w) log-ratio maps
-        scores: np.ndarray,  # (N,) image logits
+        scores: np.ndarray,  # (N,) log-ratios
         *,
-        threshold: float = 0.0,  # on these logits
+        threshold: float = 0.0,  # on these scores
         page: int = 12,  # thumbnails at a time
         names: list | None = None,  # of each image's regions, strongest first, as of detector.name
     ):
-        self.truth, self.maps, self.scores = truth, np.asarray(maps), probability(scores)
-        self.became = outcomes(np.asarray(scores), truth.labels, threshold)
+        self.truth, self.maps, self.scores = truth, np.asarray(maps), np.asarray(scores)
+        self.became = outcomes(self.scores, truth.labels, threshold)
         self.page, self.rows = page, ceil(page / COLUMNS)
         self.names = _first_names(names, len(truth.samples))
         self.words = [next(iter(n), '') for n in self.names]
@@ -307,17 +311,9 @@ class ResultsBrowser(_Thumbnails):
 # %% ../../nbs/71_explore.ipynb #cf8f1181
 def _sheet(browser):
     "The thumbnails that are visible."
-    return overview(
-        browser.truth,
-        browser.maps,
-        browser.scores,
-        became=browser.became,
-        visible=browser.visible,
-        rows=browser.rows,
-        limits=browser.limits,
-        opened=browser.opened,
-        words=browser.words,
-    )
+    shown = 'became', 'visible', 'rows', 'limits', 'opened', 'words'
+    look = {name: getattr(browser, name) for name in shown}
+    return overview(browser.truth, browser.maps, browser.scores, **look)
 
 
 def _detail(browser, i):

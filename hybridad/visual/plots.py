@@ -247,7 +247,7 @@ def _label_panels(by_record, records, columns, across):
     for line, r in zip(by_record, records):
         title = r['title'] + ('' if r['score'] is None else f'\nscore {r["score"]:.2f}')
         if across:
-            line[0].set_title(title, fontsize='small', parse_math=False)
+            line[0].set_title(title, fontsize=9, parse_math=False)
         else:
             line[0].set_ylabel(title, parse_math=False)
     for ax, column in zip(by_record[0], columns):

@@ -118,15 +118,16 @@ def beside(
     drawing: AxesImage | ScalarMappable,
     label: str,  # what is measured, with its unit
 ) -> None:
-    "A colour bar to the right of square axes, as high as what they show."
+    "A colour bar to the right of what the axes show, and as high."
     fig = ax.figure
-    box = ax.get_position(original=True)
+    ax.apply_aspect()  # a wide image fills only a part of its square axes
+    box = ax.get_position()
     inches = fig.get_size_inches()[0]
     cax = fig.add_axes((box.x1 + 0.06 / inches, box.y0, 0.09 / inches, box.height))
     bar = fig.colorbar(drawing, cax=cax)
     bar.ax.tick_params(labelsize=_SMALL, pad=1, length=2)
     bar.locator = MaxNLocator(4)
-    bar.set_label(label, fontsize=_SMALL, labelpad=1)
+    bar.set_label(label, fontsize=_SMALL, labelpad=4)
     bar.outline.set_linewidth(0.5)
 
 # %% ../../nbs/70e_views.ipynb #0921500a
@@ -155,7 +156,7 @@ def contour(
     ax.contour(xs, ys, field, [level], colors=[colour], linewidths=1.2, linestyles=style)
 
 # %% ../../nbs/70e_views.ipynb #5bf876d6
-_EVEN = 0.15  # of a column's range: a layer whose maps vary less is called even
+_EVEN = 0.25  # of a column's range: a layer where three in four maps vary less is called even
 
 
 def mosaic(
@@ -168,7 +169,8 @@ def mosaic(
     low, high = stack.min((0, 2, 3)), stack.max((0, 2, 3))
     spread = np.maximum(high - low, 1e-12)
     scaled = (stack - low[:, None, None]) / spread[:, None, None]
-    varies = np.ptp(scaled, axis=(2, 3)).max(1)
+    ends = np.quantile(scaled, (0.02, 0.98), axis=(2, 3))  # not the one pixel in the corner
+    varies = np.quantile(ends[1] - ends[0], 0.75, axis=1)  # few tokens name what is shown
     even = [layer for layer, v in zip(maps, varies) if v < _EVEN]
     framed = np.pad(scaled, ((0, 0), (0, 0), (0, 1), (0, 1)), constant_values=np.nan)
     rows, columns = len(maps) * (cell + 1), len(low) * (cell + 1)
@@ -280,7 +282,7 @@ def _top_panels(fig, shown, heat, at):
     y, x = at[0] * shown.shape[0] - 0.5, at[1] * shown.shape[1] - 0.5
     ax.plot(x, y, '+', color='black', ms=15, mew=4)
     ax.plot(x, y, '+', color=OUTLINE, ms=14, mew=2)
-    ax = bare(place(fig, 1.9, 0.3, width=1.7, height=1.7), 'damaged against normal')
+    ax = bare(place(fig, 1.9, 0.3, width=1.7, height=1.7), 'damaged to normal prompt')
     side = max(np.abs(heat).max(), 1e-9)
     look = dict(cmap=SIGNED, vmin=-side, vmax=side, extent=stretched(shown.shape))
     beside(ax, ax.imshow(heat, **look), 'log-ratio')
