@@ -15,7 +15,7 @@ demo: $(READY)      # find defects in images it has never seen: a table and one 
 test: $(READY)      # style, every notebook, then what a notebook cannot show
 	$(BIN)/ruff check $(LINTED)
 	$(BIN)/ruff format --check $(LINTED)
-	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/nbdev_test --n_workers 3
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/nbdev_test --n_workers 2
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/pytest tests -n 2 --dist loadscope --no-loadscope-reorder
 
 prepare: $(READY)   # after editing: format, clean notebooks, regenerate hybridad/ from nothing, write README.md
