@@ -34,7 +34,8 @@ def main():
         begun = time.perf_counter()
         subprocess.run(list(map(str, call)), cwd=ROOT, check=True)
         steps[name] = round(time.perf_counter() - begun, 1)
-    drawn = sorted(p.name for p in (work / 'run').rglob('*.png'))
+    drawn = sorted(p.name for p in (work / 'run').rglob('*.[jp][pn]g'))
+    assert drawn, 'no overlay was drawn'
     found = dict(seconds=steps, total=round(sum(steps.values()), 1), overlays=drawn)
     print(found)
     write_json(
