@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from ..data.aspect import stacked
 from ..data.images import enough
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, printable
 from .image_files import file_digest, find_images, upright
 from .sources import size_of
 from ..models.among import LEAST, AmongDetector, spread
@@ -82,6 +82,14 @@ def _beside(kind, detector, names, tiling):
         return kind(detector, images)
 
 
+def _far(names, places):
+    "The end of the sentence on the references, where some are unlike the others."
+    some = ', '.join(printable(os.path.basename(names[k])) for k in places[:3])
+    more = f' and {len(places) - 3} more' if len(places) > 3 else ''
+    are = 'are' if len(places) > 1 else 'is'
+    return f' ({some}{more} {are} unlike the others: not counted for the threshold)' if some else ''
+
+
 def _with_references(detector, references, tiling):
     "A detector with reference images; their number as text and their thresholds."
     names, refused, _ = find_images(references)
@@ -90,6 +98,7 @@ def _with_references(detector, references, tiling):
     beside = _beside(ReferenceDetector, detector, names, tiling)
     count = beside.references.count
     said = f', and {count} reference image{"s" * (count > 1)}'
+    said += _far(names, beside.references.far)
     return beside, said, beside.references.thresholds
 
 # %% ../../nbs/63c_beside.ipynb #62614c4e

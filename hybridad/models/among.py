@@ -32,6 +32,7 @@ def mutual(
 # %% ../../nbs/51a_among.ipynb #e2f91aea
 def typical_end(
     scores: Tensor,  # (B,) of photographs, most of them normal
+    assumed: float = 0.0,  # deviation; not needed by as many as are compared here
 ) -> float:
     "Threshold three robust standard deviations above the median."
     median = scores.median()
