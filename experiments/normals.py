@@ -23,9 +23,9 @@ from hybridad.data.loading import sample_digest
 from hybridad.evaluation.evaluate import EvalSet, summarise
 from hybridad.models.among import AmongDetector, spread
 from hybridad.models.detector import HybridAnomalyDetector
+from hybridad.models.evidence import References
 from hybridad.models.features import FeatureCache, read_cached
 from hybridad.models.parts import MINI
-from hybridad.models.evidence import References
 from hybridad.models.reference import ReferenceDetector, end_of_normal, load_references
 from hybridad.runs import read_json
 
