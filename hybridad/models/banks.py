@@ -102,6 +102,18 @@ def robust_centre(
     deviation = 1.4826 * (values - median).abs().median(0).values
     return median, _shrunk(count * deviation.square(), count, assumed)
 
+# %% ../../nbs/50c_banks.ipynb #1mag0007
+_MOST = 3  # deviations that count
+
+
+def atypicality(
+    summaries: Tensor,  # (B, 2)
+    typical: tuple,  # mean (2,) and deviation (2,) of normal images
+) -> Tensor:  # (B,)
+    "Deviation of images from normal ones, mean over their summaries."
+    mean, deviation = typical
+    return ((summaries - mean) / deviation).clamp(-_MOST, _MOST).mean(1)
+
 # %% ../../nbs/50c_banks.ipynb #0ef5534d
 class LayerBank:
     "Cells of reference images in one layer at one resolution."
@@ -140,5 +152,4 @@ class LayerBank:
 
     def atypical(self, distance: Tensor) -> Tensor:  # (B, h, w) log distances -> (B,)
         "Summary of each image in deviations of normal ones."
-        mean, deviation = self.typical
-        return ((summary(self.unusual(distance)) - mean) / deviation).mean(1)
+        return atypicality(summary(self.unusual(distance)), self.typical)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from .attention import log_ratio
 from ..data.aspect import Fit, by_shape, stacked
 from ..data.loading import image_tensor, load_image
-from .banks import LayerBank, centre, nearest, robust_centre, summary
+from .banks import LayerBank, atypicality, centre, nearest, robust_centre, summary
 from .detector import HybridAnomalyDetector, VIEWS, over_views
 from .evidence import References, bank_at, layer_features
 from .evidence import trust, with_evidence
@@ -182,12 +182,12 @@ def _beside_others(
     detector: 'ReferenceDetector', summaries: Tensor, owners: list[int]
 ) -> Tensor:  # (N, 2) -> (N,)
     "Deviation of each reference, as a whole, from the others."
-    found = torch.empty_like(summaries)
+    found = torch.empty_like(summaries[:, 0])
     for owner in set(owners):
         own = torch.tensor([o == owner for o in owners], device=summaries.device)
-        mean, deviation = detector.centre(summaries[~own] if detector.apart else summaries)
-        found[own] = (summaries[own] - mean) / deviation
-    return found.mean(1)
+        typical = detector.centre(summaries[~own] if detector.apart else summaries)
+        found[own] = atypicality(summaries[own], typical)
+    return found
 
 
 def _as_a_whole(detector: 'ReferenceDetector', found: list, owners: list[int]) -> Tensor:  # (N,)
