@@ -82,7 +82,7 @@ def _beside(kind, detector, names, tiling):
         return kind(detector, images)
 
 
-def _far(names, places):
+def _odd(names, places):
     "The end of the sentence on the references, where some are unlike the others."
     some = ', '.join(printable(os.path.basename(names[k])) for k in places[:3])
     more = f' and {len(places) - 3} more' if len(places) > 3 else ''
@@ -98,7 +98,7 @@ def _with_references(detector, references, tiling):
     beside = _beside(ReferenceDetector, detector, names, tiling)
     count = beside.references.count
     said = f', and {count} reference image{"s" * (count > 1)}'
-    said += _far(names, beside.references.far)
+    said += _odd(names, beside.references.odd)
     return beside, said, beside.references.thresholds
 
 # %% ../../nbs/63c_beside.ipynb #62614c4e

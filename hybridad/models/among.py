@@ -6,6 +6,8 @@
 __all__ = ['kinds', 'spread']
 
 # %% ../../nbs/51a_among.ipynb #83621dd4
+import math
+
 import numpy as np
 import torch
 from scipy.cluster.hierarchy import linkage
@@ -99,6 +101,7 @@ class AmongDetector(ReferenceDetector):
     centre = staticmethod(robust_centre)
     apart = False  # a photograph is among those that it is compared with
     end = staticmethod(typical_end)
+    far = math.inf  # the damaged are among them, and lie as far out as they like
 
     def __init__(self, detector: HybridAnomalyDetector, photographs: Tensor, **how: object):
         "Compare photographs (N, 3, H, W); `how` is that of ReferenceDetector."

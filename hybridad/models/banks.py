@@ -103,16 +103,14 @@ def robust_centre(
     return median, _shrunk(count * deviation.square(), count, assumed)
 
 # %% ../../nbs/50c_banks.ipynb #1mag0007
-_MOST = 3  # deviations that count
-
-
 def atypicality(
     summaries: Tensor,  # (B, 2)
     typical: tuple,  # mean (2,) and deviation (2,) of normal images
+    most: float,  # deviations that count
 ) -> Tensor:  # (B,)
     "Deviation of images from normal ones, mean over their summaries."
     mean, deviation = typical
-    return ((summaries - mean) / deviation).clamp(-_MOST, _MOST).mean(1)
+    return ((summaries - mean) / deviation).clamp(-most, most).mean(1)
 
 # %% ../../nbs/50c_banks.ipynb #0ef5534d
 class LayerBank:
@@ -122,8 +120,10 @@ class LayerBank:
         self,
         cells: list[Tensor],  # (n, C) of each of K references
         reduce: Callable = nearest,  # (B, h, w, K) distances, left_out -> (B, h, w)
+        most: float = 3.0,  # as in atypicality
     ):
-        every, self.counts, self.reduce = torch.cat(cells), [len(c) for c in cells], reduce
+        every, self.counts = torch.cat(cells), [len(c) for c in cells]
+        self.reduce, self.most = reduce, most
         self.mean, self.metric = whitening(every)
         self.rows = (every - self.mean) @ self.metric
         self.usual = 0.0, 1.0  # mean and deviation of normal log distances
@@ -152,4 +152,4 @@ class LayerBank:
 
     def atypical(self, distance: Tensor) -> Tensor:  # (B, h, w) log distances -> (B,)
         "Summary of each image in deviations of normal ones."
-        return atypicality(summary(self.unusual(distance)), self.typical)
+        return atypicality(summary(self.unusual(distance)), self.typical, self.most)

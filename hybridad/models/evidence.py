@@ -52,7 +52,7 @@ class References:
     whole: float = WHOLE  # of the evidence of an image as a whole
     spread: float = 0.0  # deviation of the scores of normal images
     thresholds: dict = field(default_factory=dict)  # image, pixel, good scores, growth with tiles
-    far: list = field(default_factory=list)  # photographs that are unlike all others
+    odd: list = field(default_factory=list)  # photographs that are unlike all others
 
     def distances(
         self,

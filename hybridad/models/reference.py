@@ -74,10 +74,10 @@ def _cells(detector: 'ReferenceDetector', images: Tensor, owners: list[int], row
     return found
 
 
-def _banks(cells: dict, reduce: Callable) -> dict:  # {(layer, grid): LayerBank}
-    "Banks of sampled cells, owners in their order."
+def _banks(cells: dict, *how: object) -> dict:  # {(layer, grid): LayerBank}
+    "Banks of sampled cells, owners in their order; `how` is that of LayerBank."
     return {
-        place: LayerBank([torch.cat(owned[o]) for o in sorted(owned)], reduce)
+        place: LayerBank([torch.cat(owned[o]) for o in sorted(owned)], *how)
         for place, owned in cells.items()
     }
 
@@ -98,7 +98,7 @@ def _among_themselves(
     return joined, torch.cat(prompts)
 
 # %% ../../nbs/51_reference.ipynb #f4r00001
-_USUAL, _FAR = 3, 6  # robust deviations above the median: the most that sets a threshold; odd
+_USUAL, _FAR = 3, 4  # robust deviations above the median: the most that sets a threshold; odd
 
 
 def end_of_normal(
@@ -150,7 +150,7 @@ def _thresholds(
     image = detector.end(good, references.spread)
     odd = good >= end_of_normal(good, references.spread, deviations=_FAR)
     photos = sorted(set(owners))
-    references.far = [o for o, is_odd in zip(photos, odd.tolist()) if is_odd]
+    references.odd = [o for o, is_odd in zip(photos, odd.tolist()) if is_odd]
     fine = dict(zip(photos, (good < image).tolist()))
     kept = torch.tensor([fine[o] for o in owners], device=maps[0].device)
     shapes = zip(maps, kept.split([len(m) for m in maps]))
@@ -186,7 +186,7 @@ def _beside_others(
     for owner in set(owners):
         own = torch.tensor([o == owner for o in owners], device=summaries.device)
         typical = detector.centre(summaries[~own] if detector.apart else summaries)
-        found[own] = atypicality(summaries[own], typical)
+        found[own] = atypicality(summaries[own], typical, detector.far)
     return found
 
 
@@ -275,14 +275,16 @@ def _learn(
     inside = type(detector.detector).__name__
     settings = [type(detector).__name__, inside, hashes, layers, limit, judged, weight, owners]
     digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
-    detector.references = References(_banks(cells, detector.reduce), layers, count, digest)
+    detector.references = References(
+        _banks(cells, detector.reduce, detector.far), layers, count, digest
+    )
     detector.references.whole *= min(1, count / 8) ** 2  # a few are no measure of what is usual
     judged = min(judged, count)
     picked = {i * count // judged for i in range(judged)}
     mine = [i for i, owner in enumerate(owners) if owner in picked]
     sizes = [(areas or {}).get(p, 1.0) for p in photos]
     _calibrate(detector, images[mine], [owners[i] for i in mine], weight=weight, areas=sizes)
-    detector.references.far = [photos[owner] for owner in detector.references.far]
+    detector.references.odd = [photos[owner] for owner in detector.references.odd]
 
 
 def _photographs(images: Tensor | np.ndarray, photo: list | None) -> list:
@@ -305,6 +307,7 @@ class _Beside(nn.Module):
     apart = True  # each reference is compared with the others alone
     end = staticmethod(end_of_normal)  # scores of references, their spread -> threshold
     most = WEIGHT  # of the evidence of cells, see trust
+    far = 3.0  # deviations of an image as a whole that count
 
     def __init__(
         self,
