@@ -33,7 +33,7 @@ house: $(READY)     # how the code and the notebooks are written, beside the bar
 	$(BIN)/python tools/house.py
 
 results: $(READY)   # after new weights or metrics: every figure of the results guide, in this order
-	for name in prompts names demo seeds readouts real normals auxiliary resolution; do \
+	for name in prompts names demo seeds readouts real normals; do \
 	    $(BIN)/python experiments/$$name.py || exit 1; \
 	done
 

@@ -3,7 +3,7 @@
 Command:  python experiments/choose_normals.py (writes results/reference_choice.json)
           with --backbone DIR --words NORMAL ABNORMAL for hand-written words on other weights, and
           --out FILE for another place of the results
-Duration: not recorded; meant to stay under ten minutes on one core
+Duration: `seconds` in the result
 Data:     ballscrew, asphalt, leather and aliens, the validation sets of DATA.md that have normal
           images, from the folder HYBRIDAD_SHARED names
 
@@ -11,7 +11,9 @@ Of each set eight normal images are the references and at most forty are tested,
 UNet sees a test image once; its queries are then compared in one way after the other."""
 
 import argparse
+import copy
 import math
+import time
 from pathlib import Path
 
 import torch
@@ -38,8 +40,11 @@ LAYERS = {  # None: those of the package
     'first of the last stage': ['up_blocks.2.attentions.0'],
     'all after the middle': ['up_blocks'],
 }
-WEIGHTS = None, 0.0, 0.15, 0.3, 0.6, 1.2  # of cells; None: that of the package
-WHOLES = 0.0, 1.0, 4.0  # of images, beside that of the package, with the package's weight of cells
+CHANGES = {  # one at a time, of the first of these ways
+    'weight': (0.0, 0.15, 0.3, 0.6),  # of cells, beside what the references find themselves
+    'whole': (0.0, 1.0, 4.0),  # of images as a whole, in deviations of their scores
+    'most': (1.5, 2.0, 4.0, 6.0, math.inf),  # deviations of an image that count
+}
 
 
 def detector_of(backbone: str | None, words: list[str] | None) -> HybridAnomalyDetector:
@@ -71,36 +76,45 @@ def row(truth: EvalSet, detector, cached: FeatureCache) -> dict:
     return {k: None if math.isnan(v) else round(v, 4) for k, v in found.items()}
 
 
+def changed(truth: EvalSet, beside: ReferenceDetector, cached: FeatureCache, **to: float) -> dict:
+    "Metrics with one setting of the references changed."
+    usual, beside.references = beside.references, copy.deepcopy(beside.references)
+    for name, value in to.items():
+        parts = beside.references.banks.values() if name == 'most' else [beside.references]
+        for one in parts:
+            setattr(one, name, value)
+    found = row(truth, beside, cached)
+    beside.references = usual
+    return found
+
+
 def rows_of(name: str, detector: HybridAnomalyDetector) -> dict:
     "Metrics of a set for each way of comparing."
     known, samples = chosen_of(name)
     truth = EvalSet(samples, SIZE, progress=False)
-    images = load_references([s.image for s in known], detector.load_size)
+    images = load_references([s.image for s in known], detector.fit)
     deep = ReferenceDetector(detector, images[:2], layers=[''])  # so that all layers are cached
     cached = FeatureCache(deep, samples, progress=False)
     rows = {'prompts alone': row(truth, detector, cached)}
     for way, layers in LAYERS.items():
         beside = ReferenceDetector(detector, images, layers=layers)
-        own = beside.references.weight
-        for weight in WEIGHTS:
-            beside.references.weight = own if weight is None else weight
-            label = f'own, {own:.2f}' if weight is None else f'{weight:g}'
-            rows[f'{way}, weight {label}'] = row(truth, beside, cached)
-        beside.references.weight = own
-        for whole in WHOLES:
-            beside.references.whole = whole
-            rows[f'{way}, as a whole {whole:g}'] = row(truth, beside, cached)
+        rows[way] = row(truth, beside, cached)
+        if layers is None:
+            for name, values in CHANGES.items():
+                for v in values:
+                    rows[f'{name} {v:g}'] = changed(truth, beside, cached, **{name: v})
     return rows
 
 
 def choose(a: argparse.Namespace):
     "Compare, print and write."
-    detector, sets = detector_of(a.backbone, a.words), {}
+    detector, sets, begun = detector_of(a.backbone, a.words), {}, time.perf_counter()
     for name in SETS:
         sets[name] = rows_of(name, detector)
         for way, figures in sets[name].items():
             print(f'{name:10} {way:45}', *figures.values(), flush=True)
     told = dict(normals=NORMALS, backbone=detector.backbone.hash, words=a.words, sets=sets)
+    told['seconds'] = round(time.perf_counter() - begun)
     write_json(a.out, told | about('python experiments/choose_normals.py'))
 
 

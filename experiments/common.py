@@ -9,7 +9,6 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -25,7 +24,6 @@ from hybridad.metrics.checks import METRICS
 from hybridad.models.detector import HybridAnomalyDetector
 from hybridad.models.features import FeatureCache, MemoryCache
 from hybridad.runs import write_json
-from hybridad.synthetic.hard import write_hard
 from hybridad.synthetic.plain import write_dataset
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -88,23 +86,6 @@ def sets(seed: int = 0, auxiliary: int = 20, held_out: int = 60) -> Iterator[lis
         [s for s in read_mvtec(folder / split) if s.split == 'test']
         for split in ('auxiliary', 'held_out')
     )
-
-
-def validation_sets(count: int = 16, rough: int = 6, every: int = 3) -> dict[str, list[Sample]]:
-    """Images that choose between settings; none of them is a test.
-
-    Clean and rough ones of the auxiliary categories, and every n-th steel strip if present."""
-    clean, hard = RUNS / f'ship{count}', RUNS / f'ship_rough{rough}'
-    steel = SHARED / 'data' / 'steel_strip'
-    if not clean.exists():
-        write_dataset(clean, seed=77, split='auxiliary', count=count)
-    if not hard.exists():
-        write_hard(hard, seed=77, count=rough)
-    found = dict(
-        auxiliary=[s for s in read_mvtec(clean) if s.split == 'test'],
-        rough=[replace(s, category='rough') for s in read_mvtec(hard) if s.split == 'test'],
-    )
-    return found | (dict(steel_strip=tests_of(steel)[::every]) if steel.is_dir() else {})
 
 
 def arguments(doc: str, parts: dict | None = None) -> argparse.Namespace:
@@ -174,8 +155,3 @@ class Timed:
         small = dict(small=True) if self.small else {}
         write_json(self.path, found | took | small | about(self.command))
         print(self.path, took, flush=True)
-
-
-def layer_weights(last: float) -> list[float]:
-    "Weights of six layers of which the last one counts `last`; the five others share the rest."
-    return [round((1 - last) / 5, 4)] * 5 + [round(last, 4)]
