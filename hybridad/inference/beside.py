@@ -87,7 +87,7 @@ def _odd(names, places):
     some = ', '.join(printable(os.path.basename(names[k])) for k in places[:3])
     more = f' and {len(places) - 3} more' if len(places) > 3 else ''
     are = 'are' if len(places) > 1 else 'is'
-    return f' ({some}{more} {are} unlike the others: not counted for the threshold)' if some else ''
+    return f' ({some}{more} {are} unlike the others: to be looked at)' if some else ''
 
 
 def _with_references(detector, references, tiling):

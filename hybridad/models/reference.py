@@ -8,6 +8,7 @@ __all__ = ['distinct', 'ReferenceDetector', 'reference_hash', 'load_references']
 # %% ../../nbs/51_reference.ipynb #fab2b6b8
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterable
 from itertools import product
 
@@ -98,7 +99,7 @@ def _among_themselves(
     return joined, torch.cat(prompts)
 
 # %% ../../nbs/51_reference.ipynb #f4r00001
-_USUAL, _FAR = 3, 4  # robust deviations above the median: the most that sets a threshold; odd
+_USUAL = 3  # robust deviations above the median: the most that sets a threshold
 
 
 def end_of_normal(
@@ -146,12 +147,11 @@ def _thresholds(
 ) -> dict:
     "Image and pixel score at which normal ends, from maps of the references, by shape."
     good, growth = _by_photo(scores, owners, areas)
-    references, smoothing = detector.references, detector.config.model.smoothing
-    image = detector.end(good, references.spread)
-    odd = good >= end_of_normal(good, references.spread, deviations=_FAR)
-    photos = sorted(set(owners))
-    references.odd = [o for o, is_odd in zip(photos, odd.tolist()) if is_odd]
-    fine = dict(zip(photos, (good < image).tolist()))
+    image, smoothing = (
+        detector.end(good, detector.references.spread),
+        detector.config.model.smoothing,
+    )
+    fine = dict(zip(sorted(set(owners)), (good < image).tolist()))
     kept = torch.tensor([fine[o] for o in owners], device=maps[0].device)
     shapes = zip(maps, kept.split([len(m) for m in maps]))
     cells = torch.cat([smooth(m[k], smoothing).cpu().flatten() for m, k in shapes])
@@ -178,19 +178,23 @@ def _scale(references: References, found: list) -> float:
     return (prompts.std().clamp(min=1e-6) / torch.cat(usual).std().clamp(min=0.1)).item()
 
 # %% ../../nbs/51_reference.ipynb #wh0le002
+_ODD = 4  # deviations of a photograph from the others
+
+
 def _beside_others(
     detector: 'ReferenceDetector', summaries: Tensor, owners: list[int]
-) -> Tensor:  # (N, 2) -> (N,)
-    "Deviation of each reference, as a whole, from the others."
-    found = torch.empty_like(summaries[:, 0])
+) -> Tensor:  # (N, 2) -> (2, N)
+    "Deviation of each reference, as a whole, from the others: as it counts, and in full."
+    found = torch.empty_like(summaries.T)
     for owner in set(owners):
         own = torch.tensor([o == owner for o in owners], device=summaries.device)
         typical = detector.centre(summaries[~own] if detector.apart else summaries)
-        found[own] = atypicality(summaries[own], typical, detector.far)
+        for row, most in zip(found, (detector.far, math.inf)):
+            row[own] = atypicality(summaries[own], typical, most)
     return found
 
 
-def _as_a_whole(detector: 'ReferenceDetector', found: list, owners: list[int]) -> Tensor:  # (N,)
+def _as_a_whole(detector: 'ReferenceDetector', found: list, owners: list[int]) -> Tensor:  # (2, N)
     "Note what is typical of references as a whole; their own deviation, mean of views and layers."
     references, rows = detector.references, []
     for view in reversed(range(len(found[0][0]))):  # of two with one resolution the first decides
@@ -201,6 +205,14 @@ def _as_a_whole(detector: 'ReferenceDetector', found: list, owners: list[int]) -
             bank.typical = detector.centre(summaries)
             rows.append(_beside_others(detector, summaries, owners))
     return torch.stack(rows).mean(0)
+
+
+def _odd(deviations: Tensor, owners: list[int]) -> list[int]:  # (N,) of the parts
+    "Photographs that are unlike the others, by the mean of their parts."
+    found = {o: [] for o in sorted(set(owners))}
+    for value, owner in zip(deviations.tolist(), owners):
+        found[owner].append(value)
+    return [o for o, values in found.items() if sum(values) / len(values) > _ODD]
 
 # %% ../../nbs/51_reference.ipynb #wh0le004
 def _learn_spread(detector: 'ReferenceDetector', scores: Tensor, maps: list[Tensor]):
@@ -234,7 +246,9 @@ def _calibrate(
         maps = [_weighed(references, prompts, of) for of, prompts in found]
         scores = torch.cat([_scores(detector, m) for m in maps])
         _learn_spread(detector, scores, [prompts[0] for _, prompts in found])
-        whole = references.whole * references.spread * _as_a_whole(detector, found, mine)
+        counted, full = _as_a_whole(detector, found, mine)
+        references.odd = _odd(full, mine)
+        whole = references.whole * references.spread * counted
         how = dict(owners=mine, areas=areas)
         references.thresholds = _thresholds(detector, maps, scores + whole.to(scores), **how)
 
