@@ -176,7 +176,7 @@ def draw(rows: dict, floors: dict) -> Figure:
     ax.set_xticks(places, list(rows))
     ax.set(xlabel='auxiliary images learned on', ylabel='pixel AP, held-out categories')
     ax.set_ylim(0)
-    ax.legend(frameon=False, fontsize=8)
+    ax.legend(frameon=False, fontsize=9)
     ax.spines[['top', 'right']].set_visible(False)
     return figure
 
