@@ -60,15 +60,30 @@ def _frame(box, size, whole):
     return x0, y0, max(x0, x1 * w // W - 1), max(y0, y1 * h // H - 1)
 
 
-def _write_name(pen, text, frame, size):
-    "A name above a frame, or inside where there is no room; always within the image."
-    font, (w, h), (x0, y0, *_) = label_font(12), size, frame
-    left, top, right, bottom = pen.textbbox((0, 0), text, font=font, stroke_width=1)
+def _place(pen, text, frame, size):
+    "Box of a name above a frame, or inside where there is no room; always within the image."
+    (w, h), (x0, y0, *_) = size, frame
+    left, top, right, bottom = pen.textbbox((0, 0), text, font=label_font(12), stroke_width=1)
     x = max(0, min(x0, w - (right - left)))
     y = y0 - bottom if y0 >= bottom else min(y0 + 1, max(0, h - bottom))
-    pen.text((x, y), text, fill='cyan', font=font, stroke_width=1, stroke_fill='black')
+    return x, y, x + right - left, y + bottom
 
 
+def _apart(a, b):
+    return a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
+
+
+def _write_names(pen, texts, frames, size):
+    "Names of the strongest regions; one that would cover another is left out."
+    written = []
+    for text, frame in list(zip(texts, frames))[:_WRITTEN]:
+        place = _place(pen, text, frame, size)
+        if text and all(_apart(place, other) for other in written):
+            written.append(place)
+            look = dict(fill='cyan', font=label_font(12), stroke_width=1, stroke_fill='black')
+            pen.text(place[:2], text, **look)
+
+# %% ../../nbs/63d_overlays.ipynb #0ver1ap2
 def draw(
     finding: object,  # scoring.Finding with map and small
 ) -> Image.Image:
@@ -76,11 +91,13 @@ def draw(
     look = dict(cut=finding.cut, temperature=finding.temperature)
     mixed = heated(finding.small, finding.map, **look)
     pen = ImageDraw.Draw(mixed)
-    for k, r in enumerate(finding.regions if finding.decision == 'anomalous' else ()):
-        frame = _frame(r['box'], mixed.size, (finding.width, finding.height))
+    regions = finding.regions if finding.decision == 'anomalous' else ()
+    whole = finding.width, finding.height
+    frames = [_frame(r['box'], mixed.size, whole) for r in regions]
+    for frame in frames:
         pen.rectangle(frame, outline='cyan')
-        if r.get('names') and k < _WRITTEN:
-            _write_name(pen, name_text(r['names']), frame, mixed.size)
+    texts = [name_text(r.get('names') or {}) for r in regions]
+    _write_names(pen, texts, frames, mixed.size)
     return mixed
 
 # %% ../../nbs/63d_overlays.ipynb #e2ae9ee7
