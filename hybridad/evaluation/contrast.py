@@ -20,6 +20,7 @@ from ..errors import DataError
 from .evaluate import EvalSet
 from ..metrics.checks import METRICS
 from hybridad.metrics.exact import (
+    OF_COUNTS,
     figures,
     image_metrics,
     mean_metrics,
@@ -100,7 +101,7 @@ def _of_counts(counts):  # dict of pixel metrics, nan where undefined
     "Pixel metrics of summed counts."
     good, defect, weight = counts
     sizes = good.sum(), defect.sum()
-    missing = undefined(('auroc', 'ap', 'f1max', 'aupro'), *sizes, unit='pixel')
+    missing = undefined(OF_COUNTS, *sizes, unit='pixel')
     found = missing or figures(cuts_of_counts(*counts), *sizes, limit=0.3)
     return {k if k == 'aupro' else f'pixel_{k}': v for k, v in found.items() if k != 'reasons'}
 

@@ -139,8 +139,11 @@ def undefined(
     reason = f'no {"normal" if n_defect else "anomalous"} {unit} to compare with'
     return {m: nan for m in metrics} | {'reasons': {m: reason for m in metrics}}
 
+# %% ../../nbs/40_metrics.ipynb #0fc0unts
+OF_COUNTS = 'auroc', 'ap', 'f1max', 'aupro'  # what `figures` gives
+
 # %% ../../nbs/40_metrics.ipynb #d5d0bes0
-PIXEL_METRICS = 'auroc', 'ap', 'f1max', 'aupro', 'aupro_anomalyclip'
+PIXEL_METRICS = *OF_COUNTS, 'aupro_anomalyclip'
 
 
 def figures(

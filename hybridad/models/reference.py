@@ -147,10 +147,8 @@ def _thresholds(
 ) -> dict:
     "Image and pixel score at which normal ends, from maps of the references, by shape."
     good, growth = _by_photo(scores, owners, areas)
-    image, smoothing = (
-        detector.end(good, detector.references.spread),
-        detector.config.model.smoothing,
-    )
+    smoothing = detector.config.model.smoothing
+    image = detector.end(good, detector.references.spread)
     fine = dict(zip(sorted(set(owners)), (good < image).tolist()))
     kept = torch.tensor([fine[o] for o in owners], device=maps[0].device)
     shapes = zip(maps, kept.split([len(m) for m in maps]))
@@ -287,7 +285,8 @@ def _learn(
     cells = _cells(detector, images, owners, limit // (len(images) * len(VIEWS)))
     layers = detector.reference_layers
     inside = type(detector.detector).__name__
-    settings = [type(detector).__name__, inside, hashes, layers, limit, judged, weight, owners]
+    rules = limit, judged, weight, detector.far
+    settings = [type(detector).__name__, inside, hashes, layers, *rules, owners]
     digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
     detector.references = References(
         _banks(cells, detector.reduce, detector.far), layers, count, digest
