@@ -1,7 +1,7 @@
 """The exported ONNX graph against PyTorch: maps, scores, time.
 
 Command:  python experiments/onnx_graph.py (writes results/onnx.json)
-Duration: not recorded
+Duration: a minute
 Data:     what hybridad.inference.onnx compares with; prompts of the package"""
 
 import torch
