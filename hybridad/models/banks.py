@@ -139,10 +139,7 @@ class LayerBank:
         found = self.reduce(reference_distances(white, self.rows, self.counts), left_out)
         return (found / features.shape[-1] + 1e-3).log()
 
-    def learn_usual(
-        self,
-        distance: Tensor,  # log distances of normal cells to the other references
-    ) -> None:
+    def learn_usual(self, distance: Tensor) -> None:  # log, of normal cells to other references
         "Note the mean and the spread of normal distances; symmetric images differ by nothing."
         self.usual = distance.mean(), distance.std().clamp(min=0.1)
 

@@ -61,9 +61,8 @@ class References:
     ) -> dict:  # {layer: (B, h, w)} log distances
         "Distance of each cell from the references, by layer."
         found = {n: layer_features(queries, n) for n in self.layers}
-        return {
-            n: bank_at(self, n, f.shape[1:3]).log_distance(f, left_out) for n, f in found.items()
-        }
+        banks = {n: bank_at(self, n, f.shape[1:3]) for n, f in found.items()}
+        return {n: banks[n].log_distance(f, left_out) for n, f in found.items()}
 
     def unusual(self, distances: dict, size: tuple) -> Tensor:  # (B, H, W)
         "Mean over layers of the distances in standard deviations."
