@@ -538,6 +538,26 @@ def test_a_finished_run_answers_what_it_was_asked(place, capsys):
     )  # before anything is scored
 
 
+def test_a_reference_unlike_the_others_is_named(place, capsys):
+    like = np.asarray(Image.open(next((place / 'set' / 'plate' / 'train' / 'good').iterdir())))
+    rng, beside = np.random.default_rng(0), place / 'beside' / 'plate'
+    beside.mkdir(parents=True)
+    for k in range(6):
+        Image.fromarray(np.clip(like + rng.normal(0, 4, like.shape), 0, 255).astype('uint8')).save(
+            beside / f'{k}.png'
+        )
+    noise = rng.integers(0, 256, like.shape, dtype='uint8')
+    Image.fromarray(noise).save(beside / 'odd.png')
+    asked = '--normals', beside.parent, '--categories', 'plate'
+    assert scored(place, 'one_odd', *asked) == 0 == scored(place, 'one_odd', *asked, '--resume')
+    said = 'reference images of plate unlike the others, to be looked at: odd.png'
+    assert capsys.readouterr().out.count(said) == 2  # a finished run says it again
+    stored = json.loads((place / 'one_odd' / 'metrics.json').read_text())
+    assert stored['normals']['odd'] == {'plate': ['odd.png']}
+    report = (place / 'one_odd' / 'report.html').read_text()
+    assert 'unlike the others, to be looked at: odd.png' in report
+
+
 def test_images_without_a_decision_are_not_counted_as_wrong():
     rows = [
         dict(path=p, decision=d, label=1, unlike=False) for p, d in (('a', 'anomalous'), ('b', ''))

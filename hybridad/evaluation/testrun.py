@@ -15,7 +15,7 @@ from ..data.aspect import Fit, stacked
 from ..data.loading import described, sample_digest
 from ..data.pairing import Sample
 from ..demo.summaries import examples
-from ..errors import ConfigError
+from ..errors import ConfigError, printable
 from .baselines import WordsDetector
 from .contrast import contrast_baseline
 from .evaluate import EvalSet, below_baseline, refuse_seen
@@ -103,7 +103,8 @@ def _by_category(detector, words, samples, *, out, chosen, tiler, namer=None) ->
     parts, thresholds, size = [], {}, detector.config.data.eval_size
     for number, (c, index) in enumerate(_places(samples).items()):
         beside = beside_files(detector, chosen[c], tiler)
-        thresholds[c] = beside.references.thresholds
+        odd = [printable(Path(chosen[c][k]).name) for k in beside.references.odd]
+        thresholds[c] = beside.references.thresholds | dict(odd=odd)
         ways = dict(learned=beside, words=words, zero_shot=detector)
         these, folder = [samples[i] for i in index], out / 'parts' / f'{number:03d}'
         how = dict(folder=folder, namer=namer, tiler=tiler)
@@ -173,8 +174,10 @@ def _metrics(a: TestRequest, truth: EvalSet, found: dict, own: dict) -> dict:
         name: summarise(truth, *found[f'against {name}']) | dict(folder=str(folder))
         for name, folder in others_of(a.against).items()
     }
+    normals = dict(folder=str(a.normals), shots=a.shots, categories=list(own))
+    normals |= dict(odd={c: t['odd'] for c, t in own.items() if t['odd']})
     return summarise(truth, *found['learned']) | dict(
-        normals=dict(folder=str(a.normals), shots=a.shots, categories=list(own)) if own else None,
+        normals=normals if own else None,
         floors=dict(local_contrast=contrast, **beside, random_backbone=None),
         against=others,
         reasons=reasons,
@@ -196,7 +199,7 @@ def _thresholds(a: TestRequest, about: dict, own: dict, truth: EvalSet, found: d
         return thresholds, note
     if own:
         both = {k: {c: t.get(k) for c, t in own.items()} for k in ('image', 'pixel')}
-        return both | dict(rule='above every reference image, or above 64 of more'), ''
+        return both | dict(rule='from the scores of the reference images'), ''
     return about.get('thresholds') or {}, ''
 
 # %% ../../nbs/86a_testrun.ipynb #38ef3d30
@@ -260,6 +263,8 @@ def _say(a: TestRequest, results: dict):
         print('\nagainst: image scores are the highest pixel of each map')
     if worse := below_baseline(results, columns):
         print(f'\n{worse}')
+    for c, odd in ((results.get('normals') or {}).get('odd') or {}).items():
+        print(f'\nreference images of {c} unlike the others, to be looked at: {", ".join(odd)}')
     for k, (low, high) in (results.get('intervals') or {}).items():
         print(f'{k}: pooled, 95 % of {a.intervals} draws in {low:.3f} to {high:.3f}')
 

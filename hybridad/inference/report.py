@@ -204,6 +204,8 @@ def _test_facts(about, seen, threshold):
     config, results = about['config'], about['metrics']
     stored, normals = config['thresholds'] or {}, results.get('normals')
     beside = f'{normals["folder"]}, {normals["shots"] or "all"} of each' if normals else 'none'
+    if odd := [name for names in ((normals or {}).get('odd') or {}).values() for name in names]:
+        beside += f'; unlike the others, to be looked at: {", ".join(odd)}'
     rule = stored.get('rule', 'one normal validation image in ten exceeds it')
     each = 'one for each category' if isinstance(stored.get('image'), dict) else 'none is known'
     known = each if threshold is None else f'{threshold:.3f}'
