@@ -82,13 +82,14 @@ def _looking_rows(backbone):
 def _prompt_rows(backbone):
     "Prompts of words, of fewer or more contexts, started otherwise, of other depths."
     words = 'words, nothing learned'
+    lists = [backbone.settings[k].replace(' ,', '') for k in ('normal', 'abnormal')]
     return [
         Variant(words, 'prompts', dict(epochs=0), detector=WordsDetector),
         *_rows(
             'prompts',
-            start_words_nothing_learned=dict(epochs=0),
+            noise_nothing_learned=dict(epochs=0),
             contexts_only=dict(depth=1),
-            started_from_noise=dict(ctx_init=None),
+            started_from_words=dict(ctx_init=lists),
             **{f'{k} contexts': dict(n_ctx=k) for k in (4, 8)},
             **{f'depth {d}': dict(depth=d) for d in range(2, min(backbone.depth, 9))},
         ),
