@@ -26,7 +26,7 @@ LABEL = dict(ha='center', va='top', fontsize=SMALL)
 def computed():
     "An image, its noisy latent as colours, and the log-ratio of the two prompts."
     detector, _ = HybridAnomalyDetector.from_checkpoint(MINI / 'prompts.safetensors')
-    drawn = picture(7, 26, 128, split='held_out', kind='stain')
+    drawn = picture(7, 5, 128, split='held_out', kind='hole')
     image = torch.from_numpy(drawn.image).permute(2, 0, 1)[None] / 127.5 - 1
     with torch.no_grad():
         backbone = detector.backbone
