@@ -74,6 +74,7 @@ def asked_of(
         prompts=weights_hash(d),
         normals=reference_hash(d),
         backbone_hash=d.backbone.hash,
+        neutral=d.backbone.settings['neutral'],
         image_size=d.image_size,
         square=d.config.data.square or None,  # as runs have it that never heard of it
         tiles=scorer.tiling.tiles,
@@ -96,7 +97,7 @@ def _near(a, b):
 
 def _same(key, before, asked) -> bool:
     "True if one setting is the one that a run was begun with."
-    if key == 'source':
+    if key == 'source' or key == 'neutral' and key not in before:  # of an earlier version
         return True
     if key.endswith('threshold') and _near(before.get(key), asked[key]):
         return True
