@@ -87,10 +87,11 @@ def to_json_value(
 def write_json(
     path: str | Path,
     value: Any,  # arrays, numbers, NaN welcome
+    by: str = '',  # as for `half_written`
 ) -> Path:  # the file
     "Write strict JSON in one step; NaN becomes null."
     text = json.dumps(to_json_value(value), indent=1, allow_nan=False)
-    return write_atomic(path, f'{text}\n'.encode())
+    return write_atomic(path, f'{text}\n'.encode(), by)
 
 # %% ../nbs/00a_runs.ipynb #2256da08
 def _check_file(path):
@@ -377,9 +378,9 @@ class _Opened(_Checked):
         "True once `finish` was called."
         return self.begun and self.stored().get('state') == 'finished'
 
-    def finish(self, **changed: Any) -> None:  # such as asked=..., of a run continued otherwise
+    def finish(self, by: str = '', **changed: Any) -> None:  # who writes; asked=... if it changed
         "Say that nothing is missing."
-        write_json(self.file, self.stored() | changed | dict(state='finished'))
+        write_json(self.file, self.stored() | changed | dict(state='finished'), by)
 
 # %% ../nbs/00a_runs.ipynb #ae175baa
 class Run(_Opened):

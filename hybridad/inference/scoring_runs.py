@@ -178,8 +178,8 @@ def _finish(run, parts, claims):
             tidy(parts)
             if parts.form == 'csv':
                 join_parts(parts.out, claims.token)
-            run.finish()
-            report_of_scores(parts.out)
+            run.finish(claims.token)
+            report_of_scores(parts.out, claims.token)
     return Counter(r['decision'] for r in read_scores(parts.out))
 
 # %% ../../nbs/64a_scoring_runs.ipynb #1022149f
