@@ -16,13 +16,20 @@ STALE = 60.0  # seconds without a change after which a claim is free
 POLL = 0.5  # seconds between two looks at what others do
 
 
+def _machine():
+    "This machine and, where it is a container, which: process numbers hold only within."
+    with suppress(OSError):  # not on every system
+        return f'{platform.node()}/{os.readlink("/proc/self/ns/pid")}'
+    return platform.node()
+
+
 def _died(
     text: str,  # of a claim
 ) -> bool:
     "True where a claim is of a process of this machine that does not exist any more."
     host, _, rest = text.partition(' ')
     pid = rest.partition(' ')[0]
-    if os.name != 'posix' or host != platform.node() or not pid.isdecimal():
+    if os.name != 'posix' or host != _machine() or not pid.isdecimal():
         return False
     try:
         os.kill(int(pid), 0)  # asks, and sends nothing
@@ -43,7 +50,7 @@ class _Beating:
     ):
         self.folder, self.stale = Path(folder), stale
         self.token = uuid.uuid4().hex[:8]
-        self.me = f'{platform.node()} {os.getpid()} {self.token}'
+        self.me = f'{_machine()} {os.getpid()} {self.token}'
         self.mine, self.seen, self._stop = set(), {}, threading.Event()
 
     def path(self, name: str) -> Path:

@@ -15,6 +15,7 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import Any
 
+from .data.formats import other_reading, reading_in
 from .errors import CheckpointError, ConfigError
 
 # %% ../nbs/00a_runs.ipynb #90a216f3
@@ -86,10 +87,11 @@ def to_json_value(
 def write_json(
     path: str | Path,
     value: Any,  # arrays, numbers, NaN welcome
+    by: str = '',  # as for `half_written`
 ) -> Path:  # the file
     "Write strict JSON in one step; NaN becomes null."
     text = json.dumps(to_json_value(value), indent=1, allow_nan=False)
-    return write_atomic(path, f'{text}\n'.encode())
+    return write_atomic(path, f'{text}\n'.encode(), by)
 
 # %% ../nbs/00a_runs.ipynb #2256da08
 def _check_file(path):
@@ -229,10 +231,6 @@ def provenance(
 # %% ../nbs/00a_runs.ipynb #f5ad2b94
 _NOUNS = dict(test='evaluation', score='scoring', ablation='ablation')  # of some commands
 
-
-def _everything(asked):
-    return asked
-
 # %% ../nbs/00a_runs.ipynb #6f519225
 class _Asked:
     "A folder, the command that writes there and what it is asked for."
@@ -243,14 +241,15 @@ class _Asked:
         command: str,  # that writes there
         asked: dict,  # settings and data, fit for JSON
         *,
-        same: Callable = _everything,  # the part of `asked` that a result depends on
+        same: Callable = dict,  # the part of `asked` that a result depends on
     ):
         self.folder, self.file = Path(folder), Path(folder) / 'run.json'
         self.command, self.asked, self.same = command, to_json_value(asked), same
         self.noun = _NOUNS.get(command, 'run')
+        self.reading = reading_in(command)
 
     def stored(self) -> dict:
-        "The content of run.json: command, asked, provenance, state."
+        "The content of run.json: command, asked, reading, provenance, state."
         try:
             found = read_json(self.file)
             if found['command'] and isinstance(found['asked'], dict):
@@ -329,7 +328,9 @@ class _Checked(_Found):
         if not self.find(resume):
             return False
         try:
-            differs, remedy = self.differences(self.stored()['asked'])
+            kept = self.stored()
+            flags = other_reading(kept.get('reading'), self.reading)
+            differs, remedy = flags or self.differences(kept['asked'])
         except (ValueError, LookupError, AttributeError, TypeError):
             raise CheckpointError(f'{self.file} is damaged: begin again in another --out') from None
         if differs:
@@ -363,7 +364,7 @@ class _Opened(_Checked):
                 write_json(self.file, self.stored() | dict(state='begun'))
         else:
             _remove_half_written(self.folder)
-            about = dict(command=self.command, asked=self.asked)
+            about = dict(command=self.command, asked=self.asked, reading=self.reading)
             write_json(self.file, about | dict(provenance=provenance or {}, state='begun'))
         return self
 
@@ -377,9 +378,9 @@ class _Opened(_Checked):
         "True once `finish` was called."
         return self.begun and self.stored().get('state') == 'finished'
 
-    def finish(self, **changed: Any) -> None:  # such as asked=..., of a run continued otherwise
+    def finish(self, by: str = '', **changed: Any) -> None:  # who writes; asked=... if it changed
         "Say that nothing is missing."
-        write_json(self.file, self.stored() | changed | dict(state='finished'))
+        write_json(self.file, self.stored() | changed | dict(state='finished'), by)
 
 # %% ../nbs/00a_runs.ipynb #ae175baa
 class Run(_Opened):

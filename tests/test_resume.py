@@ -27,6 +27,7 @@ from safetensors.torch import load_file
 from hybridad import cli
 from hybridad.claims import claims_in
 from hybridad.config import get_default_config
+from hybridad.data.formats import reading_as
 from hybridad.data.layouts import read_mvtec
 from hybridad.errors import CheckpointError, ConfigError, DataError, HybridadError
 from hybridad.evaluation.baselines import LinearProbe, WordsDetector
@@ -41,7 +42,7 @@ from hybridad.models.pipeline import EasonADPipeline
 from hybridad.runs import read_log
 from hybridad.synthetic.plain import picture
 from hybridad.training import loop
-from hybridad.training.loop import Trainer, fit
+from hybridad.training.loop import Trainer, fit, training_run
 from hybridad.training.step import Step
 from hybridad.training.validation import cache_parts
 
@@ -535,6 +536,23 @@ def test_resume_compares_what_the_bits_depend_on(loaded, photos, tmp_path, monke
         other.setattr(torch, 'get_num_threads', lambda: threads + 1)  # a real pool survives no fork
         scored(loaded, photos, out)
     assert scored(loaded, photos, out, num_workers=1)[0] == ['2.bmp', '3.bmp']
+
+
+def test_a_run_is_continued_with_the_flags_that_say_how_files_are_read(
+    photos, prompts, tmp_path, capsys
+):
+    args = [photos, '--checkpoint_path', prompts, '--out', tmp_path / 'out', '--device', 'cpu']
+    args += ['--quiet', '--pictures', 'none']
+    call = lambda *more: cli.hybridad_score(list(map(str, [*args, *more])))
+    assert call('--bits', '16') == 0
+    for more in (['--resume'], ['--join'], ['--resume', '--bits', '12']):
+        assert call(*more) == 2
+        assert 'was begun with --bits 16, see' in capsys.readouterr().err
+    assert call('--resume', '--bits', '16', '--masks', 'dark') == 0  # of which there are none
+    run = training_run(tmp_path / 'learned', CONFIG)
+    run.open(False)
+    with reading_as(masks='dark'), pytest.raises(ConfigError, match='begun with no --masks'):
+        training_run(run.folder, CONFIG).check(True)
 
 
 def test_two_runs_never_write_into_one_folder(loaded, straight, tmp_path):

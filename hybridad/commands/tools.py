@@ -167,6 +167,7 @@ def _loaded(a: Namespace):
     "The detector to export, with reference images if any, and its thresholds."
     import torch
     from hybridad.inference.beside import compared_with
+    from hybridad.models.checkpoint import same_backbone
     from hybridad.models.detector import HybridAnomalyDetector
 
     detector, about = HybridAnomalyDetector.from_checkpoint(
@@ -177,7 +178,7 @@ def _loaded(a: Namespace):
     if a.normals:
         detector, _, thresholds = compared_with(detector, a.normals)
         return detector, {k: thresholds.get(k) for k in ('image', 'pixel')}
-    same = about['backbone_hash'] == detector.backbone.hash
+    same = same_backbone(about, detector.backbone)
     # thresholds that were found on other weights decide nothing
     return detector, about.get('thresholds') if same else None
 

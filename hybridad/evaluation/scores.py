@@ -33,7 +33,8 @@ def _identity(d: HybridAnomalyDetector) -> str:
     model = {k: v for k, v in model.items() if k not in ('device', 'backbone')}
     # the hash of the backbone says which one it is
     settings = [type(d).__name__, model, d.image_size, d.config.data.square, d.backbone.hash]
-    text = json.dumps([*settings, reference_hash(d)], sort_keys=True)
+    words = [d.backbone.settings[k] for k in ('neutral', 'normal', 'abnormal')]
+    text = json.dumps([*settings, *words, reference_hash(d)], sort_keys=True)
     return hashlib.sha256(tensors + text.encode()).hexdigest()[:16]
 
 

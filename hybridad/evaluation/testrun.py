@@ -44,6 +44,7 @@ from ..inference.scoring import SHIPPED
 from ..inference.scoring_runs import weights_hash
 from ..metrics.checks import METRICS
 from ..metrics.streaming import bootstrap_intervals
+from ..models.checkpoint import same_backbone
 from ..models.detector import HybridAnomalyDetector
 from ..models.naming import RegionNamer, known_namer
 from ..models.forecast import forecast
@@ -132,7 +133,7 @@ def _detector(a: TestRequest) -> tuple:
     was = dict(image_size=detector.image_size, smoothing=detector.config.model.smoothing)
     was |= dict(square=detector.config.data.square)
     changed = [k for k, v in was.items() if getattr(a, k) not in (None, v)]
-    changed += ['backbone'] * (about['backbone_hash'] != detector.backbone.hash)
+    changed += ['backbone'] * (not same_backbone(about, detector.backbone))
     if changed and a.calibrate:
         raise ConfigError(
             '--calibrate stores thresholds for the way the checkpoint reads: '

@@ -9,6 +9,7 @@ __all__ = ['PartScorer']
 import logging
 import os
 import re
+import uuid
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from typing import Any
@@ -17,6 +18,7 @@ import torch
 from tqdm.auto import tqdm
 
 from .. import errors
+from ..data.formats import reading, reading_in
 from ..errors import ConfigError, printable
 from .image_files import Photos
 from .loader import PhotoLoader
@@ -72,15 +74,17 @@ class PartWriter(PartScorer):
         folder: str,  # in which relative paths begin
         pictures: str,  # overlays of which images: all, anomalous or none
         num_workers: int | None,  # loader processes
+        read: dict | None = None,  # settings of `reading` that are not as usual
         **how: Any,  # as for PartScorer
     ):
         os.chdir(folder)
+        reading(**(read or {}))  # the environment of a cluster is not that of the command
         super().__init__(**how)
-        self.parts, self.pictures = parts, pictures
-        sight = 512 * (pictures != 'none')
-        photos = Photos(parts.names, self.scorer.fit, parts.refused, sight=sight)
+        by = uuid.uuid4().hex[:8]
+        self.parts, self.how = parts, dict(pictures=pictures, threshold=self.scorer.image, by=by)
         self.batches = _OnePart(parts, self.batch_size)
-        device = self.scorer.detector.backbone.device
+        sight, device = 512 * (pictures != 'none'), self.scorer.detector.backbone.device
+        photos = Photos(parts.names, self.scorer.fit, parts.refused, sight=sight)
         self.loader = PhotoLoader(photos, self.batches, device, num_workers)
 
     def _write(self, k):
@@ -89,9 +93,8 @@ class PartWriter(PartScorer):
         if self.parts.file(k).exists():
             return
         self.batches.k = k
-        how = dict(pictures=self.pictures, threshold=self.scorer.image, by=str(os.getpid()))
         for _, found in by_part(self.loader, self.parts, self.batch_size, self.scorer):
-            write_part(self.parts, k, found, **how)
+            write_part(self.parts, k, found, **self.how)
 
     def __call__(
         self,
@@ -173,9 +176,10 @@ class RayWork:
         left = [dict(part=k) for k in range(parts.count) if not parts.file(k).exists()]
         if not left:
             return
+        settings |= dict(parts=parts, folder=os.getcwd(), read=reading_in('score'))
         numbers = ray.data.from_items(left, override_num_blocks=len(left)).map_batches(
             PartWriter,
-            fn_constructor_kwargs=self.how | settings | dict(parts=parts, folder=os.getcwd()),
+            fn_constructor_kwargs=self.how | settings,
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=min(size, len(left))),
             **(dict(num_gpus=1) if on_gpu else dict(num_cpus=1)),

@@ -151,12 +151,24 @@ def _place_overlays(parts, k, drawn):
     os.replace(drawn, parts.overlays(k))
 
 
+def _place(parts, k, rows, *, drawn, pictures, by):
+    "Put a part in place, its overlays first."
+    try:
+        if pictures != 'none':
+            _place_overlays(parts, k, drawn)
+        write_atomic(parts.file(k), encode(rows, parts.form), by)
+    except FileNotFoundError:
+        if not parts.file(k).exists():
+            raise  # else another took over just now, and has tidied up
+
+
 def _rows(parts, k, found, *, drawn, pictures, threshold):
     "The rows of a part; overlays go into a folder, unless `pictures` is none."
     for i, f in enumerate(found):
         overlay = ''
         if f.map is not None and (pictures == 'all' or pictures == f.decision):
             name = f'{k * parts.part + i:07d}.jpg'
+            drawn.mkdir(exist_ok=True)  # whoever took over from us may have tidied it away
             captioned(f, threshold).save(drawn / name, 'JPEG', quality=90)
             overlay = (parts.overlays(k) / name).relative_to(parts.out).as_posix()
         yield row_of(f, overlay)
@@ -175,15 +187,12 @@ def write_part(
     check_there(parts)
     drawn = half_written(parts.overlays(k), by)
     if pictures != 'none':
-        drawn.mkdir(parents=True)
+        drawn.mkdir(parents=True, exist_ok=True)
     try:
         rows = list(_rows(parts, k, found, drawn=drawn, pictures=pictures, threshold=threshold))
         check_there(parts)
-        if parts.file(k).exists():
-            return  # another took over and was quicker: its rows are the same
-        if pictures != 'none':
-            _place_overlays(parts, k, drawn)
-        write_atomic(parts.file(k), encode(rows, parts.form), by)
+        if not parts.file(k).exists():  # else another took over: its rows are the same
+            _place(parts, k, rows, drawn=drawn, pictures=pictures, by=by)
     finally:
         shutil.rmtree(drawn, ignore_errors=True)
 

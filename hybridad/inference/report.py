@@ -321,6 +321,7 @@ def _context(out, about):
 # %% ../../nbs/63g_report.ipynb #f9206f89
 def write_report(
     out: str | os.PathLike,  # folder of a finished run of score or test
+    by: str = '',  # who writes, where several processes may
 ) -> Path:  # its report.html
     "One page about a run that needs nothing else: to be mailed, filtered and printed."
     from jinja2 import Environment
@@ -330,14 +331,15 @@ def write_report(
     text = page.render(
         style=Markup(_STYLE), script=Markup(_SCRIPT), **_context(out, about_run(out))
     )
-    return write_atomic(Path(out) / 'report.html', text.encode('utf-8', 'backslashreplace'))
+    return write_atomic(Path(out) / 'report.html', text.encode('utf-8', 'backslashreplace'), by)
 
 
 def report_of_scores(
     out: str | os.PathLike,  # folder of a finished run of score
+    by: str = '',  # who writes, where several processes may
 ) -> Path:  # its report.html
     "Thumbnails of the stored overlays, and the report with them."
     shown = Overview(rows_of_run(out, 'score')).shown
     pictures = ((r['image'], overlay_of(out, r), (r['width'], r['height'])) for r in shown)
-    write_thumbnails(out, pictures, len(shown))
-    return write_report(out)
+    write_thumbnails(out, pictures, len(shown), by=by)
+    return write_report(out, by)

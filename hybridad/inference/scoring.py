@@ -18,6 +18,7 @@ from torch.utils.data import BatchSampler
 from ..models.appearance import appearance, unlike_known
 from ..config import check, get_default_config
 from ..data.aspect import Fit, by_shape
+from ..models.checkpoint import same_backbone
 from ..models.detector import HybridAnomalyDetector, over_views
 from ..models.latents import smooth
 from ..models.naming import best_names, known_namer, region_masks, region_names
@@ -249,7 +250,7 @@ def _detector(checkpoint, backbone, device, **how):
 # %% ../../nbs/64_scoring.ipynb #c4de17ca
 def _stored_thresholds(detector, about):
     "The thresholds of a checkpoint, none where they were found on other frozen weights."
-    same = about and about['backbone_hash'] == detector.backbone.hash
+    same = about and same_backbone(about, detector.backbone)
     return (about.get('thresholds') or {}) if same else {}
 
 

@@ -74,6 +74,7 @@ def asked_of(
         prompts=weights_hash(d),
         normals=reference_hash(d),
         backbone_hash=d.backbone.hash,
+        neutral=d.backbone.settings['neutral'],
         image_size=d.image_size,
         square=d.config.data.square or None,  # as runs have it that never heard of it
         tiles=scorer.tiling.tiles,
@@ -96,7 +97,7 @@ def _near(a, b):
 
 def _same(key, before, asked) -> bool:
     "True if one setting is the one that a run was begun with."
-    if key == 'source':
+    if key == 'source' or key == 'neutral' and key not in before:  # of an earlier version
         return True
     if key.endswith('threshold') and _near(before.get(key), asked[key]):
         return True
@@ -177,8 +178,8 @@ def _finish(run, parts, claims):
             tidy(parts)
             if parts.form == 'csv':
                 join_parts(parts.out, claims.token)
-            run.finish()
-            report_of_scores(parts.out)
+            run.finish(claims.token)
+            report_of_scores(parts.out, claims.token)
     return Counter(r['decision'] for r in read_scores(parts.out))
 
 # %% ../../nbs/64a_scoring_runs.ipynb #1022149f

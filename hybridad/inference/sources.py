@@ -12,9 +12,10 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from PIL import Image
@@ -75,6 +76,15 @@ def _store(name: str) -> tuple:
     return opened_store(root), inner_name(name) if chained else name
 
 # %% ../../nbs/63_sources.ipynb #34398272
+_LOCKS = {}  # (archive, process) -> lock; one that is held while a process forks is not its child's
+
+
+def _alone(name):
+    "A context of one thread in an archive: those in a tar share a file, and the place in it."
+    archive = name.partition('::')[2]
+    return _LOCKS.setdefault((archive, os.getpid()), Lock()) if archive else nullcontext()
+
+
 class Fetched(io.BytesIO):
     "The bytes of a file at an address; its text is its address."
 
@@ -82,7 +92,8 @@ class Fetched(io.BytesIO):
         self.name = name
         try:
             store, path = _store(name)
-            super().__init__(store.cat_file(path))
+            with _alone(name):
+                super().__init__(store.cat_file(path))
         except Exception as error:
             raise DataError(f'cannot read {name}: {reason_of(error)}') from None
 

@@ -80,6 +80,8 @@ def write_thumbnails(
     out: Path,  # folder of a run
     pictures: Iterable[tuple],  # (name, Image.Image or None, (width, height) of its file)
     count: int,  # of the pictures
+    *,
+    by: str = '',  # who writes, where several processes may
 ) -> None:
     "Thumbnails of a run in one file, which its reports are made of."
     most = BUDGET // max(1, count)
@@ -88,7 +90,7 @@ def write_thumbnails(
         for name, im, size in pictures
         if im is not None
     }
-    write_json(Path(out) / _FILE, found)
+    write_json(Path(out) / _FILE, found, by)
 
 
 def read_thumbnails(

@@ -132,6 +132,15 @@ def read_checkpoint(
     return tensors, about
 
 # %% ../../nbs/49_checkpoint.ipynb #a6921256
+def same_backbone(
+    about: dict,  # metadata of a checkpoint
+    backbone: object,  # Backbone
+) -> bool:
+    "True for the weights and the neutral text of a checkpoint; an old one does not say which text."
+    neutral = backbone.settings['neutral']
+    return about.get('backbone_hash') == backbone.hash and about.get('neutral', neutral) == neutral
+
+
 def check_fit(
     path: str | Path,  # of the checkpoint, for the message
     about: dict,  # its metadata
@@ -145,11 +154,11 @@ def check_fit(
             f"{path} was learned at text width {about.get('width')}, backbone '{backbone.name}' "
             f'has {backbone.width}: load it with --backbone {about.get("backbone")}'
         )
-    if about.get('backbone_hash') != backbone.hash and not other_backbone:
+    if not (other_backbone or same_backbone(about, backbone)):
+        what = 'other weights' if about.get('backbone_hash') != backbone.hash else 'another neutral'
         raise CheckpointError(
-            f"{path} was learned on other weights than backbone '{backbone.name}' holds: use the "
-            f'backbone it names ({about.get("backbone")}), or say --other_backbone to load it all '
-            'the same'
+            f"{path} was learned on {what} than backbone '{backbone.name}' holds: use the backbone "
+            f'it names ({about.get("backbone")}), or say --other_backbone to load it all the same'
         )
 
 # %% ../../nbs/49_checkpoint.ipynb #3dc32875
@@ -199,6 +208,7 @@ def write_checkpoint(
         config=detector.config.to_dict(),
         backbone=detector.backbone.name,
         backbone_hash=detector.backbone.hash,
+        neutral=detector.backbone.settings['neutral'],
         width=detector.backbone.width,
         widths=detector.backbone.widths,
         timestep=detector.pipeline.timestep,

@@ -102,6 +102,11 @@ def _in_memory(detector, latents, ones, progress):
     return [MemoryCache(stored, detector.backbone.device) for stored in room]
 
 # %% ../../nbs/52a_features.ipynb #700f10f0
+def _tell_once(text):
+    if not processes()[0]:
+        print(text)
+
+
 def _on_disk(detector, latents, folder):  # QueryCache
     "Queries of one view in a folder named after all that they depend on; a second run finds them."
     if detector.config.model.precision == 'float64':
@@ -109,16 +114,11 @@ def _on_disk(detector, latents, folder):  # QueryCache
     # of images loaded and scaled in one way, in their order
     content = hashlib.sha256(latents.float().numpy().tobytes()).hexdigest()
     what = json.dumps([cache_settings(detector.pipeline), list(latents.shape), content])
-    rank, _, wait = processes()
-    if rank:
-        wait()  # the first process writes
     name = hashlib.sha256(what.encode()).hexdigest()[:16]
     cache = QueryCache(Path(folder) / name, detector.pipeline)
-    if not len(cache):
+    if not len(cache):  # of several processes one writes; its lock holds back the rest
         parts = (z.to(detector.backbone.device) for z in latents.split(32))
-        cache.write(parts, len(latents))
-    if not rank:
-        wait()
+        cache.write(parts, len(latents), _tell_once)
     return cache
 
 # %% ../../nbs/52a_features.ipynb #5a77d43c

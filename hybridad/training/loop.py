@@ -81,7 +81,8 @@ class _Resumable:
 
     def _load(self, path):  # whether it belongs to these images and this backbone
         saved = torch.load(path, map_location='cpu', weights_only=True)
-        if same := saved['seen'] == self.seen:
+        known = self.seen, self.seen[:2]  # an earlier version kept no neutral text
+        if same := saved['seen'] in known:
             self._restore(saved)
         return same
 
@@ -102,7 +103,8 @@ class _Resumed(_Resumable):
                 ) from None
             if not same:
                 raise CheckpointError(
-                    f'{self.out} was begun on other images or masks, or on another backbone: '
+                    f'{self.out} was begun on other images or masks, or on another backbone or '
+                    'neutral text: '
                     'continue with the same, or choose another --out'
                 )
         if self.step.rank:
@@ -217,7 +219,8 @@ class Trainer(_Epochs):
         self.epoch, self.position, self.rows, self.best, self.seconds = 0, 0, [], -math.inf, 0.0
         samples = _images(train, valid)
         self.digests = sorted(digests(samples))
-        self.seen = [fingerprint(samples), detector.backbone.hash]
+        backbone = detector.backbone
+        self.seen = [fingerprint(samples), backbone.hash, backbone.settings['neutral']]
         looks = [whole_looks(detector, part) for part in (train, valid) if part is not None]
         self.looks = known_appearance(np.concatenate(looks))
         self.per_epoch = len(train.batches(torch.arange(len(train)), t.batch_size))
