@@ -31,6 +31,7 @@ from ..models import attention, features, pipeline, prompt_learner
 from ..models import backbone as backbone_module, detector as detector_module
 from ..models.backbone import Backbone
 from ..models.features import FeatureCache, digests
+from ..models.tiles import tiling_of
 from ..runs import Run, provenance, read_json, read_log, write_json
 from .variants import Variant
 from ..training import loop, step, validation
@@ -53,6 +54,11 @@ def _configured(base, variant, seed) -> Config:
     config['seed'] = seed
     config.training.loss_weights.update(settings.pop('loss_weights', {}))
     config.update(settings)
+    if not tiling_of(config).whole:
+        raise ConfigError(
+            f'variant {variant.name!r} learns in tiles, and a study tests images whole: leave '
+            'tiles and tile_scale out'
+        )
     return config
 
 
@@ -61,7 +67,8 @@ def _encoding(detector):
     m, c = detector.config.model, detector.config
     pairs = c.training.loss_weights['consistency'] > 0
     views = m.views, tuple(detector.scales), detector.image_size, c.data.square
-    return m.seed, *views, m.map_size, pairs, c.data.validation_fraction
+    # a subclass may load and turn images in its own way
+    return type(detector), m.seed, *views, m.map_size, pairs, c.data.validation_fraction
 
 
 def _reading(detector):
@@ -246,12 +253,14 @@ def summary(
 _ASKS = 'views', 'scales', 'image_size', 'readout', 'timestep', 'draws', 'noise', 'layers'
 
 
-def _refuse(variants, seeds):
+def _refuse(variants, seeds, study):
     if not variants or seeds < 1:
         raise ConfigError('there is nothing to run: pass at least one variant and one seed')
     names = [v.name for v in variants]
     if twice := sorted({n for n in names if names.count(n) > 1}):
         raise ConfigError(f'two variants are called {twice[0]!r}: give each its own name')
+    for v in variants:
+        _configured(study.config, v, 0)
 
 
 def ablation_run(
@@ -277,12 +286,13 @@ def ablate(
     progress: bool = True,
 ) -> pd.DataFrame:  # a row per variant: mean, half-width of each metric, difference to the first
     "Run every variant with every seed; what was run before is read from the cache."
-    _refuse(variants, seeds)
+    _refuse(variants, seeds, study)
     run = ablation_run(out, dict(variants=[v.name for v in variants], seeds=seeds))
     run.open(provenance=_origin(study))
     found = {}
     # those that ask the UNet the same stand together
-    order = sorted(variants, key=lambda v: str([v.settings.get(k) for k in _ASKS]))
+    asks = {v.name: (v.detector.__name__, *(v.settings.get(k) for k in _ASKS)) for v in variants}
+    order = sorted(variants, key=lambda v: str(asks[v.name]))
     with tqdm(total=len(variants) * seeds, desc='ablation', disable=not progress) as bar:
         for seed in range(seeds):
             for v in order:
