@@ -57,7 +57,7 @@ def _configured(base, variant, seed) -> Config:
         )
     return config
 
-
+# %% ../../nbs/63_ablation.ipynb #7encode0
 def _encoding(detector):
     "All that the parts and their latents depend on, or a row would depend on the one before."
     m, c = detector.config.model, detector.config
@@ -139,7 +139,7 @@ def _code(
     files = [f.read_bytes() for part in _CODE for f in sorted(package.glob(part))]
     return hashlib.sha256(b''.join(files)).hexdigest()
 
-
+# %% ../../nbs/63_ablation.ipynb #7value00
 def _value(v, place) -> str:
     "A text that no other value has."
     if inspect.isfunction(v):

@@ -155,7 +155,7 @@ def _seed(train, config, truths, *, backbone, folder, words, progress):
         detectors['words'] = WordsDetector(config, backbone)
     return learned, {n: _scored(detectors, t, folder / n, progress) for n, t in truths.items()}
 
-
+# %% ../../nbs/61b_protocol.ipynb #7blank00
 _NOT_BLANK = dict(random_backbone='random weights are drawn for the UNet of a backbone only')
 
 
