@@ -20,6 +20,7 @@ from hybridad.models.features import FeatureCache
 from hybridad.models.pipeline import EasonADPipeline
 from hybridad.models.recorder import Recorder, probabilities
 from hybridad.models.tiny import TINY, stock_attention, tiny_pipeline
+from hybridad.studies.protocol import protocol, protocol_table
 from hybridad.training.step import Step
 
 FAMILIES = [f for f in TINY if f != 'unet']
@@ -198,6 +199,22 @@ def test_commands_take_the_folder(folder, tmp_path):
     assert hybridad(['score', image, *prompts, '--out', out]) == 0
     detector, about = HybridAnomalyDetector.from_checkpoint(run / 'best.safetensors', device='cpu')
     assert about['layers'] == list(detector.backbone.select(['1']))
+
+
+def test_a_protocol_says_why_it_has_no_random_backbone(tmp_path):
+    tiny_pipeline(FAMILIES[0]).save_pretrained(tmp_path / 'pipe')
+    learn, score = (
+        [s for s in read_dataset(dataset(tmp_path / n, i)) if s.split == 'test']
+        for i, n in enumerate(('learn', 'score'))
+    )
+    small = dict(image_size=SIZE, eval_size=SIZE, map_size=8, layers=['1'], device='cpu')
+    config = get_default_config(backbone=str(tmp_path / 'pipe'), epochs=0, **small)
+    found = protocol(learn, dict(other=score), tmp_path / 'run', config=config, progress=False)
+    floors = found['other']['floors']
+    assert floors['random_backbone'] is None and 0 <= floors['words']['aupro'] <= 1
+    table = protocol_table(found)
+    assert 'no random backbone: random weights are drawn for the UNet' in table
+    assert 'baseline: random' not in table and 'baseline: words' in table
 
 
 def test_refusals_name_what_is_wrong(folder, backbone, tmp_path):

@@ -55,12 +55,12 @@ def test_learned_on_several_shapes(folder):
     assert len(about['trained_on']) == 12 and about['config']['data']['square'] is False
 
 
-def results_of(folder, name, *flags):
+def results_of(folder, name, *flags, data='set'):
     "Results of a test of the images that were learned on."
     out = folder / name
     command = [
         'test',
-        str(folder / 'set'),
+        str(folder / data),
         '--checkpoint_path',
         str(folder / 'run/best.safetensors'),
     ]
@@ -95,6 +95,25 @@ def test_thresholds_of_tiles(folder, capsys):
     config = json.loads((folder / 'whole/config.json').read_text())
     assert 'other tiles' in config['thresholds']['reason']
     assert 'tiles at 1.5 of the own pixels' in (folder / 'tiles/report.html').read_text()
+
+
+def test_thresholds_of_two_tilings_do_not_mix(folder, capsys):
+    "A half that cannot be found stays with its growth in the same tiles, and goes in others."
+    checkpoint, tiles = folder / 'run/best.safetensors', ['--tiles', '2']
+    results_of(folder, 'both', *tiles, '--calibrate', 'f1max', ALONE)
+    found = read_checkpoint(checkpoint)[1]['thresholds']
+    shutil.copytree(folder / 'set', folder / 'bad')
+    shutil.rmtree(folder / 'bad/thing/test/good')
+    results_of(folder, 'bad_alone', *tiles, '--calibrate', 'f1max', ALONE, data='bad')
+    kept = read_checkpoint(checkpoint)[1]['thresholds']
+    assert found['growth'] > 0 and 'for images as before' in kept['rule']
+    assert all(kept[k] == found[k] for k in ('image', 'growth', 'good', 'tiling'))
+    shutil.copytree(folder / 'set', folder / 'unmarked')
+    shutil.rmtree(folder / 'unmarked/thing/ground_truth')
+    results_of(folder, 'in_one', '--tiles', '1', '--calibrate', 'f1max', ALONE, data='unmarked')
+    whole = read_checkpoint(checkpoint)[1]['thresholds']
+    assert whole['image'] and whole['pixel'] is None and 'tiling' not in whole
+    assert 'goes, as it held for other tiles' in capsys.readouterr().out
 
 
 @pytest.fixture(scope='module')

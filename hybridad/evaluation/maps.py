@@ -88,7 +88,6 @@ def read_maps(
         )
     maps, scores, fit = [None] * len(samples), np.empty(len(samples)), as_fit(size)
     for i, s in enumerate(samples):
-        with Image.open(s.image) as im:
-            full = _read_map(_map_path(folder, s), (im.height, im.width))
+        full = _read_map(_map_path(folder, s), image_size(s.image)[::-1])
         scores[i], maps[i] = full.max(), _resized(full, fit(full.shape))
     return stacked(maps), scores

@@ -38,7 +38,7 @@ from .testrequest import references_of, request_run, tiler_asked, tiling_asked
 from .testreport import report_of_test
 
 # %% ../../nbs/86a_testrun.ipynb #5cf591b7
-from .thresholds import calibration, store_thresholds, with_stored
+from .thresholds import calibration, store_thresholds
 from ..inference.beside import beside_files
 from ..inference.scoring import SHIPPED
 from ..inference.scoring_runs import weights_hash
@@ -195,9 +195,7 @@ def _thresholds(a: TestRequest, about: dict, own: dict, truth: EvalSet, found: d
             if 'tiles' in found
             else {}
         )
-        thresholds, note = with_stored(fresh, about.get('thresholds'))
-        store_thresholds(a.checkpoint_path, fresh)
-        return thresholds, note
+        return store_thresholds(a.checkpoint_path, fresh)
     if own:
         both = {k: {c: t.get(k) for c, t in own.items()} for k in ('image', 'pixel')}
         return both | dict(rule='from the scores of the reference images'), ''
@@ -369,7 +367,7 @@ def run_test(
     run = _opened(request, out, known, origin)
     how = dict(out=out, chosen=chosen, namer=namer, tiler=tiler_asked(a, detector, about))
     found, spent, own = _scored(detector, words, samples, **how)
-    if a.calibrate:
+    if a.calibrate and not all(s.label for s in samples):  # else the stored growth, as the score
         about['growth'] = growth_here(samples, found)
     found = evened(samples, found, own=own, growth=about['growth'])
     if processes()[0]:

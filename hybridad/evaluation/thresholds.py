@@ -140,10 +140,12 @@ def with_stored(
     _refuse_nothing(missing)
     if not missing:
         return found, ''
-    half, before = missing[0], (stored or {}).get(missing[0])
-    message = f'no {half} threshold can be found on these images'
+    half, stored = missing[0], stored or {}
+    before, message = stored.get(half), f'no {half} threshold can be found on these images'
     if before is None:
         return found, f'{message}, and none was stored'
+    if stored.get('tiling') != found.get('tiling'):
+        return found, f'{message}: the stored one, {before:.4g}, goes, as it held for other tiles'
     kept = ('reference', 'good') if half == 'image' else ()
     same = {half: before} | {k: stored.get(k) for k in kept}
     rule = f'{found["rule"]}; for {half}s as before: {stored.get("rule", "as in training")}'
@@ -152,10 +154,11 @@ def with_stored(
 # %% ../../nbs/61_thresholds.ipynb #3ca2c89d
 def store_thresholds(
     checkpoint: str | Path,  # .safetensors
-    thresholds: dict,  # from `calibration`
-) -> Path:  # the checkpoint
+    thresholds: dict,  # from `calibration`, and with tiles their `tiling` and `growth`
+) -> tuple[dict, str]:  # thresholds as stored; a message as from `with_stored`
     "Put thresholds into a checkpoint; what is undefined replaces nothing, all else stays."
     tensors, about = read_checkpoint(checkpoint)
-    thresholds, _ = with_stored(thresholds, about.get('thresholds'))
+    thresholds, note = with_stored(thresholds, about.get('thresholds'))
     metadata = {'hybridad': json.dumps(about | dict(thresholds=thresholds))}
-    return write_atomic(checkpoint, save(tensors, metadata))
+    write_atomic(checkpoint, save(tensors, metadata))
+    return thresholds, note

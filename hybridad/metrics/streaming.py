@@ -221,8 +221,10 @@ _PIXEL_ROW = 'auroc', 'ap', 'f1max', 'aupro'
 
 
 def _row(counts: tuple, limit: float, wanted: tuple[str, ...]) -> list[float]:
-    "Some of the figures of counted bins."
+    "Some of the figures of counted bins; nan where one of both kinds is not drawn."
     good, defect, weight = counts
+    if not (good.any() and defect.any()):
+        return [nan] * len(wanted)
     cuts = cuts_of_counts(good, defect, weight)
     row = figures(cuts, good.sum(), defect.sum(), limit=limit)
     return [row[k] for k in wanted]
@@ -248,6 +250,13 @@ def _names(pixels: bool) -> list[str]:
     rows = [f'pixel_{k}' if k != 'aupro' else k for k in _PIXEL_ROW] if pixels else []
     return [f'image_{k}' for k in _IMAGE_ROW] + rows
 
+
+def _between(values: np.ndarray, level: float) -> tuple[float, float]:
+    "The middle share of the values that are defined."
+    known = values[np.isfinite(values)]
+    ends = (1 - level) / 2, (1 + level) / 2
+    return tuple(np.quantile(known, ends).tolist()) if len(known) else (nan, nan)
+
 # %% ../../nbs/41_streaming.ipynb #a58b000d
 def bootstrap_intervals(
     scores: ArrayLike,  # (N,) image scores
@@ -261,7 +270,8 @@ def bootstrap_intervals(
     seed: int = 0,
     bins: int = 4096,  # in which pixels are counted
 ) -> dict[str, tuple[float, float]]:  # low, high of each metric, nan where a class is missing
-    "Percentile intervals of the figures over images drawn with replacement within their class."
+    """Percentile intervals of the figures over images drawn with replacement within their class.
+    A draw without a defect pixel, or without a normal one, counts for image figures only."""
     _check_draws(n, level)
     checked_limit(limit)
     scores, labels, maps, masks = _interval_inputs(scores, labels, maps, masks)
@@ -275,8 +285,7 @@ def bootstrap_intervals(
         chosen = np.concatenate([rng.choice(g, len(g)) for g in groups])
         drawn = np.bincount(chosen, minlength=len(labels))
         rows.append(_redrawn(drawn, images, pixels, limit))
-    low, high = np.quantile(rows, ((1 - level) / 2, (1 + level) / 2), axis=0)
-    found = {k: (float(a), float(b)) for k, a, b in zip(names, low, high)}
+    found = {k: _between(values, level) for k, values in zip(names, np.transpose(rows))}
     return dict.fromkeys(names, (nan, nan)) | found
 
 # %% ../../nbs/41_streaming.ipynb #7b003ae3

@@ -8,7 +8,7 @@ __all__ = ['AblationStudy', 'interval', 'summary', 'ablate']
 # %% ../../nbs/63_ablation.ipynb #ca3e5d4f
 import hashlib, inspect, json, math, pickle, time
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
@@ -23,17 +23,14 @@ from ..config import Config
 from ..data import loading
 from ..data.pairing import Sample
 from ..errors import ConfigError
-from ..evaluation.evaluate import evaluate as evaluation
 from ..evaluation.evaluate import EvalSet, evaluate
-from ..metrics import exact
 from ..metrics.checks import METRICS
-from ..models import attention, features, pipeline, prompt_learner
-from ..models import backbone as backbone_module, detector as detector_module
 from ..models.backbone import Backbone
+from ..models.detector import HybridAnomalyDetector
 from ..models.features import FeatureCache, digests
+from ..models.tiles import tiling_of
 from ..runs import Run, provenance, read_json, read_log, write_json
 from .variants import Variant
-from ..training import loop, step, validation
 from ..training.loop import fit, training_run
 from ..training.validation import cache_parts
 
@@ -53,15 +50,21 @@ def _configured(base, variant, seed) -> Config:
     config['seed'] = seed
     config.training.loss_weights.update(settings.pop('loss_weights', {}))
     config.update(settings)
+    if not tiling_of(config).whole:
+        raise ConfigError(
+            f'variant {variant.name!r} learns in tiles, and a study tests images whole: leave '
+            'tiles and tile_scale out'
+        )
     return config
 
-
+# %% ../../nbs/63_ablation.ipynb #7encode0
 def _encoding(detector):
     "All that the parts and their latents depend on, or a row would depend on the one before."
     m, c = detector.config.model, detector.config
     pairs = c.training.loss_weights['consistency'] > 0
     views = m.views, tuple(detector.scales), detector.image_size, c.data.square
-    return m.seed, *views, m.map_size, pairs, c.data.validation_fraction
+    # a subclass may load and turn images in its own way
+    return type(detector), m.seed, *views, m.map_size, pairs, c.data.validation_fraction
 
 
 def _reading(detector):
@@ -91,7 +94,7 @@ class AblationStudy:
         self._cached, self._latents = {}, {}
 
     def features(
-        self, detector: detector_module.HybridAnomalyDetector
+        self, detector: HybridAnomalyDetector
     ) -> list[FeatureCache | None]:  # to learn from, to validate on, to test on
         "The frozen features that a detector of these settings reads."
         key = _encoding(detector), _reading(detector)
@@ -124,12 +127,19 @@ def interval(
     return float(x.mean()), float(t * x.std(ddof=1) / math.sqrt(len(x)))
 
 # %% ../../nbs/63_ablation.ipynb #9c52072e
-_CODE = (
-    *(attention, loading, backbone_module, pipeline, prompt_learner, losses, detector_module),
-    *(features, validation, step, loop, exact, evaluation),
-)  # modules whose text decides a row
+_CODE = 'config.py', 'losses.py', 'data/*.py', 'models/*.py', 'training/*.py', 'metrics/*.py'
+_CODE = (*_CODE, 'evaluation/*.py')  # decide a row; what asks, shows or scores files does not
 
 
+@cache
+def _code(
+    package: Path = Path(losses.__file__).parent,  # folder of the source
+) -> str:
+    "A hash of all source that decides a row."
+    files = [f.read_bytes() for part in _CODE for f in sorted(package.glob(part))]
+    return hashlib.sha256(b''.join(files)).hexdigest()
+
+# %% ../../nbs/63_ablation.ipynb #7value00
 def _value(v, place) -> str:
     "A text that no other value has."
     if inspect.isfunction(v):
@@ -188,8 +198,8 @@ def _key(variant, config, study) -> str:  # 16 hex digits
         )
     own = [_source(variant.loss)] if variant.loss else []
     own += [text for c in _classes(variant.detector) for text in _members(c)]
-    code = [inspect.getsource(m) for m in _CODE] + own
-    parts = [config.to_dict(), study.data, study.backbone.hash, study.backbone.settings, code]
+    parts = [config.to_dict(), study.data, study.backbone.hash, study.backbone.settings]
+    parts += [_code(), own]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 # %% ../../nbs/63_ablation.ipynb #dec77926
@@ -246,12 +256,14 @@ def summary(
 _ASKS = 'views', 'scales', 'image_size', 'readout', 'timestep', 'draws', 'noise', 'layers'
 
 
-def _refuse(variants, seeds):
+def _refuse(variants, seeds, study):
     if not variants or seeds < 1:
         raise ConfigError('there is nothing to run: pass at least one variant and one seed')
     names = [v.name for v in variants]
     if twice := sorted({n for n in names if names.count(n) > 1}):
         raise ConfigError(f'two variants are called {twice[0]!r}: give each its own name')
+    for v in variants:
+        _configured(study.config, v, 0)
 
 
 def ablation_run(
@@ -264,7 +276,7 @@ def ablation_run(
 
 def _origin(study) -> dict:
     "The provenance of a study."
-    detector = detector_module.HybridAnomalyDetector(study.config, study.backbone)
+    detector = HybridAnomalyDetector(study.config, study.backbone)
     return provenance(detector, **loading.described(study.learn + study.test))
 
 # %% ../../nbs/63_ablation.ipynb #951af591
@@ -277,12 +289,13 @@ def ablate(
     progress: bool = True,
 ) -> pd.DataFrame:  # a row per variant: mean, half-width of each metric, difference to the first
     "Run every variant with every seed; what was run before is read from the cache."
-    _refuse(variants, seeds)
+    _refuse(variants, seeds, study)
     run = ablation_run(out, dict(variants=[v.name for v in variants], seeds=seeds))
     run.open(provenance=_origin(study))
     found = {}
     # those that ask the UNet the same stand together
-    order = sorted(variants, key=lambda v: str([v.settings.get(k) for k in _ASKS]))
+    asks = {v.name: (v.detector.__name__, *(v.settings.get(k) for k in _ASKS)) for v in variants}
+    order = sorted(variants, key=lambda v: str(asks[v.name]))
     with tqdm(total=len(variants) * seeds, desc='ablation', disable=not progress) as bar:
         for seed in range(seeds):
             for v in order:

@@ -22,6 +22,7 @@ from ..evaluation.evaluate import EvalSet, decimals, heading, summarise
 from ..evaluation.reports import read_results
 from ..evaluation.scores import score_in_parts
 from ..metrics.checks import METRICS
+from ..models.backbone import Backbone
 from ..models.detector import HybridAnomalyDetector
 from ..models.features import digests
 from ..runs import Run, provenance, read_json, write_json
@@ -112,12 +113,13 @@ def _opened(out, config, seeds, sets) -> tuple:  # Run, Backbone
 
 # %% ../../nbs/61b_protocol.ipynb #c31467dc
 def _baselines(name, truth, blank, *, words, folder, progress):
-    "Metrics of what costs nothing on one set."
-    random = _scored(dict(random_backbone=blank), truth, folder / 'random' / name, progress)
+    "Metrics of what costs nothing on one set; None where there is no such baseline."
+    where = folder / 'random' / name
+    random = blank and _scored(dict(random_backbone=blank), truth, where, progress)
     return dict(
         words=words['mean'],
         local_contrast=_contrast(truth, folder / name, progress)['mean'],
-        random_backbone=random['random_backbone']['mean'],
+        random_backbone=random and random['random_backbone']['mean'],
     )
 
 
@@ -153,14 +155,26 @@ def _seed(train, config, truths, *, backbone, folder, words, progress):
         detectors['words'] = WordsDetector(config, backbone)
     return learned, {n: _scored(detectors, t, folder / n, progress) for n, t in truths.items()}
 
+# %% ../../nbs/61b_protocol.ipynb #7blank00
+_NOT_BLANK = dict(random_backbone='random weights are drawn for the UNet of a backbone only')
+
+
+def _blank(train, config, backbone, folder, progress):
+    "The detector learned on random weights; None where a backbone has no UNet."
+    if not isinstance(backbone, Backbone):
+        return None
+    blank = backbone.reinitialised(config.model.seed)
+    return _learned(train, config, blank, folder / 'random_backbone', progress)
+
 
 def _first(train, config, truths, *, learned, results, folder, progress):
     "Costs and baselines of each set, measured with the first seed."
-    blank = learned.backbone.reinitialised(config.model.seed)
-    blank = _learned(train, config, blank, folder / 'random_backbone', progress)
     beside = dict(folder=folder, progress=progress)
+    blank = _blank(train, config, learned.backbone, **beside)
+    reasons = {} if blank else _NOT_BLANK
     return {
-        name: _costs(learned, truth)
+        name: dict(reasons=reasons)
+        | _costs(learned, truth)
         | dict(ms=round(1000 * results[name]['learned']['seconds_an_image'], 1))
         | dict(floors=_baselines(name, truth, blank, words=results[name]['words'], **beside))
         for name, truth in truths.items()
@@ -175,7 +189,7 @@ def protocol(
     config: Config,  # its seed is replaced
     seeds: tuple = (0,),  # one run each
     progress: bool = True,
-) -> dict:  # {set: {seeds: [results' means], mean, std, floors, published, why_not, images}}
+) -> dict:  # {set: {seeds: [means], mean, std, floors, reasons, published, why_not, images}}
     "The cross-dataset protocol: prompts learned on one set, metrics on others, over seeds."
     configs, d = _seeded(config, tests, seeds), config.data
     _apart(train, tests)
@@ -221,7 +235,8 @@ def _set_rows(t):
     rows = [[f'hybridad, {seeds}', *_cells(t['mean'], t['std'], t)]]
     same = dict(eval_size=t.get('eval_size'))
     for name, metrics in t['floors'].items():
-        rows.append([f'baseline: {name.replace("_", " ")}', *_cells(metrics, {}, same)])
+        if metrics:
+            rows.append([f'baseline: {name.replace("_", " ")}', *_cells(metrics, {}, same)])
     for i, p in enumerate(t['published'], 1):
         rows.append([f'published: {p["method"]} [{i}]', *_cells(p['figures'], {}, p)])
     return rows
@@ -234,10 +249,9 @@ def _set_table(name, t, style) -> list[str]:
     align = ('left',) + ('right',) * (len(head) - 1)
     how = dict(tablefmt=style, disable_numparse=True, colalign=align)
     below = [f'[{i}] {p["source"]}' for i, p in enumerate(t['published'], 1)]
-    return [
-        tabulate(_set_rows(t), head, **how),
-        *(below or [f'no published rows: {t["why_not"]}']),
-    ]
+    below = below or [f'no published rows: {t["why_not"]}']
+    missing = [f'no {k.replace("_", " ")}: {why}' for k, why in t.get('reasons', {}).items()]
+    return [tabulate(_set_rows(t), head, **how), *below, *missing]
 
 
 def protocol_table(

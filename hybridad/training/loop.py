@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from ..models.appearance import known_appearance
 from ..config import Config
-from ..data.loading import described, fingerprint, stable_number
+from ..data.loading import described, fingerprint, sample_name, stable_number
 from ..models.detector import HybridAnomalyDetector
 from ..models.reference import ReferenceDetector
 from ..errors import CheckpointError, ConfigError, HybridadError
@@ -103,9 +103,9 @@ class _Resumed(_Resumable):
                 ) from None
             if not same:
                 raise CheckpointError(
-                    f'{self.out} was begun on other images or masks, or on another backbone or '
-                    'neutral text: '
-                    'continue with the same, or choose another --out'
+                    f'{self.out} was begun on other images or masks, in another order, on another '
+                    'backbone or neutral text, or with another choice of --query_cache: continue '
+                    'with the same, or choose another --out'
                 )
         if self.step.rank:
             return
@@ -200,6 +200,12 @@ def _images(train, valid):
     "Samples of all images of a run, each once where it was learned in tiles."
     return whole_samples(train.samples + (valid.samples if valid else []))
 
+
+def _cached(train, valid):
+    "For each shape whether its queries are cached, in half precision, or asked for in full."
+    parts = train.parts + (valid.parts if valid else [])
+    return [part.queries is not None for _, part in parts]
+
 # %% ../../nbs/60c_training.ipynb #c50f23cf
 class Trainer(_Epochs):
     "One run in one folder: log.jsonl, best.safetensors, last.safetensors, resume.pt."
@@ -223,6 +229,7 @@ class Trainer(_Epochs):
         self.seen = [fingerprint(samples), backbone.hash, backbone.settings['neutral']]
         looks = [whole_looks(detector, part) for part in (train, valid) if part is not None]
         self.looks = known_appearance(np.concatenate(looks))
+        self.seen += [stable_number(*map(sample_name, samples)), _cached(train, valid)]
         self.per_epoch = len(train.batches(torch.arange(len(train)), t.batch_size))
         steps = max(1, t.epochs * self.per_epoch)
         self.step = Step(detector, train, steps, accumulate=accumulate, loss_fn=loss_fn)
