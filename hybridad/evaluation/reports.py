@@ -16,6 +16,7 @@ from skimage.measure import approximate_polygon, find_contours
 from tabulate import tabulate
 
 from ..data.images import image_size
+from ..data.loading import sample_digest
 from ..errors import DataError, csv_cell, table_cell
 from .evaluate import EvalSet, Results, below_baseline, heading, table
 from .thresholds import unlike
@@ -134,7 +135,7 @@ def image_rows(
     *,
     thresholds: dict | None = None,  # from `calibration`; image and pixel may be {category: number}
     seconds: np.ndarray | None = None,  # (N,)
-) -> list[dict]:  # path, category, defect, label, score, decision, regions, unlike, seconds
+) -> list[dict]:  # path, category, defect, label, score, decision, regions, ..., digest
     "One row for each image: score, decision and regions."
     same_length(truth.names, maps=maps, scores=scores)
     scores, thresholds = finite(scores, 'scores', names=truth.names), thresholds or {}
@@ -152,6 +153,7 @@ def image_rows(
             regions=found_regions(maps[i], at['pixel'], image_size(s.image)),
             unlike=odd[i],
             seconds='' if seconds is None else round(float(seconds[i]), 4),
+            digest=sample_digest(s.image),
         )
 
     return [row(i, s) for i, s in enumerate(truth.samples)]

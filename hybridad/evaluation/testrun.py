@@ -6,7 +6,7 @@
 __all__ = []
 
 # %% ../../nbs/86a_testrun.ipynb #6cbc3cbb
-import copy, json, shutil, time
+import copy, json, os, shutil, time
 from pathlib import Path
 
 import numpy as np
@@ -364,7 +364,7 @@ def run_test(
     _warn_of_time(a, detector, len(samples))
     words = WordsDetector(detector.config, detector.backbone)
     chosen, known = _references(a, samples)
-    origin = provenance(detector, **described(samples))
+    origin = provenance(detector, folder=os.getcwd(), **described(samples))
     run = _opened(request, out, known, origin)
     how = dict(out=out, chosen=chosen, namer=namer, tiler=tiler_asked(a, detector, about))
     found, spent, own = _scored(detector, words, samples, **how)

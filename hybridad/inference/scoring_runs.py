@@ -115,6 +115,14 @@ class ScoringRun(Run):
         return f'another {", ".join(names)}', remedy
 
 # %% ../../nbs/64a_scoring_runs.ipynb #29875622
+def origin_of(
+    scorer: Scorer,
+) -> dict:  # fit for JSON
+    "Provenance of a scoring, with its prompts, scores of good images, and where names begin."
+    known = dict(good=scorer.good, checkpoint=scorer.checkpoint, folder=os.getcwd())
+    return provenance(scorer.detector, **known)
+
+
 def _begin(run, parts, scorer, join):
     "Write run.json, or find it there; whoever joins makes no finished run unfinished."
     there = run.check()
@@ -123,8 +131,7 @@ def _begin(run, parts, scorer, join):
             f'{run.folder} is not empty and holds no scoring to join: choose another --out'
         )
     if not (join and all_there(parts)):
-        known = dict(good=scorer.good, checkpoint=scorer.checkpoint)
-        run.open(provenance=provenance(scorer.detector, **known))
+        run.open(provenance=origin_of(scorer))
     parts.file(0).parent.mkdir(exist_ok=True)
 
 

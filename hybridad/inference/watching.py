@@ -26,9 +26,9 @@ from .overlays import captioned
 from .report import report_of_scores
 from .rows import COLUMNS, FILE, join_parts, row_of, rows_of
 from .scoring import Finding, Scorer
-from .scoring_runs import ScoringRun, asked_of
+from .scoring_runs import ScoringRun, asked_of, origin_of
 from ..locks import run_lock
-from ..runs import provenance, write_atomic
+from ..runs import write_atomic
 
 # %% ../../nbs/66c_watching.ipynb #1735a7c8
 _PART = 1000  # rows of a part
@@ -260,7 +260,7 @@ def watch(
     run = ScoringRun(out, 'score', _asked(source, scorer, batch_size, pictures=pictures, fps=fps))
     with run_lock(out):
         run.check(bool(resume))
-        run.open(provenance=provenance(scorer.detector, good=scorer.good))
+        run.open(provenance=origin_of(scorer))
         session = _Drawing(out, scorer, pictures=pictures, tell=tell, note=note)
         arrivals.resume(session.table.rows())
         for items in arrivals.batches(stop, batch_size):
