@@ -133,8 +133,8 @@ def rows_of(
         return [_typed(r) for r in _raw_rows(path)]
     except (*_NOT_A_PART, csv.Error) as error:
         raise CheckpointError(
-            f'{path} is damaged ({type(error).__name__}): remove it and say --resume to score its'
-            ' images again'
+            f'{path} is damaged ({type(error).__name__}): remove it and say --resume to score those'
+            ' of its images again that are still there'
         ) from None
 
 # %% ../../nbs/63_rows.ipynb #742355c2
