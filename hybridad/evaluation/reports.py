@@ -22,7 +22,7 @@ from .evaluate import EvalSet, Results, below_baseline, heading, table
 from .thresholds import unlike
 from ..metrics.checks import finite, same_length
 from ..metrics.checks import METRICS
-from ..runs import write_atomic, write_json
+from ..runs import to_json_value, write_atomic, write_json
 
 # %% ../../nbs/61a_reports.ipynb #d311f810
 def _labelled(heat, threshold):
@@ -266,7 +266,7 @@ def comparable(
 # %% ../../nbs/61a_reports.ipynb #4dddb109
 def _shared_means(runs, shared, columns):
     "{run: {metric: mean over the categories in which it is defined in all runs}}."
-    rows = {n: r['categories'] for n, r in runs.items()}
+    rows = {n: to_json_value(r['categories']) for n, r in runs.items()}  # a fresh one holds nan
 
     def mean(name, k):
         defined = [c for c in shared if all(r[c].get(k) is not None for r in rows.values())]
