@@ -26,7 +26,7 @@ from hybridad.errors import BackboneError, HybridadError
 from hybridad.evaluation.evaluate import refuse_seen
 from hybridad.inference.export import LearnedPrompts
 from hybridad.inference.image_files import Photos
-from hybridad.inference.rows import COLUMNS, encode, read_scores
+from hybridad.inference.rows import COLUMNS, FILE, encode, read_scores
 from hybridad.models.backbone import load_backbone
 from hybridad.models.checkpoint import ABOUT, read_checkpoint
 from hybridad.models.parts import MINI, read_settings
@@ -320,6 +320,7 @@ ROWS = [
     ),
     dict(zip(COLUMNS, ('b,"\r.png', 'unreadable', None, '[]', 0, 0, 'cut short'))),
 ]
+ROWS = [r | dict(zip(FILE, (9, 1, 1, 'ab'))) for r in ROWS]
 
 
 @fuzz
@@ -333,7 +334,8 @@ def test_tables(tmp_path_factory, data):
     except HybridadError as error:
         assert 'is damaged' in str(error)
     else:
-        assert all(r.keys() == set(COLUMNS) and isinstance(r['width'], int) for r in rows)
+        names = {*COLUMNS, 'digest'}
+        assert all(r.keys() == names and isinstance(r['width'], int) for r in rows)
 
 
 def listed(tmp_path_factory, layout, name, data):

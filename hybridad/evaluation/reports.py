@@ -16,12 +16,13 @@ from skimage.measure import approximate_polygon, find_contours
 from tabulate import tabulate
 
 from ..data.images import image_size
+from ..data.loading import sample_digest
 from ..errors import DataError, csv_cell, table_cell
 from .evaluate import EvalSet, Results, below_baseline, heading, table
 from .thresholds import unlike
 from ..metrics.checks import finite, same_length
 from ..metrics.checks import METRICS
-from ..runs import write_atomic, write_json
+from ..runs import to_json_value, write_atomic, write_json
 
 # %% ../../nbs/61a_reports.ipynb #d311f810
 def _labelled(heat, threshold):
@@ -134,7 +135,7 @@ def image_rows(
     *,
     thresholds: dict | None = None,  # from `calibration`; image and pixel may be {category: number}
     seconds: np.ndarray | None = None,  # (N,)
-) -> list[dict]:  # path, category, defect, label, score, decision, regions, unlike, seconds
+) -> list[dict]:  # path, category, defect, label, score, decision, regions, ..., digest
     "One row for each image: score, decision and regions."
     same_length(truth.names, maps=maps, scores=scores)
     scores, thresholds = finite(scores, 'scores', names=truth.names), thresholds or {}
@@ -152,6 +153,7 @@ def image_rows(
             regions=found_regions(maps[i], at['pixel'], image_size(s.image)),
             unlike=odd[i],
             seconds='' if seconds is None else round(float(seconds[i]), 4),
+            digest=sample_digest(s.image),
         )
 
     return [row(i, s) for i, s in enumerate(truth.samples)]
@@ -264,7 +266,7 @@ def comparable(
 # %% ../../nbs/61a_reports.ipynb #4dddb109
 def _shared_means(runs, shared, columns):
     "{run: {metric: mean over the categories in which it is defined in all runs}}."
-    rows = {n: r['categories'] for n, r in runs.items()}
+    rows = {n: to_json_value(r['categories']) for n, r in runs.items()}  # a fresh one holds nan
 
     def mean(name, k):
         defined = [c for c in shared if all(r[c].get(k) is not None for r in rows.values())]

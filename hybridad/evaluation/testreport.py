@@ -40,7 +40,7 @@ def _picture(truth, i, heat, *, thresholds, spread):
 
 # %% ../../nbs/65_testreport.ipynb #d47679d1
 def report_of_test(
-    out: Path,  # folder of a finished run of test
+    out: Path,  # folder of a run of test that lacks its report alone
     truth: EvalSet,
     maps: np.ndarray,  # (N, size, size) raw
     thresholds: dict,  # image and pixel may be {category: number}
@@ -51,4 +51,4 @@ def report_of_test(
     look = dict(thresholds=thresholds, spread=max(1e-6, float(flat(maps).std())))
     pictures = (_picture(truth, i, maps[i].astype(np.float32), **look) for i in shown)
     write_thumbnails(out, pictures, len(shown))
-    return write_report(out)
+    return write_report(out, ended=False)

@@ -6,7 +6,7 @@
 __all__ = []
 
 # %% ../../nbs/86a_testrun.ipynb #6cbc3cbb
-import copy, json, shutil, time
+import copy, json, os, shutil, time
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +18,7 @@ from ..demo.summaries import examples
 from ..errors import ConfigError, printable
 from .baselines import WordsDetector
 from .contrast import contrast_baseline
-from .evaluate import EvalSet, below_baseline, refuse_seen
-from .evaluate import summarise, table
+from .evaluate import EvalSet, below_baseline, refuse_seen, summarise, table
 from .maps import read_maps, write_maps
 from hybridad.evaluation.reports import (
     comparable,
@@ -48,7 +47,7 @@ from ..models.checkpoint import same_backbone
 from ..models.detector import HybridAnomalyDetector
 from ..models.naming import RegionNamer, known_namer
 from ..models.forecast import forecast
-from ..runs import Run, processes, provenance, write_atomic
+from ..runs import Run, processes, provenance, to_json_value, write_atomic
 from ..visual.plots import as_png, map_grid
 
 # %% ../../nbs/86a_testrun.ipynb #af5356f0
@@ -264,8 +263,9 @@ def _say(a: TestRequest, results: dict):
         print(f'\n{worse}')
     for c, odd in ((results.get('normals') or {}).get('odd') or {}).items():
         print(f'\nreference images of {c} unlike the others, to be looked at: {", ".join(odd)}')
-    for k, (low, high) in (results.get('intervals') or {}).items():
-        print(f'{k}: pooled, 95 % of {a.intervals} draws in {low:.3f} to {high:.3f}')
+    for k, (low, high) in to_json_value(results.get('intervals') or {}).items():
+        if low is not None:  # else one kind of image or of pixel is lacking
+            print(f'{k}: pooled, 95 % of {a.intervals} draws in {low:.3f} to {high:.3f}')
 
 # %% ../../nbs/86a_testrun.ipynb #6473f81f
 def _write_log(out: Path, rows: list):
@@ -307,9 +307,9 @@ def _write(run: Run, a: TestRequest, about: dict, *, truth, found: dict, results
         write_maps(out / 'MAPS', truth.samples, found['learned'][0])
     _write_examples(out, truth, found)
     write_tables(out, results, _columns(a.metrics))
+    report_of_test(out, truth, found['learned'][0], about['thresholds'])
     run.finish(asked=run.asked)  # that of the last attempt
     shutil.rmtree(out / 'parts')
-    report_of_test(out, truth, found['learned'][0], about['thresholds'])
     _say(a, results)
     print(decided(rows, about['thresholds']))
     if about['names']:
@@ -363,7 +363,7 @@ def run_test(
     _warn_of_time(a, detector, len(samples))
     words = WordsDetector(detector.config, detector.backbone)
     chosen, known = _references(a, samples)
-    origin = provenance(detector, **described(samples))
+    origin = provenance(detector, folder=os.getcwd(), **described(samples))
     run = _opened(request, out, known, origin)
     how = dict(out=out, chosen=chosen, namer=namer, tiler=tiler_asked(a, detector, about))
     found, spent, own = _scored(detector, words, samples, **how)

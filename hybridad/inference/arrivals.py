@@ -41,9 +41,9 @@ def _stamp(path):
     return entry.st_size, entry.st_mtime_ns
 
 
-def _stamps(root):
-    "Stamps of the images below a folder."
-    found = ((path, _stamp(path)) for path in images_below(root, Counter()))
+def _stamps(root, unlisted):
+    "Stamps of the images below a folder; `unlisted` is told of folders that cannot be listed."
+    found = ((path, _stamp(path)) for path in images_below(root, Counter(), unlisted))
     return {path: stamp for path, stamp in found if stamp}
 
 # %% ../../nbs/66a_arrivals.ipynb #5cc6826b
@@ -60,7 +60,7 @@ class _Folder:
         say: Callable = print,  # called with a sentence on what happens to the folder
     ):
         self.root, self.side, self.sight, self.poll = os.fspath(root), side, sight, poll
-        self.say, self.done, self.pending = say, {}, {}
+        self.say, self.done, self.pending, self.left_out = say, {}, {}, set()
         self.away = None  # when the folder was last there, while it is not
         if not os.path.isdir(self.root):
             raise DataError(f'there is no folder {self.root}: check the path')
@@ -73,9 +73,22 @@ class _Folder:
         for r in rows:
             self.done[r['image']] = r['bytes'], r['modified'], r['digest']
 
+# %% ../../nbs/66a_arrivals.ipynb #d5c78922
+class _Listed(_Folder):
+    "A folder that may be away for a while."
+
+    def _unlisted(self, error):
+        "Name a folder below that cannot be listed, once; without the watched one nothing goes on."
+        if error.filename == self.root:
+            raise error
+        if error.filename not in self.left_out and not isinstance(error, FileNotFoundError):
+            self.left_out.add(error.filename)
+            why = f'{printable(error.filename)} cannot be listed ({error.strerror})'
+            self.say(f'{why}: its images are left out until it can')
+
     def _update(self, now):
         "List the folder."
-        listed = _stamps(self.root)
+        listed = _stamps(self.root, self._unlisted)
         for path in [p for p in self.pending if p not in listed]:
             del self.pending[path]
             self.say(f'{printable(path)} vanished before it was read')
@@ -84,15 +97,11 @@ class _Folder:
             if not known and getattr(self.pending.get(path), 'stamp', None) != stamp:
                 self.pending[path] = _Pending(stamp, now, now)
 
-# %% ../../nbs/66a_arrivals.ipynb #d5c78922
-class _Listed(_Folder):
-    "A folder that may be away for a while."
-
     def finished(self, now: float) -> list[str]:
         "Paths of the files to look at now, first come first."
         try:
             self._update(now)
-        except (DataError, OSError):
+        except OSError:
             self._lost(now)
             return []
         if self.away is not None:

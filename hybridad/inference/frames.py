@@ -125,15 +125,16 @@ class _Frames:
         say: Callable = print,  # called with a sentence on what happens to the source
     ):
         self.source, self.name, self.side, self.sight = source, shown(source), side, sight
-        self.fps, self.say, self.first, self.decoder = fps, say, 0, _Decoder(source)
+        self.fps, self.say, self.decoder = fps, say, _Decoder(source)
+        self.done, self.first = set(), 0  # numbers with a row, and the first behind them
 
     def resume(
         self,
         rows: Iterable[dict],  # of an earlier run
     ) -> None:
-        "Go on behind the last frame that has a row."
-        for r in rows:
-            self.first = max(self.first, int(r['image'].rpartition('#')[2]) + 1)
+        "Leave out the frames that have a row."
+        self.done = {int(r['image'].rpartition('#')[2]) for r in rows}
+        self.first = max(self.done, default=-1) + 1
 
     def confirm(
         self,
@@ -204,7 +205,7 @@ class VideoFrames(_Chosen):
         for number, frame in self._chosen():
             if stop.is_set():
                 return
-            if number >= self.first:
+            if number not in self.done:
                 batch.append(self._item(number, frame, time.monotonic()))
             if len(batch) == size:
                 yield batch

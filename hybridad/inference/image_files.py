@@ -10,7 +10,7 @@ import hashlib
 import os
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -194,19 +194,20 @@ def _cannot_list(error):
 
 def _is_scoring_run(folder):
     "True for a folder whose images are overlays of a scoring run."
-    if (folder / 'scoring.json').is_file():  # of an earlier version
+    if os.path.isfile(folder / 'scoring.json'):  # of an earlier version
         return True
     with suppress(CheckpointError):  # some other run.json
-        return (folder / 'run.json').is_file() and Run(folder, 'score', {}).of_this_command
+        return os.path.isfile(folder / 'run.json') and Run(folder, 'score', {}).of_this_command
     return False
 
 
 def images_below(
     root: str,  # the folder
     other: Counter,  # counts what is left alone, by kind
+    unlisted: Callable = _cannot_list,  # called with the OSError of a folder
 ) -> Iterator[str]:
     "Paths of the images below a folder, in order."
-    for folder, inside, names in os.walk(root, onerror=_cannot_list):
+    for folder, inside, names in os.walk(root, onerror=unlisted):
         seen = sorted(n for n in inside if not n.startswith('.'))
         other['linked folder'] += sum(os.path.islink(os.path.join(folder, n)) for n in seen)
         runs = [n for n in seen if _is_scoring_run(Path(folder, n))]

@@ -40,6 +40,7 @@ def _test_row(r):
         name=from_csv_cell(name),
         unlike=r['unlike'],
         reason='',
+        digest=r.get('digest'),  # None: of an earlier version
     )
 
 

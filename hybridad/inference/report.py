@@ -240,8 +240,9 @@ def _metrics(results):
 # %% ../../nbs/63g_report.ipynb #e4a339ca
 def about_run(
     out: str | os.PathLike,  # folder of a run
+    ended: bool = True,  # refuse one that is not finished
 ) -> dict:  # that of run.json; of a test also config and metrics
-    "Facts of a finished run of `score` or `test`."
+    "Facts of a run of `score` or `test`."
     path = Path(out) / 'run.json'
     if not path.is_file():
         raise ConfigError(f'{out} is no run (no run.json): give a folder of score or test')
@@ -250,7 +251,7 @@ def about_run(
         raise ConfigError(
             f'{out} holds a run of {about.get("command")}: give one of hybridad score or test'
         )
-    if about.get('state') != 'finished':
+    if ended and about.get('state') != 'finished':
         raise ConfigError(f'{out} is not finished: continue it with --resume first')
     if about['command'] == 'test':
         return about | {k: read_json(Path(out) / f'{k}.json') for k in ('config', 'metrics')}
@@ -267,6 +268,9 @@ def stored_threshold(
     return None if isinstance(found, dict) else found
 
 # %% ../../nbs/63g_report.ipynb #f10c2021
+_TABLES = dict(csv='scores.csv', parquet='the files in parts')
+
+
 def _notes(about, seen, other):
     "Remarks that a reader must not overlook."
     notes = []
@@ -278,7 +282,8 @@ def _notes(about, seen, other):
             ' threshold at which it was scored.'
         )
     if (left := len(seen.scores) + len(seen.bad) - len(seen.shown)) > 0:
-        table = 'scores.csv' if about['command'] == 'score' else 'images.csv'
+        form = about['asked'].get('format', 'csv')
+        table = 'images.csv' if about['command'] == 'test' else _TABLES[form]
         notes.append(f'{left} images with lower scores are not shown, see {table}.')
     if seen.odd * 4 > seen.count:
         notes.append(
@@ -320,8 +325,10 @@ def _context(out, about):
 
 # %% ../../nbs/63g_report.ipynb #f9206f89
 def write_report(
-    out: str | os.PathLike,  # folder of a finished run of score or test
+    out: str | os.PathLike,  # folder of a run of score or test
     by: str = '',  # who writes, where several processes may
+    *,
+    ended: bool = True,  # refuse a run that is not finished
 ) -> Path:  # its report.html
     "One page about a run that needs nothing else: to be mailed, filtered and printed."
     from jinja2 import Environment
@@ -329,7 +336,7 @@ def write_report(
 
     page = Environment(autoescape=True, trim_blocks=True).from_string(_HEAD + _CARDS)
     text = page.render(
-        style=Markup(_STYLE), script=Markup(_SCRIPT), **_context(out, about_run(out))
+        style=Markup(_STYLE), script=Markup(_SCRIPT), **_context(out, about_run(out, ended))
     )
     return write_atomic(Path(out) / 'report.html', text.encode('utf-8', 'backslashreplace'), by)
 

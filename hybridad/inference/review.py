@@ -18,17 +18,25 @@ from ..errors import ConfigError, DataError, printable
 from .overview import rows_of_run
 from .report import about_run, stored_threshold
 from .rows import other_threshold
+from .sources import is_address
 from .thumbnails import image_in, overlay_of, read_thumbnails
 from ..metrics.alarms import FEWEST, corrected_threshold
 
 # %% ../../nbs/63i_review.ipynb #b8c2c61b
+def _folder(about: dict) -> str:
+    "The folder in which relative names of a run begin; '' for that of today, if it is gone."
+    noted = (about.get('provenance') or {}).get('folder') or ''
+    return noted if os.path.isdir(noted) else ''
+
+
 def _prompts_of(about: dict) -> dict:  # checkpoint, prompts: their hash
     "The prompts that a run was made with."
     if about['command'] == 'score':
         start = (about.get('provenance') or {}).get('checkpoint')
         return dict(checkpoint=start, prompts=about['asked']['prompts'])
     config = about['config']
-    return dict(checkpoint=os.path.abspath(config['checkpoint']), prompts=config.get('prompts'))
+    checkpoint = os.path.abspath(os.path.join(_folder(about), config['checkpoint']))
+    return dict(checkpoint=checkpoint, prompts=config.get('prompts'))
 
 
 def _whole(about: dict) -> bool:
@@ -80,6 +88,7 @@ class _Rows:
     ):
         self.run, about = Path(run), about_run(run)
         facts, self.command = _facts(self.run, about), about['command']
+        self.folder = _folder(about)
         self.threshold = facts['threshold']
         self.rows = _worst_first(self.run, self.command, self.threshold)
         self.thumbnails = read_thumbnails(self.run) if self.command == 'test' else {}
@@ -89,12 +98,27 @@ class _Rows:
         return len(self.rows)
 
     def path(self, i: int) -> str:
-        "The absolute path of an image."
-        return os.path.abspath(self.rows[i]['image'])
+        "The absolute path of an image; an address as it is."
+        name = self.rows[i]['image']
+        return name if is_address(name) else os.path.abspath(os.path.join(self.folder, name))
 
     def said(self, i: int) -> Correction | None:
         "The word on an image; None: nobody spoke."
         return self.corrections.images.get(self.path(i))
+
+    def file(self, i: int) -> str:
+        "The path of an image, which still is the file that was scored."
+        path, digest = self.path(i), self.rows[i]['digest']
+        if is_address(path) or digest == '':
+            raise DataError(
+                f'{printable(path)} is a frame, or lies in an archive or at an address, and words'
+                ' are about files: copy its image into a folder, score that and review it'
+            )
+        if digest not in (None, sample_digest(path)):
+            raise DataError(
+                f'{printable(path)} is not the file that was scored: score and review it again'
+            )
+        return path
 
 # %% ../../nbs/63i_review.ipynb #a6054e0b
 class _Places(_Rows):
@@ -171,7 +195,7 @@ class Review(_Named):
     ) -> Correction:
         "Store a verdict on an image."
         i = self.at if i is None else i
-        row, path = self.rows[i], self.path(i)
+        row, path = self.rows[i], self.file(i)
         boxes = tuple(tuple(float(v) for v in box) for box in boxes)
         strokes = tuple((float(w), tuple(map(float, points))) for w, points in strokes)
         facts = row['decision'], row['score'], sample_digest(path)

@@ -133,8 +133,8 @@ def rows_of(
         return [_typed(r) for r in _raw_rows(path)]
     except (*_NOT_A_PART, csv.Error) as error:
         raise CheckpointError(
-            f'{path} is damaged ({type(error).__name__}): remove it and say --resume to score its'
-            ' images again'
+            f'{path} is damaged ({type(error).__name__}): remove it and say --resume to score those'
+            ' of its images again that are still there'
         ) from None
 
 # %% ../../nbs/63_rows.ipynb #742355c2
@@ -167,7 +167,8 @@ def read_scores(
     for path in sorted((Path(out) / 'parts').glob('part-*')):
         if path.suffix in ('.csv', '.parquet'):
             for r in rows_of(path):
-                yield {c: r[c] for c in COLUMNS} | dict(decision=decision_at(r, threshold))
+                known = {c: r[c] for c in (*COLUMNS, 'digest')}
+                yield known | dict(decision=decision_at(r, threshold))
 
 # %% ../../nbs/63_rows.ipynb #65065730
 def join_parts(
@@ -177,7 +178,7 @@ def join_parts(
     "Join csv parts into one table, under a name of this process until it is whole."
     temporary = half_written(Path(out) / 'scores.csv', by)
     with open(temporary, 'w', newline='', encoding='utf-8') as f:
-        writer = csv.DictWriter(f, COLUMNS)
+        writer = csv.DictWriter(f, COLUMNS, extrasaction='ignore')
         writer.writeheader()
         for r in read_scores(out):
             row = r | dict(regions=json.dumps(r['regions']))

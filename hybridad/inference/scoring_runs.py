@@ -23,7 +23,7 @@ from .loader import PhotoLoader
 from .parts import ClaimedBatches, Parts, all_there, by_part, check_all_there
 from .parts import outdated, remove_outdated, tidy, write_part
 from .report import report_of_scores
-from .rows import join_parts, read_scores
+from .rows import join_parts, other_threshold, read_scores
 from .scoring import Scorer
 from ..locks import run_lock
 from ..models.detector import HybridAnomalyDetector
@@ -108,14 +108,27 @@ class ScoringRun(Run):
     "The run of a scoring: each setting that differs is named."
 
     def differences(self, before: dict) -> tuple[str, str]:
+        other = other_threshold(self.folder)
+        before = before if other is None else before | dict(image_threshold=other)
         names = [k for k in self.asked if not _same(k, before, self.asked)]
         if not names:
             return '', ''
-        threads = before.get('threads') if names == ['threads'] else None
-        remedy = f'set OMP_NUM_THREADS={threads}, ' if isinstance(threads, int) else ''
+        threads, remedy = before.get('threads'), ''
+        if names == ['threads'] and isinstance(threads, int):
+            remedy = f'set OMP_NUM_THREADS={threads}, '
+        if other is not None and 'image_threshold' in names:
+            remedy = f'it was decided anew, so say --threshold {other:.6g} to '
         return f'another {", ".join(names)}', remedy
 
 # %% ../../nbs/64a_scoring_runs.ipynb #29875622
+def origin_of(
+    scorer: Scorer,
+) -> dict:  # fit for JSON
+    "Provenance of a scoring, with its prompts, scores of good images, and where names begin."
+    known = dict(good=scorer.good, checkpoint=scorer.checkpoint, folder=os.getcwd())
+    return provenance(scorer.detector, **known)
+
+
 def _begin(run, parts, scorer, join):
     "Write run.json, or find it there; whoever joins makes no finished run unfinished."
     there = run.check()
@@ -124,8 +137,7 @@ def _begin(run, parts, scorer, join):
             f'{run.folder} is not empty and holds no scoring to join: choose another --out'
         )
     if not (join and all_there(parts)):
-        known = dict(good=scorer.good, checkpoint=scorer.checkpoint)
-        run.open(provenance=provenance(scorer.detector, **known))
+        run.open(provenance=origin_of(scorer))
     parts.file(0).parent.mkdir(exist_ok=True)
 
 

@@ -18,17 +18,18 @@ from statistics import median, quantiles
 from threading import Event
 
 from ..config import check
-from ..errors import ConfigError, csv_cell
+from ..errors import ConfigError, csv_cell, printable
 from .arrivals import FolderArrivals
 from .drift import EwmaChart, draw_chart, drift_text
 from .frames import frames_of, shown
 from .overlays import captioned
 from .report import report_of_scores
-from .rows import COLUMNS, FILE, join_parts, row_of, rows_of
+from .rows import COLUMNS, FILE, decision_at, join_parts, other_threshold
+from .rows import row_of, rows_of
 from .scoring import Finding, Scorer
-from .scoring_runs import ScoringRun, asked_of
+from .scoring_runs import ScoringRun, asked_of, origin_of
 from ..locks import run_lock
-from ..runs import provenance, write_atomic
+from ..runs import write_atomic
 
 # %% ../../nbs/66c_watching.ipynb #1735a7c8
 _PART = 1000  # rows of a part
@@ -61,7 +62,8 @@ class Table:
         parts = sorted(self.folder.glob('part-*.csv'))
         for path in parts[-1:]:
             _without_torn_line(path)
-        self.count = sum(len(rows_of(p)) for p in parts)
+        # a part that was removed leaves its numbers unused, as its overlays may be there
+        self.count = sum(int(p.stem[5:]) * _PART + len(rows_of(p)) for p in parts[-1:])
 
     def rows(self) -> Iterator[dict]:
         "Rows of all parts with their types."
@@ -132,8 +134,9 @@ class _Counted:
         self.table, self.chart = Table(out), EwmaChart(scorer.good)
         self.counts, self.latency, self.clock = Counter(), Latency(), WallClock()
         self.drawn = (0, 0.0)  # rows of the last picture, and when it was made
+        other = other_threshold(out)
         for r in self.table.rows():
-            self._count(r)
+            self._count(r | dict(decision=decision_at(r, other)))
 
     def _count(self, row):
         "Take one row into account; True where its score has changed the state of the chart."
@@ -193,9 +196,14 @@ class _Drawing(_Session):
                 self._overlay(finding, place)
 
 # %% ../../nbs/66c_watching.ipynb #c250be8b
-def _source(source, scorer, *, fps, poll, **how):
+def _source(source, out, scorer, *, fps, poll, **how):
     "The images to come."
     if os.path.isdir(source):
+        if os.path.realpath(source) == os.path.realpath(out):
+            raise ConfigError(
+                f'overlays in {printable(source)} would be scored like photographs: give another'
+                ' --out than the folder that is watched'
+            )
         if fps is not None:
             raise ConfigError('--fps is for frames: leave it out where a folder is watched')
         return FolderArrivals(source, scorer.fit, poll=poll, **how)
@@ -256,11 +264,11 @@ def watch(
     check('batch_size', batch_size, int)
     source, stop = os.path.expanduser(os.fspath(source)), stop or Event()
     sight = 512 * (pictures != 'none')
-    arrivals = _source(source, scorer, fps=fps, poll=poll, sight=sight, say=note)
+    arrivals = _source(source, out, scorer, fps=fps, poll=poll, sight=sight, say=note)
     run = ScoringRun(out, 'score', _asked(source, scorer, batch_size, pictures=pictures, fps=fps))
     with run_lock(out):
         run.check(bool(resume))
-        run.open(provenance=provenance(scorer.detector, good=scorer.good))
+        run.open(provenance=origin_of(scorer))
         session = _Drawing(out, scorer, pictures=pictures, tell=tell, note=note)
         arrivals.resume(session.table.rows())
         for items in arrivals.batches(stop, batch_size):

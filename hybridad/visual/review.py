@@ -223,7 +223,7 @@ def _draw_review(me: ReviewExplorer, at: int) -> Figure:
     me.review.at = at
     row, said = me.review.rows[at], me.review.said(at)
     name = printable(Path(row['image']).name)
-    shown = shown_array(upright(row['image']), 800)
+    shown = shown_array(upright(me.review.file(at)), 800)
     me.clickable.show(shown, name)
     size, marks = me.review.size(at), me._marked()
     me.clickable.boxes = [_box_in_shares(b, size) for b in marks.get('boxes', ())]
