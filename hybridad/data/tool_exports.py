@@ -115,6 +115,12 @@ def _outline(values) -> tuple:
     return 'polygon', points
 
 
+def _angle(told: dict) -> tuple:
+    "The degrees by which CVAT turns a shape clockwise, (): none."
+    degrees = _numbers([told.get('rotation') or 0])
+    return degrees if any(degrees) else ()
+
+
 _WRONG = KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError
 
 
@@ -157,7 +163,8 @@ def _coco_shapes(note: dict) -> list:
         return [(kind, counts, height, width)]
     if drawn:
         return [_outline(points) for points in drawn]
-    return [('box', *_numbers(note['bbox'], 4))]
+    told = note.get('attributes')  # of CVAT, which exports a turned box so
+    return [('box', *_numbers(note['bbox'], 4), *_angle(told if isinstance(told, dict) else {}))]
 
 
 def _coco_records(told: dict, images: _Images, file: Path):
@@ -330,19 +337,19 @@ def read_yolo(
 
 # %% ../../nbs/01_tool_exports.ipynb #542d1c2c
 def _cvat_shape(node) -> tuple | None:
-    "A shape of CVAT; None for tags and what has no area."
+    "A shape of CVAT; None for a tag, which belongs to the whole image."
     a = node.attrib
     if node.tag == 'polygon':
         return _outline(n for point in a['points'].split(';') for n in point.split(','))
     if node.tag == 'box':
         left, top, right, bottom = _numbers(a[k] for k in ('xtl', 'ytl', 'xbr', 'ybr'))
-        return 'box', left, top, right - left, bottom - top
+        return 'box', left, top, right - left, bottom - top, *_angle(a)
     if node.tag == 'ellipse':
-        return 'ellipse', *_numbers(a[k] for k in ('cx', 'cy', 'rx', 'ry'))
+        return 'ellipse', *_numbers(a[k] for k in ('cx', 'cy', 'rx', 'ry')), *_angle(a)
     if node.tag == 'mask':
         place = _numbers(a[k] for k in ('left', 'top', 'width', 'height'))
         return 'patch', tuple(int(n) for n in a['rle'].split(',')), *place
-    if node.tag in ('polyline', 'points'):
+    if node.tag != 'tag':
         raise ValueError(f'a {node.tag} has no area, draw a polygon')
     return None
 
