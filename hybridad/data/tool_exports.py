@@ -13,7 +13,6 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import takewhile
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -25,12 +24,8 @@ from ..errors import DataError
 # %% ../../nbs/01_tool_exports.ipynb #955822bd
 def _shared(path, text):
     "The number of last parts that a path has in common with what a tool calls it."
-    parts = zip(reversed(nfc(path.as_posix()).split('/')), reversed(text.split('/')))
-    return sum(1 for _ in takewhile(_same, parts))
-
-
-def _same(pair):
-    return pair[0] == pair[1]
+    parts = (p.split('/')[::-1] for p in (nfc(path.as_posix()), text))
+    return len(os.path.commonprefix(list(parts)))
 
 
 class _Images:
@@ -91,11 +86,8 @@ def _samples(records: Iterable[_Record], root: Path, file: Path) -> list:
         seen.add(r.image)
     kinds = [s[0] for r in records for _, s in r.named]
     if boxes := kinds.count('box'):
-        warnings.warn(
-            f'{boxes} of {len(kinds)} shapes are boxes, read as if all in them were defective: '
-            'outlines say more',
-            stacklevel=5,
-        )
+        text = f'{boxes} of {len(kinds)} shapes are boxes, read as if all in them were defective'
+        warnings.warn(f'{text}: outlines say more', stacklevel=5)
     return [_sample(r, category_name(root)) for r in records]
 
 # %% ../../nbs/01_tool_exports.ipynb #88ae2868
@@ -357,8 +349,7 @@ def _cvat_shape(node) -> tuple | None:
 def _cvat_records(tree, images: _Images, file: Path):
     "The records of CVAT's XML."
     for node in tree.iter('image'):
-        shapes = [(n.attrib.get('label', 'anomaly'), _cvat_shape(n)) for n in node]
-        named = [(name, s) for name, s in shapes if s]
+        named = [(n.get('label', 'anomaly'), s) for n in node if (s := _cvat_shape(n))]
         size = int(node.attrib['width']), int(node.attrib['height'])
         yield _Record(images.find(node.attrib['name'], file), file, named, size)
 
