@@ -87,7 +87,8 @@ class Parser(argparse.ArgumentParser):
     "An argument parser with grouped options, and with arguments that also have an old flag."
 
     def __init__(self, *args: Any, **kwargs: Any):
-        super().__init__(*args, formatter_class=_Help, **kwargs)
+        # an abbreviation may be another flag of another command, as --root of --roots
+        super().__init__(*args, formatter_class=_Help, allow_abbrev=False, **kwargs)
         self.either = []
 
     def needs(

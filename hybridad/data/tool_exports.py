@@ -19,7 +19,7 @@ from xml.etree import ElementTree
 from .formats import is_image, reading, regular
 from .pairing import NORMAL, Sample, category_name, images_below, nfc, plain_name
 from .shapes import Drawn
-from ..errors import DataError
+from ..errors import ConfigError, DataError
 
 # %% ../../nbs/01_tool_exports.ipynb #955822bd
 def _shared(path, text):
@@ -318,6 +318,8 @@ def read_yolo(
     root = Path(root)
     if not is_yolo(root):
         raise DataError(f'{root} is no YOLO export: it needs the folders images and labels')
+    if reading()['root']:
+        raise ConfigError(f'{root} is an export of YOLO, which holds its images: leave --root out')
     images = [p for p in images_below(root, root) if 'images' in p.relative_to(root).parts[:-1]]
     names = _yolo_names(root)
     records = [_yolo_record(p, _label_of(p, root), names) for p in images]
