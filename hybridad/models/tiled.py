@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -112,20 +113,21 @@ def _in_bands(path, size):
 def in_tiles(
     im: Image.Image,  # from `as_rgb`, perhaps at a fraction of its file's size
     tiler: Tiler,
-    path: str | os.PathLike | None = None,  # of the file, which may be larger than memory
+    path: Any = None,  # of the file, which may be larger than memory, or its bytes
 ) -> Photograph:
     "A photograph with its grid; what cannot be read in parts is a DataError."
     size = full_size(im)[::-1]
     grid = tiler(size)
-    if path is not None and _in_bands(path, size):
+    if isinstance(path, (str, os.PathLike)) and _in_bands(path, size):
         bands = _Bands(path, size, grid.shape, bits=im.info.get('bits'))
         return Photograph(grid, size, im, bands)
     if full_size(im) != im.size and grid.shape[0] > im.height:
         share = im.height / size[0]
         raise DataError(
             f'cannot read {path} in tiles: its {size[1]} x {size[0]} px are beyond the limit, and '
-            f'what is no TIFF is read whole; say --tile_scale {share:.2g} or less, or allow it '
-            f'with --max_pixels {math.prod(size)} and {math.prod(size) * 6 / 1e9:.1f} GB of memory'
+            f'all but a TIFF in a folder is read whole; say --tile_scale {share:.2g} or less, or '
+            f'allow it with --max_pixels {math.prod(size)} and '
+            f'{math.prod(size) * 6 / 1e9:.1f} GB of memory'
         )
     return Photograph(grid, size, im, _Whole(im, grid.shape))
 
