@@ -135,6 +135,7 @@ def test_what_export_refuses_leaves_nothing(tmp_path, capsys):
     for more, said in (
         ([*graph, '--normals', str(tmp_path / 'none')], 'there is no file or folder'),
         (['--normals', str(good), '--hub_folder', str(tmp_path / 'hub')], 'give --out FILE.onnx'),
+        (['--out', str(tmp_path / 'so "called".onnx')], 'cannot stand in a script'),
     ):
         assert hybridad_export([str(SHIPPED), *more]) == 2
         assert said in capsys.readouterr().err

@@ -87,7 +87,8 @@ class Parser(argparse.ArgumentParser):
     "An argument parser with grouped options, and with arguments that also have an old flag."
 
     def __init__(self, *args: Any, **kwargs: Any):
-        super().__init__(*args, formatter_class=_Help, **kwargs)
+        # an abbreviation may be another flag of another command, as --root of --roots
+        super().__init__(*args, formatter_class=_Help, allow_abbrev=False, **kwargs)
         self.either = []
 
     def needs(
@@ -123,14 +124,14 @@ class Parser(argparse.ArgumentParser):
 Adder = argparse.ArgumentParser | argparse._ArgumentGroup  # whatever has add_argument
 
 # %% ../../nbs/89_commands.ipynb #325936ac
-def _stopped(a: argparse.Namespace, stop: KeyboardInterrupt) -> str:
-    "The words that continue a command after Ctrl-C."
+def _stopped(a: argparse.Namespace, known: object = '') -> str:
+    "The words that continue a command after Ctrl-C, those `known` where it has no flag for it."
     out = getattr(a, 'out', None)
     if getattr(a, 'join', False):
         return 'others go on without it; the same command joins them again'
     if hasattr(a, 'resume') and out and (Path(out) / 'run.json').exists():
         return f'continue with the same command and --resume --out {out}'
-    return str(stop) or 'what was complete is kept'
+    return str(known) or 'what was complete is kept'
 
 
 def _unwritten(error: OSError) -> str:
@@ -140,6 +141,21 @@ def _unwritten(error: OSError) -> str:
         f'{error.strerror} ({where}): check the path and the free space, or choose another --out; '
         'what was complete is kept'
     )
+
+# %% ../../nbs/89_commands.ipynb #325936ad
+_STARVED = re.compile(r'DataLoader worker \(pid.*(: Killed|: Bus|unexpectedly)|CPUAllocator')
+
+
+def _starved(a: argparse.Namespace, error: Exception) -> str:
+    "The message where memory ran out, also where PyTorch, not imported here, says so; else ''."
+    kind = type(error).__name__
+    known = isinstance(error, MemoryError) or kind == 'OutOfMemoryError'
+    if not known and not _STARVED.search(str(error)):
+        return ''
+    reason = (str(error).splitlines() or [kind])[0].partition('. ')[0]
+    fewer = ' or say fewer --num_workers' if hasattr(a, 'num_workers') else ''
+    anew = '; or begin anew with a smaller --batch_size' if hasattr(a, 'batch_size') else ''
+    return f'memory ran out ({reason}): free some{fewer}; {_stopped(a)}{anew}'
 
 # %% ../../nbs/89_commands.ipynb #6b608620
 def _code(
@@ -157,6 +173,11 @@ def _code(
     except KeyboardInterrupt as stop:
         say(f'stopped; {_stopped(a, stop)}', '\n')
         return 130
+    except (MemoryError, RuntimeError) as error:
+        if not (text := _starved(a, error)):
+            raise
+        say(text)
+        return 2
     except BrokenPipeError:  # the reader of a pipe has left, as head does
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         say('nobody reads the output any more; what was complete is kept')

@@ -24,6 +24,7 @@ from ..runs import Run
 
 # %% ../../nbs/89d_cli_study.ipynb #09799640
 _OWN = 'seed', 'square', 'validation_fraction', 'tiles', 'tile_scale', 'overlap'  # of the protocol
+_ROOT = 'folder that the paths of lists begin in; default: that of each list'
 
 # %% ../../nbs/89d_cli_study.ipynb #460352bf
 def _protocol_arguments(parser: Parser) -> None:
@@ -33,6 +34,7 @@ def _protocol_arguments(parser: Parser) -> None:
     add('--test', required=True, nargs='+', metavar='NAME', help='sets to score')
     where = 'where each set lies, or one folder that holds them under their names'
     add('--roots', required=True, nargs='+', metavar='NAME=DIR', help=where)
+    add('--root', metavar='DIR', help=_ROOT)
     workers = 'loader processes'
     add('--num_workers', type=int, default=0, metavar='N', help=workers)
     add = out_arguments(parser, 'protocol', resume='').add_argument
@@ -92,7 +94,14 @@ def protocol(a: Namespace) -> None:
 
 # %% ../../nbs/89d_cli_study.ipynb #aa7217df
 _ROW = dict(
-    data_path=None, test_path=None, seeds=3, epochs=4, backbone=None, device='auto', precision=None
+    data_path=None,
+    test_path=None,
+    root=None,
+    seeds=3,
+    epochs=4,
+    backbone=None,
+    device='auto',
+    precision=None,
 )  # all that a row depends on
 
 
@@ -102,6 +111,7 @@ def _ablation_arguments(parser: Parser) -> None:
     drawn = 'this folder; default: fresh synthetic'
     add('--data_path', metavar='DIR', help=f'learn on {drawn} auxiliary images')
     add('--test_path', metavar='DIR', help=f'test on {drawn} held-out images')
+    add('--root', metavar='DIR', help=_ROOT)
     add('--only', nargs='+', metavar='NAME', help='only these variants; --list shows the names')
     add('--list', action='store_true', help='print the variants and stop')
     add('--seeds', type=int, default=_ROW['seeds'], metavar='N', help='trainings of each variant')

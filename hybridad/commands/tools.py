@@ -11,7 +11,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from .flags import other_backbone_argument
+from .flags import other_backbone_argument, reading_arguments
 from hybridad.commands.shared import (
     Parser,
     arguments,
@@ -117,6 +117,7 @@ def _export(parser: Parser) -> None:
     page = 'write prompts and model card as a Hub repository'
     add('--hub_folder', type=Path, metavar='DIR', help=page)
     add('--push_to_hub', metavar='OWNER/NAME', help='send that repository to the Hub')
+    reading_arguments(parser)
 
 # %% ../../nbs/89f_cli_tools.ipynb #ddcfa842
 def _refuse_graph(a: Namespace):

@@ -75,13 +75,14 @@ def _summed(part: np.ndarray, corner: tuple[int, int], factor: int) -> np.ndarra
 # %% ../../nbs/01_gigapixels.ipynb #2b980533
 def _averaged(
     page, file: BinaryIO, factor: int, rows: tuple[int, int] | None = None
-) -> np.ndarray:  # (H, W, samples)
+) -> tuple[np.ndarray, int]:  # (H, W, samples), and the largest value that was averaged
     "Pixels of a TIFF page, each the mean of factor x factor; `rows` of the result, None: all."
     sides = page.imagelength, page.imagewidth
     first, last = rows or (0, -(-sides[0] // factor))
-    whole = last - first, -(-sides[1] // factor)
+    whole, largest = (last - first, -(-sides[1] // factor)), 0
     total = np.zeros((*whole, page.samplesperpixel), np.uint32)
     for y, x, part in _bands(page, file, first * factor, min(last * factor, sides[0])):
+        largest = max(largest, int(part.max()))
         sums = _summed(part, (y, x), factor)
         (h, w), (top, left) = sums.shape[:2], (y // factor - first, x // factor)
         total[top : top + h, left : left + w] += sums
@@ -90,7 +91,7 @@ def _averaged(
     for y, height in enumerate(heights[first:last]):  # a row at a time: divisions need gigabytes
         count = height * widths[:, None]
         mean[y] = (2 * total[y].astype(np.int64) + count) // (2 * count)
-    return mean
+    return mean, largest
 
 # %% ../../nbs/01_gigapixels.ipynb #d6224d14
 def _check_page(page, path: str | Path, size: tuple[int, int]):
@@ -127,12 +128,15 @@ def _reduced_tiff(
         with tifffile.TiffFile(file) as tiff:
             page = tiff.pages[0]
             _check_page(page, path, size)
-            return _as_image(_averaged(page, file, factor, rows))
+            mean, largest = _averaged(page, file, factor, rows)
     except DataError:
         raise
     except Exception as err:  # tifffile raises whatever a damaged file leads it to
         why = f'and it cannot be read in parts ({type(err).__name__})'
         raise _too_large(path, size, why) from None
+    small = _as_image(mean)
+    small.info['largest'] = largest  # of a few bright pixels no mean tells
+    return small
 
 # %% ../../nbs/01_gigapixels.ipynb #a5bec803
 class TiffBands:

@@ -206,6 +206,11 @@ def is_deep(path: str | Path) -> bool:
         return False  # said by whoever reads it
 
 # %% ../../nbs/01_images.ipynb #f45be95f
+def _largest(im: Image.Image) -> int:
+    "The largest value in the file of 16-bit grey, also where it was read at a fraction."
+    return im.info.get('largest') or int(np.asarray(im).max())
+
+
 def set_bits(
     paths: Iterable[str | Path],  # image files that belong together
     most: int = 200,  # files to look into, spread evenly
@@ -217,7 +222,7 @@ def set_bits(
     top = 0
     for p in deep[:: -(-len(deep) // most)]:
         try:
-            top = max(top, int(np.asarray(open_image(p)).max()))
+            top = max(top, _largest(open_image(p)))
         except DataError:
             continue  # said by whoever reads it
         if top >= 2**14:
@@ -242,8 +247,7 @@ def _depth_here(path, top: int) -> int:
 # %% ../../nbs/01_images.ipynb #2ee34ff0
 def _eight_bits(im: Image.Image, path, bits: int | None) -> Image.Image:
     "16-bit grey in 8 bits, rounded, so that it is the image that 8 bits would have stored."
-    pixels = np.asarray(im)
-    top = int(pixels.max())
+    top = _largest(im)
     depth = reading()['bits'] or im.info.get('bits') or bits or _depth_here(path, top)
     if top >= 2**depth:
         raise DataError(
@@ -252,7 +256,9 @@ def _eight_bits(im: Image.Image, path, bits: int | None) -> Image.Image:
         )
     full = 2**depth - 1
     table = (np.arange(full + 1, dtype=np.int64) * 510 + full) // (2 * full)
-    return Image.fromarray(table.astype(np.uint8)[pixels])
+    eight = Image.fromarray(table.astype(np.uint8)[np.asarray(im)])
+    eight.info['bits'] = depth  # its parts are read alike
+    return eight
 
 # %% ../../nbs/01_images.ipynb #fb725489
 def _check_range(im: Image.Image, path):
@@ -281,7 +287,7 @@ def as_rgb(
     im: Image.Image,  # a decoded image of any mode
     path,  # its file, for the message
     bits: int | None = None,  # of 16-bit grey; None: as its folder or `reading` says
-) -> Image.Image:  # mode RGB
+) -> Image.Image:  # mode RGB; `info` has the bits of what was 16-bit grey
     "The image in 8 bits: 16-bit rescaled, transparency laid on white, palette and grey expanded."
     size = full_size(im)
     if im.mode.startswith('I;16'):

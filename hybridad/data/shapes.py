@@ -32,18 +32,27 @@ def _polygon(canvas, points):
     canvas[inside] = True
 
 
-def _box(canvas, left, top, width, height):
-    "Mark the pixels of a box."
-    _polygon(
-        canvas,
-        (left, top, left + width, top, left + width, top + height, left, top + height),
-    )
+def _turned(x, y, degrees):
+    "Points turned clockwise about (0, 0), as y leads down."
+    cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    return x * cos - y * sin, x * sin + y * cos
 
 
-def _ellipse(canvas, x, y, across, down):
-    "Mark the pixels of an ellipse with these half axes."
+def _box(canvas, left, top, width, height, degrees=0):
+    "Mark the pixels of a box, turned clockwise about its centre."
+    x, y = left + np.array((0, width, width, 0)), top + np.array((0, 0, height, height))
+    if degrees:
+        across, down = left + width / 2, top + height / 2
+        x, y = _turned(x - across, y - down, degrees)
+        x, y = x + across, y + down
+    _polygon(canvas, np.stack([x, y], 1).ravel())
+
+
+def _ellipse(canvas, x, y, across, down, degrees=0):
+    "Mark the pixels of an ellipse with these half axes, turned clockwise."
     rows, columns = np.mgrid[: canvas.shape[0], : canvas.shape[1]] + 0.5
-    canvas |= ((columns - x) / across) ** 2 + ((rows - y) / down) ** 2 <= 1
+    along, beside = _turned(columns - x, rows - y, -degrees)
+    canvas |= (along / across) ** 2 + (beside / down) ** 2 <= 1
 
 # %% ../../nbs/01_shapes.ipynb #ce17994e
 def _unrolled(counts, total):

@@ -46,8 +46,8 @@ def _inside(root, text, where):
         )
     if os.path.isabs(text):
         raise DataError(
-            f'{where} names {text}, which leads out of {root}: give the table itself in place of'
-            ' its folder, with --root, the folder that holds all its images'
+            f'{where} names {text}, which leads out of {root}: say --root, the folder that holds'
+            ' all its images'
         )
     if '..' in Path(text).parts or _beyond(root / text, root):
         raise DataError(
@@ -134,9 +134,11 @@ def _relative(text, root):
     return text
 
 
-def _from_named(rows, path):
-    "The samples of a list that the user named himself, whose paths may be absolute."
-    root = Path(reading()['root'] or path.parent)
+def _from_list(rows, folder, path, *, named=False):
+    "The samples of a list; paths may be absolute where the user named it himself, or their root."
+    root = Path(reading()['root'] or folder)
+    if not named and not reading()['root']:
+        return _from_rows(rows, root, path)
     paths = [k for k in ('image', 'mask') if rows and k in rows[0]]
     return _from_rows([r | {k: _relative(r[k], root) for k in paths} for r in rows], root, path)
 
@@ -192,11 +194,10 @@ def read_table(
     path: str | os.PathLike,  # a .csv or .parquet file, or a folder with one called samples
 ) -> list:  # of Sample
     "Samples of a table with image, label, perhaps mask, category, defect and split."
-    path = Path(path)
-    if path.is_dir():
+    path, named = Path(path), not Path(path).is_dir()
+    if not named:
         path = next((path / n for n in TABLES if (path / n).is_file()), path / TABLES[0])
-        return _from_rows(table_rows(path, ('image', 'label')), path.parent, path)
-    return _from_named(table_rows(path, ('image', 'label')), path)
+    return _from_list(table_rows(path, ('image', 'label')), path.parent, path, named=named)
 
 # %% ../../nbs/01_tables.ipynb #e1deb04d
 def read_visa(
@@ -206,7 +207,7 @@ def read_visa(
     path = Path(root) / 'split_csv' / '1cls.csv'
     rows = table_rows(path, ('object', 'split', 'label', 'image', 'mask'))
     rows = [dict(r, category=r['object']) for r in rows]
-    return _from_rows(rows, Path(root), path)
+    return _from_list(rows, Path(root), path)
 
 # %% ../../nbs/01_tables.ipynb #8ac2ce06
 _META = dict(  # our columns, and AnomalyCLIP's names for them
@@ -246,7 +247,7 @@ def read_meta(
             f'{path} is no meta.json of AnomalyCLIP: it needs'
             ' {split: {class: [{img_path, mask_path, cls_name, specie_name, anomaly}]}}'
         ) from None
-    return _from_named(rows, path) if named else _from_rows(rows, path.parent, path)
+    return _from_list(rows, path.parent, path, named=named)
 
 # %% ../../nbs/01_tables.ipynb #9def5f68
 def _inside_path(p, root):

@@ -13,24 +13,19 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import takewhile
 from pathlib import Path
 from xml.etree import ElementTree
 
 from .formats import is_image, reading, regular
 from .pairing import NORMAL, Sample, category_name, images_below, nfc, plain_name
 from .shapes import Drawn
-from ..errors import DataError
+from ..errors import ConfigError, DataError
 
 # %% ../../nbs/01_tool_exports.ipynb #955822bd
 def _shared(path, text):
     "The number of last parts that a path has in common with what a tool calls it."
-    parts = zip(reversed(nfc(path.as_posix()).split('/')), reversed(text.split('/')))
-    return sum(1 for _ in takewhile(_same, parts))
-
-
-def _same(pair):
-    return pair[0] == pair[1]
+    parts = (p.split('/')[::-1] for p in (nfc(path.as_posix()), text))
+    return len(os.path.commonprefix(list(parts)))
 
 
 class _Images:
@@ -91,11 +86,8 @@ def _samples(records: Iterable[_Record], root: Path, file: Path) -> list:
         seen.add(r.image)
     kinds = [s[0] for r in records for _, s in r.named]
     if boxes := kinds.count('box'):
-        warnings.warn(
-            f'{boxes} of {len(kinds)} shapes are boxes, read as if all in them were defective: '
-            'outlines say more',
-            stacklevel=5,
-        )
+        text = f'{boxes} of {len(kinds)} shapes are boxes, read as if all in them were defective'
+        warnings.warn(f'{text}: outlines say more', stacklevel=5)
     return [_sample(r, category_name(root)) for r in records]
 
 # %% ../../nbs/01_tool_exports.ipynb #88ae2868
@@ -113,6 +105,12 @@ def _outline(values) -> tuple:
     if len(points) % 2:
         raise ValueError('an outline has an odd number of coordinates')
     return 'polygon', points
+
+
+def _angle(told: dict) -> tuple:
+    "The degrees by which CVAT turns a shape clockwise, (): none."
+    degrees = _numbers([told.get('rotation') or 0])
+    return degrees if any(degrees) else ()
 
 
 _WRONG = KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError
@@ -157,7 +155,8 @@ def _coco_shapes(note: dict) -> list:
         return [(kind, counts, height, width)]
     if drawn:
         return [_outline(points) for points in drawn]
-    return [('box', *_numbers(note['bbox'], 4))]
+    told = note.get('attributes')  # of CVAT, which exports a turned box so
+    return [('box', *_numbers(note['bbox'], 4), *_angle(told if isinstance(told, dict) else {}))]
 
 
 def _coco_records(told: dict, images: _Images, file: Path):
@@ -319,6 +318,8 @@ def read_yolo(
     root = Path(root)
     if not is_yolo(root):
         raise DataError(f'{root} is no YOLO export: it needs the folders images and labels')
+    if reading()['root']:
+        raise ConfigError(f'{root} is an export of YOLO, which holds its images: leave --root out')
     images = [p for p in images_below(root, root) if 'images' in p.relative_to(root).parts[:-1]]
     names = _yolo_names(root)
     records = [_yolo_record(p, _label_of(p, root), names) for p in images]
@@ -330,19 +331,19 @@ def read_yolo(
 
 # %% ../../nbs/01_tool_exports.ipynb #542d1c2c
 def _cvat_shape(node) -> tuple | None:
-    "A shape of CVAT; None for tags and what has no area."
+    "A shape of CVAT; None for a tag, which belongs to the whole image."
     a = node.attrib
     if node.tag == 'polygon':
         return _outline(n for point in a['points'].split(';') for n in point.split(','))
     if node.tag == 'box':
         left, top, right, bottom = _numbers(a[k] for k in ('xtl', 'ytl', 'xbr', 'ybr'))
-        return 'box', left, top, right - left, bottom - top
+        return 'box', left, top, right - left, bottom - top, *_angle(a)
     if node.tag == 'ellipse':
-        return 'ellipse', *_numbers(a[k] for k in ('cx', 'cy', 'rx', 'ry'))
+        return 'ellipse', *_numbers(a[k] for k in ('cx', 'cy', 'rx', 'ry')), *_angle(a)
     if node.tag == 'mask':
         place = _numbers(a[k] for k in ('left', 'top', 'width', 'height'))
         return 'patch', tuple(int(n) for n in a['rle'].split(',')), *place
-    if node.tag in ('polyline', 'points'):
+    if node.tag != 'tag':
         raise ValueError(f'a {node.tag} has no area, draw a polygon')
     return None
 
@@ -350,8 +351,7 @@ def _cvat_shape(node) -> tuple | None:
 def _cvat_records(tree, images: _Images, file: Path):
     "The records of CVAT's XML."
     for node in tree.iter('image'):
-        shapes = [(n.attrib.get('label', 'anomaly'), _cvat_shape(n)) for n in node]
-        named = [(name, s) for name, s in shapes if s]
+        named = [(n.get('label', 'anomaly'), s) for n in node if (s := _cvat_shape(n))]
         size = int(node.attrib['width']), int(node.attrib['height'])
         yield _Record(images.find(node.attrib['name'], file), file, named, size)
 

@@ -107,9 +107,13 @@ def write_labelme(
 ) -> Path:  # out/labelme
     "Write the regions of each photograph as a file of labelme."
     rows, folder = _readable(rows), Path(out) / 'labelme'
-    root = _common(rows)
+    root, taken = _common(rows), set()
     for row in rows:
-        file = (folder / _below(row, root)).with_suffix('.json')
+        photo = folder / _below(row, root)
+        file = photo.with_suffix('.json')
+        while file in taken:  # a.jpg beside a.png
+            file = file.with_name(f'{file.stem}{photo.suffix or "_"}.json')
+        taken.add(file)
         write_atomic(file, f'{json.dumps(_labelme(row, file), indent=1)}\n'.encode())
     return folder
 

@@ -16,11 +16,11 @@ from ..data.aspect import stacked
 from ..data.images import enough
 from ..errors import ConfigError, DataError, printable
 from .image_files import file_digest, find_images, upright
-from .sources import size_of
+from .sources import Fetched, is_address, size_of
 from ..models.among import LEAST, AmongDetector, spread
 from ..models.detector import HybridAnomalyDetector
 from ..models.reference import ReferenceDetector, load_references
-from ..models.tiled import open_tiled
+from ..models.tiled import in_tiles
 from ..models.tiles import Tiler, Tiling, tiler_of
 from ..progress import waiting
 
@@ -46,7 +46,8 @@ def _cut(names, tiler):
     "Tiles of photographs, spread evenly over each, their photographs, and how many each counts as."
     tiles, owners, areas = [], [], {}
     for k, name in enumerate(names):
-        photo = open_tiled(name, tiler)
+        file = Fetched(name) if is_address(name) else name
+        photo = in_tiles(upright(file), tiler, file)
         corners = spread(photo.grid.corners, max(1, _TILES // len(names)))
         tiles += [photo.tile(c) for c in corners]
         owners += [k] * len(corners)

@@ -94,7 +94,7 @@ def photo_item(
     size: Fit | Tiler | int,  # how it is scaled or cut, or the side of a square, px
     sight: int,  # longest side of the small copy to draw on, px; 0: none
     *,
-    path: str | None = None,  # of the file, which may be larger than memory
+    path: str | Fetched | None = None,  # or the bytes of the file; it may be larger than memory
 ) -> dict:
     "One photograph as a detector wants it."
     width, height = full_size(im)
@@ -111,8 +111,7 @@ def _read_photo(file, size, sight):
     "One photograph as a detector wants it, or the reason why there is none."
     try:
         least = 0 if isinstance(size, Tiler) else enough(size)
-        path = file if isinstance(file, str) else None
-        return photo_item(upright(file, least), size, sight, path=path)
+        return photo_item(upright(file, least), size, sight, path=file)
     except DataError as error:
         return dict(reason=str(error))
 

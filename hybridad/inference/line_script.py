@@ -7,12 +7,13 @@ __all__ = []
 
 # %% ../../nbs/80_line_script.ipynb #cc20c677
 from pathlib import Path
+from string import Template
 
 from ..errors import ConfigError
 from ..runs import write_atomic
 
 # %% ../../nbs/80_line_script.ipynb #00d6a57f
-_SCRIPT = '''"""Scores photographs as squares: python NAME PHOTO ...
+_SCRIPT = '''"""Scores photographs as squares: python $script PHOTO ...
 
 Needs numpy, pillow and onnxruntime."""
 import json
@@ -23,12 +24,16 @@ import numpy as np
 import onnxruntime
 from PIL import Image, ImageOps
 
-session = onnxruntime.InferenceSession(Path(__file__).with_name('MODEL'))
+session = onnxruntime.InferenceSession(Path(__file__).with_name($model))
 about = json.loads(session.get_modelmeta().custom_metadata_map['hybridad'])
 threshold = (about['thresholds'] or {}).get('image') or 0.0
 
 for path in sys.argv[1:]:
-    photo = ImageOps.exif_transpose(Image.open(path)).convert('RGB')
+    photo = ImageOps.exif_transpose(Image.open(path))
+    if photo.mode[0] in 'IF':  # only whoever has the camera knows its brightest value
+        sys.exit(f'{path} has more than 8 bits of grey: save it with 8')
+    white = Image.new('RGBA', photo.size, 'white')  # what is transparent is seen so
+    photo = Image.alpha_composite(white, photo.convert('RGBA')).convert('RGB')
     square = photo.resize((about['size'], about['size']), Image.Resampling.BICUBIC)
     pixels = np.asarray(square, np.float32).transpose(2, 0, 1)[None] / 127.5 - 1
     (heat,), (score,) = session.run(['maps', 'scores'], {'images': pixels})
@@ -42,8 +47,10 @@ for path in sys.argv[1:]:
 def script_of(
     model: str | Path,  # the .onnx file
 ) -> Path:
-    "The place of the script that belongs to a graph."
+    "The place of the script that belongs to a graph, whose name must fit into its title."
     model = Path(model)
+    if not model.name.isprintable() or '"' in model.name or '\\' in model.name:
+        raise ConfigError(f'{model.name!r} cannot stand in a script: choose another --out')
     return model.with_name(f'{model.stem}_score.py')
 
 
@@ -51,8 +58,6 @@ def write_script(
     model: str | Path,  # the .onnx file
 ) -> Path:  # the script
     "Write the script beside the graph that it runs."
-    path, model = script_of(model), Path(model)
-    if "'" in model.name or '\\' in model.name:
-        raise ConfigError(f'{model.name} cannot stand in a script: choose another --out')
-    text = _SCRIPT.replace('MODEL', model.name).replace('NAME', path.name)
+    path = script_of(model)
+    text = Template(_SCRIPT).substitute(script=path.name, model=repr(Path(model).name))
     return write_atomic(path, text.encode())

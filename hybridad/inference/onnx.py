@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..errors import ConfigError, HybridadError
-from .line_script import write_script
+from .line_script import script_of, write_script
 from ..models.among import AmongDetector
 from ..models.attention import QueryRecorder
 from ..models.backbone import Backbone
@@ -325,6 +325,7 @@ def export_onnx(
     _need('onnx', 'onnxruntime', 'onnxscript')
     if Path(out).suffix != '.onnx':
         raise ConfigError(f'{out} does not end in .onnx: choose another --out')
+    script_of(out)  # refuses a name that the script cannot have
     model = FixedPrompts(detector).eval()
     found = keep_if_same(trace_onnx(model, about), model, Path(out), images=images)
     write_script(out)

@@ -41,7 +41,9 @@ def inner_name(
     "The path without archive, scheme and query, for its ending and its last part."
     if not is_address(name):
         return os.fspath(name)
-    return name.partition('::')[0].partition('://')[2].partition('?')[0]
+    head, member, _ = name.partition('::')
+    path = head.partition('://')[2]
+    return path if member else path.partition('?')[0]  # in an archive, '?' is part of a name
 
 # %% ../../nbs/63_sources.ipynb #2160f21f
 def reason_of(error: Exception) -> str:

@@ -49,8 +49,7 @@ def _blocks_of(
     encoder: nn.Module,  # of transformers
 ) -> nn.ModuleList:
     "The blocks of a text encoder in the order in which they run."
-    core = getattr(encoder, 'text_model', encoder)
-    return core.get_submodule(kind_of(encoder).blocks)
+    return getattr(encoder, 'text_model', encoder).get_submodule(kind_of(encoder).blocks)
 
 # %% ../../nbs/10j_language.ipynb #834d9cfa
 def _run_embeddings(
@@ -120,6 +119,7 @@ class Tower(NamedTuple):
 
     def tokenize(self, texts: list[str]) -> tuple[Tensor, Tensor]:  # ids and mask, each (P, L)
         "Token ids, padded; a prompt that is too long is refused, never cut."
+        self.tokenizer.padding_side = 'right'  # as SanaPipeline does: Gemma's own is the left
         told = self.tokenizer(texts, padding='max_length', max_length=self.length)
         for text, row in zip(texts, told.input_ids):
             if len(row) > self.length:

@@ -28,7 +28,7 @@ def _photograph(sample: Sample, tiler: Tiler) -> tuple[Photograph, np.ndarray | 
     im = open_image(sample.image)
     marked = None if sample.mask is None else mask_of(sample, im)
     rgb = as_rgb(im, sample.image, sample.bits)
-    return in_tiles(rgb, tiler, sample.image, sample.bits), marked
+    return in_tiles(rgb, tiler, sample.image), marked
 
 # %% ../../nbs/50ba_tile_samples.ipynb #f82e46e4
 def _window(grid: Grid, size: tuple[int, int], corner: tuple[int, int]) -> tuple[slice, slice]:

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,7 +57,7 @@ class _Bands:
         size: tuple[int, int],  # (height, width) by the header, px
         shape: tuple[int, int],  # that it is scaled to
         *,
-        bits: int | None = None,  # of 16-bit grey
+        bits: int | None = None,  # of 16-bit grey, the same in every band
     ):
         self.path, self.bits, self.at, self.band = path, bits, None, None
         factor = max(1, math.floor(min(n / s for n, s in zip(size, shape))))
@@ -110,22 +111,23 @@ def _in_bands(path, size):
 
 # %% ../../nbs/50b_tiled.ipynb #a86d36fe
 def in_tiles(
-    im: Image.Image,  # mode RGB, perhaps at a fraction of its file's size
+    im: Image.Image,  # from `as_rgb`, perhaps at a fraction of its file's size
     tiler: Tiler,
-    path: str | os.PathLike | None = None,  # of the file, which may be larger than memory
-    bits: int | None = None,  # of 16-bit grey, as for `as_rgb`
+    path: Any = None,  # of the file, which may be larger than memory, or its bytes
 ) -> Photograph:
     "A photograph with its grid; what cannot be read in parts is a DataError."
     size = full_size(im)[::-1]
     grid = tiler(size)
-    if path is not None and _in_bands(path, size):
-        return Photograph(grid, size, im, _Bands(path, size, grid.shape, bits=bits))
+    if isinstance(path, (str, os.PathLike)) and _in_bands(path, size):
+        bands = _Bands(path, size, grid.shape, bits=im.info.get('bits'))
+        return Photograph(grid, size, im, bands)
     if full_size(im) != im.size and grid.shape[0] > im.height:
         share = im.height / size[0]
         raise DataError(
             f'cannot read {path} in tiles: its {size[1]} x {size[0]} px are beyond the limit, and '
-            f'what is no TIFF is read whole; say --tile_scale {share:.2g} or less, or allow it '
-            f'with --max_pixels {math.prod(size)} and {math.prod(size) * 6 / 1e9:.1f} GB of memory'
+            f'all but a TIFF in a folder is read whole; say --tile_scale {share:.2g} or less, or '
+            f'allow it with --max_pixels {math.prod(size)} and '
+            f'{math.prod(size) * 6 / 1e9:.1f} GB of memory'
         )
     return Photograph(grid, size, im, _Whole(im, grid.shape))
 
@@ -136,7 +138,7 @@ def open_tiled(
     bits: int | None = None,  # of 16-bit grey, as for `as_rgb`
 ) -> Photograph:
     "A photograph of a data set with its grid."
-    return in_tiles(as_rgb(open_image(path), path, bits), tiler, path, bits)
+    return in_tiles(as_rgb(open_image(path), path, bits), tiler, path)
 
 # %% ../../nbs/50b_tiled.ipynb #e14a7e1b
 _NAMED = 1 << 14  # cells of maps of names: regions are named, not outlined, by them
