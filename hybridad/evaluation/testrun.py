@@ -205,6 +205,8 @@ def _intervals(truth: EvalSet, maps, scores, draws: int) -> dict:
     "Bootstrap intervals: of the image metrics over all images, of the others where masks are."
     known = truth.known
     found = bootstrap_intervals(scores, truth.labels, n=draws)
+    if not known.any():
+        return found
     pixels = bootstrap_intervals(
         scores[known], truth.labels[known], maps[known], masks=truth.masks[known], n=draws
     )

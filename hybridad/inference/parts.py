@@ -80,7 +80,7 @@ def check_all_there(parts: Parts) -> None:
             ' --resume to score them again, and let nothing else write there'
         )
 
-
+# %% ../../nbs/63j_parts.ipynb #t1dy0001
 def tidy(parts: Parts) -> None:
     "Remove what killed processes left, once every part is there."
     for left in chain(*(parts.out.glob(f'p*/*.{kind}') for kind in ('claim', 'partial'))):

@@ -108,17 +108,7 @@ class _Rows:
 
     def file(self, i: int) -> str:
         "The path of an image, which still is the file that was scored."
-        path, digest = self.path(i), self.rows[i]['digest']
-        if is_address(path) or digest == '':
-            raise DataError(
-                f'{printable(path)} is a frame, or lies in an archive or at an address, and words'
-                ' are about files: copy its image into a folder, score that and review it'
-            )
-        if digest not in (None, sample_digest(path)):
-            raise DataError(
-                f'{printable(path)} is not the file that was scored: score and review it again'
-            )
-        return path
+        return _scored(self.path(i), self.rows[i]['digest'])
 
 # %% ../../nbs/63i_review.ipynb #a6054e0b
 class _Places(_Rows):
@@ -166,6 +156,20 @@ class _Named(_Places):
                 ' the path'
             )
         return fits[0]
+
+# %% ../../nbs/63i_review.ipynb #sc0red01
+def _scored(path, digest):
+    "The path of an image, if it is the file that was scored."
+    if is_address(path) or digest == '':
+        raise DataError(
+            f'{printable(path)} is a frame, or lies in an archive or at an address, and words are'
+            ' about files: copy its image into a folder, score that and review it'
+        )
+    if digest not in (None, sample_digest(path)):
+        raise DataError(
+            f'{printable(path)} is not the file that was scored: score and review it again'
+        )
+    return path
 
 # %% ../../nbs/63i_review.ipynb #3a852ebc
 def _check_inside(

@@ -212,7 +212,7 @@ def _entries(source: str, content: bytes) -> list[str]:
     column = _column(rows.fieldnames or [], source)
     return [r[column] or '' for r in rows]
 
-
+# %% ../../nbs/63_sources.ipynb #l1sted01
 def _listed(source: str) -> Iterator[tuple[str, str]]:
     "(name, '') of each line of a list."
     content = Fetched(source).getvalue() if is_address(source) else Path(source).read_bytes()

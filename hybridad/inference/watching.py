@@ -101,7 +101,7 @@ class Latency:
         high = quantiles(self.last, n=20, method='inclusive')[-1]
         return f'latency: median {median(self.last):.2f} s, 95 % below {high:.2f} s'
 
-
+# %% ../../nbs/66c_watching.ipynb #c10ck001
 class WallClock:
     "The time of day, watched for jumps backwards."
 
