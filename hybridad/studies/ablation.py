@@ -58,13 +58,16 @@ def _configured(base, variant, seed) -> Config:
     return config
 
 # %% ../../nbs/63_ablation.ipynb #7encode0
+_LOADS = 'seen', 'fit', 'load_size', 'image_size', 'scales'
+
+
 def _encoding(detector):
     "All that the parts and their latents depend on, or a row would depend on the one before."
     m, c = detector.config.model, detector.config
     pairs = c.training.loss_weights['consistency'] > 0
     views = m.views, tuple(detector.scales), detector.image_size, c.data.square
-    # a subclass may load and turn images in its own way
-    return type(detector), m.seed, *views, m.map_size, pairs, c.data.validation_fraction
+    own = [getattr(type(detector), k) for k in _LOADS]  # a subclass may load images in its own way
+    return *own, m.seed, *views, m.map_size, pairs, c.data.validation_fraction
 
 
 def _reading(detector):
@@ -294,7 +297,7 @@ def ablate(
     run.open(provenance=_origin(study))
     found = {}
     # those that ask the UNet the same stand together
-    asks = {v.name: (v.detector.__name__, *(v.settings.get(k) for k in _ASKS)) for v in variants}
+    asks = {v.name: (*(v.settings.get(k) for k in _ASKS), v.detector.__name__) for v in variants}
     order = sorted(variants, key=lambda v: str(asks[v.name]))
     with tqdm(total=len(variants) * seeds, desc='ablation', disable=not progress) as bar:
         for seed in range(seeds):
