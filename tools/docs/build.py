@@ -46,6 +46,7 @@ def staged_notebook(nb: nbformat.NotebookNode) -> nbformat.NotebookNode:
             cell.metadata = dict(tags=['remove-input'] if quiet else [])
             cell.source = re.sub(r'^#\|.*\n?', '', cell.source, flags=re.M).strip()
     nb.cells = [c for c in nb.cells if c.source]
+    nb.metadata.language_info = dict(name='python', pygments_lexer='ipython3')  # knows ! and %
     return nb
 
 
