@@ -68,13 +68,16 @@ def turned(
     return np.asarray(Image.fromarray(array.astype(np.uint8)).transpose(_TURNS[tag])) > 0
 
 # %% ../../nbs/01_images.ipynb #0265e4df
+_NOTES = 'exif', 'Raw profile type exif', 'xmp', 'XML:com.adobe.xmp'
+
+
 def _upright(im: Image.Image, turn: int) -> Image.Image:
     "The image as a viewer shows it, without its EXIF note."
     if turn == 1:
         return im
     form, full = im.format, im.info.get('full_size')
     im = im.transpose(_TURNS[turn]) if im.format != 'TIFF' else im  # Pillow turns a TIFF itself
-    for note in ('exif', 'Raw profile type exif', 'xmp', 'XML:com.adobe.xmp'):
+    for note in _NOTES:
         im.info.pop(note, None)
     im.format = form
     im.info['turned'] = turn
@@ -89,14 +92,32 @@ def full_size(
     "The size of the file's image, upright, also where it was read at a fraction."
     return im.info.get('full_size', im.size)
 
+# %% ../../nbs/01_images.ipynb #n0te0001
+def _noted(im: Image.Image, file: BinaryIO) -> bool:
+    "False for a PNG in which no note says how it is turned."
+    if im.format != 'PNG' or any(note in im.info for note in _NOTES):
+        return True
+    pixels = False
+    file.seek(8)  # behind the signature
+    while len(head := file.read(8)) == 8:
+        length, kind = struct.unpack('>I4s', head)
+        pixels |= kind == b'IDAT'
+        if pixels and kind in (b'eXIf', b'tEXt', b'zTXt', b'iTXt'):
+            return True
+        file.seek(length + 4, 1)  # contents and a sum to check them by
+    return False
+
 # %% ../../nbs/01_images.ipynb #6f053b25
 def image_size(path: str | Path) -> tuple[int, int]:  # (width, height) in px
     "The size of the image as `open_image` turns it, from the header where that is enough."
     try:
         regular(path)
         with open(path, 'rb') as file, _header(file, formats_of(path)) as im:
-            (width, height), turn = im.size, 1 if im.format == 'TIFF' else _tag(im, path)
-    except (Image.UnidentifiedImageError, *DAMAGED):
+            (width, height), place = im.size, file.tell()
+            asked = im.format != 'TIFF' and _noted(im, file)
+            file.seek(place)
+            turn = _tag(im, path) if asked else 1
+    except (Image.UnidentifiedImageError, DataError, *DAMAGED):
         return full_size(open_image(path))  # which says what is wrong
     return (height, width) if turn > 4 else (width, height)
 
