@@ -22,7 +22,7 @@ from pathlib import Path
 
 import fsspec
 import pandas as pd
-from common import RESULTS, about, fresh
+from common import RESULTS, RUNS, about, fresh
 from PIL import Image
 
 from hybridad.runs import write_json
@@ -109,7 +109,7 @@ def hybridad(*args):
     done = subprocess.run(command, capture_output=True, text=True, timeout=180)
     said = (done.stderr if done.returncode == 2 else done.stdout).strip().splitlines()
     sentences = [t for t in said if ' images, ' in t or 'hybridad' in t or 'nothing is left' in t]
-    return done.returncode, (sentences or said or [''])[-1]
+    return done.returncode, (sentences or said or [''])[-1].replace(f'{RUNS}/', '')
 
 
 def rows(table, root):
