@@ -193,6 +193,7 @@ def _ablation_panel(ax, rows, first, **look):
         ax.set_xlim(-1.04 * look['span'], 1.04 * look['span'])
     ax.grid(axis='x', lw=0.4, alpha=0.5)
     ax.tick_params(axis='x', labelsize=_TEXT)
+    ax.locator_params(axis='x', nbins=5)  # so that numbers do not meet
 
 
 def _group_legend(fig, colours):
