@@ -80,11 +80,10 @@ class PartWriter(PartScorer):
         os.chdir(folder)
         reading(**(read or {}))  # the environment of a cluster is not that of the command
         super().__init__(**how)
-        by = uuid.uuid4().hex[:8]
-        self.parts, self.how = parts, dict(pictures=pictures, threshold=self.scorer.image, by=by)
-        self.batches = _OnePart(parts, self.batch_size)
-        sight, device = 512 * (pictures != 'none'), self.scorer.detector.backbone.device
-        photos = Photos(parts.names, self.scorer.fit, parts.refused, sight=sight)
+        scorer, device = self.scorer, self.scorer.detector.backbone.device
+        self.parts, self.batches = parts, _OnePart(parts, self.batch_size)
+        self.how = dict(pictures=pictures, threshold=scorer.image, by=uuid.uuid4().hex[:8])
+        photos = Photos(parts.names, scorer.fit, parts.refused, sight=512 * (pictures != 'none'))
         self.loader = PhotoLoader(photos, self.batches, device, num_workers)
 
     def _write(self, k):

@@ -206,6 +206,13 @@ def _cached(train, valid):
     parts = train.parts + (valid.parts if valid else [])
     return [part.queries is not None for _, part in parts]
 
+
+def _seen(detector, samples, train, valid):
+    "All that a continued run must find again."
+    backbone = detector.backbone
+    known = [fingerprint(samples), backbone.hash, backbone.settings['neutral']]
+    return [*known, stable_number(*map(sample_name, samples)), _cached(train, valid)]
+
 # %% ../../nbs/60c_training.ipynb #c50f23cf
 class Trainer(_Epochs):
     "One run in one folder: log.jsonl, best.safetensors, last.safetensors, resume.pt."
@@ -225,11 +232,9 @@ class Trainer(_Epochs):
         self.epoch, self.position, self.rows, self.best, self.seconds = 0, 0, [], -math.inf, 0.0
         samples = _images(train, valid)
         self.digests = sorted(digests(samples))
-        backbone = detector.backbone
-        self.seen = [fingerprint(samples), backbone.hash, backbone.settings['neutral']]
+        self.seen = _seen(detector, samples, train, valid)
         looks = [whole_looks(detector, part) for part in (train, valid) if part is not None]
         self.looks = known_appearance(np.concatenate(looks))
-        self.seen += [stable_number(*map(sample_name, samples)), _cached(train, valid)]
         self.per_epoch = len(train.batches(torch.arange(len(train)), t.batch_size))
         steps = max(1, t.epochs * self.per_epoch)
         self.step = Step(detector, train, steps, accumulate=accumulate, loss_fn=loss_fn)
