@@ -10,6 +10,7 @@ import base64
 import binascii
 import hashlib
 import io
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,6 +54,28 @@ def _ellipse(canvas, x, y, across, down, degrees=0):
     rows, columns = np.mgrid[: canvas.shape[0], : canvas.shape[1]] + 0.5
     along, beside = _turned(columns - x, rows - y, -degrees)
     canvas |= (along / across) ** 2 + (beside / down) ** 2 <= 1
+
+# %% ../../nbs/01_shapes.ipynb #c5b1f0a1
+def finite(values, least: int = 0) -> tuple:
+    "Finite numbers, at least so many."
+    found = tuple(float(v) for v in values)
+    if len(found) < least or not all(map(math.isfinite, found)):
+        raise ValueError('an outline needs three or more points, all of them finite')
+    return found
+
+
+def outline(values) -> tuple:
+    "A polygon from x1, y1, x2, y2, ..."
+    points = finite(values, 6)
+    if len(points) % 2:
+        raise ValueError('an outline has an odd number of coordinates')
+    return 'polygon', points
+
+
+def angle_of(told: dict) -> tuple:
+    "The degrees by which CVAT turns a shape clockwise, (): none."
+    degrees = finite([told.get('rotation') or 0])
+    return degrees if any(degrees) else ()
 
 # %% ../../nbs/01_shapes.ipynb #ce17994e
 def _unrolled(counts, total):

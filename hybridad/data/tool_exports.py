@@ -18,7 +18,7 @@ from xml.etree import ElementTree
 
 from .formats import is_image, reading, regular
 from .pairing import NORMAL, Sample, category_name, images_below, nfc, plain_name
-from .shapes import Drawn
+from .shapes import Drawn, angle_of, finite, outline
 from ..errors import ConfigError, DataError
 
 # %% ../../nbs/01_tool_exports.ipynb #955822bd
@@ -63,16 +63,30 @@ class _Record:
     named: list  # of (name, shape)
     size: tuple | None = None  # (width, height)
     relative: bool = False  # as for Drawn
+    tags: tuple = ()  # names of the image as a whole
 
 
 def _sample(record: _Record, category: str) -> Sample:
-    "The sample of one record; shapes named like normal ones mark nothing."
+    "The sample of one record; shapes and tags named like normal ones mark nothing."
     named = [(n, s) for n, s in record.named if plain_name(n) not in NORMAL]
-    kind = Counter(n for n, _ in named).most_common(1)[0][0] if named else 'good'
+    kinds = [n for n, _ in named] or [n for n in record.tags if plain_name(n) not in NORMAL]
+    kind = Counter(kinds).most_common(1)[0][0] if kinds else 'good'
     shapes = tuple(s for _, s in named)
     mask = Drawn(record.file, record.image, shapes, record.size, record.relative)
     kind = nfc(kind).replace('/', '_').replace('\\', '_').strip('. ') or 'anomaly'
-    return Sample(record.image, mask if named else None, int(bool(named)), category, kind, 'test')
+    return Sample(record.image, mask if named else None, int(bool(kinds)), category, kind, 'test')
+
+# %% ../../nbs/01_tool_exports.ipynb #c5b1f0a3
+def _told(records: list, samples: list) -> None:
+    "Warn about what marks less than an outline does: boxes, and tags of whole images."
+    kinds = [s[0] for r in records for _, s in r.named]
+    if boxes := kinds.count('box'):
+        text = f'{boxes} of {len(kinds)} shapes are boxes, read as if all in them were defective'
+        warnings.warn(f'{text}: outlines say more', stacklevel=6)
+    if tagged := [s for s in samples if s.label and not s.mask]:
+        names = ', '.join(sorted({s.defect for s in tagged})[:5])
+        text = f'{len(tagged)} images carry a tag ({names}) and no outline, read as defective'
+        warnings.warn(f'{text} without a mask: outlines say more', stacklevel=6)
 
 
 def _samples(records: Iterable[_Record], root: Path, file: Path) -> list:
@@ -84,35 +98,11 @@ def _samples(records: Iterable[_Record], root: Path, file: Path) -> list:
         if r.image in seen:
             raise DataError(f'{r.file} describes {r.image} twice: keep one of the two')
         seen.add(r.image)
-    kinds = [s[0] for r in records for _, s in r.named]
-    if boxes := kinds.count('box'):
-        text = f'{boxes} of {len(kinds)} shapes are boxes, read as if all in them were defective'
-        warnings.warn(f'{text}: outlines say more', stacklevel=5)
-    return [_sample(r, category_name(root)) for r in records]
+    samples = [_sample(r, category_name(root)) for r in records]
+    _told(records, samples)
+    return samples
 
 # %% ../../nbs/01_tool_exports.ipynb #88ae2868
-def _numbers(values, least=0) -> tuple:
-    "Finite numbers, at least so many."
-    found = tuple(float(v) for v in values)
-    if len(found) < least or not all(map(math.isfinite, found)):
-        raise ValueError('an outline needs three or more points, all of them finite')
-    return found
-
-
-def _outline(values) -> tuple:
-    "A polygon from x1, y1, x2, y2, ..."
-    points = _numbers(values, 6)
-    if len(points) % 2:
-        raise ValueError('an outline has an odd number of coordinates')
-    return 'polygon', points
-
-
-def _angle(told: dict) -> tuple:
-    "The degrees by which CVAT turns a shape clockwise, (): none."
-    degrees = _numbers([told.get('rotation') or 0])
-    return degrees if any(degrees) else ()
-
-
 _WRONG = KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError
 
 
@@ -154,9 +144,9 @@ def _coco_shapes(note: dict) -> list:
         counts = counts if kind == 'packed' else tuple(int(c) for c in counts)
         return [(kind, counts, height, width)]
     if drawn:
-        return [_outline(points) for points in drawn]
+        return [outline(points) for points in drawn]
     told = note.get('attributes')  # of CVAT, which exports a turned box so
-    return [('box', *_numbers(note['bbox'], 4), *_angle(told if isinstance(told, dict) else {}))]
+    return [('box', *finite(note['bbox'], 4), *angle_of(told if isinstance(told, dict) else {}))]
 
 
 def _coco_records(told: dict, images: _Images, file: Path):
@@ -211,9 +201,9 @@ def read_coco(
 def _labelme_shape(shape: dict) -> tuple:
     "A shape of labelme."
     kind = shape.get('shape_type') or 'polygon'
-    points = [_numbers(p, 2) for p in shape['points']]
+    points = [finite(p, 2) for p in shape['points']]
     if kind == 'polygon':
-        return _outline(sum(points, ()))
+        return outline(sum(points, ()))
     (x, y), (x2, y2) = points
     if kind == 'rectangle':
         return 'box', min(x, x2), min(y, y2), abs(x2 - x), abs(y2 - y)
@@ -231,7 +221,8 @@ def _labelme_record(file: Path, images: _Images) -> _Record:
     try:
         named = [(str(s['label']), _labelme_shape(s)) for s in told['shapes']]
         size = int(told['imageWidth']), int(told['imageHeight'])
-        return _Record(images.find(told['imagePath'], file), file, named, size)
+        tags = tuple(n for n, holds in (told.get('flags') or {}).items() if holds)
+        return _Record(images.find(told['imagePath'], file), file, named, size, tags=tags)
     except _WRONG as error:
         needs = 'imagePath, imageWidth, imageHeight and shapes [{label, points, shape_type}]'
         raise _refusal(file, needs, error) from None
@@ -278,9 +269,9 @@ def _yolo_line(line: str) -> tuple[int, tuple]:
     "Class and shape of a line."
     number, *numbers = line.split()
     if len(numbers) == 4:
-        x, y, width, height = _numbers(numbers)
+        x, y, width, height = finite(numbers)
         return int(number), ('box', x - width / 2, y - height / 2, width, height)
-    return int(number), _outline(numbers)
+    return int(number), outline(numbers)
 
 
 def _yolo_record(image: Path, file: Path, names: dict) -> _Record:
@@ -334,14 +325,14 @@ def _cvat_shape(node) -> tuple | None:
     "A shape of CVAT; None for a tag, which belongs to the whole image."
     a = node.attrib
     if node.tag == 'polygon':
-        return _outline(n for point in a['points'].split(';') for n in point.split(','))
+        return outline(n for point in a['points'].split(';') for n in point.split(','))
     if node.tag == 'box':
-        left, top, right, bottom = _numbers(a[k] for k in ('xtl', 'ytl', 'xbr', 'ybr'))
-        return 'box', left, top, right - left, bottom - top, *_angle(a)
+        left, top, right, bottom = finite(a[k] for k in ('xtl', 'ytl', 'xbr', 'ybr'))
+        return 'box', left, top, right - left, bottom - top, *angle_of(a)
     if node.tag == 'ellipse':
-        return 'ellipse', *_numbers(a[k] for k in ('cx', 'cy', 'rx', 'ry')), *_angle(a)
+        return 'ellipse', *finite(a[k] for k in ('cx', 'cy', 'rx', 'ry')), *angle_of(a)
     if node.tag == 'mask':
-        place = _numbers(a[k] for k in ('left', 'top', 'width', 'height'))
+        place = finite(a[k] for k in ('left', 'top', 'width', 'height'))
         return 'patch', tuple(int(n) for n in a['rle'].split(',')), *place
     if node.tag != 'tag':
         raise ValueError(f'a {node.tag} has no area, draw a polygon')
@@ -351,9 +342,10 @@ def _cvat_shape(node) -> tuple | None:
 def _cvat_records(tree, images: _Images, file: Path):
     "The records of CVAT's XML."
     for node in tree.iter('image'):
-        named = [(n.get('label', 'anomaly'), s) for n in node if (s := _cvat_shape(n))]
+        shapes = [(n.get('label', 'anomaly'), _cvat_shape(n)) for n in node]
+        named, tags = [s for s in shapes if s[1]], tuple(n for n, s in shapes if not s)
         size = int(node.attrib['width']), int(node.attrib['height'])
-        yield _Record(images.find(node.attrib['name'], file), file, named, size)
+        yield _Record(images.find(node.attrib['name'], file), file, named, size, tags=tags)
 
 # %% ../../nbs/01_tool_exports.ipynb #5a0ab823
 def read_cvat(

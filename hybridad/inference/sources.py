@@ -42,8 +42,9 @@ def inner_name(
     if not is_address(name):
         return os.fspath(name)
     head, member, _ = name.partition('::')
-    path = head.partition('://')[2]
-    return path if member else path.partition('?')[0]  # in an archive, '?' is part of a name
+    scheme, _, path = head.partition('://')
+    # only of the web: in an archive and in a bucket, '?' is part of a name
+    return path.partition('?')[0] if scheme in ('http', 'https') and not member else path
 
 # %% ../../nbs/63_sources.ipynb #2160f21f
 def reason_of(error: Exception) -> str:
