@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from hybridad.cli import hybridad_export
-from hybridad.config import get_default_config
+from hybridad.config import ONE_VIEW, get_default_config
 from hybridad.inference.onnx import trial_images
 from hybridad.inference.scoring import SHIPPED, load_scorer, score
 from hybridad.models.detector import HybridAnomalyDetector
@@ -32,8 +32,8 @@ print(session.get_modelmeta().custom_metadata_map['hybridad'])
 
 
 def test_onnx_file_gives_the_same_maps_without_torch(tmp_path, capsys):
-    "With every token counted; notebook 80 exports the other way, `competing`. Each takes 20 s."
-    config = get_default_config(device='cpu', mass='competing_all')
+    "The whole UNet in one view, with every token counted; notebook 80 exports the other ways."
+    config = get_default_config(device='cpu', mass='competing_all', **ONE_VIEW)
     detector = HybridAnomalyDetector(config)
     with torch.no_grad():
         detector.image_offset += 0.25
