@@ -55,75 +55,6 @@ def _config(a: Namespace) -> Config:
     base = get_debug_config if a.debug else get_default_config
     return config_from(a, base, precision=_precision(a), **data)
 
-# %% ../../nbs/89b_cli_train.ipynb #c814c134
-def _finite(value) -> bool:
-    return value is not None and abs(value) < float('inf')
-
-
-def _worse_than(
-    results: dict,  # of the validation part, with its floors
-    baseline: str,  # its name among them
-) -> str:
-    "The message for prompts that do worse than a baseline in the mean of metrics, else ''."
-    from hybridad.metrics.checks import METRICS
-
-    ours, theirs = results['mean'], results['floors'][baseline]['mean']
-    both = [k for k in METRICS if all(_finite(r.get(k)) for r in (ours, theirs))]
-    if not both or sum(ours[k] - theirs[k] for k in both) >= 0:
-        return ''
-    lost = [k for k in both if ours[k] < theirs[k]]
-    text = ', '.join(f'{k.replace("_", " ")} {ours[k]:.3f} against {theirs[k]:.3f}' for k in lost)
-    return (
-        f'do not use it: {baseline.replace("_", " ")}, which learns nothing, does better ({text});'
-        ' learn longer, on more or other images, or with a larger backbone'
-    )
-
-# %% ../../nbs/89b_cli_train.ipynb #93f88945
-_LABEL = 'log-ratio, damaged to normal prompt'
-
-
-def _validated(config: Config, detector, valid, out: Path, workers: int) -> dict:
-    "Results on the validation part, with baselines and a figure of examples."
-    from hybridad.runs import write_atomic
-    from hybridad.evaluation.baselines import WordsDetector
-    from hybridad.evaluation.contrast import contrast_baseline
-    from hybridad.evaluation.evaluate import EvalSet, evaluate
-    from hybridad.visual.plots import as_png, map_grid
-    from hybridad.demo.summaries import examples
-
-    d = config.data
-    truth = EvalSet(valid.samples, d.eval_size, square=d.square, num_workers=workers)
-    found, maps, scores = evaluate(detector, valid.samples, truth, cached=valid)
-    by_hand = WordsDetector(config, detector.backbone)
-    words, *_ = evaluate(by_hand, valid.samples, truth, cached=valid)
-    shown = examples(truth, {'learned': maps}, scores, columns=6)
-    write_atomic(out / 'examples.png', as_png(map_grid(shown, across=True, label=_LABEL)))
-    return found | dict(floors=dict(local_contrast=contrast_baseline(truth), words=words))
-
-# %% ../../nbs/89b_cli_train.ipynb #b7af313a
-def _report(config: Config, detector, parts, out: Path, workers: int):
-    "Curves, validation results and the messages about them."
-    from hybridad.evaluation.evaluate import table
-    from hybridad.visual.curves import training_curves
-    from hybridad.visual.plots import save_figure
-    from hybridad.runs import read_log, write_json
-
-    rows, (learned, valid) = read_log(out / 'log.jsonl'), parts
-    if rows:
-        save_figure(training_curves(rows, x='epoch'), out / 'training.png')
-    reason = '' if valid else 'no image was held out for validation'
-    results = dict(part='validation', mean=None, reason=reason)
-    if valid:
-        results |= _validated(config, detector, valid, out, workers)
-        total = len(valid) + len(learned)
-        what = 'images' if valid.samples[0].part is None else 'tiles'
-        print(f'validation part, {len(valid)} of {total} {what}\n\n{table(results)}\n')
-        if worse := _worse_than(results, 'local_contrast'):
-            print(f'{worse}\n')
-    write_json(out / 'metrics.json', results)
-    seconds = rows[-1]['seconds'] if rows else 0
-    print(f'{detector.trainable["prompts"]:,} prompt values learned in {seconds:.0f} s: {out}')
-
 # %% ../../nbs/89b_cli_train.ipynb #1f70541c
 def _refuse(a: Namespace, config: Config):
     "Refuse what cannot be used, before anything is read."
@@ -198,6 +129,7 @@ def train(a: Namespace) -> None:
     samples = _to_learn(a, config, learnable(found, 40 if a.debug else None))
     from hybridad.models.detector import HybridAnomalyDetector
     from hybridad.training.loop import fit
+    from hybridad.training.report import report_training
     from hybridad.training.step import check_way
     from hybridad.training.validation import cache_parts, check_defects
 
@@ -212,7 +144,7 @@ def train(a: Namespace) -> None:
     how = dict(resume=a.resume, accumulate=a.accumulate, trackers=a.log_with)
     fit(config, parts, out, detector=detector, **how)
     if not processes()[0]:  # one of several processes speaks
-        _report(config, detector, parts, out, a.num_workers)
+        report_training(detector, parts, out)
         if a.test_share:
             print(
                 'the images left out are tested by hybridad test with the same data, --unseen and '

@@ -156,8 +156,8 @@ def evaluate(
     *,
     cached: FeatureCache | None = None,  # frozen features of the samples; None: computed here
     progress: bool = True,
-) -> tuple[Results, np.ndarray, np.ndarray]:  # as from summarise, (N, size, size) maps, (N,) scores
-    "Score a set with a detector."
+) -> tuple[Results, np.ndarray, np.ndarray]:  # results, maps, (N,) scores
+    "Score a set with a detector: figures as from summarise, maps in the shapes of truth.masks."
     d = detector.config.data
     how = dict(square=d.square, num_workers=d.num_workers, progress=progress)
     truth = truth or EvalSet(samples, d.eval_size, **how)

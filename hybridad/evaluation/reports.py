@@ -130,7 +130,7 @@ def _decision(score, threshold):
 # %% ../../nbs/61a_reports.ipynb #a26b24fb
 def image_rows(
     truth: EvalSet,
-    maps: np.ndarray,  # (N, size, size) raw
+    maps: np.ndarray,  # (N, H, W) raw, or N of several shapes
     scores: np.ndarray,  # (N,) raw
     *,
     thresholds: dict | None = None,  # from `calibration`; image and pixel may be {category: number}
