@@ -3,7 +3,8 @@
 Command:  python experiments/real.py zero halves
           [--sets NAME ...] [--against BACKBONE --against_prompts FILE]
           (writes results/real.json, real_halves.json, real_*.png, worst_magnetic_tile.png)
-Duration: not recorded; `seconds` of each set are in the results
+Duration: `seconds` of each set in the result of zero, 16 minutes together with another backbone;
+          of halves not recorded
 Data:     the sets of DATA.md, from the folder that HYBRIDAD_SHARED names
 
 zero:     every set with the same settings, beside local contrast, hand-written prompts, and

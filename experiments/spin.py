@@ -1,7 +1,7 @@
 """Two threads beside another busy process: how long a waiting thread should keep its core.
 
-Command:  python experiments/spin.py (writes results/spin.json)
-Duration: `seconds` in the result, about three minutes on two cores
+Command:  python experiments/spin.py (writes results/spin.json; not run yet)
+Duration: six cases of 8 s and their starts, on two cores that do nothing else
 Data:     noise, since only time is measured
 
 Each case is a process of its own, as libgomp reads GOMP_SPINCOUNT once. It scores images with two
@@ -58,7 +58,7 @@ def beside(spins: str | None, seconds: int) -> float:
 def main():
     a = arguments(__doc__)
     timed = Timed(a, 'spin', 'python experiments/spin.py')
-    seconds, rows = (3 if a.small else 20), {}
+    seconds, rows = (3 if a.small else 8), {}
     for name, spins in SPINS.items():
         rows[name] = dict(spins=spins, alone=rate(spins, seconds), beside=beside(spins, seconds))
         print(name, rows[name], flush=True)

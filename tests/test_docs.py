@@ -1,5 +1,6 @@
 "The documentation site: what is staged for it, and what `make docs` built, in a real browser."
 
+import ast
 import functools
 import http.server
 import json
@@ -7,6 +8,7 @@ import re
 import runpy
 import shutil
 import threading
+from fnmatch import fnmatch
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -73,6 +75,19 @@ def test_photographs_stand_beside_their_source_and_licence():
     for file in stored:
         [line] = [l for l in lines if l.startswith('| `') and f'`{file}`' in l and 'https://' in l]
         assert 'academic use' in line or 'Apache-2.0' in line, file
+
+
+def test_every_result_is_in_the_index_and_every_experiment_says_what_it_takes():
+    index = (ROOT / 'results/README.md').read_text(encoding='utf-8')
+    names = re.findall(r'`([\w./*]+)`', index)  # `_kinds` is miniature_kinds.json
+    patterns = [f'*{n}.*' if n[0] == '_' else n for n in names]
+    for path in (ROOT / 'results').rglob('*.*'):
+        file = path.relative_to(ROOT / 'results').as_posix()
+        assert file == 'README.md' or any(fnmatch(file, n) for n in patterns), file
+    for script in sorted((ROOT / 'experiments').glob('*.py')):
+        told = ast.get_docstring(ast.parse(script.read_text(encoding='utf-8')))
+        for word in ('Command', 'Duration', 'Data') if script.stem != 'common' else ():
+            assert f'{word}:' in told, (script.name, word)
 
 
 def test_hidden_cells_and_directives_are_no_part_of_a_page(staged):
