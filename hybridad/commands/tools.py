@@ -163,33 +163,14 @@ def _real(paths: list, size: int):
     chosen = names[:: -(-len(names) // _COMPARED)]
     return load_references(chosen, size, upright), f'{len(chosen)} photographs'
 
-
-def _loaded(a: Namespace):
-    "The detector to export, with reference images if any, and its thresholds."
-    import torch
-    from hybridad.inference.beside import compared_with
-    from hybridad.models.checkpoint import same_backbone
-    from hybridad.models.detector import HybridAnomalyDetector
-
-    detector, about = HybridAnomalyDetector.from_checkpoint(
-        a.checkpoint_path, a.backbone, 'cpu', other_backbone=a.other_backbone
-    )
-    detector.backbone.to(torch.float32)
-    detector.config.data.square = True  # as a graph reads photographs, so references, too
-    if a.normals:
-        detector, _, thresholds = compared_with(detector, a.normals)
-        return detector, {k: thresholds.get(k) for k in ('image', 'pixel')}
-    same = same_backbone(about, detector.backbone)
-    # thresholds that were found on other weights decide nothing
-    return detector, about.get('thresholds') if same else None
-
 # %% ../../nbs/89f_cli_tools.ipynb #68a8aed5
 def _onnx(a: Namespace):
     "Write the ONNX file and say how close and how fast it is."
     from hybridad.inference.line_script import script_of
-    from hybridad.inference.onnx import export_onnx
+    from hybridad.inference.onnx import export_onnx, load_for_graph
 
-    detector, thresholds = _loaded(a)
+    how = dict(normals=a.normals, other_backbone=a.other_backbone)
+    detector, thresholds = load_for_graph(a.checkpoint_path, a.backbone, **how)
     images, of = _real(a.images, detector.load_size)
     found = export_onnx(detector, a.out, dict(thresholds=thresholds), images=images)
     print(

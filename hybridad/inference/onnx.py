@@ -24,10 +24,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..errors import ConfigError, HybridadError
+from .beside import compared_with
 from .line_script import script_of, write_script
 from ..models.among import AmongDetector
 from ..models.attention import QueryRecorder
 from ..models.backbone import Backbone
+from ..models.checkpoint import same_backbone
 from ..models.detector import HybridAnomalyDetector, over_views
 from ..models.latents import smooth
 from ..models.pipeline import EasonADPipeline
@@ -330,3 +332,23 @@ def export_onnx(
     found = keep_if_same(trace_onnx(model, about), model, Path(out), images=images)
     write_script(out)
     return found
+
+# %% ../../nbs/80_onnx.ipynb #80gr0002
+def load_for_graph(
+    checkpoint: str | Path,  # file from hybridad_train
+    backbone: str | None = None,  # another name or folder of it; None: as the checkpoint says
+    *,
+    normals: str | list | None = None,  # reference images that go into the graph
+    other_backbone: bool = False,  # weights may differ from those that were learned on
+) -> tuple[HybridAnomalyDetector, dict | None]:  # for export_onnx; thresholds that hold for it
+    "The detector of a checkpoint, with reference images if any, as a graph computes."
+    detector, about = HybridAnomalyDetector.from_checkpoint(
+        checkpoint, backbone, 'cpu', other_backbone=other_backbone
+    )
+    detector.backbone.to(torch.float32)
+    detector.config.data.square = True
+    if normals:
+        detector, _, thresholds = compared_with(detector, normals)
+        return detector, {k: thresholds.get(k) for k in ('image', 'pixel')}
+    same = same_backbone(about, detector.backbone)
+    return detector, about.get('thresholds') if same else None
