@@ -2,10 +2,9 @@
 
 Names below are loaded from their modules at first use, so `import hybridad` loads no torch."""
 
-__version__ = "0.1.0"
+__version__ = '0.1.0'
 
 import sys
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 from .former import FormerModules
@@ -62,14 +61,6 @@ def _front_door(package: str, home: dict) -> tuple:  # the __getattr__ and __dir
     def listed() -> list[str]:
         return sorted({*vars(import_module(package)), *home})
 
-    class Package(ModuleType):
-        "A package whose names are not hidden by modules, as `evaluate` by `evaluation.evaluate`."
-
-        def __setattr__(self, name: str, value: object) -> None:
-            if name not in home or not isinstance(value, ModuleType):
-                super().__setattr__(name, value)
-
-    sys.modules[package].__class__ = Package
     return find, listed
 
 

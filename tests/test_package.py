@@ -199,24 +199,12 @@ def test_packages_offer_names_of_their_modules_and_load_none(package):
     assert loaded == {'hybridad.former', f'hybridad.{package}'}
 
 
-@pytest.mark.parametrize('first', ['evaluation.evaluate', 'evaluation'])
-def test_a_module_never_hides_the_name_it_shares(first):
-    "hybridad.evaluation has a function and a module `evaluate`; whatever comes first, it is called."
-    code = (
-        f'import hybridad.{first}; from hybridad.evaluation import evaluate; '
-        'from hybridad.evaluation.evaluate import table; '
-        'from hybridad.evaluation import evaluate as again; '
-        'print(callable(evaluate), again is evaluate)'
-    )
-    assert run(sys.executable, '-c', code, cwd=ROOT).split() == ['True', 'True']
-
-
 def test_front_door_tells_type_checkers_the_same():
     tree = ast.parse((ROOT / 'hybridad' / '__init__.py').read_text(encoding='utf-8'))
     told = {
         a.name: n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) for a in n.names
     }
-    for name in ('TYPE_CHECKING', 'ModuleType', 'import_module', 'FormerModules'):
+    for name in ('TYPE_CHECKING', 'import_module', 'FormerModules'):
         told.pop(name)
     assert told == hybridad._HOME and set(hybridad.__all__) == set(told) <= set(dir(hybridad))
 

@@ -1,4 +1,4 @@
-"""Figures of a detector beside baselines."""
+"""Figures of a detector beside baselines; `evaluate` itself is offered by `hybridad`."""
 
 from .. import _front_door
 
@@ -7,7 +7,6 @@ _HOME = {  # name -> module it is defined in, loaded at first use
     'WordsDetector': 'baselines',
     'compare': 'reports',
     'contrast_baseline': 'contrast',
-    'evaluate': 'evaluate',
     'summarise': 'evaluate',
     'table': 'evaluate',
 }

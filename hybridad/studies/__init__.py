@@ -6,7 +6,6 @@ _HOME = {  # name -> module it is defined in, loaded at first use
     'AblationStudy': 'ablation',
     'Variant': 'variants',
     'ablate': 'ablation',
-    'protocol': 'protocol',
     'standard_variants': 'variants',
 }
 
