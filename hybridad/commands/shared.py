@@ -10,11 +10,13 @@ import argparse
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
+import hybridad
 from ..errors import CheckpointError, ConfigError, DataError, HybridadError, printable
 from ..locks import new_run, run_lock
 from ..progress import LogLines
@@ -52,6 +54,23 @@ def _guarded():
     err = sys.stderr and _Shown(_bars(sys.stderr), r'\n|\r|\x1b\[A')
     with _locks, redirect_stdout(out), redirect_stderr(err):
         yield
+
+# %% ../../nbs/89_commands.ipynb #89plain1
+@contextmanager
+def _plainly(prog: str):
+    "Show what this package warns of in one line; what others warn of keeps its place."
+    usual, home = warnings.formatwarning, hybridad.__path__[0]
+
+    def text(message, category, filename, *place):
+        if filename.startswith(home):
+            return f'{prog}: {printable(message)}\n'
+        return usual(message, category, filename, *place)
+
+    warnings.formatwarning = text
+    try:
+        yield
+    finally:
+        warnings.formatwarning = usual
 
 # %% ../../nbs/89_commands.ipynb #dd759c42
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
@@ -224,7 +243,7 @@ def run_command(
     def say(text, before=''):
         print(f'{before}{prog}: {text}', file=sys.stderr)
 
-    with _guarded():
+    with _guarded(), _plainly(prog):
         parser = Parser(prog=prog, description=main.__doc__)
         getattr(main, 'arguments', _nothing)(parser)
         return _code(main, parser.parse(argv), say)
