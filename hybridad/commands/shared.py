@@ -111,9 +111,9 @@ class Parser(argparse.ArgumentParser):
         self.either = []
 
     def needs(
-        self, name: str, metavar: str, help: str, *, kind: type = str, unless: str = ''
+        self, name: str, metavar: str, help: str, *, kind: type = str, unless: str | None = ''
     ) -> None:
-        "An argument that is needed unless another is given, bare or after the flag of its name."
+        "An argument, bare or after the flag of its name; needed unless another is given, or None."
         how = dict(action=_Once, metavar=metavar)
         bare = self.add_argument(
             name,
@@ -134,7 +134,8 @@ class Parser(argparse.ArgumentParser):
             self.error(f'{metavar} was given twice: leave one of the two out')
         for bare, kind, unless in self.either:
             given = getattr(a, bare.dest, None)
-            if given is None and not getattr(a, unless or bare.dest, None):
+            needed = unless is not None and not getattr(a, unless or bare.dest, None)
+            if given is None and needed:
                 self.error(f'the following arguments are required: {bare.metavar}')
             setattr(a, bare.dest, None if given is None else kind(given))
         return a

@@ -80,7 +80,8 @@ def _told(records: list, samples: list) -> None:
     "Warn about what marks less than an outline does: boxes, and tags of whole images."
     kinds = [s[0] for r in records for _, s in r.named]
     if boxes := kinds.count('box'):
-        told = f'{boxes} of {number_of(len(kinds), "shape")} {"is a box" if boxes == 1 else "are boxes"}'
+        are = 'is a box' if boxes == 1 else 'are boxes'
+        told = f'{boxes} of {number_of(len(kinds), "shape")} {are}'
         text = f'{told}, read as if all inside were defective'
         warnings.warn(f'{text}: outlines say more', stacklevel=6)
     if tagged := [s for s in samples if s.label and not s.mask]:
