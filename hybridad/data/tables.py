@@ -48,7 +48,7 @@ def _inside(root, text, where, free=False):
     if os.path.isabs(text) and not free:
         raise DataError(
             f'{where} names {text}, which leads out of {root}: say --root, the folder that holds'
-            ' all its images'
+            ' all its images, or give the list by its own path'
         )
     if '..' in Path(text).parts or not free and _beyond(root / text, root):
         raise DataError(
