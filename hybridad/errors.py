@@ -27,6 +27,15 @@ def printable(
     "Show text on a terminal: control characters, line breaks and invalid bytes are spelled out."
     return ''.join(map(_shown, os.fspath(text) if isinstance(text, os.PathLike) else str(text)))
 
+# %% ../nbs/00_errors.ipynb #0numberof
+def number_of(
+    number: int,
+    one: str,  # the noun and what follows it, for one
+    many: str = '',  # the same for all other numbers; default: with an s
+) -> str:  # such as '1 image is' or '2 images are'
+    "A number of things in words."
+    return f'{number} {one if number == 1 else many or one + "s"}'
+
 # %% ../nbs/00_errors.ipynb #4d2c4b17
 def table_cell(
     text: str | os.PathLike,

@@ -240,7 +240,7 @@ def test_a_turned_picture_is_turned_everywhere_and_its_mask_with_it(tmp_path, na
         item = AnomalyDataset([s], 16)[0]
         cells.append(item['mask'])
         found = inspect_sample(s)
-        assert not found['problems'] and 'orientation tag 6' in found['notes'][0]
+        assert not found['problems'] and 'orientation tag 6' in found['notes']['turned']
         assert found['size'] == (30, 40) == image_size(s.image)
     assert torch.equal(*cells) and 0 < cells[0].sum() < 100
     photo = Photos([str(tmp_path / name)], 16)[0]
@@ -415,7 +415,7 @@ def test_bad_tree(kind, tree):
 def test_missing_mask_counts_for_the_image_alone(tree):
     (tree / HOLE_MASK).unlink()
     assert [b['has_mask'].tolist() for b in load(tree)] == [[True] * 4, [False, True, True, True]]
-    assert any('have no mask' in note for note in check_dataset(tree, progress=False)['notes'])
+    assert any('has no mask' in note for note in check_dataset(tree, progress=False)['notes'])
 
 
 def test_masks_with_many_values_mark_all_of_them(tree):
@@ -1005,7 +1005,7 @@ def test_a_large_picture_is_read_at_a_fraction_with_its_mask(tmp_path, name):
     with reading_as(max_pixels=50_000):
         assert open_image(path).size in ((200, 150), (134, 100), (100, 75), (80, 60))
         part, photo = AnomalyDataset([s], 32)[0], Photos([str(path)], 32)[0]
-        assert any('so large' in n for n in inspect_sample(s)['notes'])
+        assert 'so large' in inspect_sample(s)['notes']['large']
     assert torch.equal(part['mask'], whole['mask']) and (photo['width'], photo['height']) == (
         400,
         300,

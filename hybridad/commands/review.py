@@ -23,9 +23,9 @@ def _arguments(parser: Parser) -> None:
     add('--false_alarm', help='called anomalous and good', **name)
     add('--missed', help='defective, and not found', **name)
     edges = ('LEFT', 'TOP', 'RIGHT', 'BOTTOM')
-    box = 'around a defect of the one --missed image, in px; may be repeated'
+    box = 'around a defect of the one --missed image, in px, beside earlier ones; may be repeated'
     add('--box', nargs=4, type=float, action='append', default=[], metavar=edges, help=box)
-    add('--forget', help='take a verdict back', **name)
+    add('--forget', help='take a verdict back, and its boxes', **name)
     add('--count', type=int, default=20, metavar='N', help='images in the list')
 
 # %% ../../nbs/89h_cli_review.ipynb #904acdbe
@@ -54,14 +54,18 @@ def _record(review, a: Namespace) -> None:
     "Store the verdicts of the flags; all of them are looked up before the first is stored."
     if a.box and len(a.missed) != 1:
         raise ConfigError('--box marks what was missed on one image: give one --missed with it')
-    said = {'right': a.right, 'false alarm': a.false_alarm, 'missed': a.missed}
-    every = [(verdict, review.find(n)) for verdict, names in said.items() for n in names]
-    forgotten = [review.find(n) for n in a.forget]
-    for verdict, i in every:
-        boxes = tuple(map(tuple, a.box)) if verdict == 'missed' else ()
-        review.say(verdict, boxes, i)
-    for i in forgotten:
-        review.forget(i)
+    said = {'right': a.right, 'false alarm': a.false_alarm, 'missed': a.missed, 'forget': a.forget}
+    every = {}
+    for verdict, i in [(v, review.find(n)) for v, names in said.items() for n in names]:
+        if every.setdefault(i, verdict) != verdict:
+            raise ConfigError(
+                f'{printable(review.path(i))} is both {every[i]} and {verdict}: say one of the two'
+            )
+    for i, verdict in every.items():
+        if verdict == 'forget':
+            review.forget(i)
+        else:
+            review.say(verdict, tuple(map(tuple, a.box)) if verdict == 'missed' else (), i)
 
 # %% ../../nbs/89h_cli_review.ipynb #27d283df
 _KEYS = dict(r='right', f='false alarm', m='missed')

@@ -10,11 +10,13 @@ import argparse
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
+import hybridad
 from ..errors import CheckpointError, ConfigError, DataError, HybridadError, printable
 from ..locks import new_run, run_lock
 from ..progress import LogLines
@@ -52,6 +54,23 @@ def _guarded():
     err = sys.stderr and _Shown(_bars(sys.stderr), r'\n|\r|\x1b\[A')
     with _locks, redirect_stdout(out), redirect_stderr(err):
         yield
+
+# %% ../../nbs/89_commands.ipynb #89plain1
+@contextmanager
+def _plainly(prog: str):
+    "Show what this package warns of in one line; what others warn of keeps its place."
+    usual, home = warnings.formatwarning, hybridad.__path__[0]
+
+    def text(message, category, filename, *place):
+        if filename.startswith(home):
+            return f'{prog}: {printable(message)}\n'
+        return usual(message, category, filename, *place)
+
+    warnings.formatwarning = text
+    try:
+        yield
+    finally:
+        warnings.formatwarning = usual
 
 # %% ../../nbs/89_commands.ipynb #dd759c42
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
@@ -92,9 +111,9 @@ class Parser(argparse.ArgumentParser):
         self.either = []
 
     def needs(
-        self, name: str, metavar: str, help: str, *, kind: type = str, unless: str = ''
+        self, name: str, metavar: str, help: str, *, kind: type = str, unless: str | None = ''
     ) -> None:
-        "An argument that is needed unless another is given, bare or after the flag of its name."
+        "An argument, bare or after the flag of its name; needed unless another is given, or None."
         how = dict(action=_Once, metavar=metavar)
         bare = self.add_argument(
             name,
@@ -115,7 +134,8 @@ class Parser(argparse.ArgumentParser):
             self.error(f'{metavar} was given twice: leave one of the two out')
         for bare, kind, unless in self.either:
             given = getattr(a, bare.dest, None)
-            if given is None and not getattr(a, unless or bare.dest, None):
+            needed = unless is not None and not getattr(a, unless or bare.dest, None)
+            if given is None and needed:
                 self.error(f'the following arguments are required: {bare.metavar}')
             setattr(a, bare.dest, None if given is None else kind(given))
         return a
@@ -224,7 +244,7 @@ def run_command(
     def say(text, before=''):
         print(f'{before}{prog}: {text}', file=sys.stderr)
 
-    with _guarded():
+    with _guarded(), _plainly(prog):
         parser = Parser(prog=prog, description=main.__doc__)
         getattr(main, 'arguments', _nothing)(parser)
         return _code(main, parser.parse(argv), say)

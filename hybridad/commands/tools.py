@@ -100,8 +100,8 @@ def pretrain(a: Namespace) -> None:
 
 # %% ../../nbs/89f_cli_tools.ipynb #4f2a17f8
 def _export(parser: Parser) -> None:
-    written = 'a .safetensors file written by hybridad train'
-    parser.needs('checkpoint_path', 'CHECKPOINT', written, kind=Path)
+    written = 'a .safetensors file of hybridad train; default: the prompts of the package'
+    parser.needs('checkpoint_path', 'CHECKPOINT', written, kind=Path, unless=None)
     add = parser.add_argument
     same = 'another name or folder of the backbone that the prompts were learned on'
     add('--backbone', metavar='NAME', help=same)
@@ -188,7 +188,9 @@ def export(a: Namespace) -> None:
     "Take learned prompts to where this package is not."
     _refuse(a)
     from hybridad.inference.export import LearnedPrompts, export_textual_inversion, push
+    from hybridad.inference.scoring import SHIPPED
 
+    a.checkpoint_path = a.checkpoint_path or SHIPPED
     if a.out:
         _onnx(a)
     if a.textual_inversion:

@@ -6,14 +6,18 @@
 __all__ = []
 
 # %% ../../nbs/01d_corrections.ipynb #9311d47c
-from dataclasses import asdict, dataclass
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from .formats import regular
 from .pairing import Sample
 from .shapes import Drawn
 from ..errors import ConfigError, DataError, printable
 from ..locks import run_lock
-from ..runs import read_json, write_json
+from ..runs import write_json
 
 # %% ../../nbs/01d_corrections.ipynb #7f159c3d
 VERDICTS = 'right', 'false alarm', 'missed'
@@ -44,7 +48,9 @@ class Correction:
 
     @property
     def shapes(self) -> tuple:  # as `drawn_pixels` takes them
-        "All that was marked as missed."
+        "All that was marked as missed; marks of another verdict are kept and do not count."
+        if self.verdict != 'missed':
+            return ()
         boxes = tuple(('box', x, y, r - x, b - y) for x, y, r, b in self.boxes)
         return boxes + tuple(('stroke', points, width) for width, points in self.strokes)
 
@@ -58,8 +64,6 @@ def _check(c: Correction) -> None:
         raise ConfigError(f'{name} was decided {c.decision}: say right or missed')
     if c.verdict == 'missed' and c.decision == 'anomalous' and not c.shapes:
         raise ConfigError(f'{name} was decided anomalous: say right, or mark the place missed')
-    if c.shapes and c.verdict != 'missed':
-        raise ConfigError(f'{name} is marked and {c.verdict}: marks say what was missed')
 
 # %% ../../nbs/01d_corrections.ipynb #6d64b275
 def _check_marks(c: Correction) -> None:
@@ -102,17 +106,19 @@ def _marks(row: dict) -> dict:  # boxes, strokes
 
 def _read(path: Path) -> dict:  # about, images
     "The content of a file of corrections."
-    stored = read_json(path)
     try:
+        regular(path)
+        stored = json.loads(path.read_text(encoding='utf-8'))
         images = {r['image']: Correction(**r | _marks(r)) for r in stored['images']}
         for c in images.values():
             _check(c)
             _check_marks(c)
         return dict(about=dict(stored['about']), images=images)
-    except (LookupError, TypeError, ValueError, ConfigError) as error:
+    except (OSError, LookupError, TypeError, ValueError, RecursionError, ConfigError) as error:
         raise DataError(
             f'{path} is no file of corrections ({printable(error)}): give the {FILE} that hybridad'
-            ' review wrote'
+            ' review wrote; one that is damaged stays as it is, so repair it, or move it aside and'
+            ' review again'
         ) from None
 
 
@@ -136,30 +142,35 @@ class _Stored:
         stored = _read(self.path) if self.path.is_file() else dict(about={}, images={})
         self.about, self.images = stored['about'] | (about or {}), stored['images']
 
-    def _changed(self, image: str, correction: Correction | None) -> None:
-        "Store one image's correction, or that there is none, beside all others."
+    @contextmanager
+    def _changed(self) -> Iterator[dict]:
+        "Corrections as they are stored now; what is done to them is stored."
         with run_lock(self.path.parent):
             if self.path.is_file():
                 self.images = _read(self.path)['images']
-            if correction is None:
-                self.images.pop(image, None)
-            else:
-                self.images[image] = correction
+            yield self.images
             _write(self.path, dict(about=self.about, images=self.images))
 
 # %% ../../nbs/01d_corrections.ipynb #b62d5434
 class Corrections(_Stored):
     "The corrections of a run, stored with each change."
 
-    def put(self, correction: Correction) -> None:
-        "Store a correction in place of an earlier one."
-        _check(correction)
-        _check_marks(correction)
-        self._changed(correction.image, correction)
+    def put(self, correction: Correction) -> Correction:  # with all marks of its image
+        "Store a correction in place of an earlier one, whose marks stay."
+        with self._changed() as images:
+            before = images.get(correction.image, correction)
+            boxes = tuple(dict.fromkeys(before.boxes + correction.boxes))
+            strokes = tuple(dict.fromkeys(before.strokes + correction.strokes))
+            said = replace(correction, boxes=boxes, strokes=strokes)
+            _check(said)
+            _check_marks(said)
+            images[said.image] = said
+        return said
 
     def drop(self, image: str) -> None:
-        "Forget the correction of an image."
-        self._changed(image, None)
+        "Forget the correction of an image, and its marks."
+        with self._changed() as images:
+            images.pop(image, None)
 
     def samples(self) -> list[Sample]:
         "The corrected images, to learn from."

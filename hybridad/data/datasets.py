@@ -7,12 +7,13 @@ __all__ = ['report']
 
 # %% ../../nbs/04_datasets.ipynb #9b5346a8
 import os
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from tabulate import tabulate
 from tqdm.auto import tqdm
 from .loading import read_mask, sample_digest
 from .images import as_rgb, full_size, open_image
-from ..errors import DataError, printable
+from ..errors import DataError, number_of, printable
 from hybridad.data.layouts import (
     data_root,
     left_alone,
@@ -25,16 +26,16 @@ from .pairing import Sample
 
 # %% ../../nbs/04_datasets.ipynb #04230c59
 def _odd(s, im, rgb):
-    "Sentences about an image that is read, though not as it may look."
+    "Kinds of notes on an image that is read, though not as it may look, and what they say."
     if tag := im.info.get('turned'):
-        yield f'{s.image} is turned by its orientation tag {tag}, as in viewers: save it upright'
+        yield 'turned', f'is turned by its orientation tag {tag}, as in viewers: save it upright'
     if (frames := im.info.get('frames', 1)) > 1:
-        yield f'{s.image} holds {frames} images and only the first is read: save that one alone'
+        yield 'frames', f'holds {frames} images and only the first is read: save that one alone'
     if full_size(im) != im.size:
-        yield f'{s.image} is so large that it is read at {im.width} x {im.height} px: cut it'
+        yield 'large', f'is so large that it is read at {im.width} x {im.height} px: cut it'
     low, high = zip(*rgb.getextrema())
     if im.mode.startswith('I;16') and max(high) - min(low) < 32:
-        yield f'{s.image} uses {max(high) - min(low) + 1} of 256 levels: stretch its contrast'
+        yield 'flat', f'uses {max(high) - min(low) + 1} of 256 levels: stretch its contrast'
 
 # %% ../../nbs/04_datasets.ipynb #d60adf48
 def _mask_problem(s, im):
@@ -51,12 +52,13 @@ def _mask_problem(s, im):
 # %% ../../nbs/04_datasets.ipynb #2be77df1
 def inspect_sample(
     s: Sample,
-) -> dict:  # size (width, height), mode, problems and notes (sentences), digest of the file
+) -> dict:  # size (width, height), mode, problems (sentences), notes by kind, digest of the file
     "Findings from decoding one image and its mask."
-    found = dict(size=None, mode='', problems=[], notes=[], digest='')
+    found = dict(size=None, mode='', problems=[], notes={}, digest='')
     try:
         im = open_image(s.image)
-        found['notes'] += _odd(s, im, as_rgb(im, s.image, s.bits))
+        odd = _odd(s, im, as_rgb(im, s.image, s.bits))
+        found['notes'] |= {kind: f'{s.image} {text}' for kind, text in odd}
         found |= dict(size=full_size(im), mode=im.mode, digest=sample_digest(s.image))
         if s.mask is not None:
             found['problems'] += filter(None, [_mask_problem(s, im)])
@@ -75,6 +77,15 @@ def _repeats(samples, found):
                 f'{s.image} is the same image as {other.image}: keep it in one split and class,'
                 ' or scores will be too good'
             )
+
+# %% ../../nbs/04_datasets.ipynb #04imgnote
+def _image_notes(found):
+    "The first note of each kind, and how many more images it is true of."
+    every = [note for f in found for note in f['notes'].items()]
+    counts, first = Counter(kind for kind, _ in every), dict(reversed(every))
+    for kind, count in counts.items():
+        more = number_of(count - 1, 'more image', 'more images')
+        yield f'{first[kind]}; {more} likewise' if count > 1 else first[kind]
 
 # %% ../../nbs/04_datasets.ipynb #33939c64
 def _sizes(found):
@@ -111,15 +122,16 @@ def _without_mask(samples):
     "A sentence about defective images without a mask, however many."
     bare = [s for s in samples if s.label and s.mask is None]
     if bare:
+        of, have = sum(s.label for s in samples), 'has' if len(bare) == 1 else 'have'
         yield (
-            f'{len(bare)} of {sum(s.label for s in samples)} defective images have no mask, such as'
-            f' {bare[0].image}, and count for image scores only: draw masks to have them count for'
-            ' pixels'
+            f'{len(bare)} of {number_of(of, "defective image")} {have} no mask, such as'
+            f' {bare[0].image}: draw masks to count for pixels, too, and not for image scores alone'
         )
     if any(s.split == 'unsorted' for s in samples):
         yield (
-            f'the {len(samples)} images are unsorted: hybridad score takes them as they are; to'
-            ' learn or test, sort them into good and bad, or write a table with image and label'
+            f'{number_of(len(samples), "image is", "images are")} unsorted: hybridad score takes'
+            ' photographs as they are; to learn or test, sort them into good and bad, or write a'
+            ' table with image and label'
         )
 
 
@@ -129,16 +141,17 @@ def _set_notes(samples, root):
         yield f'the masks of {name} are black on white, and black is read as the defect'
     for bits in sorted({s.bits for s in samples if s.bits and s.bits < 16}):
         count = sum(s.bits == bits for s in samples)
+        files = number_of(count, '16-bit grey file is', '16-bit grey files are')
         yield (
-            f'{count} files with 16 bits of grey hold no larger value than {bits} bits do, and are '
-            f'read as {bits} bits: if the camera has more, say how many with --bits'
+            f'{files} read as {bits} bits, which hold the largest value: if the camera has more,'
+            ' say how many with --bits'
         )
     yield from _without_mask(samples)
     images, _ = left_alone(samples, root)
     if images:
         yield (
-            f'{len(images)} image files are in no place that the layout reads, such as '
-            f'{images[0]}: move them, or leave them if they are not meant'
+            f'{number_of(len(images), "image file is", "image files are")} in no place that the'
+            f' layout reads, such as {images[0]}: move what is meant, and leave the rest'
         )
     if differs := published_set(samples)[1]:
         yield differs
@@ -164,7 +177,7 @@ def check_dataset(
         summary=reading_summary(samples, root),
         rows=_rows(samples, found),
         problems=[*(p for f in found for p in f['problems']), *_repeats(samples, found)],
-        notes=[*(n for f in found for n in f['notes']), *_set_notes(samples, root)],
+        notes=[*_image_notes(found), *_set_notes(samples, root)],
     )
 
 # %% ../../nbs/04_datasets.ipynb #b5d7f9a1
@@ -178,10 +191,10 @@ def report(
 ) -> str:
     "One line and one table of what is there, then what is wrong and what is odd."
     text = [found['summary'] + '\n', tabulate(map(_shown, found['rows']), 'keys')]
-    for kind in ('problems', 'notes'):
-        told = found[kind]
+    for kind in ('problem', 'note'):
+        told = found[f'{kind}s']
         text.append(
-            f'\n{len(told)} {kind}'
+            f'\n{number_of(len(told), kind)}'
             + ''.join(f'\n  {printable(t)}' for t in told[:most])
             + (f'\n  and {len(told) - most} more' if len(told) > most else '')
         )

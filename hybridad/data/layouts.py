@@ -9,15 +9,16 @@ __all__ = ['LAYOUTS', 'published_set', 'data_root', 'read_dataset', 'read_mvtec'
 import os, warnings
 from collections import Counter
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
-from ..errors import DataError, printable
+from ..errors import DataError, number_of, printable
 from .formats import is_image, reading, regular
 from .images import is_deep, open_image, set_bits
 from .masks import edge_share, marked_pixels, set_marks
 from .pairing import Sample, images_below, images_in, is_text, listing, nfc
 from .shapes import Drawn
 from .tables import TABLES, read_meta, read_table, read_visa
-from .tool_exports import EXPORTS, export_of
+from .tool_exports import EXPORTS, export_of, is_labelme
 from .trees import EXPECTED, TREES, layout_of, read_folders
 
 # %% ../../nbs/01a_layouts.ipynb #6ff9630b
@@ -109,6 +110,8 @@ def _found_layout(
         or layout_of(root)
         or next(filter(None, map(layout_of, entries)), None)
         or ('meta' if (root / 'meta.json').is_file() else '')
+        # beside the folder of the images
+        or ('labelme' if any(map(is_labelme, sorted(root.glob('*/*.json'))[:5])) else '')
     )
 
 # %% ../../nbs/01a_layouts.ipynb #5f5815f0
@@ -261,7 +264,23 @@ def _folder_of(root):
     return root if root.is_dir() else Path(reading()['root'] or root.parent)
 
 # %% ../../nbs/01a_layouts.ipynb #e079a70e
-_LISTS = {'samples.csv', 'samples.parquet', 'meta.json', '1cls.csv'}
+def _looked_at(root, used):
+    "Folders and names of the files in them: of a data set all, of a list those beside its files."
+    if (root := Path(root).expanduser()).is_file():
+        for place in sorted(set(map(os.path.dirname, used))):
+            yield from ((folder, names) for folder, _, names in islice(os.walk(place), 1))
+        return
+    tops = {Path(os.path.relpath(p, os.path.abspath(root))).parts[0] for p in used}
+    for folder, inside, names in os.walk(root):
+        inside[:] = sorted(n for n in inside if n[0] != '.')
+        if Path(folder) == root:
+            inside[:] = [
+                n for n in inside if n in tops or not layout_of(root / n) or layout_of(root)
+            ]
+        yield folder, names
+
+# %% ../../nbs/01a_layouts.ipynb #e079a70f
+_LISTS = {*TABLES, 'meta.json', '1cls.csv', 'data.yaml', 'classes.txt', 'notes.json'}
 _NOTES = 'readme', 'license', 'licence'
 
 
@@ -269,16 +288,10 @@ def left_alone(
     samples: list,  # of Sample, all that was read
     root: str | os.PathLike,  # the data set
 ) -> tuple:  # (image paths that no sample uses, Counter of other files by ending)
-    "Files below `root` that were not read, but for hidden ones, lists, notes and other categories."
-    root, used = _folder_of(root), _used_paths(samples)
-    tops = {Path(os.path.relpath(p, os.path.abspath(root))).parts[0] for p in used}
+    "Files of `root` that were not read, but for hidden ones, lists, notes and other categories."
+    used = _used_paths(samples)
     images, other = [], Counter()
-    for folder, inside, names in os.walk(root):
-        inside[:] = sorted(n for n in inside if n[0] != '.')
-        if Path(folder) == root:
-            inside[:] = [
-                n for n in inside if n in tops or not layout_of(root / n) or layout_of(root)
-            ]
+    for folder, names in _looked_at(root, used):
         for n in sorted(n for n in names if n[0] != '.' and n not in _LISTS):
             path = os.path.join(folder, n)
             if os.path.abspath(path) in used:
@@ -307,10 +320,11 @@ def _read_text(samples):
     "Counts of what was read."
     categories, bad = {s.category for s in samples}, [s for s in samples if s.label]
     many = f' in {len(categories)} categories' if len(categories) > 1 else ''
-    text = f'read {len(samples)} images{many}: {_counted(samples)}'
+    text = f'read {number_of(len(samples), "image")}{many}: {_counted(samples)}'
     if bad:
         masks = sum(s.mask is not None for s in bad)
-        text += f'; {masks} of {len(bad)} defective images have a mask'
+        of = number_of(len(bad), 'defective image has', 'defective images have')
+        text += f'; {masks} of {of} a mask'
     for bits in sorted({s.bits for s in samples if s.bits and s.bits < 16}):
         text += f'; 16-bit files are read as {bits} bits, by their largest value'
     return text
@@ -324,8 +338,8 @@ def reading_summary(
     images, other = left_alone(samples, root)
     told = [f'{n} {kind}' for kind, n in sorted(other.items())]
     if images:
-        it = 'image files are' if len(images) > 1 else 'image file is'
+        it = number_of(len(images), 'image file is', 'image files are')
         first = _shown(images[0], _folder_of(root))
-        told.insert(0, f'{len(images)} {it} in no place that is read, such as {first}')
+        told.insert(0, f'{it} in no place that is read, such as {first}')
     left = f'; left alone: {", ".join(told)}' if told else ''
     return printable(_read_text(samples) + left)

@@ -77,6 +77,26 @@ def angle_of(told: dict) -> tuple:
     degrees = finite([told.get('rotation') or 0])
     return degrees if any(degrees) else ()
 
+# %% ../../nbs/01_shapes.ipynb #01lmshape
+def labelme_shape(shape: dict) -> tuple:
+    "A shape of labelme; a turned box has four corners."
+    kind = shape.get('shape_type') or 'polygon'
+    points = [finite(p, 2) for p in shape['points']]
+    if kind in ('polygon', 'oriented_rectangle', 'rotation'):
+        return outline(sum(points, ()))
+    if kind not in ('rectangle', 'circle', 'mask'):
+        raise ValueError(f'a shape of type {kind} has no area, draw a polygon')
+    if len(points) < 2:
+        raise ValueError(f'a {kind} needs two points')
+    if kind == 'rectangle':
+        left, top, right, bottom = *map(min, zip(*points)), *map(max, zip(*points))
+        return 'box', left, top, right - left, bottom - top
+    (x, y), (x2, y2) = points[:2]
+    if kind == 'mask':
+        return 'stencil', str(shape['mask']), x, y
+    radius = math.hypot(x2 - x, y2 - y)
+    return 'ellipse', x, y, radius, radius
+
 # %% ../../nbs/01_shapes.ipynb #ce17994e
 def _unrolled(counts, total):
     "Alternating runs of unmarked and marked pixels as a flat array."

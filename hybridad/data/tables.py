@@ -37,27 +37,29 @@ def _beyond(path, root):
     return not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
 
 # %% ../../nbs/01_tables.ipynb #3089bf94
-def _inside(root, text, where):
-    "The file that a list names, which must lie inside `root`."
+def _inside(root, text, where, free=False):
+    "The file that a list names, inside `root`, or anywhere by an absolute path where it is free."
     text = text.replace('\\', '/')
     if '\0' in text or not is_text(text):
         raise DataError(
             f'{where} names {text!r}, which no file can be called: write the list again'
         )
-    if os.path.isabs(text):
+    free = free and os.path.isabs(text)
+    if os.path.isabs(text) and not free:
         raise DataError(
             f'{where} names {text}, which leads out of {root}: say --root, the folder that holds'
-            ' all its images'
+            ' all its images, or give the list by its own path'
         )
-    if '..' in Path(text).parts or _beyond(root / text, root):
+    if '..' in Path(text).parts or not free and _beyond(root / text, root):
         raise DataError(
             f'{where} names {text}, which leads out of {root}: use a path relative to that folder,'
             " without '..'"
         )
     path = root / text if os.path.exists(root / text) else _on_disk(root, text)
-    if not os.path.exists(path) or _beyond(path, root):
+    if not os.path.exists(path) or not free and _beyond(path, root):
+        place = 'not there' if free else f'not in {root}'
         raise DataError(
-            f'{where} names {text}, which is not in {root}: restore the file or remove the row'
+            f'{where} names {text}, which is {place}: restore the file or remove the row'
         )
     if not path.is_dir() and not path.is_file():
         raise DataError(f'{where} names {text}, which is no regular file: remove it and its row')
@@ -84,7 +86,7 @@ def _folder_name(text, what, where):
         )
 
 # %% ../../nbs/01_tables.ipynb #2391f3ee
-def _one_row(row, root, where):
+def _one_row(row, root, where, free):
     "The sample that one row of a list describes."
     label = _LABELS.get(row['label'].lower())
     if label is None:
@@ -96,8 +98,8 @@ def _one_row(row, root, where):
         raise DataError(f'{where} has the split {row["split"]!r}: write train, validation or test')
     for what in ('category', 'defect'):
         _folder_name(row.get(what) or 'x', what, where)
-    image = _inside(root, row['image'], where)
-    mask = _inside(root, row['mask'], where) if row.get('mask') else None
+    image = _inside(root, row['image'], where, free)
+    mask = _inside(root, row['mask'], where, free) if row.get('mask') else None
     if not image.is_file():
         raise DataError(
             f'{where} names {row["image"] or "no image"}, which is no image file: '
@@ -107,18 +109,18 @@ def _one_row(row, root, where):
     return Sample(image, mask, label, nfc(category), nfc(defect) if label else 'good', split)
 
 # %% ../../nbs/01_tables.ipynb #7c9e1a3b
-def _from_rows(rows, root, source):
+def _from_rows(rows, root, source, free=False):
     "The samples of rows with image and label, perhaps mask, category, defect and split."
     samples, seen = [], {}
     first = 1 if Path(source).suffix.lower() in ('.json', '.parquet') else 2  # a csv has a header
     for number, row in enumerate(rows, first):
         where = f'row {number} of {source}'
         row = {k: '' if v is None else str(v).strip() for k, v in row.items()}
-        file = os.path.normpath(nfc(row['image']).replace('\\', '/'))
+        file = os.path.normpath(os.path.join(root, nfc(row['image']).replace('\\', '/')))
         if file in seen:
             raise DataError(f'{where} names {row["image"]} like row {seen[file]}: keep one of them')
         seen[file] = number
-        samples.append(_one_row(row, root, where))
+        samples.append(_one_row(row, root, where, free))
     if not samples:
         raise DataError(f'{source} lists no image: add a row for each')
     return samples
@@ -137,8 +139,8 @@ def _relative(text, root):
 def _from_list(rows, folder, path, *, named=False):
     "The samples of a list; paths may be absolute where the user named it himself, or their root."
     root = Path(reading()['root'] or folder)
-    if not named and not reading()['root']:
-        return _from_rows(rows, root, path)
+    if named or not reading()['root']:
+        return _from_rows(rows, root, path, named)
     paths = [k for k in ('image', 'mask') if rows and k in rows[0]]
     return _from_rows([r | {k: _relative(r[k], root) for k in paths} for r in rows], root, path)
 
@@ -151,7 +153,10 @@ def _read_rows(path):
 
         return pq.read_schema(path).names, pq.read_table(path).to_pylist()
     with open(path, newline='', encoding='utf-8-sig') as f:
-        table = csv.DictReader(f, strict=True)
+        header = f.readline()
+        f.seek(0)
+        # spreadsheets write what their country separates numbers in a list by
+        table = csv.DictReader(f, delimiter=max(',;\t', key=header.count), strict=True)
         return table.fieldnames or [], list(table)
 
 # %% ../../nbs/01_tables.ipynb #3786dc3f
@@ -183,7 +188,7 @@ def _check_fields(path, rows):
         if None in row or path.suffix.lower() != '.parquet' and None in row.values():
             raise DataError(
                 f'row {number} of {path} has another number of fields than the header: quote a'
-                ' value that holds a comma'
+                ' value that holds the separator'
             )
 
 # %% ../../nbs/01_tables.ipynb #afe2533e

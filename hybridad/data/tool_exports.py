@@ -7,7 +7,6 @@ __all__ = []
 
 # %% ../../nbs/01_tool_exports.ipynb #61d0640f
 import json
-import math
 import os
 import warnings
 from collections import Counter
@@ -18,8 +17,8 @@ from xml.etree import ElementTree
 
 from .formats import is_image, reading, regular
 from .pairing import NORMAL, Sample, category_name, images_below, nfc, plain_name
-from .shapes import Drawn, angle_of, finite, outline
-from ..errors import ConfigError, DataError
+from .shapes import Drawn, angle_of, finite, labelme_shape, outline
+from ..errors import ConfigError, DataError, number_of
 
 # %% ../../nbs/01_tool_exports.ipynb #955822bd
 def _shared(path, text):
@@ -81,11 +80,14 @@ def _told(records: list, samples: list) -> None:
     "Warn about what marks less than an outline does: boxes, and tags of whole images."
     kinds = [s[0] for r in records for _, s in r.named]
     if boxes := kinds.count('box'):
-        text = f'{boxes} of {len(kinds)} shapes are boxes, read as if all in them were defective'
+        are = 'is a box' if boxes == 1 else 'are boxes'
+        told = f'{boxes} of {number_of(len(kinds), "shape")} {are}'
+        text = f'{told}, read as if all inside were defective'
         warnings.warn(f'{text}: outlines say more', stacklevel=6)
     if tagged := [s for s in samples if s.label and not s.mask]:
         names = ', '.join(sorted({s.defect for s in tagged})[:5])
-        text = f'{len(tagged)} images carry a tag ({names}) and no outline, read as defective'
+        told = number_of(len(tagged), 'image carries', 'images carry')
+        text = f'{told} a tag ({names}) and no outline, read as defective'
         warnings.warn(f'{text} without a mask: outlines say more', stacklevel=6)
 
 
@@ -198,28 +200,11 @@ def read_coco(
     return _samples(records, images.root, files[0])
 
 # %% ../../nbs/01_tool_exports.ipynb #7d3431c9
-def _labelme_shape(shape: dict) -> tuple:
-    "A shape of labelme."
-    kind = shape.get('shape_type') or 'polygon'
-    points = [finite(p, 2) for p in shape['points']]
-    if kind == 'polygon':
-        return outline(sum(points, ()))
-    (x, y), (x2, y2) = points
-    if kind == 'rectangle':
-        return 'box', min(x, x2), min(y, y2), abs(x2 - x), abs(y2 - y)
-    if kind == 'circle':
-        radius = math.hypot(x2 - x, y2 - y)
-        return 'ellipse', x, y, radius, radius
-    if kind == 'mask':
-        return 'stencil', str(shape['mask']), x, y
-    raise ValueError(f'a {kind} has no area, draw a polygon')
-
-
 def _labelme_record(file: Path, images: _Images) -> _Record:
     "The record of one file of labelme."
     told = _json(file)
     try:
-        named = [(str(s['label']), _labelme_shape(s)) for s in told['shapes']]
+        named = [(str(s['label']), labelme_shape(s)) for s in told['shapes']]
         size = int(told['imageWidth']), int(told['imageHeight'])
         tags = tuple(n for n, holds in (told.get('flags') or {}).items() if holds)
         return _Record(images.find(told['imagePath'], file), file, named, size, tags=tags)
@@ -228,15 +213,17 @@ def _labelme_record(file: Path, images: _Images) -> _Record:
         raise _refusal(file, needs, error) from None
 
 # %% ../../nbs/01_tool_exports.ipynb #267b9a3a
-def _is_labelme(file: Path) -> bool:
+def is_labelme(file: Path) -> bool:
     "True for a JSON file with shapes of one image."
+    if not file.is_file():
+        return False
     with open(file, encoding='utf-8', errors='replace') as f:
         return '"shapes"' in (text := f.read()) and '"imagePath"' in text
 
 
 def labelme_files(root: Path) -> list:
     "The files of labelme below a folder."
-    return [f for f in sorted(root.rglob('*.json')) if f.is_file() and _is_labelme(f)]
+    return [f for f in sorted(root.rglob('*.json')) if is_labelme(f)]
 
 
 def read_labelme(
@@ -251,23 +238,35 @@ def read_labelme(
     return _samples(records + bare, images.root, Path(root))
 
 # %% ../../nbs/01_tool_exports.ipynb #ebe1d153
-def _yolo_names(root: Path) -> dict:
-    "Names of classes by number, as data.yaml lists them."
+_CLASSES = 'classes.txt'  # of Label Studio, and beside the labels of labelImg
+
+
+def _names_in(file: Path) -> dict:
+    "Names of classes by number, as a data.yaml lists them, or a text with one a line."
     import yaml
 
-    for file in sorted([*root.glob('*.yaml'), *root.glob('*.yml')]):
-        try:
-            names = (yaml.safe_load(_text(file)) or {}).get('names')
-        except (yaml.YAMLError, AttributeError):
-            raise DataError(f'cannot read {file}: it is no YAML, export it again') from None
-        if names:
-            return dict(names) if isinstance(names, dict) else dict(enumerate(names))
-    return {}
+    if file.suffix == '.txt':
+        return dict(enumerate(_text(file).splitlines()))
+    try:
+        names = (yaml.safe_load(_text(file)) or {}).get('names')
+    except (yaml.YAMLError, AttributeError):
+        raise DataError(f'cannot read {file}: it is no YAML, export it again') from None
+    return dict(names) if isinstance(names, dict) else dict(enumerate(names or ()))
 
 
+def _yolo_names(root: Path) -> dict:
+    "Names of classes by number; Roboflow keeps its data.yaml one level up."
+    places = sorted([*root.glob('*.yaml'), *root.glob('*.yml')])
+    places += [root / _CLASSES, root / 'labels' / _CLASSES]
+    places += [Path(os.path.abspath(root)).parent / 'data.yaml']
+    return next(filter(None, map(_names_in, filter(Path.is_file, places))), {})
+
+# %% ../../nbs/01_tool_exports.ipynb #ebe1d154
 def _yolo_line(line: str) -> tuple[int, tuple]:
     "Class and shape of a line."
     number, *numbers = line.split()
+    if (largest := max(finite(numbers), default=0)) > 1.01:  # rounded ones may end beyond the edge
+        raise ValueError(f'{largest:g} is none, shares end at 1')
     if len(numbers) == 4:
         x, y, width, height = finite(numbers)
         return int(number), ('box', x - width / 2, y - height / 2, width, height)
@@ -316,7 +315,7 @@ def read_yolo(
     records = [_yolo_record(p, _label_of(p, root), names) for p in images]
     known = {r.file for r in records}
     for file in sorted((root / 'labels').rglob('*.txt')):
-        if file not in known:
+        if file not in known and file.name != _CLASSES:
             raise DataError(f'{file} has no image: add it to images, or remove the file')
     return _samples(records, root, root)
 
@@ -389,4 +388,4 @@ def export_of(
         return 'yolo'
     if coco_files(root):
         return 'coco'
-    return 'labelme' if any(map(_is_labelme, _maybe_labelme(root)[:5])) else ''
+    return 'labelme' if any(map(is_labelme, _maybe_labelme(root)[:5])) else ''

@@ -197,7 +197,7 @@ class Review(_Named):
         *,
         strokes: tuple = (),  # of a brush: (width, (x1, y1, x2, y2, ...)) in px
     ) -> Correction:
-        "Store a verdict on an image."
+        "Store a verdict on an image, and marks beside those of before."
         i = self.at if i is None else i
         row, path = self.rows[i], self.file(i)
         boxes = tuple(tuple(float(v) for v in box) for box in boxes)
@@ -205,11 +205,10 @@ class Review(_Named):
         facts = row['decision'], row['score'], sample_digest(path)
         said = Correction(path, verdict, *facts, boxes, strokes)
         _check_inside(said, self.size(i))
-        self.corrections.put(said)
-        return said
+        return self.corrections.put(said)
 
     def forget(self, i: int | None = None) -> None:
-        "Take a word back."
+        "Take a word back, and all marks with it."
         self.corrections.drop(self.path(self.at if i is None else i))
 
     def move(self, step: int) -> int:

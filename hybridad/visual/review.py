@@ -135,9 +135,8 @@ class _Marks(Explorer):
 
     def _mark(self, kind, in_pixels, mark):
         "Store one more mark beside those of before."
-        marks, size = self._marked(), self.review.size(self.review.at)
-        marks[kind] = (*marks.get(kind, ()), in_pixels(mark, size))
-        self.review.say('missed', **marks)
+        size = self.review.size(self.review.at)
+        self.review.say('missed', **{kind: (in_pixels(mark, size),)})
 
     def _try(self, do, step):
         "Store, then move on; what cannot be stored is said, and the image stays."
@@ -157,11 +156,10 @@ class _Verdicts(_Marks):
 
     def say(self, verdict: str) -> None:
         "Store a verdict on the image that is shown, and show the next."
-        marks = self._marked() if verdict == 'missed' else {}
-        self._try(lambda: self.review.say(verdict, **marks), 1)
+        self._try(lambda: self.review.say(verdict), 1)
 
     def clear(self) -> None:
-        "Take back the verdict on the image that is shown."
+        "Take back the verdict and the marks on the image that is shown."
         self._try(self.review.forget, 0)
 
     def move(self, step: int) -> None:
@@ -212,6 +210,8 @@ def _status(review: Review, at: int) -> str:
     "An image, its decision and its verdict, in one line."
     row, said = review.rows[at], review.said(at)
     word = f'you said <b>{said.verdict}</b>' if said else 'no verdict yet'
+    if said and said.verdict != 'missed' and (said.boxes or said.strokes):
+        word += ', so its marks do not count'
     name = html.escape(printable(Path(row['image']).name))
     place = f'{at + 1} of {len(review)}: <b>{name}</b>'
     label = f' ({row["outcome"]} by its label)' if review.command == 'test' else ''
