@@ -7,6 +7,7 @@ __all__ = ['LOSS_WEIGHTS', 'PRECISIONS', 'READOUTS', 'MASSES', 'SCORES', 'LAYOUT
            'settings', 'check', 'described', 'Config', 'get_default_config', 'get_debug_config']
 
 # %% ../nbs/01_config.ipynb #5d0c637c
+import re
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
 from typing import Any
@@ -48,7 +49,7 @@ class LossWeights(dict):
         self[term] = weight
 
 # %% ../nbs/01_config.ipynb #57cd8130
-PRECISIONS = ('float32', 'bfloat16', 'float16', 'float64')
+PRECISIONS = ('float32', 'bfloat16', 'float16', 'float64')  # float16 has no room for gradients
 READOUTS = ('replay', 'exact', 'joint')  # ways to read attention, see pipeline.EasonADPipeline
 MASSES = ('competing', 'content', 'competing_all', 'own')  # see attention.log_masses
 SCORES = ('topk', 'max', 'mean_ratio')  # image scores from a map, see detector.pool_logits
@@ -58,25 +59,34 @@ LAYOUT_NAMES = (
     *('coco', 'labelme', 'yolo', 'cvat'),
 )  # how a data set lies in its folder, see layouts.LAYOUTS
 
+# %% ../nbs/01_config.ipynb #57cd8131
+class _Devices(tuple):
+    "Names of devices; N in one of them stands for a number."
+
+    def __contains__(self, name):
+        return super().__contains__(re.sub(r'(?<=:)\d+$', 'N', name)) and 'N' not in name
+
+
+DEVICES = _Devices(('auto', 'cpu', 'cuda', 'cuda:N', 'mps'))
+BACKBONE_NAMES = 'mini', 'sd21', 'sd15', 'bk-sdm-v2-tiny', 'sdxl'  # in the package, parts.HUB
+
 # %% ../nbs/01_config.ipynb #308f9672
 _SIDE = '[8, 4096]'  # px
 _TOKENS = '[1, 64]'
 _BACKBONE = "'mini', a local diffusers folder, or a Hub id"
 _START = 'normal and abnormal words that the contexts start from; None = noise'
-_MASS = "how a prompt's share of the attention is taken; None = the backbone's own"
+_MASS = "how a prompt's share of the attention is taken (None = the backbone's own)"
 _STEP = "diffusion step; None = the backbone's own"
 _VIEWS = 'views averaged: itself, mirrored, upside down, both'
 _SCALES = 'sizes of the views in turn, as multiples of image_size; None = all at image_size'
-_SQUARE = 'squash images to squares, as published protocols do; else they keep their shape'
-_TILE_SCALE = "or tiles at a scale of the file's pixels, at 1 every pixel counts"
-_OVERLAP = 'px by which neighbouring tiles overlap; None = half a tile'
+_TILE_SCALE = 'or the scale of tiles: 1 = all pixels'
+_OVERLAP = 'of tiles in px; None = half a tile'
 _LAYERS = (
     "beginnings of layer names, as 'up', or depths of a transformer; None = the backbone's own"
 )
 _SMOOTHING = (
     'sigma in cells of a Gaussian over the maps that are shown, never in training; 0 = none'
 )
-_PRECISION = 'of the frozen weights; float16 only to score, float64 for the prompts, too'
 
 # %% ../nbs/01_config.ipynb #f25399fa
 @dataclass
@@ -102,8 +112,8 @@ class ModelConfig(Section):
     score: str = setting('topk', 'image score from the map', choices=SCORES)
     top_fraction: float = setting(0.005, 'share of cells that `topk` averages', '(0, 1]')
     map_size: int = setting(64, 'side of the anomaly map in cells', '[1, 1024]')
-    precision: str = setting('float32', _PRECISION, choices=PRECISIONS)
-    device: str = setting('auto', 'auto, cpu, cuda, cuda:1 or mps')
+    precision: str = setting('float32', 'of the frozen weights', choices=PRECISIONS)
+    device: str = setting('auto', 'device', choices=DEVICES)
     seed: int = setting(0, 'of weights, noise and data order', '[0, 4294967295]', flag=True)
 
 # %% ../nbs/01_config.ipynb #aa5f75b9
@@ -117,11 +127,11 @@ class DataConfig(Section):
         None, "side in px the backbone sees; None = the backbone's own", _SIDE, flag=True
     )
     eval_size: int = setting(128, 'side in px at which pixels are compared', _SIDE, flag=True)
-    square: bool = setting(False, _SQUARE, flag=True)
+    square: bool = setting(False, 'squash images to squares', flag=True)
     tiles: int = setting(1, 'overlapping tiles per side, for small defects', '[1, 32]', flag=True)
     tile_scale: float | None = setting(None, _TILE_SCALE, '[0.01, 4]', flag=True)
     overlap: int | None = setting(None, _OVERLAP, '[0, inf)', flag=True)
-    num_workers: int = setting(0, 'loader processes; 0 = load in the main one', '[0, 64]')
+    num_workers: int = setting(0, 'loader processes', '[0, 64]')
     categories: list | None = setting(None, 'names to keep; None = all')
     validation_fraction: float = setting(
         0.2, 'share of the training samples held out', '[0, 1)', flag=True
@@ -168,11 +178,13 @@ def check(
 # %% ../nbs/01_config.ipynb #9ac5c800
 def described(
     f: Field,  # of a section
+    choices: tuple | None = None,  # those that are offered; None: all
 ) -> str:
     "The help of a setting, with the range or the choices that it has."
-    rule = ', '.join(f.metadata['choices'])
-    rule = f'one of {rule}' if rule else f.metadata['limits'] and f'in {f.metadata["limits"]}'
-    return f'{f.metadata["help"]}; {rule}' if rule else f.metadata['help']
+    text, limits = f.metadata['help'], f.metadata['limits']
+    if choices := choices or f.metadata['choices']:
+        return f'{text}: {", ".join(choices)}'
+    return f'{text}; in {limits}' if limits else text
 
 # %% ../nbs/01_config.ipynb #04dc05d3
 class _Sections(Keyed):

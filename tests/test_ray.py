@@ -137,7 +137,7 @@ def test_without_ray_one_sentence(place, tmp_path, monkeypatch, capsys):
     [
         (('--actors', '2'), 'leave out --actors'),
         (('--engine', 'ray', '--join'), 'no other process joins'),
-        (('--engine', 'ray', '--actors', '0'), 'out of range'),
+        (('--engine', 'ray', '--actors', '0'), '--actors: it must lie in [1, inf)'),
     ],
 )
 def test_flags_that_do_not_fit(place, tmp_path, capsys, more, said):

@@ -202,8 +202,8 @@ def test_large_tiff_in_bands(folder, capsys):
     [
         (['--overlap', '9'], 'give --tiles or --tile_scale'),
         (['--tiles', '2', '--tile_scale', '1'], 'both say how large'),
-        (['--tiles', '0'], 'tiles must lie in [1, 32]'),
-        (['--tile_scale', '0'], 'tile_scale must lie in [0.01, 4]'),
+        (['--tiles', '0'], '--tiles: it must lie in [1, 32]'),
+        (['--tile_scale', '0'], '--tile_scale: it must lie in [0.01, 4]'),
         (['--tiles', '3', '--overlap', '400'], 'choose 0 to 192'),
     ],
 )

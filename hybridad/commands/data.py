@@ -8,25 +8,40 @@ __all__ = ['data']
 # %% ../../nbs/89a_cli_data.ipynb #095894f1
 from argparse import Namespace
 
-from .flags import layout_argument, reading_arguments
+from hybridad.commands.flags import (
+    COUNT,
+    Number,
+    layout_argument,
+    reading_arguments,
+    setting_argument,
+)
 from .shared import Parser, arguments
 from ..data.layouts import data_root
 
 # %% ../../nbs/89a_cli_data.ipynb #dbf5769b
 def _synth(act: Parser) -> None:
+    act.needs('out', 'OUT', 'folder to create')
     add = act.add_argument
-    add('--out', required=True, metavar='DIR', help='folder to create')
-    add('--size', type=int, default=128, metavar='PX', help='side in pixels, 64 to 512')
-    add('--seed', type=int, default=0, metavar='N', help='of all images')
-    add('--split', default='auxiliary', help='auxiliary, held_out, or hard: nearer to photographs')
-    add('--count', type=int, default=50, metavar='N', help='test images per category')
-    add('--workers', type=int, metavar='N', help='processes; default: one per core')
+    side = Number(int, '[64, 512]')
+    add('--size', type=side, default=128, metavar='PX', help='side in pixels, 64 to 512')
+    setting_argument(act, 'seed', default=0, help='of all images')
+    splits = dict(choices=('auxiliary', 'held_out', 'hard'), metavar='SPLIT')
+    which = 'auxiliary, held_out, or hard: nearer to photographs'
+    add('--split', default='auxiliary', help=which, **splits)
+    add('--count', type=COUNT, default=50, metavar='N', help='test images per category')
+    _workers(act, 'processes; default: one per core')
+
+
+def _workers(act: Parser, text: str, default: int | None = None) -> None:
+    "The flag for helpers; unlike a loader, no work is done without one."
+    how = dict(type=COUNT, default=default, help=text)
+    setting_argument(act, 'num_workers', old='workers', **how)
 
 
 def _check_arguments(act: Parser) -> None:
     act.add_argument('dir', metavar='DATA', help='the data set')
     layout_argument(act)
-    act.add_argument('--workers', type=int, default=4, metavar='N', help='threads that decode')
+    _workers(act, 'threads that decode', 4)
     reading_arguments(act)
 
 # %% ../../nbs/89a_cli_data.ipynb #40df2a70
@@ -58,7 +73,7 @@ def _check(a: Namespace) -> int:
     data_root(a.dir)  # a path that leads nowhere is said at once
     from hybridad.data.datasets import check_dataset, report
 
-    found = check_dataset(a.dir, a.dataset, a.workers)
+    found = check_dataset(a.dir, a.dataset, a.num_workers)
     print(report(found))
     return 2 if found['problems'] else 0
 
@@ -76,9 +91,9 @@ def _write(a: Namespace):
     from hybridad.synthetic.plain import write_dataset
 
     if a.split == 'hard':
-        print(write_hard(a.out, a.size, a.seed, count=a.count, workers=a.workers))
+        print(write_hard(a.out, a.size, a.seed, count=a.count, workers=a.num_workers))
     else:
-        how = dict(split=a.split, count=a.count, workers=a.workers)
+        how = dict(split=a.split, count=a.count, workers=a.num_workers)
         print(write_dataset(a.out, a.size, a.seed, **how))
 
 

@@ -6,10 +6,10 @@
 __all__ = ['decide']
 
 # %% ../../nbs/89g_cli_decide.ipynb #fb15fd79
-import math
 from argparse import Namespace
 from pathlib import Path
 
+from .flags import Number, share_argument
 from .shared import Parser, arguments, writable
 from ..errors import ConfigError
 
@@ -17,10 +17,10 @@ from ..errors import ConfigError
 def _arguments(parser: Parser) -> None:
     what = 'folder of a finished run of hybridad score or hybridad test'
     parser.add_argument('run', type=Path, metavar='RUN', help=what)
-    add = parser.add_argument_group('decision').add_argument
-    add('--threshold', type=float, metavar='X', help='image score from which on it is anomalous')
-    share = 'in place of --threshold: this share of good images, such as 0.02'
-    add('--false_alarms', type=float, metavar='X', help=share)
+    group = parser.add_argument_group('decision')
+    score = 'image score from which on it is anomalous'
+    group.add_argument('--threshold', type=Number(float), metavar='X', help=score)
+    share_argument(group, 'in place of --threshold: this share of good images, such as 0.02')
 
 
 def _said(a: Namespace, found: dict) -> str:
@@ -41,8 +41,6 @@ def decide(a: Namespace) -> None:
     "Decide a finished run anew, without scoring."
     from hybridad.inference.decide import decide_anew
 
-    if a.threshold is not None and not math.isfinite(a.threshold):
-        raise ConfigError(f'--threshold {a.threshold} is no finite number: give one such as 1.5')
     if not a.run.is_dir():
         raise ConfigError(f'there is no folder {a.run}: give that of a run of score or test')
     writable(a.run)

@@ -7,97 +7,198 @@ __all__ = []
 
 # %% ../../nbs/89_flags.ipynb #212e1859
 import argparse
+import os
+import re
 from collections.abc import Callable
 from dataclasses import Field
 from pathlib import Path
 from typing import Any
 
 from .shared import Adder, Parser
-from ..config import LAYOUT_NAMES, Config, described, get_default_config, settings
-from ..fields import precision_name
+from ..config import BACKBONE_NAMES, LAYOUT_NAMES, PRECISIONS, Config, described
+from ..config import get_default_config, settings
+from ..data.formats import _ALLOWED, _USUAL
+from ..errors import ConfigError
+from ..fields import in_range, precision_name, typed
+
+# %% ../../nbs/89_flags.ipynb #89f1a002
+class Number:
+    "The type of a flag: text becomes a number within limits, all else is refused."
+
+    def __init__(self, kind: type, limits: str = '(-inf, inf)'):
+        self.kind, self.limits = kind, limits
+
+    def __call__(self, text: str) -> float:
+        try:
+            value = self.kind(text)
+        except ValueError:
+            value = text  # `typed` says what it must be
+        try:
+            return in_range('it', typed('it', value, self.kind), self.limits)
+        except ConfigError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+
+COUNT, SHARE = Number(int, '[1, inf)'), Number(float, '(0, 1)')
+
+
+def backbone_name(
+    text: str,  # perhaps with a revision, as owner/model@main
+) -> str:
+    "The name of a backbone, refused where it can be none; its files are read later."
+    base = text.partition('@')[0]
+    on_hub = base.count('/') == 1 and not base.startswith(('.', '/', '~'))
+    if base in BACKBONE_NAMES or on_hub or os.path.exists(text):
+        return text
+    raise argparse.ArgumentTypeError(
+        f"'{text}' is no folder: give one of {', '.join(BACKBONE_NAMES)}, a diffusers folder, or a "
+        'Hub id such as owner/model'
+    )
+
+# %% ../../nbs/89_flags.ipynb #afdf535c
+_MANY = {list: str, tuple: float}  # kinds of settings that take several words
+_NOUN = {int: 'N', float: 'X', str: 'NAME', list: 'NAME', tuple: 'X'}
+
+
+def _kind(f: Field) -> type:
+    "The type of a setting, None left aside."
+    kinds = f.type, *getattr(f.type, '__args__', ())
+    return next(k for k in (bool, int, float, str, *_MANY) if k in kinds)
+
+
+def _flag_of(f: Field) -> dict:  # arguments of add_argument
+    "The form of a setting as a flag."
+    kind, limits, choices = _kind(f), f.metadata['limits'], f.metadata['choices']
+    if kind is bool:
+        return dict(action='store_true')
+    how = dict(metavar=_NOUN[kind], choices=choices or None)
+    if kind in _MANY:
+        how |= dict(nargs='+')
+    if f.name == 'precision':
+        return how | dict(type=precision_name, metavar='TYPE')
+    one = _MANY.get(kind, kind)
+    limits = limits or ('(0, inf)' if kind is tuple else '(-inf, inf)')
+    return how | dict(type=one if one is str else Number(one, limits))
+
+# %% ../../nbs/89_flags.ipynb #89f1a005
+def setting_argument(
+    parser: Adder,
+    name: str,  # of a setting
+    usual: object = None,  # what holds where the flag is not given; None: what its help says
+    *,
+    old: str = '',  # an older name of the flag, which no help shows
+    **how: Any,  # other arguments of add_argument
+) -> None:
+    "A flag for a setting."
+    f = settings()[name]
+    text = described(f, how.get('choices')).replace('None = ', 'default: ')
+    if usual is not None:
+        text = f'{re.sub("; default: [^;]*", "", text)} (default: {usual})'
+    how = dict(help=text) | _flag_of(f) | how
+    parser.add_argument(f'--{name}', **how)
+    if old:
+        how |= dict(dest=name, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+        parser.add_argument(f'--{old}', **how)
+
+
+def setting_arguments(
+    parser: Parser,
+    without: tuple = (),  # names of settings that this command sets itself
+) -> None:
+    "A flag for each setting that has one; a flag that is not given leaves no trace."
+    group = parser.add_argument_group('settings')
+    for name, f in settings().items():
+        if f.metadata['flag'] and name not in without:
+            usual = None if _kind(f) is bool else f.default
+            setting_argument(group, name, usual, default=argparse.SUPPRESS)
 
 # %% ../../nbs/89_flags.ipynb #86ce07e0
+_PIXELS = f'largest, else shrunk or refused; default: {_USUAL["max_pixels"]}'
+
+
 def reading_arguments(parser: Parser) -> None:
     "The flags that say how files are read."
     add = parser.add_argument_group('reading of files').add_argument
-    add(
-        '--max_pixels',
-        type=int,
-        metavar='N',
-        help='largest image, else read at a fraction or refused; default: 89478485',
-    )
-    add('--bits', type=int, metavar='N', help='of 16-bit grey files; default: by the set')
-    add(
-        '--masks', metavar='HOW', help='bright or dark: how masks draw defects; default: by the set'
-    )
+    within = {k: Number(int, '[{}, {}]'.format(*_ALLOWED[k])) for k in ('max_pixels', 'bits')}
+    add('--max_pixels', type=within['max_pixels'], metavar='N', help=_PIXELS)
+    add('--bits', type=within['bits'], metavar='N', help='of 16-bit grey; default: by the set')
+    how = dict(choices=_ALLOWED['masks'], metavar='HOW')
+    add('--masks', help='bright, dark or auto: how they draw defects', **how)
 
 
-def backbone_arguments(parser: Parser) -> None:
+def device_argument(parser: Adder) -> None:
+    "The flag for the place of the computation."
+    setting_argument(parser, 'device', default=settings()['device'].default)
+
+
+LEARNING = tuple(p for p in PRECISIONS if p != 'float16')  # which has no room for gradients
+
+
+def backbone_arguments(
+    parser: Parser,
+    usual: str = 'as in training',  # the precision that holds where none is given
+    choices: tuple = PRECISIONS,
+) -> None:
     "The flags that choose the frozen weights."
     reading_arguments(parser)
-    add = parser.add_argument_group('backbone').add_argument
-    of = settings()
-    add('--backbone', metavar='NAME', help=of['backbone'].metadata['help'])
-    add('--device', default=of['device'].default, help=of['device'].metadata['help'])
-    add(
-        '--precision',
-        metavar='TYPE',
-        type=precision_name,
-        help=f'{described(of["precision"])}, or bf16, fp16; default: as in training, there '
-        'float32 or the mixed precision of accelerate',
-    )
+    group = parser.add_argument_group('backbone')
+    setting_argument(group, 'backbone', type=backbone_name)
+    device_argument(group)
+    setting_argument(group, 'precision', usual, choices=choices)
 
 # %% ../../nbs/89_flags.ipynb #4bb1599f
 def other_backbone_argument(parser: Adder) -> None:
     "The flag for prompts that were learned on other frozen weights."
-    parser.add_argument(
-        '--other_backbone',
-        action='store_true',
-        help='accept a checkpoint learned on other frozen weights',
-    )
+    text = 'accept a checkpoint learned on other weights'
+    parser.add_argument('--other_backbone', action='store_true', help=text)
 
 
 def prompts_argument(parser: Adder) -> None:
     "The flags for the prompts that are read, those of the package by default."
-    shipped = 'written by hybridad train; default: the prompts of the package'
+    shipped = "of hybridad train; default: the package's prompts"
     parser.add_argument('--checkpoint_path', type=Path, metavar='FILE', help=shipped)
     other_backbone_argument(parser)
 
 
-def tiles_arguments(parser: Adder) -> None:
-    "The flags for small defects on large images."
-    add = parser.add_argument
-    parts = 'overlapping tiles per side, 1: whole images; default: as in training'
-    add('--tiles', type=int, metavar='N', help=parts)
-    scale = 'or tiles at a scale, at 1 every pixel counts'
-    add('--tile_scale', type=float, metavar='X', help=scale)
-    add('--overlap', type=int, metavar='PX', help='of neighbouring tiles; default: half a tile')
+def sight_arguments(parser: Adder) -> None:
+    "The flags for small defects on large images, and for images that are no squares."
+    setting_argument(parser, 'tiles', 'as in training')
+    setting_argument(parser, 'tile_scale')
+    setting_argument(parser, 'overlap')
+    setting_argument(parser, 'square', 'as in training', default=None)
 
 # %% ../../nbs/89_flags.ipynb #f43d2de3
-def square_argument(parser: Adder) -> None:
-    "The flag for the published way of reading images that are no squares."
-    text = 'squash images to squares; default: as in training'
-    parser.add_argument('--square', action='store_true', default=None, help=text)
-
-
 def names_argument(parser: Adder) -> None:
     "The flag for the words that regions are named with, as naming.read_names reads it."
-    usual = 'default: the kinds of defects that the backbone lists, if any'
-    text = f'words for regions, or a file with one a line, or none; {usual}'
+    usual = "default: the backbone's kinds of defects"
+    text = f'words for regions, a file with one a line, or none; {usual}'
     parser.add_argument('--names', nargs='+', metavar='WORD', help=text)
+
+
+def pictures_argument(parser: Adder) -> None:
+    "The flag for the overlays that are drawn."
+    choices = 'all', 'anomalous', 'none'
+    text = f'overlays: {", ".join(choices)}'
+    parser.add_argument('--pictures', default='all', choices=choices, metavar='WHICH', help=text)
+
+
+def share_argument(parser: Adder, help: str) -> None:
+    "The flag for a share of good images that may alarm."
+    parser.add_argument('--false_alarms', type=SHARE, metavar='X', help=help)
 
 # %% ../../nbs/89_flags.ipynb #631a7bad
 _COLUMNS = 'A table has image and label (good or bad), perhaps mask, category, defect, split'
 
 
-def layout_argument(parser: Adder) -> None:
+def layout_argument(parser: Parser) -> None:
     "The flags that name the layout of a data set, and the root of a list."
-    text = f'layout: {", ".join(LAYOUT_NAMES)}'
-    parser.add_argument('--dataset', metavar='LAYOUT', default='auto', help=text)
+    f = settings()['layout']
+    how = _flag_of(f) | dict(default=f.default, metavar='LAYOUT')
+    parser.add_argument('--dataset', help=described(f), **how)
     where = f'folder that the paths of a list begin in; default: its own. {_COLUMNS}'
     parser.add_argument('--root', metavar='DIR', help=where)
 
-
+# %% ../../nbs/89_flags.ipynb #631a7bae
 def data_arguments(
     parser: Parser,
     unless: str = '',  # another argument that makes a data set needless
@@ -107,57 +208,23 @@ def data_arguments(
     group = parser.add_argument_group('data')
     layout_argument(group)
     group.add_argument('--categories', nargs='+', metavar='NAME', help='only these')
-    group.add_argument('--num_workers', type=int, default=0, metavar='N', help='loader processes')
+    setting_argument(group, 'num_workers', default=0)
 
 
 def out_arguments(
     parser: Parser,
     name: str,  # of the command
-    resume: str = 'continue the run in --out',  # '' for commands that cannot
+    resume: str = 'continue the run in --out',
     kind: Callable = Path,  # from text to a folder
 ) -> Adder:  # the group of options
     "The run folder, and the flag that continues it."
     group = parser.add_argument_group('run')
     text = f'folder of the run; default: runs/{name}-DATE-TIME'
     group.add_argument('--out', type=kind, metavar='DIR', help=text)
-    if resume:
-        group.add_argument('--resume', action='store_true', help=resume)
+    group.add_argument('--resume', action='store_true', help=resume)
     return group
 
-# %% ../../nbs/89_flags.ipynb #afdf535c
-_MANY = {list: str, tuple: float}  # kinds of settings that take several words
-
-
-def _flag_of(f: Field) -> dict:  # arguments of add_argument
-    "The form of a setting as a flag: the type of its field, its help and its default."
-    kind = next(k for k in (bool, int, float, str, *_MANY) if k in (f.type, *_kinds(f.type)))
-    text = described(f)
-    if f.default is not None:
-        text = f'{text} (default: {f.default})'
-    if kind is bool:
-        return dict(action='store_true', help=text)
-    several = dict(nargs='+') if kind in _MANY else {}
-    return dict(type=_MANY.get(kind, kind), metavar=_NOUN[kind], help=text, **several)
-
-
-_NOUN = {int: 'N', float: 'X', str: 'NAME', list: 'NAME', tuple: 'X'}
-
-
-def _kinds(annotation) -> tuple:
-    return getattr(annotation, '__args__', ())
-
 # %% ../../nbs/89_flags.ipynb #e1e40d59
-def setting_arguments(
-    parser: Parser,
-    without: tuple = (),  # names of settings that this command sets itself
-) -> None:
-    "A flag for each setting that has one; a flag that is not given leaves no trace."
-    group = parser.add_argument_group('settings')
-    for name, f in settings().items():
-        if f.metadata['flag'] and name not in without:
-            group.add_argument(f'--{name}', default=argparse.SUPPRESS, **_flag_of(f))
-
-
 def given_settings(
     a: argparse.Namespace,
 ) -> dict:  # name -> value

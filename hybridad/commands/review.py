@@ -10,6 +10,7 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
+from .flags import COUNT, Number
 from .shared import Parser, arguments, writable
 from ..errors import ConfigError, HybridadError, printable
 
@@ -24,9 +25,10 @@ def _arguments(parser: Parser) -> None:
     add('--missed', help='defective, and not found', **name)
     edges = ('LEFT', 'TOP', 'RIGHT', 'BOTTOM')
     box = 'around a defect of the one --missed image, in px, beside earlier ones; may be repeated'
-    add('--box', nargs=4, type=float, action='append', default=[], metavar=edges, help=box)
+    four = dict(nargs=4, type=Number(float), metavar=edges)
+    add('--box', action='append', default=[], help=box, **four)
     add('--forget', help='take a verdict back, and its boxes', **name)
-    add('--count', type=int, default=20, metavar='N', help='images in the list')
+    add('--count', type=COUNT, default=20, metavar='N', help='images in the list')
 
 # %% ../../nbs/89h_cli_review.ipynb #904acdbe
 def _line(review, i: int) -> str:
@@ -117,8 +119,6 @@ def review(a: Namespace) -> None:
         raise ConfigError(
             f'there is no folder {a.run}: give that of a run of hybridad score or test'
         )
-    if a.count < 1:
-        raise ConfigError(f'--count {a.count} is out of range: choose at least 1')
     from hybridad.data.corrections import FILE
     from hybridad.inference.review import Review, summary
 

@@ -16,12 +16,16 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from hybridad.commands.flags import (
+    COUNT,
+    Number,
     backbone_arguments,
     names_argument,
     out_arguments,
+    pictures_argument,
     prompts_argument,
-    square_argument,
-    tiles_arguments,
+    setting_argument,
+    share_argument,
+    sight_arguments,
 )
 from hybridad.commands.shared import (
     Adder,
@@ -36,7 +40,7 @@ from hybridad.commands.shared import (
 from ..claims import claims_in, held
 from ..errors import ConfigError, printable
 from ..progress import waiting
-from ..metrics.alarms import alarm_promise, check_share
+from ..metrics.alarms import alarm_promise
 from ..demo.summaries import finding_lines, photographs_line
 
 # %% ../../nbs/89e_cli_score.ipynb #835d5bcd
@@ -45,16 +49,15 @@ def decision_arguments(parser: Parser) -> Adder:  # the group of options
     group = parser.add_argument_group('prompts and decisions')
     prompts_argument(group)
     add = group.add_argument
-    usual = 'reference images, all normal; two or more set thresholds'
+    usual = 'normal reference images; two or more set thresholds'
     add('--normals', nargs='+', metavar='DIR', help=usual)
-    tiles_arguments(group)
-    square_argument(group)
+    sight_arguments(group)
     names_argument(group)
-    rule = 'of the references or checkpoint'
-    add('--threshold', type=float, metavar='X', help=f'of an image; default: {rule}')
-    share = 'or this share of good images, such as 0.02'
-    add('--false_alarms', type=float, metavar='X', help=share)
-    add('--pixel_threshold', type=float, metavar='X', help='of a region; default: likewise')
+    rule = 'of an image; default: by references or checkpoint'
+    add('--threshold', type=Number(float), metavar='X', help=rule)
+    share_argument(group, 'or this share of good images, such as 0.02')
+    likewise = 'of a region; default: likewise'
+    add('--pixel_threshold', type=Number(float), metavar='X', help=likewise)
     return group
 
 # %% ../../nbs/89e_cli_score.ipynb #c927ae3f
@@ -64,23 +67,24 @@ def _out(text: str) -> Path | str:
 
 
 def _arguments(parser: Parser) -> None:
-    what = 'photographs, folders, archives, lists of files, or addresses such as s3://bucket/day'
+    what = 'files, folders, archives, lists, or s3://bucket/day'
     parser.add_argument('images', nargs='+', metavar='IMAGES', help=what)
     each_other = 'compare them with each other: one kind, most fine'
     decisions = decision_arguments(parser)
     decisions.add_argument('--among', action='store_true', help=each_other)
-    add = out_arguments(parser, 'score', kind=_out).add_argument
+    run = out_arguments(parser, 'score', kind=_out)
+    add = run.add_argument
     work = 'share the run in --out with others that join it'
     add('--join', action='store_true', help=work)
-    engine = 'who scores: this process, or actors of Ray'
-    add('--engine', choices=('plain', 'ray'), default='plain', help=engine)
-    add('--actors', type=int, metavar='N', help='of Ray; default: one a GPU, or one a core')
-    add('--batch_size', type=int, default=8, metavar='N', help='images at a time')
-    beside = 'loader processes; default: up to 8 beside a GPU'
-    add('--num_workers', type=int, metavar='N', help=beside)
-    add('--part', type=int, default=256, metavar='N', help='images that are written together')
-    add('--format', default='csv', help='of the parts: csv or parquet')
-    add('--pictures', default='all', metavar='WHICH', help='overlays: all, anomalous or none')
+    engine = 'plain: this process, or ray'
+    add('--engine', choices=('plain', 'ray'), default='plain', metavar='WHO', help=engine)
+    add('--actors', type=COUNT, metavar='N', help='of Ray; default: one a GPU, or one a core')
+    setting_argument(run, 'batch_size', default=8)
+    setting_argument(run, 'num_workers', 'by device')
+    add('--part', type=COUNT, default=256, metavar='N', help='images that are written together')
+    forms = dict(choices=('csv', 'parquet'), default='csv', metavar='FORMAT')
+    add('--format', help='of the parts: csv or parquet', **forms)
+    pictures_argument(run)
     where = 'outlines for an annotation tool: coco or labelme'
     add('--regions', choices=('coco', 'labelme'), metavar='TOOL', help=where)
     add('--quiet', action='store_true', help='print the summary only')
@@ -105,8 +109,6 @@ def _check_engine(a: Namespace) -> None:
             '--actors are those of --engine ray, which no other process joins: leave out --actors'
             ' or --join'
         )
-    if a.actors is not None and a.actors < 1:
-        raise ConfigError(f'--actors {a.actors} is out of range: give at least 1')
     if not find_spec('ray'):
         raise ConfigError('--engine ray needs Ray: pip install hybridad[ray]')
 
@@ -118,8 +120,6 @@ def _folder(a: Namespace, world: int) -> Path:
             '--among compares the photographs with each other and --normals with normal ones: '
             'leave one of the two out'
         )
-    if a.false_alarms is not None:
-        check_share(a.false_alarms)
     _check_engine(a)
     out = _joined_folder(a) if a.join else run_folder(a, 'score', world)
     existing_paths([*a.images, *(a.normals or ())])
@@ -286,7 +286,7 @@ def _elsewhere(a: Namespace, world: int) -> Iterator[str]:
 
 @arguments(_arguments)
 def score(a: Namespace) -> int:
-    "Find defects in photographs. Exit code 0: all were read, 3: some could not be, 2: it stopped."
+    "Find defects in photographs. Exit code 3: some are unreadable, 2: it stopped."
     world = processes()[1]
     with nullcontext() if isinstance(a.out, Path | None) else _elsewhere(a, world) as address:
         out = _folder(a, world)

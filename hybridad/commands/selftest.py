@@ -13,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from hybridad.commands.flags import device_argument, setting_argument
 from hybridad.commands.shared import Parser, arguments
 from hybridad.config import get_debug_config, get_default_config, settings
 from hybridad.errors import ConfigError, HybridadError
@@ -160,9 +161,8 @@ def _tried(check: Callable, a: Namespace) -> tuple[bool, str]:
 
 # %% ../../nbs/89g_cli_selftest.ipynb #62347c1f
 def _arguments(parser: Parser) -> None:
-    of = settings()
-    for name in ('backbone', 'device'):
-        parser.add_argument(f'--{name}', default=of[name].default, help=of[name].metadata['help'])
+    setting_argument(parser, 'backbone', default='mini')  # one that is not there is a finding
+    device_argument(parser)
 
 # %% ../../nbs/89g_cli_selftest.ipynb #3c6fa321
 @arguments(_arguments)

@@ -79,6 +79,10 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
     def __init__(self, prog: str):
         super().__init__(prog, max_help_position=30)
 
+    def _format_args(self, action, default_metavar):
+        several = action.nargs == '+'
+        return f'{action.metavar} ...' if several else super()._format_args(action, default_metavar)
+
     def add_usage(self, usage, actions, groups, prefix=None):
         needed = [a for a in actions if a.required or not a.option_strings]
         if len(actions) - len(needed) > 1:  # more than --help
@@ -97,9 +101,23 @@ class _Once(argparse.Action):
 
     def __call__(self, parser, namespace, values, option_string=None):
         if getattr(namespace, self.dest, None) is not None:
-            namespace.twice = self.metavar  # told after unknown arguments, which may be the cause
+            namespace.twice = self.metavar  # told at the end, after what may be the cause
         else:
             setattr(namespace, self.dest, values)
+
+# %% ../../nbs/89_commands.ipynb #dd759c43
+def _told_once(parser: 'Parser', a: argparse.Namespace) -> None:
+    "Refuse arguments that were given twice or, though needed, not at all; convert the others."
+    if metavar := vars(a).pop('twice', None):
+        parser.error(f'{metavar} was given twice: leave one of the two out')
+    for bare, kind, unless in parser.either:
+        given = getattr(a, bare.dest, None)
+        if given is None and unless is not None and not getattr(a, unless or bare.dest, None):
+            parser.error(f'the following arguments are required: {bare.metavar}')
+        try:
+            setattr(a, bare.dest, None if given is None else kind(given))
+        except argparse.ArgumentTypeError as error:
+            parser.error(f'argument {bare.metavar}: {error}')
 
 # %% ../../nbs/89_commands.ipynb #24a6898a
 class Parser(argparse.ArgumentParser):
@@ -108,37 +126,30 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, *args: Any, **kwargs: Any):
         # an abbreviation may be another flag of another command, as --root of --roots
         super().__init__(*args, formatter_class=_Help, allow_abbrev=False, **kwargs)
-        self.either = []
+        self.either, self.mixing = [], False
 
     def needs(
-        self, name: str, metavar: str, help: str, *, kind: type = str, unless: str | None = ''
+        self, name: str, metavar: str, help: str, *, kind: Callable = str, unless: str | None = ''
     ) -> None:
-        "An argument, bare or after the flag of its name; needed unless another is given, or None."
+        "An argument bare or after the flag of its name; needed but for `unless`, None: never."
         how = dict(action=_Once, metavar=metavar)
-        bare = self.add_argument(
-            name,
-            nargs='?',
-            default=argparse.SUPPRESS,
-            help=f'{help} (or --{name} {metavar})',
-            **how,
-        )
+        text = f'{help} (or --{name} {metavar})'
+        bare = self.add_argument(name, nargs='?', default=argparse.SUPPRESS, help=text, **how)
         self.add_argument(f'--{name}', help=argparse.SUPPRESS, **how)
         self.either.append((bare, kind, unless))  # a type would convert argparse's mark, too
 
-    def parse(self, argv: list | None = None) -> argparse.Namespace:
-        "The arguments; bare ones may stand anywhere among the options."
-        if not self.either:
-            return self.parse_args(argv)
-        a = self.parse_intermixed_args(argv)
-        if metavar := vars(a).pop('twice', None):
-            self.error(f'{metavar} was given twice: leave one of the two out')
-        for bare, kind, unless in self.either:
-            given = getattr(a, bare.dest, None)
-            needed = unless is not None and not getattr(a, unless or bare.dest, None)
-            if given is None and needed:
-                self.error(f'the following arguments are required: {bare.metavar}')
-            setattr(a, bare.dest, None if given is None else kind(given))
-        return a
+    def parse_known_args(self, args: list | None = None, namespace: Any = None) -> tuple:
+        "The arguments and those that are unknown; bare ones may stand among the options."
+        if self.mixing or not self.either:
+            return super().parse_known_args(args, namespace)
+        self.mixing = True  # the next call comes back here
+        try:
+            a, unknown = self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self.mixing = False
+        if not unknown:  # which may be the cause of the rest
+            _told_once(self, a)
+        return a, unknown
 
 
 Adder = argparse.ArgumentParser | argparse._ArgumentGroup  # whatever has add_argument
@@ -227,7 +238,7 @@ def arguments(
 
     return mark
 
-
+# %% ../../nbs/89_commands.ipynb #fca76176
 # rounds in which a waiting thread keeps its core; libgomp's own are ten times as many, and two
 # threads beside a busy process then wait for each other most of the time (experiments/spin.py)
 _SPINS = '30000'
@@ -247,7 +258,11 @@ def run_command(
     with _guarded(), _plainly(prog):
         parser = Parser(prog=prog, description=main.__doc__)
         getattr(main, 'arguments', _nothing)(parser)
-        return _code(main, parser.parse(argv), say)
+        try:
+            a = parser.parse_args(argv)
+        except SystemExit as stop:  # argparse has said why
+            return stop.code
+        return _code(main, a, say)
 
 
 def _nothing(*_):

@@ -11,13 +11,16 @@ from argparse import Namespace
 from pathlib import Path
 
 from hybridad.commands.flags import (
+    LEARNING,
+    Number,
     backbone_arguments,
     config_from,
     out_arguments,
+    setting_argument,
     setting_arguments,
 )
 from .shared import Parser, arguments, reachable, shared_out, writable
-from ..config import LEARN, ONE_VIEW, get_default_config
+from ..config import LEARN, ONE_VIEW, get_default_config, settings
 from ..data.samples import learnable, read_set
 from ..errors import ConfigError
 from ..runs import Run
@@ -25,6 +28,8 @@ from ..runs import Run
 # %% ../../nbs/89d_cli_study.ipynb #09799640
 _OWN = 'seed', 'square', 'validation_fraction', 'tiles', 'tile_scale', 'overlap'  # of the protocol
 _ROOT = 'folder that the paths of lists begin in; default: that of each list'
+_ONWARD = 'only continue, as the same command does: --out must hold {}'
+_SEED = Number(int, settings()['seed'].metadata['limits'])
 
 # %% ../../nbs/89d_cli_study.ipynb #460352bf
 def _protocol_arguments(parser: Parser) -> None:
@@ -35,11 +40,11 @@ def _protocol_arguments(parser: Parser) -> None:
     where = 'where each set lies, or one folder that holds them under their names'
     add('--roots', required=True, nargs='+', metavar='NAME=DIR', help=where)
     add('--root', metavar='DIR', help=_ROOT)
-    workers = 'loader processes'
-    add('--num_workers', type=int, default=0, metavar='N', help=workers)
-    add = out_arguments(parser, 'protocol', resume='').add_argument
-    add('--seeds', nargs='+', type=int, default=[0], metavar='N', help='one training each')
-    backbone_arguments(parser)
+    setting_argument(group, 'num_workers', default=0)
+    add = out_arguments(parser, 'protocol', _ONWARD.format('a protocol')).add_argument
+    seeds = 'the seeds, also one alone, a training each; default: 0'
+    add('--seeds', type=_SEED, nargs='+', default=[0], metavar='N', help=seeds)
+    backbone_arguments(parser, 'float32', LEARNING)
     setting_arguments(parser, _OWN)
 
 # %% ../../nbs/89d_cli_study.ipynb #732355f0
@@ -74,6 +79,16 @@ def _tables(found: dict, out: Path) -> str:
     return protocol_table(found)
 
 
+def _refuse_run(a: Namespace, command: str) -> None:
+    "Refuse seeds that are given twice, and --resume where there is nothing to continue."
+    if isinstance(a.seeds, list) and len(set(a.seeds)) < len(a.seeds):
+        raise ConfigError(f'--seeds {" ".join(map(str, a.seeds))}: give each of them once')
+    if a.resume and not a.out:
+        raise ConfigError('--resume needs --out, the folder of the run to continue')
+    if a.out:
+        Run(reachable(a.out), command, {}).find(a.resume or None)
+
+
 @arguments(_protocol_arguments)
 def protocol(a: Namespace) -> None:
     "Learn on one set, score others: the published cross-dataset protocol."
@@ -81,6 +96,7 @@ def protocol(a: Namespace) -> None:
         raise ConfigError(
             f'--test {a.train}: a set that is learned on cannot be scored, name others'
         )
+    _refuse_run(a, 'protocol')
     roots = _roots_of([a.train, *a.test], a.roots)
     config = config_from(a, data_path=str(roots[a.train]), square=True)  # as was published
     out = writable(shared_out(a.out, 'protocol'))
@@ -106,22 +122,28 @@ _ROW = dict(
 
 
 def _ablation_arguments(parser: Parser) -> None:
+    drawn = 'this folder; default: fresh synthetic'
+    parser.needs('data_path', 'DATA', f'learn on {drawn} auxiliary images', unless=None)
     group = parser.add_argument_group('what is compared')
     add = group.add_argument
-    drawn = 'this folder; default: fresh synthetic'
-    add('--data_path', metavar='DIR', help=f'learn on {drawn} auxiliary images')
     add('--test_path', metavar='DIR', help=f'test on {drawn} held-out images')
     add('--root', metavar='DIR', help=_ROOT)
     add('--only', nargs='+', metavar='NAME', help='only these variants; --list shows the names')
     add('--list', action='store_true', help='print the variants and stop')
-    add('--seeds', type=int, default=_ROW['seeds'], metavar='N', help='trainings of each variant')
-    add('--epochs', type=int, default=_ROW['epochs'], metavar='N', help='of each training')
+    some = dict(nargs='+', metavar='N', default=_ROW['seeds'])
+    add(
+        '--seeds',
+        type=_SEED,
+        help='one number: how many; several: the seeds, as in protocol',
+        **some,
+    )
+    setting_argument(group, 'epochs', default=_ROW['epochs'])
     add('--small', action='store_true', help='a tenth of the images and one seed, to see it run')
     add = parser.add_argument_group('run').add_argument
     where = 'cache, table and figure, needed unless --list; the same folder continues it'
     add('--out', type=Path, metavar='DIR', help=where)
-    add('--resume', action='store_true', help='only continue: the folder must hold an ablation')
-    backbone_arguments(parser)
+    add('--resume', action='store_true', help=_ONWARD.format('an ablation'))
+    backbone_arguments(parser, 'float32', LEARNING)
 
 # %% ../../nbs/89d_cli_study.ipynb #e348facb
 def _sets(a: Namespace) -> tuple:  # samples to learn on, samples to test on
@@ -141,14 +163,15 @@ def _sets(a: Namespace) -> tuple:  # samples to learn on, samples to test on
 # %% ../../nbs/89d_cli_study.ipynb #6b395537
 def _refuse(a: Namespace):
     "Refuse all that needs no backbone to be seen."
-    if a.seeds < 1:
-        raise ConfigError(f'--seeds {a.seeds} is out of range: choose at least 1')
+    if isinstance(a.seeds, list) and len(a.seeds) == 1:
+        a.seeds = a.seeds[0]
+    if a.seeds == 0:
+        raise ConfigError('--seeds 0 is no training: one number says how many, at least 1')
     if a.list:
         return
     if not a.out:
         raise ConfigError('give --out, a folder for cache, table and figure')
-    reachable(a.out)
-    Run(a.out, 'ablation', {}).find(True if a.resume else None)
+    _refuse_run(a, 'ablation')
 
 
 def _chosen(a: Namespace, variants: list) -> list:  # of Variant
@@ -167,6 +190,8 @@ def _files(a: Namespace, out: Path, table) -> str:
 
     name = 'selected' if a.only else 'ablation'  # a part never replaces the whole
     given = {k: getattr(a, k) for k, usual in _ROW.items() if getattr(a, k) != usual}
+    if isinstance(a.seeds, list):
+        given |= dict(seeds=' '.join(map(str, a.seeds)))
     asked = ''.join(f' --{k} {v}' for k, v in given.items()) + ' --small' * a.small
     table['command'] = [f"hybridad_ablation --out {out}{asked} --only '{v}'" for v in table.variant]
     write_atomic(out / f'{name}.csv', table.round(4).to_csv(index=False).encode())

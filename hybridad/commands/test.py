@@ -11,16 +11,17 @@ from dataclasses import fields
 from pathlib import Path
 
 from hybridad.commands.flags import (
+    COUNT,
+    Number,
     backbone_arguments,
     data_arguments,
     names_argument,
     out_arguments,
     prompts_argument,
-    square_argument,
-    tiles_arguments,
+    setting_argument,
+    sight_arguments,
 )
 from .shared import Parser, arguments, existing_checkpoint, processes, run_folder
-from ..config import settings
 from ..data.pairing import Sample
 from hybridad.evaluation.testrequest import (
     TestRequest,
@@ -40,14 +41,12 @@ def _model(parser: Parser) -> None:
     add = group.add_argument
     where = 'reference images: DIR/CATEGORY/train/good, DIR/CATEGORY or DIR; without: zero-shot'
     add('--normals', type=Path, metavar='DIR', help=where)
-    add('--shots', type=int, metavar='K', help='only K of each category; default: all')
+    add('--shots', type=COUNT, metavar='K', help='only K of each category; default: all')
     add('--unseen', action='store_true', help='leave out images the checkpoint was trained on')
     add('--allow_seen', action='store_true', help='score images the checkpoint was trained on')
-    for key, kind in dict(image_size=int, eval_size=int, smoothing=float).items():
-        text = f'{settings()[key].metadata["help"].split(";")[0]}; default: as in training'
-        add(f'--{key}', type=kind, metavar='N' if kind is int else 'X', help=text)
-    tiles_arguments(group)
-    square_argument(group)
+    for key in ('image_size', 'eval_size', 'smoothing'):
+        setting_argument(group, key, 'as in training')
+    sight_arguments(group)
     names_argument(group)
 
 # %% ../../nbs/89c_cli_test.ipynb #b2a86c5f
@@ -57,7 +56,7 @@ def _compared(parser: Parser) -> None:
     rule = "store thresholds: 'f1max', or the share of normal images to flag, as 0.01"
     add('--calibrate', metavar='RULE', help=rule)
     draws = '95 percent intervals from this many draws of images'
-    add('--intervals', type=int, default=0, metavar='DRAWS', help=draws)
+    add('--intervals', type=Number(int, '[0, inf)'), default=0, metavar='DRAWS', help=draws)
     runs = 'earlier runs on the same data, shown beside this one'
     add('--compare', nargs='+', type=Path, default=[], metavar='RUN', help=runs)
     others = 'float maps DIR/CATEGORY/test/DEFECT/NAME.tiff of another method; may be repeated'

@@ -11,7 +11,15 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from .flags import other_backbone_argument, reading_arguments
+from hybridad.commands.flags import (
+    COUNT,
+    Number,
+    backbone_name,
+    device_argument,
+    other_backbone_argument,
+    reading_arguments,
+    setting_argument,
+)
 from hybridad.commands.shared import (
     Parser,
     arguments,
@@ -21,20 +29,15 @@ from hybridad.commands.shared import (
     reachable,
     writable,
 )
-from ..config import PRECISIONS, check, settings
+from ..config import settings
 from ..errors import ConfigError
 
 # %% ../../nbs/89f_cli_tools.ipynb #a6ffc814
-def _device(parser: Parser) -> None:
-    f = settings()['device']
-    parser.add_argument('--device', default=f.default, help=f.metadata['help'])
-
-
 def _demo(parser: Parser) -> None:
     add = parser.add_argument
     add('--out', type=Path, default=Path('runs/demo'), metavar='DIR', help='folder of the run')
-    add('--seed', type=int, default=0, metavar='N', help='of data and training')
-    _device(parser)
+    setting_argument(parser, 'seed', default=0)
+    device_argument(parser)
     add(
         '--small',
         action='store_true',
@@ -61,9 +64,9 @@ def _pretrain(parser: Parser) -> None:
     where = 'folder of the run; the backbone appears in DIR/backbone'
     add('--out', type=Path, required=True, metavar='DIR', help=where)
     add('--resume', action='store_true', help='continue the run in --out')
-    _device(parser)
+    device_argument(parser)
     until = 'stop after this step of the diffusion stage; continue later'
-    add('--until', type=int, metavar='STEP', help=until)
+    add('--until', type=Number(int, '[0, inf)'), metavar='STEP', help=until)
     recipe = 'settings of the recipe, as steps=2000'
     add('--set', nargs='*', default=[], metavar='NAME=VALUE', help=recipe)
 
@@ -104,7 +107,7 @@ def _export(parser: Parser) -> None:
     parser.needs('checkpoint_path', 'CHECKPOINT', written, kind=Path, unless=None)
     add = parser.add_argument
     same = 'another name or folder of the backbone that the prompts were learned on'
-    add('--backbone', metavar='NAME', help=same)
+    add('--backbone', type=backbone_name, metavar='NAME', help=same)
     other_backbone_argument(parser)
     file = 'the .onnx file to write, and a script FILE_score.py beside it'
     add('--out', type=Path, metavar='FILE', help=file)
@@ -216,17 +219,15 @@ def _bench(parser: Parser) -> None:
     sizes = 'diffusers folder (json and tokenizer) of another full-size model, random weights'
     add('--configs', type=Path, metavar='DIR', help=sizes)
     full = "a full-size model with its weights instead, as 'sd21'"
-    add('--backbone', metavar='NAME', help=full)
-    _device(parser)
+    add('--backbone', type=backbone_name, metavar='NAME', help=full)
+    device_argument(parser)
     rounds = 'how often each forward pass is timed'
-    add('--rounds', type=int, default=9, metavar='N', help=rounds)
+    add('--rounds', type=COUNT, default=9, metavar='N', help=rounds)
 
 # %% ../../nbs/89f_cli_tools.ipynb #bcd1a3c5
 @arguments(_bench)
 def bench(a: Namespace) -> None:
     "Measure what reading attention costs."
-    if a.rounds < 1:
-        raise ConfigError(f'--rounds {a.rounds} is out of range: choose at least 1')
     if a.quick and (a.configs or a.backbone):
         raise ConfigError(
             '--quick measures the embedded backbone alone: leave out --configs and --backbone'
@@ -249,33 +250,28 @@ def bench(a: Namespace) -> None:
 # %% ../../nbs/89f_cli_tools.ipynb #417b3620
 def _check_backbone(parser: Parser) -> None:
     f = settings()['backbone']
-    parser.needs('name', 'NAME', f.metadata['help'])
+    parser.needs('name', 'NAME', f.metadata['help'], kind=backbone_name)
     add = parser.add_argument
-    add('--size', type=int, metavar='N', help="px of an image; default: the backbone's own")
-    _device(parser)
-    kinds = ', '.join(PRECISIONS)
-    add('--precision', metavar='TYPE', default='float32', help=f'of the weights: {kinds}')
+    setting_argument(parser, 'image_size', old='size')
+    device_argument(parser)
+    setting_argument(parser, 'precision', default='float32')
     add('--revision', metavar='NAME', help='of a model of the Hub')
     add('--offline', action='store_true', help='never touch the network')
     limit = 'seconds for the search; more pictures and timesteps fit into more'
-    add('--seconds', type=float, default=30.0, metavar='X', help=limit)
+    add('--seconds', type=Number(float, '(0, inf)'), default=30.0, metavar='X', help=limit)
     add('--write', action='store_true', help='keep the proposed choice for later commands')
 
 # %% ../../nbs/89f_cli_tools.ipynb #078d156a
 @arguments(_check_backbone)
 def check_backbone(a: Namespace) -> None:
     "Measure if a backbone is of use, how it is best read, and what it costs."
-    check('image_size', a.size, int | None)
-    check('precision', a.precision, str)
-    if a.seconds <= 0:
-        raise ConfigError(f'--seconds {a.seconds} is out of range: choose more than 0')
     import torch
     from hybridad.bench.check_backbone import check_backbone, described, keep_choice
     from hybridad.models.backbone import load_backbone
 
     how = dict(revision=a.revision, local_files_only=a.offline)
     backbone = load_backbone(a.name, a.device, getattr(torch, a.precision), **how)
-    report = check_backbone(backbone, a.size, seconds=a.seconds)
+    report = check_backbone(backbone, a.image_size, seconds=a.seconds)
     print(f'{a.name} on {backbone.device}, {described(report)}')
     if a.write:
         print(f'kept for later commands in {keep_choice(a.name, report)}')

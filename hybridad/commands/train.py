@@ -11,6 +11,9 @@ from argparse import Namespace
 from pathlib import Path
 
 from hybridad.commands.flags import (
+    COUNT,
+    LEARNING,
+    Number,
     backbone_arguments,
     config_from,
     data_arguments,
@@ -28,16 +31,17 @@ from ..errors import ConfigError
 def _arguments(parser: Parser) -> None:
     data_arguments(parser, unless='corrections')
     corrections_arguments(parser)
-    backbone_arguments(parser)
+    usual = 'float32, or the mixed precision of accelerate'
+    backbone_arguments(parser, usual, LEARNING)
     add = out_arguments(parser, 'train').add_argument
     short = 'two epochs on at most 40 images, to see that all runs'
     add('--debug', action='store_true', help=short)
     micro = 'micro-batches that a batch is learned in, to save memory'
-    add('--accumulate', type=int, default=1, metavar='N', help=micro)
+    add('--accumulate', type=COUNT, default=1, metavar='N', help=micro)
     disk = 'for queries that exceed 2 GB of memory; default: computed again in each step'
     add('--query_cache', type=Path, metavar='DIR', help=disk)
     share = 'share of the images left out, in [0, 1), for hybridad test --unseen'
-    add('--test_share', type=float, default=0.0, metavar='X', help=share)
+    add('--test_share', type=Number(float, '[0, 1)'), default=0.0, metavar='X', help=share)
     trackers = 'any that accelerate knows, as tensorboard, wandb, mlflow; log.jsonl is written, too'
     add('--log_with', nargs='+', default=(), metavar='NAME', help=trackers)
     setting_arguments(parser)
@@ -68,8 +72,6 @@ def _refuse(a: Namespace, config: Config):
         from hybridad.models.tiles import tiling_of  # imports torch
 
         tiling_of(config)
-    if not 0 <= a.test_share < 1:
-        raise ConfigError(f'--test_share {a.test_share} is out of range: choose from 0 to below 1')
     if a.resume and not a.out:
         raise ConfigError('--resume needs --out, the folder of the run to continue')
     if a.out and not a.resume:

@@ -13,7 +13,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
 
-from .flags import backbone_arguments, out_arguments
+from hybridad.commands.flags import (
+    Number,
+    backbone_arguments,
+    out_arguments,
+    pictures_argument,
+    setting_argument,
+)
 from .score import decision_arguments, print_decider, scorer_settings
 from hybridad.commands.shared import (
     Parser,
@@ -23,7 +29,6 @@ from hybridad.commands.shared import (
     run_folder,
 )
 from ..errors import ConfigError, printable
-from ..metrics.alarms import check_share
 
 # %% ../../nbs/89h_cli_watch.ipynb #0716f93f
 def _arguments(parser: Parser) -> None:
@@ -35,15 +40,18 @@ def _arguments(parser: Parser) -> None:
     parser.add_argument('checkpoint', nargs='?', type=Path, metavar='CHECKPOINT', help=shipped)
     decision_arguments(parser)
     parser.set_defaults(among=False)
-    add = out_arguments(parser, 'watch').add_argument
-    add('--batch_size', type=int, default=8, metavar='N', help='images at a time, at most')
-    add('--pictures', default='all', metavar='WHICH', help='overlays: all, anomalous or none')
-    add('--quiet', action='store_true', help='print the summary and what is out of the ordinary')
+    run = out_arguments(parser, 'watch')
+    setting_argument(run, 'batch_size', default=8)
+    pictures_argument(run)
+    run.add_argument(
+        '--quiet', action='store_true', help='print the summary and what is out of the ordinary'
+    )
     group = parser.add_argument_group('source')
     often = 'seconds between two looks into a folder, at least'
-    group.add_argument('--poll', type=float, default=0.02, metavar='X', help=often)
+    pause = Number(float, '[0.01, 3600]')
+    group.add_argument('--poll', type=pause, default=0.02, metavar='X', help=often)
     frames = 'frames to score in a second; default: all of a video, as many as can be of a camera'
-    group.add_argument('--fps', type=float, metavar='X', help=frames)
+    group.add_argument('--fps', type=Number(float, '(0, inf)'), metavar='X', help=frames)
     backbone_arguments(parser)
 
 # %% ../../nbs/89h_cli_watch.ipynb #2f51adbf
@@ -72,8 +80,6 @@ def _folder(a: Namespace) -> Path:
     if a.checkpoint and a.checkpoint_path:
         raise ConfigError('CHECKPOINT was given twice: leave one of the two out')
     a.checkpoint_path = a.checkpoint or a.checkpoint_path
-    if a.false_alarms is not None:
-        check_share(a.false_alarms)
     out = run_folder(a, 'watch')
     lies_here = not (is_camera(a.source) or is_stream(a.source))
     existing_paths([*([a.source] * lies_here), *(a.normals or ())])

@@ -134,10 +134,6 @@ def refuse_unfit(
     a: TestRequest,
 ) -> None:
     "Refuse flags of a test that do not go together, before anything is read."
-    if a.intervals < 0:
-        raise ConfigError(
-            f'--intervals {a.intervals} is out of range: give a number of draws such as 1000'
-        )
     if a.shots is not None and not a.normals:
         raise ConfigError('--shots needs --normals, the folder to take them from')
     if a.calibrate and a.normals:

@@ -260,8 +260,10 @@ _ASKS = 'views', 'scales', 'image_size', 'readout', 'timestep', 'draws', 'noise'
 
 
 def _refuse(variants, seeds, study):
-    if not variants or seeds < 1:
+    if not variants or not seeds:
         raise ConfigError('there is nothing to run: pass at least one variant and one seed')
+    if len(set(seeds)) < len(seeds):
+        raise ConfigError(f'seeds {seeds} must be several numbers, each of them once')
     names = [v.name for v in variants]
     if twice := sorted({n for n in names if names.count(n) > 1}):
         raise ConfigError(f'two variants are called {twice[0]!r}: give each its own name')
@@ -288,22 +290,23 @@ def ablate(
     study: AblationStudy,
     out: str | Path,  # folder of the run, with a cache of rows
     *,
-    seeds: int = 3,
+    seeds: int | Sequence[int] = 3,  # how many, beginning with 0; or the seeds themselves
     progress: bool = True,
 ) -> pd.DataFrame:  # a row per variant: mean, half-width of each metric, difference to the first
     "Run every variant with every seed; what was run before is read from the cache."
-    _refuse(variants, seeds, study)
+    each = [*(range(seeds) if isinstance(seeds, int) else seeds)]
+    _refuse(variants, each, study)
     run = ablation_run(out, dict(variants=[v.name for v in variants], seeds=seeds))
     run.open(provenance=_origin(study))
     found = {}
     # those that ask the UNet the same stand together
     asks = {v.name: (*(v.settings.get(k) for k in _ASKS), v.detector.__name__) for v in variants}
     order = sorted(variants, key=lambda v: str(asks[v.name]))
-    with tqdm(total=len(variants) * seeds, desc='ablation', disable=not progress) as bar:
-        for seed in range(seeds):
+    with tqdm(total=len(variants) * len(each), desc='ablation', disable=not progress) as bar:
+        for seed in each:
             for v in order:
                 bar.set_postfix_str(f'{v.name}, seed {seed}')
                 found[v.name, seed] = _run_variant(v, study, out, seed)
                 bar.update()
     run.finish(asked=run.asked)
-    return summary([found[v.name, s] for v in variants for s in range(seeds)])
+    return summary([found[v.name, s] for v in variants for s in each])
