@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ..config import LOSS_WEIGHTS
+from ..config import LOSS_WEIGHTS, READOUTS, get_default_config
 from ..evaluation.baselines import WordsDetector
 from ..models.layers import cross_attention
 from ..models.backbone import Backbone
@@ -64,8 +64,7 @@ def _looking_rows(backbone):
     return [
         *_rows(
             'read-out',
-            exact=dict(readout='exact'),
-            joint=dict(readout='joint'),
+            **{r: dict(readout=r) for r in READOUTS if r != get_default_config().readout},
             own_mass=dict(mass='own'),
         ),
         *_rows('timestep', **steps, no_noise=dict(noise=False), four_noise_draws=dict(draws=4)),
