@@ -146,7 +146,7 @@ def _sound(features: Tensor, about: dict) -> bool:
     )
 
 
-def read_names_file(
+def _read_names_file(
     path: str | Path,
 ) -> tuple[LearnedNames, dict]:  # and what the file says of its backbone
     "Learned names of a file (BackboneError for one that is damaged)."
@@ -169,6 +169,6 @@ def known_names(pipeline: EasonADPipeline) -> LearnedNames | None:
     path = folder / FILE
     if not (folder / 'model_index.json').is_file() or not path.is_file():
         return None
-    names, about = read_names_file(path)
+    names, about = _read_names_file(path)
     same = (about['backbone_hash'], about['layers']) == (backbone.hash, list(pipeline.layers))
     return names if same else None

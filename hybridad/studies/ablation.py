@@ -269,7 +269,7 @@ def _refuse(variants, seeds, study):
         _configured(study.config, v, 0)
 
 
-def ablation_run(
+def _ablation_run(
     out: str | Path,  # folder of the ablation
     asked: dict | None = None,  # variants and seeds; None: it is only to be found
 ) -> Run:  # whose `find` says whether the folder can be used
@@ -293,7 +293,7 @@ def ablate(
 ) -> pd.DataFrame:  # a row per variant: mean, half-width of each metric, difference to the first
     "Run every variant with every seed; what was run before is read from the cache."
     _refuse(variants, seeds, study)
-    run = ablation_run(out, dict(variants=[v.name for v in variants], seeds=seeds))
+    run = _ablation_run(out, dict(variants=[v.name for v in variants], seeds=seeds))
     run.open(provenance=_origin(study))
     found = {}
     # those that ask the UNet the same stand together
