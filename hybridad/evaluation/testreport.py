@@ -43,6 +43,7 @@ def report_of_test(
     out: Path,  # folder of a run of test that lacks its report alone
     truth: EvalSet,
     maps: np.ndarray,  # (N, size, size) raw
+    *,
     thresholds: dict,  # image and pixel may be {category: number}
 ) -> Path:  # its report.html
     "Thumbnails of the images under their maps, and the report with them."

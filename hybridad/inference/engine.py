@@ -84,7 +84,7 @@ class _PartWriter(PartScorer):
         self.parts, self.batches = parts, _OnePart(parts, self.batch_size)
         self.how = dict(pictures=pictures, threshold=scorer.image, by=uuid.uuid4().hex[:8])
         photos = Photos(parts.names, scorer.fit, parts.refused, sight=512 * (pictures != 'none'))
-        self.loader = PhotoLoader(photos, self.batches, device, num_workers)
+        self.loader = PhotoLoader(photos, self.batches, device, num_workers=num_workers)
 
     def _write(self, k):
         "Score one part, unless it was written before the actor that had it died."
@@ -92,7 +92,7 @@ class _PartWriter(PartScorer):
         if self.parts.file(k).exists():
             return
         self.batches.k = k
-        for _, found in by_part(self.loader, self.parts, self.batch_size, self.scorer):
+        for _, found in by_part(self.loader, self.parts, self.batch_size, score=self.scorer):
             write_part(self.parts, k, found, **self.how)
 
     def __call__(

@@ -35,6 +35,7 @@ class PhotoLoader:
         photos: Photos,
         batches: Iterable,  # of lists of indices; asked again at each new round
         device: torch.device,  # of the detector
+        *,
         num_workers: int | None = None,  # loader processes; None: as is usual for the device
     ):
         check('num_workers', num_workers, int | None)

@@ -61,6 +61,7 @@ def gains(
     pipeline: EasonADPipeline,
     cells: dict[str, Tensor],  # from `pooled`
     features: Tensor,  # (P, n, D)
+    *,
     sharpness: float,
 ) -> Tensor:  # (B, P) logits
     "Sharpened log masses inside regions, minus those of their images."
@@ -109,7 +110,7 @@ def learn_names(
     for _ in range(epochs):
         for index in torch.randperm(len(own), generator=order).split(batch):
             some = {n: c[index] for n, c in cells.items()}
-            logits = gains(pipeline, some, features, sharpness)
+            logits = gains(pipeline, some, features, sharpness=sharpness)
             optimizer.zero_grad()
             F.cross_entropy(logits, own[index].to(logits.device)).backward()
             optimizer.step()
