@@ -1,9 +1,12 @@
 "Figures against those of other people's code, and an evaluation run as a user runs it: interrupted, continued, calibrated, compared."
 
 import csv
+import inspect
 import json
 import os
 import shutil
+import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +27,8 @@ from hybridad.evaluation.testrun import decided
 from hybridad.evaluation.thresholds import calibration, store_thresholds
 from hybridad.inference.review import Review
 from hybridad.inference.scoring_runs import weights_hash
+from hybridad.metrics import exact, streaming
+from hybridad.metrics.checks import METRICS
 from hybridad.metrics.exact import (
     anomaly_metrics,
     f1_threshold,
@@ -191,6 +196,31 @@ def test_one_class_is_undefined_and_says_why():
             all(np.isnan(found[k]) for k in ('auroc', 'ap', 'f1max', 'aupro'))
             and reason in found['reasons']['aupro']
         )
+
+
+def test_a_metric_of_counts_is_in_the_figures_and_in_their_intervals(monkeypatch):
+    source = Path(exact.__file__).read_text(encoding='utf-8')
+    for old, new in (  # what CONTRIBUTING says to change for a new metric of pixels
+        ("OF_COUNTS = 'auroc'", "OF_COUNTS = 'recall', 'auroc'"),
+        ('    return dict(\n        auroc=_area(', '    return dict(recall=0.25, auroc=_area('),
+    ):
+        assert source.count(old) == 1
+        source = source.replace(old, new)
+    changed = {}
+    for module, text in ((exact, source), (streaming, inspect.getsource(streaming))):
+        fresh = types.ModuleType(module.__name__)
+        fresh.__package__ = module.__package__
+        monkeypatch.setitem(sys.modules, module.__name__, fresh)
+        exec(text, vars(fresh))
+        changed |= vars(fresh)
+    maps = np.random.default_rng(0).random((4, 8, 8))
+    masks = np.zeros((4, 8, 8), bool)
+    masks[2:, :2] = True
+    scores, labels = maps.max((1, 2)), [0, 0, 1, 1]
+    assert changed['anomaly_metrics'](maps, masks, scores, labels)['pixel_recall'] == 0.25
+    found = changed['bootstrap_intervals'](scores, labels, maps, masks=masks, n=3)
+    assert found['pixel_recall'] == (0.25, 0.25) and 'image_recall' not in found
+    assert found.keys() >= {*METRICS}
 
 
 # ---------------------------------------------------------------- an evaluation

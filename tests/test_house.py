@@ -115,6 +115,7 @@ def wide(a: int, b, c, d, *, e: str = ';') -> int:
 
 LIMIT = 3
 def _hidden(): pass"""
+LONE = 'def _private(a, b, c, d): pass\ndef lone(a, b, c, d): pass'  # neither is offered
 
 
 @pytest.fixture
@@ -132,7 +133,7 @@ def toy(tmp_path):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / 'nbs' / '00_toy.ipynb').write_text(json.dumps(dict(cells=cells)))
     head = "__all__ = ['LIMIT', 'wide']\nfrom ..losses import gone\n"
-    (tmp_path / 'hybridad' / 'models' / 'toy.py').write_text(head + TOY + '\n' * 400)
+    (tmp_path / 'hybridad' / 'models' / 'toy.py').write_text(f'{head}{TOY}\n{LONE}' + '\n' * 400)
     (tmp_path / 'hybridad' / 'models' / '__init__.py').touch()
     private = "__all__ = ['seen_by_tests_alone']\ndef seen_by_tests_alone(x): pass\n"
     (tmp_path / 'hybridad' / '_dummies.py').write_text(private)
@@ -155,9 +156,10 @@ def test_measures_are_those_counted_by_hand(toy):
         'prose_median': 4,
         'prose_max': 4,
         'names': 2,
+        'alone': 1,
         'arguments': 40.0,
         'returns': 100.0,
-        'positional': 1,
+        'positional': 2,  # one of them not offered
         'modules': 1,
         'functions': 0,
         'docstrings': 1,
@@ -170,6 +172,7 @@ def test_offenders_are_named_by_notebook_and_cell(toy):
     assert listed['semicolons'] == ['00_toy.ipynb[2]:3']
     assert listed['docstrings'] == ['00_toy.ipynb[2] wide']
     assert listed['modules'] == ['models.toy']
+    assert listed['alone'] == ['models.toy.lone']
     assert listed['arguments'] == [f'models.toy.wide({a})' for a in 'bcd']
     assert house.names == [('models.toy.LIMIT', 0), ('models.toy.wide', 1)]
 

@@ -23,7 +23,7 @@ from ..models.probes import AttentionReader
 from ..models.prompt_learner import MinimalPromptLearner
 
 # %% ../../nbs/72a_bench_cases.ipynb #8d8e16f5
-class StoreEverything:
+class _StoreEverything:
     "An attention processor as most tools have it: eager softmax, every head and token stored."
 
     def __init__(self):
@@ -40,11 +40,11 @@ class StoreEverything:
 
 # %% ../../nbs/72a_bench_cases.ipynb #9586ec73
 @contextmanager
-def storing(unet: nn.Module) -> Iterator[dict[str, StoreEverything]]:
+def storing(unet: nn.Module) -> Iterator[dict[str, _StoreEverything]]:
     "Let every cross-attention layer store everything, and put the old processors back."
     layers = cross_attention(unet)
     before = {n: m.processor for n, m in layers.items()}
-    stores = {n: StoreEverything() for n in layers}
+    stores = {n: _StoreEverything() for n in layers}
     try:
         for n, m in layers.items():
             m.set_processor(stores[n])

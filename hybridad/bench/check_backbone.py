@@ -79,7 +79,7 @@ def costs(
 
 # %% ../../nbs/73a_check_backbone.ipynb #2e3a781e
 @torch.no_grad()
-def idle_shares(
+def _idle_shares(
     question: Question,
     timestep: int,
 ) -> dict[str, float]:  # by layer
@@ -172,7 +172,7 @@ def check_backbone(
     choice['mass'] = _best_mass(question, **choice)
     report = dict(size=size, pictures=len(question.pictures), costs=measured, sweep=swept)
     report |= dict(own=own, score=best['score'], nonsense=control, proposed=choice)
-    report['idle'] = idle_shares(question, best['timestep'])
+    report['idle'] = _idle_shares(question, best['timestep'])
     if backbone.settings['layers'] and own['score'] >= best['chosen'] - 0.005:
         report |= dict(proposed={k: own[k] for k in choice}, score=own['score'])
     return report | dict(verdict=_verdict(report))

@@ -22,7 +22,7 @@ from ..models.pipeline import EasonADPipeline
 
 # %% ../../nbs/72c_bench_gpu.ipynb #cff41d1a
 @contextmanager
-def compiled_blocks(unet: nn.Module, **options) -> Iterator[None]:
+def _compiled_blocks(unet: nn.Module, **options) -> Iterator[None]:
     "Residual blocks and feed-forward layers compiled with these options of `torch.compile`."
     from diffusers.models.attention import FeedForward
     from diffusers.models.resnet import ResnetBlock2D
@@ -172,7 +172,7 @@ def _swept(
     "Rows of a setting, one for each batch size."
     backbone, setting, rows = scoring.backbone, scoring.setting, []
     blocks = 'blocks' in setting.compiled
-    with compiled_blocks(backbone.unet) if blocks else nullcontext():
+    with _compiled_blocks(backbone.unet) if blocks else nullcontext():
         for b in setting.batches:
             images = _images(setting, b, size=size, device=backbone.device)
             rows.append(_row(scoring, images, floor))

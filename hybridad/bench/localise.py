@@ -123,7 +123,7 @@ class Question(_Asked):
         return np.concatenate(maps)
 
 # %% ../../nbs/73_localise.ipynb #2122c79c
-def best_layers(
+def _best_layers(
     maps: np.ndarray,  # (layers, R, N)
     truth: np.ndarray,  # (R, N) bool
     rows: np.ndarray,  # (R,) bool: the regions that decide
@@ -149,8 +149,8 @@ def choose(
     for t in timesteps:
         names, maps = question.maps(t, rename=rename)
         how = dict(alone=areas_under(maps, truth))
-        layers, chosen = best_layers(maps, truth, half | True, **how)
-        unseen = [best_layers(maps, truth, rows, **how)[1][~rows] for rows in (half, ~half)]
+        layers, chosen = _best_layers(maps, truth, half | True, **how)
+        unseen = [_best_layers(maps, truth, rows, **how)[1][~rows] for rows in (half, ~half)]
         found.append(
             dict(
                 timestep=t,

@@ -104,7 +104,7 @@ def reader_bytes(
 
 # %% ../../nbs/72b_bench_memory.ipynb #a30614f8
 @torch.no_grad()
-def peer_difference(
+def _peer_difference(
     backbone: Backbone,
     latents: torch.Tensor,  # (B, C, h, w)
 ) -> float:
@@ -139,6 +139,6 @@ def peers_beside(
     if found[PEER]:
         found[PEER] |= dict(
             version=importlib.metadata.version(PEER),
-            largest_difference=peer_difference(backbone, latents),
+            largest_difference=_peer_difference(backbone, latents),
         )
     return found

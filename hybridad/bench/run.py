@@ -36,7 +36,7 @@ def _random_images(backbone: Backbone, batch: int, sides: tuple[int, int]) -> to
     return torch.rand(batch, 3, *sides, device=backbone.device) * 2 - 1
 
 
-def scoring_speed(
+def _scoring_speed(
     backbone: Backbone,
     batch: int = 8,
     rounds: int = 9,
@@ -204,7 +204,7 @@ def _measure(
 ) -> dict:
     "Figures of the model, of scoring with the embedded one, and of a GPU where it runs on one."
     results = figures(model, latents, rounds, quick=quick)
-    speed = scoring_speed(mini, 8, rounds, sync=synchroniser(latents.device))
+    speed = _scoring_speed(mini, 8, rounds, sync=synchroniser(latents.device))
     results['spread']['mini_images_per_s'], results['mini_images_per_s'] = speed, speed['median']
 
     def tell_row(row):

@@ -35,7 +35,7 @@ def interleaved(
     return times
 
 # %% ../../nbs/72_bench_timing.ipynb #728ad0f6
-def median_interval(
+def _median_interval(
     values: list[float],
     confidence: float = 0.95,
 ) -> tuple[float, float, float]:  # median, low, high
@@ -55,7 +55,7 @@ def spread(
     digits: int = 4,
 ) -> dict:  # median, low, high, rounds
     "Median and interval of repeated measurements, rounded as the tables show them."
-    m, low, high = (round(x, digits) for x in median_interval(values))
+    m, low, high = (round(x, digits) for x in _median_interval(values))
     return dict(median=m, low=low, high=high, rounds=len(values))
 
 

@@ -84,7 +84,7 @@ def _check_marks(c: Correction) -> None:
             )
 
 # %% ../../nbs/01d_corrections.ipynb #bc5e44da
-def to_sample(
+def _to_sample(
     correction: Correction,
     file: Path,  # that it is stored in
 ) -> Sample:
@@ -174,7 +174,7 @@ class Corrections(_Stored):
 
     def samples(self) -> list[Sample]:
         "The corrected images, to learn from."
-        return [to_sample(c, self.path) for c in self.images.values()]
+        return [_to_sample(c, self.path) for c in self.images.values()]
 
     def counts(self) -> dict:  # verdict -> number
         "The number of each verdict."

@@ -20,7 +20,7 @@ from ..locks import run_lock
 
 # %% ../../nbs/04a_downloads.ipynb #72c6201a
 @dataclass(frozen=True)
-class Source:
+class _Source:
     "Place where a data set is published."
 
     page: str  # where its makers describe it
@@ -30,39 +30,39 @@ class Source:
 
 # %% ../../nbs/04a_downloads.ipynb #aedfaf4f
 SOURCES = dict(
-    mvtec=Source(
+    mvtec=_Source(
         'https://www.mvtec.com/company/research/datasets/mvtec-ad',
         'CC BY-NC-SA 4.0',
         'https://www.mydrive.ch/shares/150996/b52ecdcbf521176e9db9c731f2304b27/'
         'download/420938113-1629960298/mvtec_anomaly_detection.tar.xz',
         'cf4313b13603bec67abb49ca959488f7eedce2a9f7795ec54446c649ac98cd3d',
     ),
-    mvtec_ad2=Source(
+    mvtec_ad2=_Source(
         'https://www.mvtec.com/company/research/datasets/mvtec-ad-2',
         'CC BY-NC-SA 4.0',
         'https://www.mydrive.ch/shares/150997/701c90d3aea6588f404936e32a674602/'
         'download/466712769-1743429042/mvtec_ad_2.tar.gz',
         'c0ded99ef32bfc8e352d52beb44515e5b292b8598cb963aadfa91ca0763505e4',
     ),
-    mvtec_loco=Source(
+    mvtec_loco=_Source(
         'https://www.mvtec.com/company/research/datasets/mvtec-loco',
         'CC BY-NC-SA 4.0',
         None,
         '9e7c84dba550fd2e59d8e9e231c929c45ba737b6b6a6d3814100f54d63aae687',
     ),
-    visa=Source(
+    visa=_Source(
         'https://github.com/amazon-science/spot-diff',
         'CC BY 4.0',
         'https://amazon-visual-anomaly.s3.us-west-2.amazonaws.com/VisA_20220922.tar',
         '2eb8690c803ab37de0324772964100169ec8ba1fa3f7e94291c9ca673f40f362',
     ),
-    btad=Source(
+    btad=_Source(
         'https://github.com/pankajmishra000/VT-ADL',
         'CC BY-SA 4.0',
         'https://avires.dimi.uniud.it/papers/btad/btad.zip',
         '461c9387e515bfed41ecaae07c50cf6b10def647b36c9e31d239ab2736b10d2a',
     ),
-    mpdd=Source('https://github.com/stepanje/MPDD', 'CC BY-NC-SA 4.0'),
+    mpdd=_Source('https://github.com/stepanje/MPDD', 'CC BY-NC-SA 4.0'),
 )
 
 # %% ../../nbs/04a_downloads.ipynb #61b88c3c
@@ -373,7 +373,7 @@ def download(
     progress: bool = True,
 ) -> Path:  # folder/name
     "Fetch, verify and unpack a data set; an archive's single top folder is left out."
-    known, folder = SOURCES.get(name) or Source('', 'not known here: ask its makers'), Path(folder)
+    known, folder = SOURCES.get(name) or _Source('', 'not known here: ask its makers'), Path(folder)
     url, sha256, target = url or known.url, sha256 or known.sha256, folder / name
     _check_source(name, known.page, url=url, sha256=sha256)
     if target.exists():

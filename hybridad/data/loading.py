@@ -53,7 +53,7 @@ def _cells(marked, size, axis):
     return np.stack([marked.take(r, axis).any(axis) for r in rows], axis)
 
 # %% ../../nbs/02_data.ipynb #e21bee6c
-def shrink_mask(
+def _shrink_mask(
     marked: np.ndarray,  # (H,W) bool
     size: Fit | int | tuple,  # as for `image_tensor`, in cells
     how: str = 'any',  # 'any' pixel that touches the cell, or the 'nearest' to its centre
@@ -123,17 +123,17 @@ def read_mask(
 # %% ../../nbs/02_data.ipynb #4686c67b
 def load_mask(
     path: str | Path | Drawn,  # a mask file, or a folder of them
-    size: Fit | int | tuple,  # as for `shrink_mask`
+    size: Fit | int | tuple,  # as for `_shrink_mask`
     image_hw: tuple | None = None,  # (height, width) of the upright image in px; None = unchecked
     *,
     image: str | Path | None = None,  # the image file, for the message
     tag: int = 1,  # by which the image was turned, 1 to 8
-    how: str = 'any',  # as for `shrink_mask`
+    how: str = 'any',  # as for `_shrink_mask`
     marks: str = 'auto',  # as for `masks.marked_pixels`
 ) -> torch.Tensor:  # (1,H,W) float32, 0 or 1
     "The mask at `path` as cells."
     marked = read_mask(path, image_hw, image=image, tag=tag, marks=marks)
-    return shrink_mask(marked, size, how)
+    return _shrink_mask(marked, size, how)
 
 # %% ../../nbs/02_data.ipynb #a93c3c48
 def mask_of(
@@ -177,7 +177,7 @@ class AnomalyDataset(Dataset):
         size: int | tuple,  # side of the images in px, or (height, width)
         mask_size: int | tuple | None = None,  # likewise of the masks; None = that of the images
         *,
-        how: str = 'any',  # how masks are resized, as for `shrink_mask`
+        how: str = 'any',  # how masks are resized, as for `_shrink_mask`
     ):
         self.samples, self.size, self.mask_size = list(samples), size, mask_size or size
         self.how = how
@@ -192,12 +192,12 @@ class AnomalyDataset(Dataset):
         image = image_tensor(im, self.size)
         mask = torch.zeros(1, *as_fit(self.mask_size)(None))
         if marked is not None:
-            mask = shrink_mask(marked, self.mask_size, self.how)
+            mask = _shrink_mask(marked, self.mask_size, self.how)
         known = s.label == 0 or s.mask is not None
         return dict(image=image, mask=mask, label=s.label, index=index, has_mask=known)
 
 # %% ../../nbs/02_data.ipynb #6ff36735
-def collate(
+def _collate(
     batch: list,  # of items of an AnomalyDataset
 ) -> dict:  # images (B,3,S,S), targets, indices (B,), has_mask (B,)
     """Items stacked into a batch, by a loader process directly into shared memory.
@@ -233,8 +233,8 @@ def make_loader(
     epoch: int = 0,  # each epoch has an order of its own
     num_workers: int = 0,  # processes; 0 = load in this one
     mask_size: int | tuple | None = None,  # likewise of the masks; None = that of the images
-    how: str = 'any',  # how masks are resized, as for `shrink_mask`
-) -> DataLoader:  # of batches as made by `collate`
+    how: str = 'any',  # how masks are resized, as for `_shrink_mask`
+) -> DataLoader:  # of batches as made by `_collate`
     "Batches in an order that depends on `seed` and `epoch` alone."
     gen = torch.Generator().manual_seed(stable_number('loader', seed, epoch))
     order = list(range(len(samples)))
@@ -244,7 +244,7 @@ def make_loader(
         AnomalyDataset(samples, size, mask_size, how=how),
         batch_size,
         sampler=order,
-        collate_fn=collate,
+        collate_fn=_collate,
         num_workers=num_workers,
         generator=gen,
     )

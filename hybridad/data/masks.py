@@ -55,7 +55,7 @@ def _numbered(levels, values):
     return top < 64 or len(values) <= 32 or flat >= 0.5
 
 # %% ../../nbs/01_masks.ipynb #5083a442
-def level_marks(
+def _level_marks(
     levels: np.ndarray,  # (H,W) grey values, whole or float
     noisy: bool = False,  # True where the format changes values, as JPEG does
 ) -> np.ndarray | None:  # (H,W) bool, True where marked; None where it cannot be told
@@ -104,16 +104,16 @@ def _ground(codes, colours, counts):
     return common if 2 * counts.max() > codes.size and edge >= _MOST else None
 
 # %% ../../nbs/01_masks.ipynb #333c8fb2
-def colour_marks(
+def _colour_marks(
     rgb: np.ndarray,  # (H,W,3) uint8
-    noisy: bool = False,  # as for `level_marks`
+    noisy: bool = False,  # as for `_level_marks`
 ) -> np.ndarray | None:  # (H,W) bool; None where it cannot be told
     "The marked pixels of a mask in colours."
     spread = int((rgb.max(-1) - rgb.min(-1)).max())
     if spread == 0:
-        return level_marks(np.ascontiguousarray(rgb[..., 0]), noisy)
+        return _level_marks(np.ascontiguousarray(rgb[..., 0]), noisy)
     if noisy and spread <= 48:  # grey that JPEG has tinted
-        return level_marks(np.asarray(Image.fromarray(rgb).convert('L')), True)
+        return _level_marks(np.asarray(Image.fromarray(rgb).convert('L')), True)
     r, g, b = (rgb[..., i].astype(np.uint32) for i in range(3))
     colours, counts = np.unique(codes := r << 16 | g << 8 | b, return_counts=True)
     if len(colours) <= 8 and not noisy:
@@ -121,7 +121,7 @@ def colour_marks(
         return None if ground is None else codes != ground
     edge = np.concatenate((rgb[0], rgb[-1], rgb[:, 0], rgb[:, -1]))
     near = {0: rgb.max(-1), 255: 255 - rgb.min(-1)}.get(255 * int(np.median(edge) > 127))
-    marked = level_marks(near, True) if np.median(np.abs(edge - np.median(edge))) < 32 else None
+    marked = _level_marks(near, True) if np.median(np.abs(edge - np.median(edge))) < 32 else None
     if marked is None and len(colours) <= 32 and not noisy:
         ground = _ground(codes, colours, counts)
         return None if ground is None else codes != ground
@@ -139,7 +139,7 @@ def _entry_ground(index, used, counts, colours):
     return dark if dark is not None and 0 not in used else None
 
 
-def palette_marks(
+def _palette_marks(
     index: np.ndarray,  # (H,W) uint8
     palette: np.ndarray,  # (n,3) uint8 colours of the entries
 ) -> np.ndarray | None:  # (H,W) bool; None where it cannot be told
@@ -151,27 +151,27 @@ def palette_marks(
         return index > 0  # the colours do not tell the entries apart
     if len(used) == 1:
         return index > 0 if colours.any() else np.zeros(index.shape, bool)
-    if len(used) > 8 and (marked := colour_marks(palette[index])) is not None:
+    if len(used) > 8 and (marked := _colour_marks(palette[index])) is not None:
         return marked
     ground = _entry_ground(index, used, counts[used], colours)
     return None if ground is None else index != ground
 
 # %% ../../nbs/01_masks.ipynb #04c833bb
-def alpha_marks(
+def _alpha_marks(
     rgba: np.ndarray,  # (H,W,4) uint8
-    noisy: bool = False,  # as for `level_marks`
+    noisy: bool = False,  # as for `_level_marks`
 ) -> np.ndarray | None:  # (H,W) bool; None where it cannot be told
     "The marked pixels of a mask with transparency."
     rgb, alpha = rgba[..., :3], np.ascontiguousarray(rgba[..., 3])
     low, top = int(alpha.min()), int(alpha.max())
     if low == top:
         one = (rgb == rgb[0, 0]).all()
-        return np.zeros(alpha.shape, bool) if one and top == 0 else colour_marks(rgb, noisy)
+        return np.zeros(alpha.shape, bool) if one and top == 0 else _colour_marks(rgb, noisy)
     inside = rgb[2 * alpha.astype(np.int32) >= top]
     if (inside == inside[0]).all() or inside.any(-1).all():
-        marked = level_marks(alpha - np.uint8(low))
-        return level_marks(alpha) if marked is None else marked
-    return colour_marks(np.where((2 * alpha.astype(np.int32) >= top)[..., None], rgb, 0), noisy)
+        marked = _level_marks(alpha - np.uint8(low))
+        return _level_marks(alpha) if marked is None else marked
+    return _colour_marks(np.where((2 * alpha.astype(np.int32) >= top)[..., None], rgb, 0), noisy)
 
 # %% ../../nbs/01_masks.ipynb #675a8a07
 NOISY = 'JPEG', 'MPO', 'WEBP', 'AVIF', 'JPEG2000', 'HEIF'  # formats that may change values
@@ -184,16 +184,16 @@ def _drawn(im):
     "The marked pixels if black or nothing is the ground; None where it cannot be told."
     noisy = im.format in NOISY
     if 'transparency' in im.info or im.mode in ('LA', 'PA', 'La', 'RGBa', 'RGBA'):
-        return alpha_marks(np.asarray(im.convert('RGBA')), noisy)
+        return _alpha_marks(np.asarray(im.convert('RGBA')), noisy)
     if im.mode == 'P':
         palette = np.frombuffer(im.palette.tobytes(), np.uint8) if im.palette else np.uint8([])
         if im.palette and im.palette.mode != 'RGB':
-            return colour_marks(np.asarray(im.convert('RGB')))
-        return palette_marks(np.asarray(im), palette[: len(palette) // 3 * 3].reshape(-1, 3))
+            return _colour_marks(np.asarray(im.convert('RGB')))
+        return _palette_marks(np.asarray(im), palette[: len(palette) // 3 * 3].reshape(-1, 3))
     if im.mode in ('1', 'L', 'I', 'F') or im.mode.startswith('I;16'):
         levels = np.asarray(im)
-        return level_marks(levels.astype(np.uint8) if im.mode == '1' else levels, noisy)
-    return colour_marks(np.asarray(im if im.mode == 'RGB' else im.convert('RGB')), noisy)
+        return _level_marks(levels.astype(np.uint8) if im.mode == '1' else levels, noisy)
+    return _colour_marks(np.asarray(im if im.mode == 'RGB' else im.convert('RGB')), noisy)
 
 # %% ../../nbs/01_masks.ipynb #4714a261
 def marked_pixels(

@@ -177,19 +177,19 @@ def _is_coco(file: Path) -> bool:
     return isinstance(told, dict) and {'images', 'annotations'} <= set(told)
 
 
-def coco_files(root: Path) -> list:
+def _coco_files(root: Path) -> list:
     "The COCO files of a folder, in it or in annotations."
     files = sorted([*root.glob('*.json'), *root.glob('annotations/*.json')])
     stems = {p.stem for p in root.iterdir() if p.suffix != '.json'}
     return [f for f in files if f.stem not in stems and f.name != 'meta.json' and _is_coco(f)]
 
 
-def read_coco(
+def _read_coco(
     path: str | os.PathLike,  # a COCO file, or a folder with one
 ) -> list:  # of Sample
     "The samples of a COCO file with polygons, run lengths or boxes."
     path = Path(path)
-    files = coco_files(path) if path.is_dir() else [path]
+    files = _coco_files(path) if path.is_dir() else [path]
     if len(files) != 1:
         raise DataError(f'{path} holds {len(files)} COCO files: give one of them, and --root')
     images = _Images(_root(path))
@@ -221,16 +221,16 @@ def is_labelme(file: Path) -> bool:
         return '"shapes"' in (text := f.read()) and '"imagePath"' in text
 
 
-def labelme_files(root: Path) -> list:
+def _labelme_files(root: Path) -> list:
     "The files of labelme below a folder."
     return [f for f in sorted(root.rglob('*.json')) if is_labelme(f)]
 
 
-def read_labelme(
+def _read_labelme(
     root: str | os.PathLike,  # a folder of images and JSON files
 ) -> list:  # of Sample
     "The samples of a folder in which labelme was used."
-    files, images = labelme_files(Path(root)), _Images(_root(Path(root)))
+    files, images = _labelme_files(Path(root)), _Images(_root(Path(root)))
     records = [_labelme_record(f, images) for f in files]
     told = {r.image for r in records}
     beside = images_below(Path(root), Path(root))
@@ -296,17 +296,17 @@ def _label_of(image: Path, root: Path) -> Path:
     return root.joinpath(*parts[:last], 'labels', *parts[last + 1 :])
 
 
-def is_yolo(root: Path) -> bool:
+def _is_yolo(root: Path) -> bool:
     "True for a folder with images and labels."
     return (root / 'labels').is_dir() and (root / 'images').is_dir()
 
 
-def read_yolo(
+def _read_yolo(
     root: str | os.PathLike,  # a folder with images, labels and data.yaml
 ) -> list:  # of Sample
     "The samples of a YOLO export with outlines."
     root = Path(root)
-    if not is_yolo(root):
+    if not _is_yolo(root):
         raise DataError(f'{root} is no YOLO export: it needs the folders images and labels')
     if reading()['root']:
         raise ConfigError(f'{root} is an export of YOLO, which holds its images: leave --root out')
@@ -347,7 +347,7 @@ def _cvat_records(tree, images: _Images, file: Path):
         yield _Record(images.find(node.attrib['name'], file), file, named, size, tags=tags)
 
 # %% ../../nbs/01_tool_exports.ipynb #5a0ab823
-def read_cvat(
+def _read_cvat(
     path: str | os.PathLike,  # annotations.xml, or the folder it lies in
 ) -> list:  # of Sample
     "The samples of an export of CVAT for images."
@@ -365,7 +365,7 @@ def read_cvat(
     return _samples(records, images.root, file)
 
 # %% ../../nbs/01_tool_exports.ipynb #bb164f87
-EXPORTS = dict(coco=read_coco, labelme=read_labelme, yolo=read_yolo, cvat=read_cvat)
+EXPORTS = dict(coco=_read_coco, labelme=_read_labelme, yolo=_read_yolo, cvat=_read_cvat)
 
 
 def _maybe_labelme(root: Path) -> list:
@@ -384,8 +384,8 @@ def export_of(
         return {'.json': 'coco', '.xml': 'cvat'}.get(root.suffix.lower(), '')
     if (root / 'annotations.xml').is_file():
         return 'cvat'
-    if is_yolo(root):
+    if _is_yolo(root):
         return 'yolo'
-    if coco_files(root):
+    if _coco_files(root):
         return 'coco'
     return 'labelme' if any(map(is_labelme, _maybe_labelme(root)[:5])) else ''

@@ -24,6 +24,7 @@ from hybridad.metrics.exact import (
     figures,
     image_metrics,
     mean_metrics,
+    pixel_name,
     region_weights,
     undefined,
 )
@@ -103,7 +104,7 @@ def _of_counts(counts):  # dict of pixel metrics, nan where undefined
     sizes = good.sum(), defect.sum()
     missing = undefined(OF_COUNTS, *sizes, unit='pixel')
     found = missing or figures(cuts_of_counts(*counts), *sizes, limit=0.3)
-    return {k if k == 'aupro' else f'pixel_{k}': v for k, v in found.items() if k != 'reasons'}
+    return {pixel_name(k): v for k, v in found.items() if k != 'reasons'}
 
 # %% ../../nbs/61_local_contrast.ipynb #ae9ed36d
 def _contrast_counts(truth, progress):  # {(sigma, smoothing): (counts of the groups, scores)}

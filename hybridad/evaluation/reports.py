@@ -86,7 +86,7 @@ def _outline(heat, level, labels, k, box):
     return line + [s.start for s in around]
 
 
-def region_outlines(
+def _region_outlines(
     heat: np.ndarray,  # (H, W) raw map
     threshold: float | None,  # as for found_regions
     size: tuple[int, int] | None = None,  # (width, height) of the file in px; None: as the map
@@ -109,7 +109,7 @@ def outlined_regions(
     size: tuple[int, int] | None = None,
 ) -> list[dict]:  # of found_regions, each with its outline
     "The connected regions of a map with their outlines, in pixels of the file."
-    lines = region_outlines(heat, threshold, size)
+    lines = _region_outlines(heat, threshold, size)
     found = found_regions(heat, threshold, size)
     return [r | dict(outline=line) for r, line in zip(found, lines, strict=True)]
 

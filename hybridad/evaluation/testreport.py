@@ -22,7 +22,7 @@ from ..inference.report import write_report
 from ..inference.thumbnails import write_thumbnails
 
 # %% ../../nbs/65_testreport.ipynb #7c781337
-def in_shape(
+def _in_shape(
     square: Image.Image,
     size: tuple[int, int],  # of the file's image, px
 ) -> Image.Image:
@@ -36,13 +36,14 @@ def _picture(truth, i, heat, *, thresholds, spread):
     s, pixels = truth.samples[i], truth.images[i].permute(1, 2, 0).numpy()
     cut = threshold_of(thresholds, 'pixel', s.category) or 0.0
     hot, size = heated(pixels, heat, cut=cut, temperature=spread), image_size(s.image)
-    return printable(s.image), in_shape(hot, size), size
+    return printable(s.image), _in_shape(hot, size), size
 
 # %% ../../nbs/65_testreport.ipynb #d47679d1
 def report_of_test(
     out: Path,  # folder of a run of test that lacks its report alone
     truth: EvalSet,
     maps: np.ndarray,  # (N, H, W) raw, or N of several shapes
+    *,
     thresholds: dict,  # image and pixel may be {category: number}
 ) -> Path:  # its report.html
     "Thumbnails of the images under their maps, and the report with them."

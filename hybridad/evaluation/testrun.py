@@ -309,7 +309,7 @@ def _write(run: Run, a: TestRequest, about: dict, *, truth, found: dict, results
         write_maps(out / 'MAPS', truth.samples, found['learned'][0])
     _write_examples(out, truth, found)
     write_tables(out, results, _columns(a.metrics))
-    report_of_test(out, truth, found['learned'][0], about['thresholds'])
+    report_of_test(out, truth, found['learned'][0], thresholds=about['thresholds'])
     run.finish(asked=run.asked)  # that of the last attempt
     shutil.rmtree(out / 'parts')
     _say(a, results)

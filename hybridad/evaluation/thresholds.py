@@ -131,7 +131,7 @@ def _refuse_nothing(missing):
         )
 
 
-def with_stored(
+def _with_stored(
     found: dict,  # from `calibration`
     stored: dict | None,  # held by the checkpoint
 ) -> tuple[dict, str]:  # thresholds to store; a message on the half that was not found, or ''
@@ -155,10 +155,10 @@ def with_stored(
 def store_thresholds(
     checkpoint: str | Path,  # .safetensors
     thresholds: dict,  # from `calibration`, and with tiles their `tiling` and `growth`
-) -> tuple[dict, str]:  # thresholds as stored; a message as from `with_stored`
+) -> tuple[dict, str]:  # thresholds as stored; a message as from `_with_stored`
     "Put thresholds into a checkpoint; what is undefined replaces nothing, all else stays."
     tensors, about = read_checkpoint(checkpoint)
-    thresholds, note = with_stored(thresholds, about.get('thresholds'))
+    thresholds, note = _with_stored(thresholds, about.get('thresholds'))
     metadata = {'hybridad': json.dumps(about | dict(thresholds=thresholds))}
     write_atomic(checkpoint, save(tensors, metadata))
     return thresholds, note

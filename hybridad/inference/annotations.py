@@ -59,7 +59,7 @@ def _notes(rows: list[dict], numbers: dict) -> Iterable[dict]:
             )
 
 # %% ../../nbs/64b_annotations.ipynb #7455bc70
-def write_coco(
+def _write_coco(
     rows: Iterable[dict],  # of a scoring run
     out: str | os.PathLike,  # folder of the run
 ) -> Path:  # out/regions.json
@@ -101,7 +101,7 @@ def _labelme(row: dict, file: Path) -> dict:
     return about | dict(imagePath=way.as_posix(), imageData=None) | size
 
 
-def write_labelme(
+def _write_labelme(
     rows: Iterable[dict],  # of a scoring run
     out: str | os.PathLike,  # folder of the run
 ) -> Path:  # out/labelme
@@ -118,4 +118,4 @@ def write_labelme(
     return folder
 
 
-WRITERS = dict(coco=write_coco, labelme=write_labelme)
+WRITERS = dict(coco=_write_coco, labelme=_write_labelme)

@@ -20,7 +20,7 @@ from ..metrics.alarms import alarm_promise, alarm_text, alarm_threshold
 from ..runs import write_atomic, write_json
 
 # %% ../../nbs/63h_decide.ipynb #82611356
-def good_scores(
+def _good_scores(
     out: Path,  # folder of a run
     about: dict,  # from report.about_run
 ) -> list[float]:
@@ -74,7 +74,7 @@ def decide_anew(
     if (threshold is None) == (false_alarms is None):
         raise ConfigError('say where anomalous begins: --threshold or --false_alarms, one of both')
     out, about = Path(out), about_run(out)
-    threshold, said = _wanted(good_scores(out, about), threshold, false_alarms)
+    threshold, said = _wanted(_good_scores(out, about), threshold, false_alarms)
     before = other_threshold(out)
     was = Counter(r['outcome'] for r in rows_of_run(out, about['command']))
     _write(out, about, threshold, said)

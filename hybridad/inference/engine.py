@@ -64,7 +64,7 @@ class _OnePart:
             yield list(places[i : i + self.size])
 
 # %% ../../nbs/67_engine.ipynb #2cb7c750
-class PartWriter(PartScorer):
+class _PartWriter(PartScorer):
     "An actor that scores parts of a run and writes them."
 
     def __init__(
@@ -84,7 +84,7 @@ class PartWriter(PartScorer):
         self.parts, self.batches = parts, _OnePart(parts, self.batch_size)
         self.how = dict(pictures=pictures, threshold=scorer.image, by=uuid.uuid4().hex[:8])
         photos = Photos(parts.names, scorer.fit, parts.refused, sight=512 * (pictures != 'none'))
-        self.loader = PhotoLoader(photos, self.batches, device, num_workers)
+        self.loader = PhotoLoader(photos, self.batches, device, num_workers=num_workers)
 
     def _write(self, k):
         "Score one part, unless it was written before the actor that had it died."
@@ -92,7 +92,7 @@ class PartWriter(PartScorer):
         if self.parts.file(k).exists():
             return
         self.batches.k = k
-        for _, found in by_part(self.loader, self.parts, self.batch_size, self.scorer):
+        for _, found in by_part(self.loader, self.parts, self.batch_size, score=self.scorer):
             write_part(self.parts, k, found, **self.how)
 
     def __call__(
@@ -157,7 +157,7 @@ def _reported(parts, k, tell):
         tell(Finding(**{f: row[f] for f in fields}))
 
 
-class RayWork:
+class _RayWork:
     "Scores the parts of a run on Ray, in place of this process."
 
     def __init__(
@@ -177,7 +177,7 @@ class RayWork:
             return
         settings |= dict(parts=parts, folder=os.getcwd(), read=reading_in('score'))
         numbers = ray.data.from_items(left, override_num_blocks=len(left)).map_batches(
-            PartWriter,
+            _PartWriter,
             fn_constructor_kwargs=self.how | settings,
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=min(size, len(left))),
@@ -187,7 +187,7 @@ class RayWork:
             yield row['part']
 
 # %% ../../nbs/67_engine.ipynb #8730ddd9
-class RayEngine(RayWork):
+class RayEngine(_RayWork):
     "Scores the parts of a run on Ray, with its start, its end and its failures."
 
     def __call__(

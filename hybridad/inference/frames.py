@@ -188,7 +188,7 @@ class _Chosen(_Frames):
             yield number, frame
 
 # %% ../../nbs/66b_frames.ipynb #d2e5a327
-class VideoFrames(_Chosen):
+class _VideoFrames(_Chosen):
     "Frames of a file, none left out."
 
     def __init__(self, *args: Any, **kwargs: Any):
@@ -277,7 +277,7 @@ class _Receiver(_Newest):
             return
 
 # %% ../../nbs/66b_frames.ipynb #2db48cd6
-class LiveFrames(_Receiver):
+class _LiveFrames(_Receiver):
     "The newest frame of a camera or a stream, whenever one is asked for."
 
     def batches(
@@ -301,10 +301,10 @@ def frames_of(
     source: str,  # a file, a camera or an address
     side: int,  # px at which photographs are read
     **how: Any,  # as for _Frames
-) -> VideoFrames | LiveFrames:
+) -> _VideoFrames | _LiveFrames:
     "The frames of a source."
     if is_camera(source) or is_stream(source):
-        return LiveFrames(source, side, **how)
+        return _LiveFrames(source, side, **how)
     if not os.path.isfile(source):
         raise DataError(
             f'there is no {printable(source)}: give a folder, a video, an address such as'
@@ -312,4 +312,4 @@ def frames_of(
         )
     if source.lower().endswith(SUFFIXES):
         raise DataError(f'{printable(source)} is a single image: give it to hybridad score')
-    return VideoFrames(source, side, **how)
+    return _VideoFrames(source, side, **how)

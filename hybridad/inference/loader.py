@@ -20,7 +20,7 @@ from .image_files import Photos
 _MOST = 8  # more seldom read faster, and each needs memory
 
 
-def usual_workers(
+def _usual_workers(
     device: torch.device,  # of the detector
 ) -> int:
     "Loader processes that are used where nobody says how many."
@@ -35,10 +35,11 @@ class PhotoLoader:
         photos: Photos,
         batches: Iterable,  # of lists of indices; asked again at each new round
         device: torch.device,  # of the detector
+        *,
         num_workers: int | None = None,  # loader processes; None: as is usual for the device
     ):
         check('num_workers', num_workers, int | None)
-        workers = usual_workers(device) if num_workers is None else num_workers
+        workers = _usual_workers(device) if num_workers is None else num_workers
         self.loader = DataLoader(
             photos,
             batch_sampler=batches,

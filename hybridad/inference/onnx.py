@@ -138,7 +138,7 @@ class _Fixed(nn.Module):
         return _read(self.reader, queries, self.text)
 
 # %% ../../nbs/80_onnx.ipynb #c196383f
-class FixedPrompts(_Fixed):
+class _FixedPrompts(_Fixed):
     "A detector with constant prompts: images to maps and scores, nothing random, no text encoder."
 
     def __init__(self, detector: HybridAnomalyDetector):
@@ -206,8 +206,8 @@ def _description(detector: HybridAnomalyDetector, about: dict | None) -> str:  #
     return json.dumps(said)
 
 
-def trace_onnx(
-    model: FixedPrompts,  # on the CPU, in float32
+def _trace_onnx(
+    model: _FixedPrompts,  # on the CPU, in float32
     about: dict | None = None,  # stored in the file's metadata, such as thresholds
 ) -> 'ONNXProgram':  # images -> maps, scores, any batch size
     "The graph from images to maps, with what it expects written into it."
@@ -252,9 +252,9 @@ def _session(path: str | Path) -> Callable[[torch.Tensor], list[np.ndarray]]:
 
 # %% ../../nbs/80_onnx.ipynb #4aa9e876
 @torch.no_grad()
-def compare_onnx(
+def _compare_onnx(
     path: str | Path,  # the ONNX file
-    model: FixedPrompts,  # what it was made from
+    model: _FixedPrompts,  # what it was made from
     images: torch.Tensor,  # (B, 3, H, W) in [-1, 1]
     *,
     times: int = 3,  # measurements of each
@@ -289,20 +289,20 @@ def _check_difference(found: dict, tolerance: float, out: Path):
         )
 
 # %% ../../nbs/80_onnx.ipynb #40666bd4
-def keep_if_same(
-    program: 'ONNXProgram',  # from trace_onnx
-    model: FixedPrompts,  # what it was made from
+def _keep_if_same(
+    program: 'ONNXProgram',  # from _trace_onnx
+    model: _FixedPrompts,  # what it was made from
     out: Path,  # the .onnx file
     *,
     tolerance: float = 1e-3,  # largest difference of a map value or a score
     images: torch.Tensor | None = None,  # to compare on; None: three generated ones
-) -> dict[str, float]:  # as from compare_onnx
+) -> dict[str, float]:  # as from _compare_onnx
     "Give the graph its name if onnxruntime computes with it what PyTorch does."
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent) as work:
         program.save(Path(work) / out.name, external_data=_gigabytes(model) > 1.8)
         images = trial_images(3, model.reader.load_size) if images is None else images
-        found = compare_onnx(Path(work) / out.name, model, images)
+        found = _compare_onnx(Path(work) / out.name, model, images)
         _check_difference(found, tolerance, out)
         for p in sorted(Path(work).iterdir(), key=lambda p: p.name == out.name):
             os.replace(p, out.parent / p.name)  # the graph last
@@ -322,14 +322,14 @@ def export_onnx(
     about: dict | None = None,  # stored in the file's metadata, such as thresholds
     *,
     images: torch.Tensor | None = None,  # (B, 3, S, S) to compare on; None: generated ones
-) -> dict[str, float]:  # as from compare_onnx
+) -> dict[str, float]:  # as from _compare_onnx
     "Write image-to-map as ONNX, after checking it against PyTorch, and a script that runs it."
     _need('onnx', 'onnxruntime', 'onnxscript')
     if Path(out).suffix != '.onnx':
         raise ConfigError(f'{out} does not end in .onnx: choose another --out')
     script_of(out)  # refuses a name that the script cannot have
-    model = FixedPrompts(detector).eval()
-    found = keep_if_same(trace_onnx(model, about), model, Path(out), images=images)
+    model = _FixedPrompts(detector).eval()
+    found = _keep_if_same(_trace_onnx(model, about), model, Path(out), images=images)
     write_script(out)
     return found
 

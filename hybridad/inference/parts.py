@@ -98,6 +98,7 @@ class ClaimedBatches:
         parts: Parts,
         claims: Claims,
         size: int,  # photographs in a batch
+        *,
         passed: Callable,  # called with the number of photographs of a part that others scored
     ):
         self.parts, self.claims, self.size, self.passed = parts, claims, size, passed
@@ -134,6 +135,7 @@ def by_part(
     batches: Iterable,  # lists of items of Photos, as a loader makes them of ClaimedBatches
     parts: Parts,
     size: int,  # photographs in a batch
+    *,
     score: Callable,  # from a list of items, and tiles at a time, to a list of findings
 ) -> Iterator[tuple]:  # (number of the part, its findings, which are made as they are asked for)
     "Findings, part by part."

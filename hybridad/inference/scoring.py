@@ -344,7 +344,7 @@ def findings(
     batches = BatchSampler(range(len(paths)), check('batch_size', batch_size, int), False)
     photos = Photos(paths, scorer.fit, refused, sight=sight)
     device = scorer.detector.backbone.device
-    for batch in PhotoLoader(photos, batches, device, num_workers):
+    for batch in PhotoLoader(photos, batches, device, num_workers=num_workers):
         yield from scorer(batch, batch_size)
 
 # %% ../../nbs/64_scoring.ipynb #997387b0

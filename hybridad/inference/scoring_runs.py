@@ -167,13 +167,13 @@ def _score_parts(parts, claims, scorer, *, pictures, progress, tell, batch_size,
     shown = dict(desc='score', unit='image', smoothing=0, disable=not progress)
     with tqdm(total=len(photos), **shown) as bar:
         reports = [lambda f: bar.update(), *([tell] if tell else [])]
-        batches = ClaimedBatches(parts, claims, batch_size, bar.update)
+        batches = ClaimedBatches(parts, claims, batch_size, passed=bar.update)
         bar.initial = bar.n = batches.there  # not counted in the speed, nor in the time announced
         device = scorer.detector.backbone.device
-        loader = PhotoLoader(photos, batches, device, num_workers)
+        loader = PhotoLoader(photos, batches, device, num_workers=num_workers)
         while batches.left:
             waiting = len(batches.left)
-            for k, found in by_part(loader, parts, batch_size, scorer):
+            for k, found in by_part(loader, parts, batch_size, score=scorer):
                 write_part(parts, k, _each_reported(found, *reports), **how)
                 claims.drop(parts.claim(k))
             if len(batches.left) == waiting:

@@ -29,7 +29,7 @@ def _encoded(im: Image.Image, side: int) -> bytes:
     return stream.getvalue()
 
 
-def data_uri(
+def _data_uri(
     im: Image.Image,  # mode RGB
     most: int,  # bytes
 ) -> str:
@@ -43,13 +43,13 @@ def data_uri(
 
 # %% ../../nbs/63e_thumbnails.ipynb #d311df75
 def image_in(
-    uri: str,  # from `data_uri`
+    uri: str,  # from `_data_uri`
 ) -> Image.Image:
     "The image that an address holds."
     return Image.open(io.BytesIO(base64.b64decode(uri.split(',')[1])))
 
 # %% ../../nbs/63e_thumbnails.ipynb #22d4b000
-def without_caption(
+def _without_caption(
     im: Image.Image,  # from overlays.captioned, at full size
     size: tuple[int, int],  # of the photograph
 ) -> Image.Image:
@@ -68,7 +68,7 @@ def overlay_of(
         return None
     try:
         with Image.open(Path(out) / row['overlay']) as im:
-            return without_caption(im.convert('RGB'), (row['width'], row['height']))
+            return _without_caption(im.convert('RGB'), (row['width'], row['height']))
     except OSError:
         return None
 
@@ -86,7 +86,7 @@ def write_thumbnails(
     "Thumbnails of a run in one file, which its reports are made of."
     most = BUDGET // max(1, count)
     found = {
-        name: dict(src=data_uri(im, most), width=size[0], height=size[1])
+        name: dict(src=_data_uri(im, most), width=size[0], height=size[1])
         for name, im, size in pictures
         if im is not None
     }

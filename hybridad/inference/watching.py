@@ -88,7 +88,7 @@ class Table:
         self.count += 1
 
 # %% ../../nbs/66c_watching.ipynb #0b76d169
-class Latency:
+class _Latency:
     "Latencies of the last images."
 
     def __init__(self):
@@ -132,7 +132,7 @@ class _Counted:
         self.out, self.scorer, self.pictures = Path(out), scorer, pictures
         self.tell, self.note = tell, note
         self.table, self.chart = Table(out), EwmaChart(scorer.good)
-        self.counts, self.latency, self.clock = Counter(), Latency(), WallClock()
+        self.counts, self.latency, self.clock = Counter(), _Latency(), WallClock()
         self.drawn = (0, 0.0)  # rows of the last picture, and when it was made
         other = other_threshold(out)
         for r in self.table.rows():
@@ -235,7 +235,7 @@ def _finish(session, run):
 
 # %% ../../nbs/66c_watching.ipynb #1817641b
 @dataclass
-class Watched:
+class _Watched:
     "The outcome of a watch."
 
     counts: Counter  # of decisions, over all rows of the run
@@ -258,7 +258,7 @@ def watch(
     tell: Callable | None = None,  # called with each Finding and its latency in s
     note: Callable = print,  # called with a sentence on the source, the clock or the drift
     stop: Event | None = None,  # ends it
-) -> Watched:
+) -> _Watched:
     "Score images as they come, until `stop` is set or a video ends."
     _check_choices(pictures, fps, poll)
     check('batch_size', batch_size, int)
@@ -278,4 +278,4 @@ def watch(
                 session.draw()
         _finish(session, run)
     ended = getattr(arrivals, 'passed', 0), getattr(arrivals, 'damaged', False)
-    return Watched(session.counts, str(session.latency), drift_text(session.chart), *ended)
+    return _Watched(session.counts, str(session.latency), drift_text(session.chart), *ended)

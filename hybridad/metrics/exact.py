@@ -140,6 +140,7 @@ def undefined(
     return {m: nan for m in metrics} | {'reasons': {m: reason for m in metrics}}
 
 # %% ../../nbs/40_metrics.ipynb #0fc0unts
+IMAGE_METRICS = 'auroc', 'ap', 'f1max'  # what `image_metrics` gives
 OF_COUNTS = 'auroc', 'ap', 'f1max', 'aupro'  # what `figures` gives
 
 # %% ../../nbs/40_metrics.ipynb #d5d0bes0
@@ -247,7 +248,7 @@ def image_metrics(
     "Image-level metrics of one category, by scikit-learn."
     scores, labels = checked_scores(scores, labels, names)
     normal, anomalous = int((~labels).sum()), int(labels.sum())
-    missing = undefined(('auroc', 'ap', 'f1max'), normal, anomalous, unit='image')
+    missing = undefined(IMAGE_METRICS, normal, anomalous, unit='image')
     if missing:
         return missing
     from sklearn.metrics import average_precision_score, roc_auc_score
@@ -281,7 +282,9 @@ def mean_metrics(
     }
 
 # %% ../../nbs/40_metrics.ipynb #aa31c41f
-def _level(metric: str) -> str:
+def pixel_name(
+    metric: str,  # one of PIXEL_METRICS
+) -> str:
     "Name of a pixel metric beside image metrics; AUPRO exists for pixels only."
     return metric if metric.startswith('aupro') else f'pixel_{metric}'
 
@@ -289,7 +292,7 @@ def _level(metric: str) -> str:
 def _flat(image: dict, pixel: dict) -> dict:
     "Two results in one dictionary, their reasons too."
     return {f'image_{k}': v for k, v in image.items() if k != 'reasons'} | {
-        _level(k): v for k, v in pixel.items() if k != 'reasons'
+        pixel_name(k): v for k, v in pixel.items() if k != 'reasons'
     }
 
 # %% ../../nbs/40_metrics.ipynb #aa31c4s0

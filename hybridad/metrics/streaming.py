@@ -21,9 +21,12 @@ from hybridad.metrics.checks import (
     same_length,
 )
 from hybridad.metrics.exact import (
+    IMAGE_METRICS,
+    OF_COUNTS,
     PIXEL_METRICS,
     figures,
     legacy_reason,
+    pixel_name,
     region_weights,
     stretched_area,
     undefined,
@@ -216,8 +219,7 @@ def _check_draws(n: int, level: float):
         raise HybridadError(f'level={level} must lie in (0, 1): 0.95 is the usual value.')
 
 # %% ../../nbs/41_streaming.ipynb #714ecec1
-_IMAGE_ROW = 'auroc', 'ap', 'f1max'
-_PIXEL_ROW = 'auroc', 'ap', 'f1max', 'aupro'
+_IMAGE_ROW = tuple(k for k in IMAGE_METRICS if k in OF_COUNTS)
 
 
 def _row(counts: tuple, limit: float, wanted: tuple[str, ...]) -> list[float]:
@@ -237,7 +239,7 @@ def _redrawn(drawn: np.ndarray, images: tuple, pixels, limit: float) -> list[flo
     found = _row((good, defect, defect), limit, _IMAGE_ROW)
     if pixels is None:
         return found
-    return found + _row(tuple(drawn @ p for p in pixels), limit, _PIXEL_ROW)
+    return found + _row(tuple(drawn @ p for p in pixels), limit, OF_COUNTS)
 
 
 def _two_classes(maps, masks) -> bool:
@@ -247,8 +249,7 @@ def _two_classes(maps, masks) -> bool:
 # %% ../../nbs/41_streaming.ipynb #b007s7ra
 def _names(pixels: bool) -> list[str]:
     "Names of the figures with an interval, in the order of `_redrawn`."
-    rows = [f'pixel_{k}' if k != 'aupro' else k for k in _PIXEL_ROW] if pixels else []
-    return [f'image_{k}' for k in _IMAGE_ROW] + rows
+    return [f'image_{k}' for k in _IMAGE_ROW] + [pixel_name(k) for k in OF_COUNTS if pixels]
 
 
 def _between(values: np.ndarray, level: float) -> tuple[float, float]:

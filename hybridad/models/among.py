@@ -22,7 +22,7 @@ from .detector import HybridAnomalyDetector
 SHARE = 0.3  # of the other photographs, those that are most like a cell
 
 
-def mutual(
+def _mutual(
     distances: Tensor,  # (B, h, w, K) to each of K photographs
     left_out: list[int] | None = None,  # not needed: the smallest distance is the own one
 ) -> Tensor:  # (B, h, w)
@@ -32,7 +32,7 @@ def mutual(
     return smallest[..., 1:].mean(-1)
 
 # %% ../../nbs/51a_among.ipynb #e2f91aea
-def typical_end(
+def _typical_end(
     scores: Tensor,  # (B,) of photographs, most of them normal
     assumed: float = 0.0,  # deviation; not needed by as many as are compared here
 ) -> float:
@@ -42,7 +42,7 @@ def typical_end(
     return (median + 3 * deviation).item() + 1e-6
 
 # %% ../../nbs/51a_among.ipynb #aaac2ae7
-def apartness(
+def _apartness(
     bank: LayerBank,
     most: int = 64,  # cells of each photograph that are asked
 ) -> np.ndarray:  # (K, K), symmetric
@@ -59,7 +59,7 @@ _GAP, _GROUP = 3.0, 0.25  # usual steps between two kinds, and the least share o
 
 
 def kinds(
-    apart: np.ndarray,  # (K, K) from apartness
+    apart: np.ndarray,  # (K, K) from _apartness
 ) -> tuple[int, int] | None:  # sizes of two groups that lie far apart
     "Sizes of the two kinds, if there is more than one."
     count = len(apart)
@@ -76,7 +76,7 @@ def kinds(
 LEAST, MOST = 5, 64  # photographs that are compared
 
 
-def check_one_kind(
+def _check_one_kind(
     detector: ReferenceDetector,
 ) -> None:
     "Refuse references that are too few, or of several kinds."
@@ -87,7 +87,7 @@ def check_one_kind(
             f'give at least {LEAST}, or normal ones as --normals'
         )
     place = next(iter(detector.references.banks))
-    if pair := kinds(apartness(detector.references.banks[place])):
+    if pair := kinds(_apartness(detector.references.banks[place])):
         raise DataError(
             f'the photographs are of several kinds, of {count} about {pair[0]} and {pair[1]}: '
             'score each kind by itself'
@@ -97,16 +97,16 @@ def check_one_kind(
 class AmongDetector(ReferenceDetector):
     "A detector that compares photographs of one kind with each other, most of them fine."
 
-    reduce = staticmethod(mutual)
+    reduce = staticmethod(_mutual)
     centre = staticmethod(robust_centre)
     apart = False  # a photograph is among those that it is compared with
-    end = staticmethod(typical_end)
+    end = staticmethod(_typical_end)
     far = math.inf  # the damaged are among them, and lie as far out as they like
 
     def __init__(self, detector: HybridAnomalyDetector, photographs: Tensor, **how: object):
         "Compare photographs (N, 3, H, W); `how` is that of ReferenceDetector."
         super().__init__(detector, photographs, **how)
-        check_one_kind(self)
+        _check_one_kind(self)
 
 # %% ../../nbs/51a_among.ipynb #0d20ea7b
 def spread(

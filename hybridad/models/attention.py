@@ -88,7 +88,7 @@ class _Hooks(_Handles):
         self.found[name] = value
 
 # %% ../../nbs/10_attention.ipynb #bf6b56ef
-def check_input(
+def _check_input(
     unet: nn.Module,
     latents: Tensor,  # should be (B, C, h, w)
     context: Tensor,  # should be (B, L, D)
@@ -160,7 +160,7 @@ class QueryRecorder(_Stopping):
         **conditions: object,  # further ones, as SDXL wants them
     ) -> dict[str, Tensor]:  # {name: (B, h, w, C)}
         "Queries of one pass of the UNet."
-        check_input(self.unet, latents, context)
+        _check_input(self.unet, latents, context)
         self._pass(latents, timestep, context, **conditions)
         _check_found(self.layers, self.found)
         return self.found

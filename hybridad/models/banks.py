@@ -46,7 +46,7 @@ def nearest(
     return distances.amin(-1)
 
 # %% ../../nbs/50c_banks.ipynb #dfc763cf
-def whitening(
+def _whitening(
     cells: Tensor,  # (M, C)
 ) -> tuple[Tensor, Tensor]:  # their mean (C,), a map (C, C) that evens their directions out
     "Metric in which the directions that vary most among cells count least."
@@ -124,7 +124,7 @@ class LayerBank:
     ):
         every, self.counts = torch.cat(cells), [len(c) for c in cells]
         self.reduce, self.most = reduce, most
-        self.mean, self.metric = whitening(every)
+        self.mean, self.metric = _whitening(every)
         self.rows = (every - self.mean) @ self.metric
         self.usual = 0.0, 1.0  # mean and deviation of normal log distances
         self.typical = 0.0, 1.0  # mean (2,) and deviation (2,) of summaries of normal images

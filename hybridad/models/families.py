@@ -54,7 +54,7 @@ def _asked(name: str, revision: str | None = None, **hub) -> tuple[str, dict]:
     return source, dict(hub, revision=revision or pin or None)
 
 # %% ../../nbs/10k_families.ipynb #aa37a29e
-def read_index(
+def _read_index(
     source: str,  # a diffusers folder or a Hub id
     **hub: object,  # revision, local_files_only
 ) -> dict:  # {part: (library, class)} and _class_name
@@ -359,7 +359,7 @@ def load_transformer(
 ) -> TransformerBackbone:
     "Load PixArt, Sana, Stable Diffusion 3 or FLUX as a frozen backbone."
     source, hub = _asked(name, **hub)
-    index = read_index(source, **hub)
+    index = _read_index(source, **hub)
     remedy = 'give a complete diffusers folder with safetensors'
     parts = {}
     for part, entry in _wanted(index).items():

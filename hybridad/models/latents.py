@@ -32,7 +32,7 @@ def _check_shape(images: Tensor) -> None:
         )
 
 # %% ../../nbs/10c_latents.ipynb #6ed9b4bc
-def check_images(
+def _check_images(
     images: Tensor,  # should be (B, 3, H, W) in [-1, 1]
 ) -> None:
     "Refuse anything but a batch of images in [-1, 1], and say what to do."
@@ -65,10 +65,10 @@ def _outside() -> int:
 
 # %% ../../nbs/10c_latents.ipynb #3fc6f558
 def check_batch(
-    images: Tensor,  # as in check_images
+    images: Tensor,  # as in _check_images
 ) -> None:
     "Check images that a user hands over: a batch without a negative value also warns."
-    check_images(images)
+    _check_images(images)
     if images.detach().min() >= 0:
         warnings.warn(
             'no value of these images is negative: if they lie in [0, 1], give images * 2 - 1',
@@ -128,7 +128,7 @@ class ImageSide:
         images: Tensor,  # (B, 3, H, W) in [-1, 1]
     ) -> Tensor:  # (B, C, H/f, W/f)
         "Latents: posterior mean, shifted and times the scaling factor."
-        check_images(images)
+        _check_images(images)
         if images.shape[-1] % self.factor or images.shape[-2] % self.factor:
             raise ConfigError(
                 f'image size {tuple(images.shape[-2:])} is no multiple of {self.factor}: '

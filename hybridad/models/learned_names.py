@@ -61,6 +61,7 @@ def gains(
     pipeline: EasonADPipeline,
     cells: dict[str, Tensor],  # from `pooled`
     features: Tensor,  # (P, n, D)
+    *,
     sharpness: float,
 ) -> Tensor:  # (B, P) logits
     "Sharpened log masses inside regions, minus those of their images."
@@ -109,7 +110,7 @@ def learn_names(
     for _ in range(epochs):
         for index in torch.randperm(len(own), generator=order).split(batch):
             some = {n: c[index] for n, c in cells.items()}
-            logits = gains(pipeline, some, features, sharpness)
+            logits = gains(pipeline, some, features, sharpness=sharpness)
             optimizer.zero_grad()
             F.cross_entropy(logits, own[index].to(logits.device)).backward()
             optimizer.step()
@@ -146,7 +147,7 @@ def _sound(features: Tensor, about: dict) -> bool:
     )
 
 
-def read_names_file(
+def _read_names_file(
     path: str | Path,
 ) -> tuple[LearnedNames, dict]:  # and what the file says of its backbone
     "Learned names of a file (BackboneError for one that is damaged)."
@@ -169,6 +170,6 @@ def known_names(pipeline: EasonADPipeline) -> LearnedNames | None:
     path = folder / FILE
     if not (folder / 'model_index.json').is_file() or not path.is_file():
         return None
-    names, about = read_names_file(path)
+    names, about = _read_names_file(path)
     same = (about['backbone_hash'], about['layers']) == (backbone.hash, list(pipeline.layers))
     return names if same else None

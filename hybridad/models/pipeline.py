@@ -13,19 +13,14 @@ from torch import Tensor
 
 from .attention import read_maps
 from .backbone import Backbone
-from ..config import READOUTS
 from ..data.aspect import as_fit, fitted
 from ..errors import ConfigError
 from .families import TransformerBackbone
 from .latents import check_batch, in_cache
 from .probes import SelfRecorder, sharpen
+from .prompt_reader import check_readout
 
 # %% ../../nbs/12_pipeline.ipynb #eb6b9154
-def _check_readout(readout: str) -> None:
-    if readout not in READOUTS:
-        raise ConfigError(f"readout '{readout}' does not exist: choose among {', '.join(READOUTS)}")
-
-
 def _steps(timestep: int | list, draws: int, last: int) -> list[int]:
     "Timesteps as a list, each in range, and at least one draw."
     steps = list(timestep) if isinstance(timestep, (list, tuple)) else [timestep]
@@ -63,7 +58,7 @@ class _Reading:
         map_size: int | tuple = 64,  # side of the maps, or (height, width)
         noise: bool = True,  # False: the UNet sees the clean latent, as in D2D
     ):
-        _check_readout(readout)
+        check_readout(readout)
         self.backbone, self.readout, self.map_size = backbone, readout, map_size
         self.seed, self.mass, self.noise = seed, _mass_of(backbone, mass), noise
         self.layers = backbone.select(layers) if layers else backbone.layers

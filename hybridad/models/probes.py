@@ -76,7 +76,7 @@ class AttentionReader(QueryRecorder):
         yield layer.to_k.register_forward_hook(reduce)
 
 # %% ../../nbs/10a_probes.ipynb #a606a0db
-class GroupProbe:
+class _GroupProbe:
     "An attention processor that leaves the mass of token groups in `mass`; it can be compiled."
 
     def __init__(
@@ -110,11 +110,11 @@ def probing(
     unet: nn.Module,
     groups: Tensor,  # as in group_masses
     layers: list[str] | None = None,  # as in select_layers
-) -> Iterator[dict[str, GroupProbe]]:  # by the names of the layers
+) -> Iterator[dict[str, _GroupProbe]]:  # by the names of the layers
     "Put probes into cross-attention layers, and the old processors back afterwards."
     chosen = select_layers(unet, layers)
     kept = {n: m.processor for n, m in chosen.items()}
-    probes = {n: GroupProbe(groups) for n in chosen}
+    probes = {n: _GroupProbe(groups) for n in chosen}
     try:
         for n, m in chosen.items():
             m.set_processor(probes[n])
@@ -154,7 +154,7 @@ class TokenMaps:
         return scores.softmax(-1).movedim(-1, 2)
 
 # %% ../../nbs/10a_probes.ipynb #a04acde9
-def token_stack(
+def _token_stack(
     maps: TokenMaps,
     token: int,  # position in the prompt
     size: tuple | None = None,  # (H, W); None: that of the finest layer

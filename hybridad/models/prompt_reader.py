@@ -9,6 +9,7 @@ __all__ = []
 import torch
 from torch import Tensor, nn
 
+from ..config import READOUTS
 from ..errors import ConfigError
 from .attention import read_maps
 from .recorder import Recorder
@@ -84,6 +85,14 @@ def _replay(recorder: Recorder, latents: Tensor, timestep: float, neutral: Text,
         found = recorder.run(latents, timestep, neutral, **more)
     return {n: s.queries for n, s in found.items()}
 
+# %% ../../nbs/10i_prompt_reader.ipynb #readout0
+def check_readout(
+    readout: str,  # one of READOUTS
+) -> None:
+    "Refuse a read-out that does not exist."
+    if readout not in READOUTS:
+        raise ConfigError(f"readout '{readout}' does not exist: choose among {', '.join(READOUTS)}")
+
 # %% ../../nbs/10i_prompt_reader.ipynb #519b17b9
 class _Parts:
     "Queries of images and keys of prompts, by read-out."
@@ -93,13 +102,12 @@ class _Parts:
         model: nn.Module,
         layers: list[str | int] | None = None,  # as in select_views
         *,
-        readout: str = 'exact',  # 'exact', 'replay' or 'joint'
+        readout: str = 'exact',  # one of READOUTS
         timestep: float = 100,
         mass: str = 'competing',  # as in attention.log_masses
         **more: object,  # as in Recorder.run
     ):
-        if readout not in ('exact', 'replay', 'joint'):
-            raise ConfigError(f"readout '{readout}' does not exist: choose exact, replay or joint")
+        check_readout(readout)
         self.model, self.layers, self.readout = model, layers, readout
         self.timestep, self.mass, self.more = timestep, mass, more
         self.views = select_views(model, layers)

@@ -21,7 +21,7 @@ from .parts import new_unet
 from .recipe import Recipe
 
 # %% ../../nbs/62ca_architectures.ipynb #48de6cdc
-def new_dit(recipe: Recipe, start: Backbone | None = None) -> PixArtTransformer2DModel:
+def _new_dit(recipe: Recipe, start: Backbone | None = None) -> PixArtTransformer2DModel:
     "A transformer of PixArt's class with random weights; nothing of a start fits it."
     torch.manual_seed(recipe.seed + 1)
     return PixArtTransformer2DModel(
@@ -55,7 +55,7 @@ def window(
         embed.pos_embed, embed.height, embed.width = whole, n, n
 
 # %% ../../nbs/62ca_architectures.ipynb #ec0c375c
-class Architecture(NamedTuple):
+class _Architecture(NamedTuple):
     "Facts of a kind of model that training needs."
 
     make: Callable  # (recipe, start) -> model
@@ -65,8 +65,8 @@ class Architecture(NamedTuple):
 
 
 ARCHITECTURE = dict(
-    unet=Architecture(new_unet, ('up',), (0.14, 0.14, 0.14, 0.14, 0.14, 0.3), False),
-    dit=Architecture(new_dit, (2, 3, 4), (0.2, 0.3, 0.5), True),
+    unet=_Architecture(new_unet, ('up',), (0.14, 0.14, 0.14, 0.14, 0.14, 0.3), False),
+    dit=_Architecture(_new_dit, (2, 3, 4), (0.2, 0.3, 0.5), True),
 )
 
 # %% ../../nbs/62ca_architectures.ipynb #dd4d5dbe

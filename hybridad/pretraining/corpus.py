@@ -63,7 +63,7 @@ def open_textures(folder: str) -> Textures:
     return Textures(folder)
 
 
-def source_picture(
+def _source_picture(
     source: str,  # a key of SHARES
     seed: int,
     index: int,
@@ -117,13 +117,13 @@ def corpus_picture(
     index: int,
     size: int = 128,  # pixels
     *,
-    textures: str = '',  # as in source_picture
+    textures: str = '',  # as in _source_picture
     shares: dict = SHARES,  # of the sources
 ) -> tuple:  # image (S, S, 3) uint8, labels (S, S) uint8, Contents
     "One training image: whole, a part, or a part at twice its size."
     source, zoom = turn(index, shares), turn(index, ZOOMS, 0.4142135624)
     full = size * 3 // 2 if zoom == 'part' else size
-    p = source_picture(source, seed, index, size=full, textures=textures)
+    p = _source_picture(source, seed, index, size=full, textures=textures)
     image, labels = p.image, p.labels
     if zoom != 'whole':
         rng = np.random.default_rng([seed, index, 7])
@@ -135,7 +135,7 @@ def corpus_picture(
     return image, labels, contents_of(p, source)
 
 # %% ../../nbs/62a_corpus.ipynb #08af25b9
-def solid_nouns() -> set:
+def _solid_nouns() -> set:
     "Nouns of solid parts and of what is drawn on them."
     solids = [f(np.random.default_rng(0)) for n, f in FAMILIES.items() if n not in HELD_OUT_SOLIDS]
     return {row[0] for s in solids for row in (*s.pieces, *s.marks)} | set(FAMILIES)
@@ -145,7 +145,7 @@ def nouns_of(
     textures: str = '',  # folder of texture photographs
 ) -> list:  # sorted
     "Nouns that the corpus can show, kinds of defects apart."
-    nouns = {*CATEGORIES, *SURFACES, *PARTS, *solid_nouns()}
+    nouns = {*CATEGORIES, *SURFACES, *PARTS, *_solid_nouns()}
     if textures:
         nouns |= set(open_textures(textures).nouns)
     held_out = HELD_OUT_WORDS | {n.replace('_', ' ') for n in HELD_OUT_SOLIDS}
@@ -155,7 +155,7 @@ def nouns_of(
 PART = 100  # images in a file
 
 
-def corpus_part(
+def _corpus_part(
     number: int,  # of the part
     recipe: dict,  # seed, pictures, size, textures, shares of the sources
 ) -> dict:  # image (N, S, S, 3) uint8, labels (N, S/4, S/4) uint8, about (N,) JSON texts
@@ -184,7 +184,7 @@ def _parts_in(run: Path) -> list[Path]:
     return files
 
 
-def part_files(
+def _part_files(
     work: str | Path,  # folder of the run
     recipe: dict,
 ) -> list[Path]:
@@ -203,7 +203,7 @@ def missing_parts(
     recipe: dict,
 ) -> list[int]:  # numbers
     "Parts of a corpus that are not on the disk yet."
-    files = part_files(work, recipe)
+    files = _part_files(work, recipe)
     return [i for i, file in enumerate(files) if not file.exists()]
 
 
@@ -224,7 +224,7 @@ def _ahead(pool, make, items, count):
 
 # %% ../../nbs/62a_corpus.ipynb #47728be6
 @torch.no_grad()
-def encode_corpus(
+def _encode_corpus(
     work: str | Path,  # folder of the run, with run.json and vae; work/corpus is filled
     device: str = 'cpu',
     workers: int = 1,  # processes that generate
@@ -240,7 +240,7 @@ def encode_corpus(
     pool = ProcessPoolExecutor(workers, mp_context=get_context('fork'))
     with FileLock(work / 'corpus.lock'), pool:
         todo = missing_parts(work, recipe)
-        made = _ahead(pool, partial(corpus_part, recipe=recipe), todo, workers)
+        made = _ahead(pool, partial(_corpus_part, recipe=recipe), todo, workers)
         vae = AutoencoderKL.from_pretrained(work / 'vae').eval().to(device)
         for i, part in zip(tqdm(todo, desc='corpus', disable=not progress), made):
             batches = np.split(part.pop('image'), range(25, len(part['labels']), 25))
@@ -266,10 +266,10 @@ def encoding(
     device: str = 'cpu',
     workers: int = 1,
 ) -> subprocess.Popen:
-    "encode_corpus in a process of its own, which ends with this one, also when that is killed."
+    "_encode_corpus in a process of its own, which ends with this one, also when that is killed."
     code = (
         'import sys; from hybridad.pretraining import corpus; corpus._die_with_parent(); '
-        'corpus.encode_corpus(sys.argv[1], sys.argv[2], int(sys.argv[3]), progress=False)'
+        'corpus._encode_corpus(sys.argv[1], sys.argv[2], int(sys.argv[3]), progress=False)'
     )
     command = [sys.executable, '-c', code, str(work), str(device), str(workers)]
     return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
@@ -284,7 +284,7 @@ class Corpus:
         recipe: dict,
         maker: subprocess.Popen | None = None,  # from encoding
     ):
-        self.files, self.maker = part_files(work, recipe), maker
+        self.files, self.maker = _part_files(work, recipe), maker
         self.parts, self.z, self.labels, self.about = 0, [], [], []
 
     def __len__(self) -> int:

@@ -182,7 +182,7 @@ def _kind_loss(trainer: 'Trainer', batch: Batch, found: tuple) -> torch.Tensor: 
     return (cells.flatten(1).sum(1) / (kinds >= 0).flatten(1).sum(1)).mean()
 
 # %% ../../nbs/62g_diffusion.ipynb #0f84bb7b
-def step_losses(
+def _step_losses(
     trainer: Trainer,
     batch: Batch,
 ) -> dict[str, torch.Tensor]:  # scalars: mse, the terms of grounding_loss, kinds
@@ -210,7 +210,7 @@ def _follow(trainer: Trainer):
     torch._foreach_add_(trainer.average, new, alpha=1 - decay)
 
 
-def advance(
+def _advance(
     trainer: Trainer,
     batch: Batch,
 ) -> dict[str, float]:  # terms of the loss before the step
@@ -218,7 +218,7 @@ def advance(
     r = trainer.recipe
     for g in trainer.optimizer.param_groups:
         g['lr'] = g['rate'] * cosine(trainer.step, r.steps, 200)
-    terms = step_losses(trainer, batch)
+    terms = _step_losses(trainer, batch)
     weights = WEIGHTS | dict(absent=r.absent)
     loss = terms['mse'] + r.ground * sum(w * terms[k] for k, w in weights.items() if k in terms)
     trainer.optimizer.zero_grad()
@@ -254,7 +254,7 @@ def train_diffusion(
     until = r.steps if until is None else min(until, r.steps)
     for _ in tqdm(range(first, until), desc='diffusion', initial=first, total=r.steps):
         batch = make_batch(corpus, r, nouns, step=trainer.step)
-        for k, v in advance(trainer, batch).items():
+        for k, v in _advance(trainer, batch).items():
             smoothed[k] = 0.98 * smoothed.get(k, v) + 0.02 * v
         if trainer.step % 50 == 0 or trainer.step == until:
             _log_row(trainer, log, smoothed, (trainer.step - first) / (time.time() - start))

@@ -271,7 +271,7 @@ def _refuse(variants, seeds, study):
         _configured(study.config, v, 0)
 
 
-def ablation_run(
+def _ablation_run(
     out: str | Path,  # folder of the ablation
     asked: dict | None = None,  # variants and seeds; None: it is only to be found
 ) -> Run:  # whose `find` says whether the folder can be used
@@ -296,7 +296,7 @@ def ablate(
     "Run every variant with every seed; what was run before is read from the cache."
     each = [*(range(seeds) if isinstance(seeds, int) else seeds)]
     _refuse(variants, each, study)
-    run = ablation_run(out, dict(variants=[v.name for v in variants], seeds=seeds))
+    run = _ablation_run(out, dict(variants=[v.name for v in variants], seeds=seeds))
     run.open(provenance=_origin(study))
     found = {}
     # those that ask the UNet the same stand together

@@ -23,6 +23,7 @@ SOURCES = dict(
     S14='README of github.com/cqylunlun/CoPS, arXiv 2508.03447',
     S18='README of github.com/giddyyupp/DIVAD, arXiv 2601.08022',
 )
+# columns of the tables below, whatever METRICS shows
 PUBLISHED_METRICS = 'image_auroc', 'image_ap', 'pixel_auroc', 'pixel_ap', 'aupro_anomalyclip'
 
 # method | sources | input px | compared at px | parameters frozen and learned, M | ms

@@ -132,7 +132,7 @@ _FILLERS = frozenset(
 )  # words that name no material
 
 
-def noun_of_name(
+def _noun_of_name(
     name: str,  # of a file without its suffix, or of a folder
 ) -> str | None:  # None where its last word is no noun of the tables
     "Noun told by the name of a file or folder."
@@ -148,4 +148,4 @@ def noun_of_file(
     "Noun told by the name of a file, then by the folders it lies in, the nearest first."
     path = Path(file)
     names = [path.stem, *(p.name for p in path.parents)]
-    return next((noun for name in names if (noun := noun_of_name(name))), 'surface')
+    return next((noun for name in names if (noun := _noun_of_name(name))), 'surface')

@@ -274,7 +274,7 @@ class Textures:
         return self._decoded[i], self.file_nouns[i]
 
 # %% ../../nbs/03r_textures.ipynb #118e1793
-def shared_textures() -> Path | None:
+def _shared_textures() -> Path | None:
     "Folder `textures` in HYBRIDAD_SHARED, by default beside the repository; None if it is absent."
     repository = Path(hybridad.__file__).resolve().parents[1]
     folder = repository / os.environ.get('HYBRIDAD_SHARED', '../shared') / 'textures'

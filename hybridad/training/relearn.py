@@ -29,7 +29,7 @@ STEPS = 40
 _GENTLY = dict(learning_rate=2e-3, batch_size=8, validation_fraction=0.0)
 
 
-def learning_settings(
+def _learning_settings(
     count: int,  # images to learn from
     given: dict | None = None,  # settings the user chose
 ) -> dict:
@@ -59,7 +59,7 @@ def check_corrections(
             )
 
 
-def both_kinds(corrections: Corrections) -> bool:
+def _both_kinds(corrections: Corrections) -> bool:
     "True where good and defective images were reviewed: prompts learn from both or not at all."
     return len({c.label for c in corrections.images.values()}) == 2
 
@@ -82,7 +82,7 @@ def _thresholds(corrections: Corrections, stored: dict, scores: np.ndarray) -> d
 # %% ../../nbs/60f_relearn.ipynb #efc9fb10
 def _fitted(detector, corrections, samples, out, *, resume, progress) -> dict:  # metadata
     "Prompts learned on from where they stand, or as they are where one kind is lacking."
-    if both_kinds(corrections):
+    if _both_kinds(corrections):
         parts = cache_parts(detector, samples, progress)
         fit(detector.config, parts, out, detector=detector, resume=resume, progress=progress)
         return read_checkpoint(Path(out) / 'best.safetensors')[1]
@@ -124,7 +124,7 @@ def learn_again(
     check_corrections(corrections)
     reviewed, every = corrections.samples(), list(corrections.images.values())
     samples = [*reviewed, *more]
-    detector.config.update(learning_settings(len(samples), given))
+    detector.config.update(_learning_settings(len(samples), given))
     _check_whole(detector)
     how = dict(resume=resume, progress=progress)
     learned = _fitted(detector, corrections, samples, out, **how)

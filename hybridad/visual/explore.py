@@ -384,7 +384,7 @@ class CompareExplorer(_Compared):
         )
 
 # %% ../../nbs/71_explore.ipynb #6f71878c
-def compare_detectors(
+def _compare_detectors(
     truth: EvalSet,
     detectors: dict,  # {name: HybridAnomalyDetector}: checkpoints, backbones or read-outs
 ) -> CompareExplorer:

@@ -62,7 +62,7 @@ def _scores(ax, review: Review) -> None:
     ax.legend(frameon=False, fontsize=9, loc='upper left', bbox_to_anchor=(0, -0.3), ncol=2)
 
 # %% ../../nbs/71a_review.ipynb #efd3fc2f
-def review_view(
+def _review_view(
     review: Review,
     shown: np.ndarray,  # (H, W, 3) in [0, 1], the image that is looked at
 ) -> Figure:
@@ -231,4 +231,4 @@ def _draw_review(me: ReviewExplorer, at: int) -> Figure:
     me.status.value = _status(me.review, at)
     stored = html.escape(printable(me.review.corrections.path))
     me.progress.value = f'{summary(me.review)}<br>stored in <code>{stored}</code>'
-    return review_view(me.review, shown)
+    return _review_view(me.review, shown)
