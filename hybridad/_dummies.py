@@ -101,7 +101,7 @@ def _dummy_rows(root, categories, *, n, rng):
     "Images and masks in two folders, and the rows of a table that names them."
     rows = []
     for i, (category, label) in enumerate(
-        (c, l) for c in categories for l in (0, 1) for _ in range(n)
+        (c, k) for c in categories for k in (0, 1) for _ in range(n)
     ):
         row = dict(
             image=f'images/{i:03}.png',

@@ -6,7 +6,12 @@
 __all__ = []
 
 # %% ../nbs/00d_claims.ipynb #9242ad00
-import itertools, os, platform, threading, time, uuid
+import itertools
+import os
+import platform
+import threading
+import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path

@@ -7,7 +7,9 @@ __all__ = ['printable', 'table_cell', 'csv_cell', 'from_csv_cell', 'HybridadErro
            'CheckpointError', 'ConfigError']
 
 # %% ../nbs/00_errors.ipynb #593eb59a
-import os, re, unicodedata
+import os
+import re
+import unicodedata
 from typing import Any
 
 # %% ../nbs/00_errors.ipynb #58e3d18d

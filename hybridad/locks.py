@@ -6,7 +6,9 @@
 __all__ = []
 
 # %% ../nbs/00b_locks.ipynb #5f50ed8c
-import itertools, os, time
+import itertools
+import os
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path

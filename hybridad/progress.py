@@ -6,7 +6,10 @@
 __all__ = []
 
 # %% ../nbs/00e_progress.ipynb #ba222854
-import re, sys, threading, time
+import re
+import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any

@@ -6,7 +6,8 @@
 __all__ = ['LAYOUTS', 'published_set', 'data_root', 'read_dataset', 'read_mvtec', 'reading_summary']
 
 # %% ../../nbs/01a_layouts.ipynb #2f283606
-import os, warnings
+import os
+import warnings
 from collections import Counter
 from dataclasses import replace
 from itertools import islice

@@ -8,10 +8,12 @@ __all__ = ['image_tensor', 'stable_number', 'make_loader', 'sample_digest', 'sam
            'read_mvtec', 'write_meta']
 
 # %% ../../nbs/02_data.ipynb #62b234c9
-import hashlib, unicodedata
+import hashlib
+import unicodedata
 from collections import Counter
 from pathlib import Path
-import numpy as np, torch
+import numpy as np
+import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, default_collate
 from .aspect import Fit, as_fit

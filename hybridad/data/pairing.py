@@ -6,7 +6,8 @@
 __all__ = ['beside']
 
 # %% ../../nbs/01_pairing.ipynb #c64a5210
-import os, unicodedata
+import os
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -6,7 +6,9 @@
 __all__ = []
 
 # %% ../../nbs/01_tables.ipynb #eb6b77c5
-import csv, json, os
+import csv
+import json
+import os
 from pathlib import Path
 from ..errors import DataError
 from .formats import reading, regular

@@ -7,7 +7,8 @@ __all__ = ['EvalSet', 'Results', 'summarise', 'evaluate', 'heading', 'decimals',
            'refuse_seen']
 
 # %% ../../nbs/61_evaluation.ipynb #91b0d726
-import math, warnings
+import math
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 

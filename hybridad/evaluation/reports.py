@@ -6,7 +6,10 @@
 __all__ = ['compare']
 
 # %% ../../nbs/61a_reports.ipynb #a813ef41
-import csv, io, json, math
+import csv
+import io
+import json
+import math
 from collections.abc import Iterable
 from pathlib import Path
 

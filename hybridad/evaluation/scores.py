@@ -6,7 +6,10 @@
 __all__ = []
 
 # %% ../../nbs/60d_scores.ipynb #ffc22db6
-import hashlib, io, json, time
+import hashlib
+import io
+import json
+import time
 from pathlib import Path
 
 import numpy as np

@@ -6,7 +6,8 @@
 __all__ = []
 
 # %% ../../nbs/61_thresholds.ipynb #f8db7712
-import json, math
+import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 

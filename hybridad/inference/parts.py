@@ -6,7 +6,9 @@
 __all__ = []
 
 # %% ../../nbs/63j_parts.ipynb #df5914c0
-import math, os, shutil
+import math
+import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, islice

@@ -6,7 +6,8 @@
 __all__ = ['SHIPPED', 'Finding', 'load_scorer', 'findings', 'score']
 
 # %% ../../nbs/64_scoring.ipynb #36bd1d2b
-import math, os
+import math
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 

@@ -6,7 +6,10 @@
 __all__ = ['score_folder']
 
 # %% ../../nbs/64a_scoring_runs.ipynb #e17f59c2
-import hashlib, math, os, time
+import hashlib
+import math
+import os
+import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext

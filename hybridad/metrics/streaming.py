@@ -277,7 +277,7 @@ def bootstrap_intervals(
     checked_limit(limit)
     scores, labels, maps, masks = _interval_inputs(scores, labels, maps, masks)
     names = _names(maps is not None)
-    groups = [np.flatnonzero(labels == l) for l in (False, True)]
+    groups = [np.flatnonzero(labels == k) for k in (False, True)]
     if not all(map(len, groups)):
         return dict.fromkeys(names, (nan, nan))
     pixels = _pixel_counts(maps, masks, bins) if _two_classes(maps, masks) else None

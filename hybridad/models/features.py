@@ -6,7 +6,9 @@
 __all__ = ['FeatureCache']
 
 # %% ../../nbs/52a_features.ipynb #5e02c5b0
-import copy, hashlib, json
+import copy
+import hashlib
+import json
 from dataclasses import replace
 from pathlib import Path
 

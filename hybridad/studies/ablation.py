@@ -6,7 +6,12 @@
 __all__ = ['AblationStudy', 'interval', 'summary', 'ablate']
 
 # %% ../../nbs/63_ablation.ipynb #ca3e5d4f
-import hashlib, inspect, json, math, pickle, time
+import hashlib
+import inspect
+import json
+import math
+import pickle
+import time
 from collections.abc import Iterator, Sequence
 from functools import cache, cached_property
 from pathlib import Path

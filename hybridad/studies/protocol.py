@@ -6,7 +6,8 @@
 __all__ = ['protocol']
 
 # %% ../../nbs/61b_protocol.ipynb #dd02697a
-import copy, math
+import copy
+import math
 from pathlib import Path
 
 import numpy as np

@@ -6,7 +6,11 @@
 __all__ = ['lasting', 'training_run', 'Trainer', 'fit']
 
 # %% ../../nbs/60c_training.ipynb #8435ada8
-import io, json, math, pickle, time
+import io
+import json
+import math
+import pickle
+import time
 from collections.abc import Callable
 from pathlib import Path
 

@@ -221,7 +221,7 @@ def _status(review: Review, at: int) -> str:
 def _draw_review(me: ReviewExplorer, at: int) -> Figure:
     "Show an image with its verdict; the figure is drawn anew."
     me.review.at = at
-    row, said = me.review.rows[at], me.review.said(at)
+    row = me.review.rows[at]
     name = printable(Path(row['image']).name)
     shown = shown_array(upright(me.review.file(at)), 800)
     me.clickable.show(shown, name)
