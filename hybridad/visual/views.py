@@ -25,7 +25,7 @@ from ..data.loading import image_tensor
 from ..data.aspect import Fit
 from ..data.images import as_rgb, open_image
 from ..errors import ConfigError
-from .plots import ABNORMAL, HEAT, OUTLINE, SIGNED, to_picture
+from .plots import ABNORMAL, HEAT, OUTLINE, SIGNED, WIDTH, to_picture
 from hybridad.visual.words import (
     CachedImage,
     PromptPair,
@@ -74,7 +74,6 @@ def fit_of(
     return Fit(backbone.image_size, backbone.factor)
 
 # %% ../../nbs/70e_views.ipynb #7572d0dd
-WIDTH = 8.4  # inches of every explorer's figure
 _SMALL = 9  # points of the smallest text
 
 
