@@ -350,20 +350,20 @@ def few_colours(
     png: bytes,
     max_kb: float | None,  # aimed at; None: all colours are kept
 ) -> bytes:  # a PNG of as many pixels
-    "The first that fits: all colours, or a palette of 256, 128 or 64; else the smallest."
-    if max_kb is None or len(png) <= 1000 * max_kb:
+    "The first that fits of palettes of 256, 128 and 64 colours; else the smallest."
+    if max_kb is None:
         return png
     picture = Image.open(BytesIO(png))
     for colours in (256, 128, 64):
         smaller = _reduced(picture, colours)
         if len(smaller) <= 1000 * max_kb:
             break
-    return smaller
+    return min(smaller, png, key=len)
 
 # %% ../../nbs/70_plots.ipynb #404e9640
 def as_png(
     fig: Figure,  # what to draw
-    max_kb: float | None = None,  # fewer colours above this; None: all colours
+    max_kb: float | None = None,  # aimed at with a palette; None: all colours
     *,
     dpi: float | None = None,  # resolution; default: the figure's own, 96 at least
 ) -> bytes:  # a PNG
