@@ -113,9 +113,10 @@ def title_of(
     return f'{printable(s.image.name)}\n{printable(s.category)}, {printable(s.defect)}'
 
 # %% ../../nbs/70f_decisions.ipynb #d04dd9e2
-def _caption(fig, text):
+def _caption(fig, mask, more=''):
     "A line at the lower edge that says which outline is which."
-    fig.text(0.1 / fig.get_figwidth(), 0.05 / fig.get_figheight(), text, fontsize=9)
+    said = 'blue line: true mask' if mask.any() else 'no mask: the image is good'
+    fig.text(0.1 / fig.get_figwidth(), 0.05 / fig.get_figheight(), said + more, fontsize=9)
 
 
 def _outlined(ax, truth, i, shape):
@@ -170,7 +171,7 @@ def decision_view(
     right.axvline(scores[index], color='grey', ls=':', lw=1.5, label='this image')
     corner = dict(loc='upper right', bbox_to_anchor=(1.03, -0.3), ncol=2, columnspacing=1)
     right.legend(frameon=False, fontsize=9, handlelength=1.2, **corner)
-    _caption(fig, 'blue line: true mask; white dashes: pixel threshold')
+    _caption(fig, truth.masks[index], '; white dashes: pixel threshold')
     return fig
 
 # %% ../../nbs/70f_decisions.ipynb #703610f8
@@ -209,7 +210,7 @@ def comparison_view(
     cold = panels[3].imshow(b - a, cmap=SIGNED, vmin=-side, vmax=side, extent=size)
     beside(panels[3], cold, 'difference')
     if mask is not None:
-        _caption(fig, 'blue line: true mask')
+        _caption(fig, mask)
         for ax in panels:
             contour(ax, mask * 1.0, 0.5, shape=shown.shape)
     return fig
@@ -236,7 +237,7 @@ def detail_view(
     for ax in panels:
         contour(ax, mask * 1.0, 0.5, shape=shown.shape)
     beside(panels[2], drawn, 'log-ratio, damaged to normal prompt')
-    _caption(fig, 'blue line: true mask')
+    _caption(fig, mask)
     return fig
 
 # %% ../../nbs/70f_decisions.ipynb #efbdb5e6

@@ -215,8 +215,7 @@ def _panel(ax, record, column, *, norm, last, threshold):
             f'its maps are {", ".join(record["maps"]) or "none"}.'
         )
     else:
-        over = column == 'overlay'
-        _heat(ax, record, heat, norm=norm, threshold=threshold, laid_over=over)
+        _heat(ax, record, heat, norm=norm, threshold=threshold, laid_over=column == 'overlay')
 
 # %% ../../nbs/70_plots.ipynb #6c2af1ea
 def colour_bar(
@@ -337,12 +336,15 @@ CSS_DPI = 96  # of a screen: drawn at fewer, 9 points are less than 9 points
 
 def _reduced(picture, colours):
     "A PNG with a palette; without k-means Pillow mixes greys of a photo with yellows of a map."
-    packed, plain = BytesIO(), dict(dither=Image.Dither.NONE)
     full = picture.convert('RGB')
     few = full.resize([-(-s // 2) for s in full.size], Image.Resampling.NEAREST)
-    palette = few.quantize(colours, kmeans=1, **plain)  # a quarter of the pixels says as much
+    palette = few.quantize(colours, kmeans=1)  # a quarter of the pixels says as much
+    rgb = np.array(palette.getpalette()).reshape(-1, 3)
+    rgb[(rgb > 244).all(1)] = 255  # paper stays white, though k-means mixed it with thin lines
+    palette.putpalette(rgb.ravel().tolist())
     known = dict(dpi=picture.info['dpi']) if 'dpi' in picture.info else {}
-    full.quantize(palette=palette, **plain).save(packed, 'PNG', optimize=True, **known)
+    small = full.quantize(palette=palette, dither=Image.Dither.NONE)
+    small.save(packed := BytesIO(), 'PNG', optimize=True, **known)
     return packed.getvalue()
 
 
