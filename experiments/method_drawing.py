@@ -149,4 +149,4 @@ def drawing(image, latent, heat):
 
 
 if __name__ == '__main__':
-    save_figure(drawing(*computed()), RESULTS / 'method.png', max_kb=60, dpi=100)
+    save_figure(drawing(*computed()), RESULTS / 'method.png', max_kb=150)

@@ -81,9 +81,9 @@ def worst(truth, maps, scores, each=3) -> list[dict]:
 
 
 def save(records, path, **how):
-    "A figure of maps below 60 kB."
+    "A figure of maps below 150 kB."
     figure = map_grid(records, across=True, label='log-ratio', cell=1.1, **how)
-    save_figure(figure, path, max_kb=59)
+    save_figure(figure, path, max_kb=150)
 
 
 def some(samples, a) -> list:

@@ -61,6 +61,8 @@ FITS = """() => new Promise(done => {
   requestAnimationFrame(() => requestAnimationFrame(
     () => done(Math.abs(first) < 100 && gap() === first)));
 })"""
+# the badge of a guide, which lies above the folder that is served: all that may be missing
+NOT_STORED = r'status of 404 .*/files/results/colab\.svg'
 SCROLLERS = """() => [...document.querySelectorAll('.jp-CodeCell .jp-InputArea .cm-scroller')]
   .map(e => e.scrollWidth - e.clientWidth)"""
 
@@ -149,6 +151,11 @@ def chromium():
         browser.close()
 
 
+def told(message):
+    "What the console says, and of which address."
+    return f'{message.text} {message.location.get("url", "")}'
+
+
 @pytest.fixture
 def small_page(chromium):
     "An empty page of a small screen."
@@ -156,7 +163,7 @@ def small_page(chromium):
     page = chromium.new_page(viewport={'width': width, 'height': height})
     page.set_default_timeout(60_000)
     page.wrong = []
-    page.on('console', lambda m: m.type == 'error' and page.wrong.append(m.text))
+    page.on('console', lambda m: m.type == 'error' and page.wrong.append(told(m)))
     page.on('pageerror', lambda error: page.wrong.append(str(error)))
     yield page
     page.close()
@@ -276,8 +283,8 @@ def run_all(page):
 
 def no_error(page):
     "Whether no cell failed and the browser's console tells of no error."
-    told = [x for x in page.wrong if 'status of 404' not in x]  # settings that nobody stored
-    assert not told, told
+    wrong = [x for x in page.wrong if not re.search(NOT_STORED, x)]
+    assert not wrong, wrong
     return page.locator('[data-mime-type="application/vnd.jupyter.error"]').count() == 0
 
 

@@ -2,6 +2,7 @@
 
 import ast
 import base64
+import io
 import json
 import re
 import subprocess
@@ -9,11 +10,16 @@ import sys
 import warnings
 from pathlib import Path
 
+import numpy as np
+import outputs
 import pytest
 from house import RULES, STORED, House, measure, module_name, modules, notebooks
+from matplotlib.figure import Figure
+from PIL import Image
 
 import hybridad
 from hybridad.cli import ALIASES
+from hybridad.visual.plots import as_png
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = {'diffusers', 'transformers'}  # importing these costs seconds
@@ -276,13 +282,36 @@ def test_no_line_of_a_guide_is_wider_than_100_columns():
 
 
 def pictures(nb):
-    "The size in bytes of every stored image of a notebook."
+    "Every stored image of a notebook, in bytes."
     for cell in nb['cells']:
         for out in cell.get('outputs', []):
             for mime, data in out.get('data', {}).items():
                 text = ''.join(data) if isinstance(data, (str, list)) else ''
                 if mime.startswith('image/'):
-                    yield len(text if 'svg' in mime else base64.b64decode(text))
+                    yield text.encode() if 'svg' in mime else base64.b64decode(text)
+
+
+def drawn_at(picture):
+    "Pixels of an inch of the figure in an image file; None where it does not say."
+    return Image.open(io.BytesIO(picture)).info.get('dpi', [None])[0]
+
+
+@pytest.mark.parametrize('name', [n for n in NOTEBOOKS if '/guides/' in n])
+def test_text_in_the_pictures_of_a_guide_keeps_its_size(name):
+    known = map(drawn_at, pictures(json.loads(NOTEBOOKS[name].read_text(encoding='utf-8'))))
+    assert all(dpi > 95 for dpi in known if dpi), 'below 96 dpi, 9 points are no 9 points on screen'
+
+
+@pytest.mark.parametrize('noise', (60, 255))
+def test_a_stored_picture_has_fewer_colours_but_all_its_pixels(noise):
+    fig = Figure(figsize=(8.4, 3), dpi=72)
+    grain = np.random.default_rng(0).integers(0, noise, (288, 806, 3), np.uint8)
+    fig.add_axes((0, 0, 1, 1)).imshow(grain, aspect='auto')
+    png = as_png(fig)
+    mime, stored = outputs.small(png, 45)
+    picture = Image.open(io.BytesIO(stored))
+    assert picture.size == Image.open(io.BytesIO(png)).size and picture.width >= 0.95 * 8.4 * 96
+    assert len(stored) < len(png) and drawn_at(stored) > 95, mime
 
 
 @pytest.mark.parametrize('name', NOTEBOOKS)
@@ -291,10 +320,10 @@ def test_notebook_is_small_and_sound(name):
     nb = json.loads(raw)
     code = [c for c in nb['cells'] if c['cell_type'] == 'code']
     wrong = []
-    if len(raw.encode()) >= 300_000:
-        wrong.append(f'{len(raw.encode())} bytes, 300 kB allowed')
-    if big := [n for n in pictures(nb) if n >= 60_000]:
-        wrong.append(f'stored images of {big} bytes, 60 kB allowed')
+    if len(raw.encode()) >= outputs.NOTEBOOK:
+        wrong.append(f'{len(raw.encode())} bytes, {outputs.NOTEBOOK // 1000} kB allowed')
+    if big := [len(b) for b in pictures(nb) if len(b) > 1000 * outputs.LIMITS[0]]:
+        wrong.append(f'stored images of {big} bytes, {outputs.LIMITS[0]} kB allowed')
     if any(o['output_type'] == 'error' for c in code for o in c['outputs']):
         wrong.append('a stored error')
     if any(re.search(r'^#\|\s*eval:\s*false', ''.join(c['source']), re.M) for c in code):

@@ -1,8 +1,8 @@
 """Run notebooks and keep what they show: python tools/outputs.py [NOTEBOOK ...], by default all.
 
 Progress bars, warnings and widgets are dropped, which mean nothing without a kernel; of a widget
-that has an image of itself the image is kept. Images over 59 kB, or less in a notebook that
-holds many, become JPEG."""
+that has an image of itself the image is kept. Images keep their pixels, or their text would
+shrink: those that need more bytes than allowed get fewer colours, photographs become JPEG."""
 
 import base64
 import io
@@ -14,21 +14,23 @@ from pathlib import Path
 
 from PIL import Image
 
+from hybridad.visual.plots import few_colours
+
 NBS = Path(__file__).resolve().parents[1] / 'nbs'
+LIMITS = 150, 100, 75, 60, 45  # kB of an image, one after the other until the notebook is small
+NOTEBOOK = 500_000  # bytes
 
 
-def small(png, limit):  # bytes -> mime type, bytes
-    "An image in at most so many bytes: with a palette, else as JPEG, else with fewer pixels."
-    picture = Image.open(io.BytesIO(png)).convert('RGB')
-    picture.quantize(256, kmeans=1).save(drawn := io.BytesIO(), 'PNG', optimize=True)
-    if min(len(png), drawn.tell()) <= limit:
-        return 'image/png', min(drawn.getvalue(), png, key=len)
-    for scale in (0.9**k for k in range(20)):
-        picture.resize([round(s * scale) for s in picture.size], Image.LANCZOS).save(
-            file := io.BytesIO(), 'JPEG', quality=85
-        )
-        if file.tell() <= limit:
+def small(png, limit):  # bytes, kB -> mime type, bytes
+    "An image of as many pixels in at most so many kB: with a palette, else as JPEG."
+    packed = few_colours(png, limit)
+    if len(packed) > 1000 * limit:
+        picture = Image.open(io.BytesIO(png))
+        known = dict(dpi=picture.info['dpi']) if 'dpi' in picture.info else {}
+        picture.convert('RGB').save(file := io.BytesIO(), 'JPEG', quality=85, **known)
+        if file.tell() < len(packed):
             return 'image/jpeg', file.getvalue()
+    return 'image/png', packed
 
 
 def kept(output, limit):  # dict or None
@@ -42,6 +44,10 @@ def kept(output, limit):  # dict or None
         output['execution_count'] = None
     if png := data.pop('image/png', None):
         mime, smaller = small(base64.b64decode(''.join(png)), limit)
+        if len(smaller) > 1000 * LIMITS[0]:
+            raise SystemExit(
+                f'an image takes {len(smaller) // 1000} kB: draw fewer panels or smaller images'
+            )
         data[mime] = base64.b64encode(smaller).decode()
     return output
 
@@ -63,14 +69,9 @@ def store(path):
         check=True,
         env=os.environ | dict(TQDM_DISABLE='1', HF_HUB_OFFLINE='1'),
     )
-    for limit in (
-        59_000,
-        45_000,
-        35_000,
-        25_000,
-        20_000,
-    ):  # bytes of an image, until the notebook stays below 300 kB
-        book = json.loads(path.read_text())
+    run = path.read_text()
+    for limit in LIMITS:
+        book = json.loads(run)
         book['metadata'].pop('widgets', None)
         for cell in book['cells']:
             if cell['cell_type'] == 'code':
@@ -79,7 +80,7 @@ def store(path):
                     outputs=[o for o in (kept(o, limit) for o in cell['outputs']) if o],
                 )
         text = json.dumps(book, indent=1, ensure_ascii=False) + '\n'
-        if len(text.encode()) < 300_000:
+        if len(text.encode()) < NOTEBOOK:
             break
     path.write_text(text)
     print(f'{path.relative_to(NBS)}: {len(text.encode()) / 1000:.0f} kB', flush=True)

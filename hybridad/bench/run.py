@@ -220,7 +220,7 @@ def _write(results: dict, out: Path):
     out.mkdir(parents=True, exist_ok=True)
     write_atomic(out / 'bench.json', (json.dumps(results, indent=1) + '\n').encode())
     write_atomic(out / 'table.md', (summary(results) + '\n').encode())
-    save_figure(bench_figure(results), out / 'bench.png', max_kb=59)
+    save_figure(bench_figure(results), out / 'bench.png')
 
 # %% ../../nbs/72f_bench.ipynb #2eb03b38
 def bench(

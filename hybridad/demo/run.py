@@ -156,7 +156,7 @@ def demo(
     size = found.pop('eval_size')
     found |= dict(seconds=round(time.perf_counter() - begun, 1), eval_size=size)
     for name, records in shown.items():
-        run.write(f'{name}.png', as_png(_figure(records, **_FIGURES[name])))
+        run.write(f'{name}.png', as_png(_figure(records, **_FIGURES[name]), 150))
     run.write('metrics.json', found)
     run.finish()
     print(table(found['held_out'] | {k: found[k] for k in ('floors', 'ceilings')}))

@@ -112,20 +112,22 @@ def draw_chart(
     "The chart as a picture."
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 3), layout='constrained')
+    figure = Figure(figsize=(8.4, 3), layout='constrained')
     axes = figure.subplots()
     if chart.points:
         number, score, mean, low, high = np.array(chart.points).T
         axes.plot(number, score, '.', color='0.75', markersize=3, label='score')
         axes.plot(number, mean, color='C0', label='moving average')
-        axes.plot(number, low, 'k--', number, high, 'k--', linewidth=0.8)
-        axes.axhline(chart.centre, color='k', linewidth=0.5)
+        axes.plot(number, low, 'k--', linewidth=0.8, label='control limits')
+        axes.plot(number, high, 'k--', linewidth=0.8)
+        axes.axhline(chart.centre, color='k', linewidth=0.5, label='mean of good images')
     if threshold is not None:
         axes.axhline(threshold, color='C3', linestyle=':', label='threshold')
     axes.set(xlabel='image', ylabel='score')
     axes.set_title(_headline(chart), fontsize=9)
-    axes.legend(loc='upper left', fontsize=9) if axes.get_lines() else None
-    figure.savefig(png := io.BytesIO(), format='png', dpi=90)
+    if axes.get_lines():
+        figure.legend(loc='outside lower center', ncols=5, fontsize=9, frameon=False)
+    figure.savefig(png := io.BytesIO(), format='png', dpi=96)
     return png.getvalue()
 
 

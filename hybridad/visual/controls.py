@@ -20,8 +20,8 @@ from ..errors import DataError, HybridadError, printable
 from ..models.layers import cross_attention
 from ..models.backbone import Backbone
 from .charts import short_layer
-from .plots import ABNORMAL
-from .views import WIDTH, Photo, open_photo
+from .plots import ABNORMAL, WIDTH
+from .views import Photo, open_photo
 
 # %% ../../nbs/70g_controls.ipynb #9ab98f04
 _SHARP = 1.5  # pixels for each pixel of a figure, so that it may grow on a wide screen

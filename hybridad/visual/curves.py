@@ -33,7 +33,7 @@ def counted(
 def _histogram(ax, scores, labels):
     "Scores of both classes on common bins, and a tick for each."
     edges = np.histogram_bin_edges(scores, bins=min(30, max(8, len(scores) // 4)))
-    for value, name, colour in ((0, 'normal', NORMAL), (1, 'anomalous', ABNORMAL)):
+    for value, name, colour in ((0, 'good', NORMAL), (1, 'defective', ABNORMAL)):
         chosen = scores[labels == value]
         look = dict(color=colour, element='step', alpha=0.35)
         sns.histplot(x=chosen, bins=edges, label=f'{name} ({len(chosen)})', ax=ax, **look)
@@ -43,13 +43,13 @@ def _histogram(ax, scores, labels):
 # %% ../../nbs/70a_curves.ipynb #1639e076
 def score_histogram(
     scores: object,  # (N,) image scores, higher is more anomalous
-    labels: object,  # (N,) 0 normal, 1 anomalous
+    labels: object,  # (N,) 0 good, 1 defective
     threshold: float | None = None,  # flagged from here up
     *,
     label: str = 'image score',  # what the axis measures
     ax: Axes | None = None,  # axes to draw into
 ) -> Figure:
-    "Scores of normal and anomalous images on common bins, with errors counted at the threshold."
+    "Scores of good and defective images on common bins, with errors counted at the threshold."
     scores, labels = as_array(scores).ravel(), as_array(labels).ravel()
     auroc, scores = image_metrics(scores, labels)['auroc'], scores.astype(float)
     threshold = None if threshold is None else float(finite(threshold, 'threshold'))
@@ -189,6 +189,12 @@ def _mark_broken(ax, steps, values):
 
 # %% ../../nbs/70a_curves.ipynb #6b4cedf1
 _NOT_DRAWN = ('step', 'epoch', 'lr', 'learning_rate', 'seconds', 'time')
+_WORDS = dict(val='validation', valid='validation', auroc='AUROC', ap='AP', aupro='AUPRO')
+
+
+def _in_words(key):
+    "The key of a log as a title, such as 'validation image AUROC'."
+    return ' '.join(_WORDS.get(word, word) for word in key.split('_'))
 
 
 def _log_keys(rows, x, metrics, skip):
@@ -220,7 +226,7 @@ def training_curves(
     columns = min(4, len(order))
     shape = ceil(len(order) / columns), columns
     own = fig is None
-    fig, axes = panels(fig, shape, (1.85, 1.6), extra=(0.2, 0.2), blank=False)
+    fig, axes = panels(fig, shape, (1.95, 1.6), extra=(0.2, 0.2), blank=False)
     if own:
         fig.get_layout_engine().set(h_pad=0.1)  # inches, between a title and the ticks above it
     for ax, key in zip(axes.flat, order):
@@ -230,7 +236,9 @@ def training_curves(
         else:
             _loss_line(ax, steps, values, keep)
         _mark_broken(ax, steps, values)
-        ax.set_title(key, pad=8)
+        name = _in_words(key)
+        ax.set_title(name, pad=8, fontsize=9)
+        ax.set_ylabel(name.split()[-1] if key in metrics else 'loss', fontsize=9)
     for ax in axes.flat[len(order) :]:
         ax.remove()
     for ax in axes.flat[max(0, len(order) - columns) : len(order)]:

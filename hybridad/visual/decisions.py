@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image, ImageDraw
 
 from .curves import counted
-from ..data.aspect import flat, stacked
+from ..data.aspect import stacked
 from ..data.images import as_rgb, image_size, open_image
 from ..models.detector import pool_logits
 from ..models.latents import smooth
@@ -66,7 +66,7 @@ def decide(
 
 def outcomes(
     scores: object,  # (N,)
-    labels: object,  # (N,) 0 normal, 1 anomalous
+    labels: object,  # (N,) 0 good, 1 defective
     threshold: float,
 ) -> np.ndarray:  # (N,) of OUTCOMES
     "Outcome of each image at a threshold."
@@ -113,6 +113,12 @@ def title_of(
     return f'{printable(s.image.name)}\n{printable(s.category)}, {printable(s.defect)}'
 
 # %% ../../nbs/70f_decisions.ipynb #d04dd9e2
+def _caption(fig, mask, more=''):
+    "A line at the lower edge that says which outline is which."
+    said = 'blue line: true mask' if mask.any() else 'no mask: the image is good'
+    fig.text(0.1 / fig.get_figwidth(), 0.05 / fig.get_figheight(), said + more, fontsize=9)
+
+
 def _outlined(ax, truth, i, shape):
     "The outline of a mask over an image of another size."
     contour(ax, truth.masks[i] * 1.0, 0.5, shape=shape)
@@ -122,7 +128,7 @@ def _all_scores(ax, scores, labels, threshold):
     "Scores of both classes, and what the threshold makes of them."
     low, high = min(scores.min(), threshold), max(scores.max(), threshold)
     edges = np.linspace(low, max(high, low + 1e-6), 31)
-    for label, name, colour in ((0, 'normal', NORMAL), (1, 'anomalous', ABNORMAL)):
+    for label, name, colour in ((0, 'good', NORMAL), (1, 'defective', ABNORMAL)):
         chosen = scores[labels == label]
         look = dict(fill=True, alpha=0.5, color=colour, label=f'{name} ({len(chosen)})')
         ax.stairs(np.histogram(chosen, edges)[0], edges, **look)
@@ -148,10 +154,11 @@ def decision_view(
     probabilities, scores = decide(maps, **settings)
     now = outcomes(scores, truth.labels, threshold)
     shown = shown_image(truth, index)
-    fig = new_figure(3.1)
+    fig = new_figure(3.15)
     left = bare(place(fig, 0.1, 0.5, width=2.35, height=2.35), title_of(truth, index))
     left.imshow(shown)
-    title = f'probability map, image score {scores[index]:.2f}:\n{now[index]}'
+    said = 'anomalous' if scores[index] >= threshold else 'normal'
+    title = f'probability map, image score {scores[index]:.2f}:\n{said} ({now[index]})'
     middle = bare(place(fig, 2.55, 0.5, width=2.35, height=2.35), title)
     look = dict(cmap=HEAT, vmin=0, vmax=1, extent=stretched(shown.shape))
     beside(middle, middle.imshow(probabilities[index], **look), 'probability')
@@ -164,15 +171,16 @@ def decision_view(
     right.axvline(scores[index], color='grey', ls=':', lw=1.5, label='this image')
     corner = dict(loc='upper right', bbox_to_anchor=(1.03, -0.3), ncol=2, columnspacing=1)
     right.legend(frameon=False, fontsize=9, handlelength=1.2, **corner)
+    _caption(fig, truth.masks[index], '; white dashes: pixel threshold')
     return fig
 
 # %% ../../nbs/70f_decisions.ipynb #703610f8
 def constant_offset(
-    one: np.ndarray,  # (N, h, w) maps
-    two: np.ndarray,  # (N, h, w) maps of another method
+    one: np.ndarray,  # (h, w) map
+    two: np.ndarray,  # (h, w) map of another method
 ) -> float:
-    "Median of all differences: the amount by which the second method is higher everywhere."
-    return float(np.median(flat(two) - flat(one)))
+    "Median difference in one image: the amount by which the second method is higher throughout."
+    return float(np.median(two - one))
 
 # %% ../../nbs/70f_decisions.ipynb #9d13a0ed
 def comparison_view(
@@ -189,7 +197,7 @@ def comparison_view(
     (one, a), (two, b) = maps.items()
     b, shown, fig = b - offset, to_picture(image), new_figure(2.4)
     moved = f'{two}\n{"minus" if offset > 0 else "plus"} {abs(offset):.2f}' if offset else two
-    names = title, one, moved, f'{two} − {one}\nwithout the offset' if offset else f'{two} − {one}'
+    names = title, one, moved, f'{two} − {one}\nless its median' if offset else f'{two} − {one}'
     lefts = 0.1, 1.75, 3.4, 6.0
     spots = [place(fig, left, 0.5, width=1.6, height=1.6) for left in lefts]
     panels = [bare(ax, name) for ax, name in zip(spots, names)]
@@ -201,8 +209,10 @@ def comparison_view(
     side = max(side, 1e-9)
     cold = panels[3].imshow(b - a, cmap=SIGNED, vmin=-side, vmax=side, extent=size)
     beside(panels[3], cold, 'difference')
-    for ax in panels if mask is not None else ():
-        contour(ax, mask * 1.0, 0.5, shape=shown.shape)
+    if mask is not None:
+        _caption(fig, mask)
+        for ax in panels:
+            contour(ax, mask * 1.0, 0.5, shape=shown.shape)
     return fig
 
 # %% ../../nbs/70f_decisions.ipynb #49ff9142
@@ -216,7 +226,7 @@ def detail_view(
     said: str = '',  # what was decided
 ) -> Figure:
     "Image with outline, map, and both in one."
-    fig, shown = new_figure(3.05), to_picture(image)
+    fig, shown = new_figure(3.15), to_picture(image)
     spots = [place(fig, 0.1 + 2.5 * i, 0.5, width=2.4, height=2.4) for i in range(3)]
     panels = [bare(ax, name) for ax, name in zip(spots, (title, 'map', f'overlay\n{said}'))]
     low, high = limits
@@ -227,6 +237,7 @@ def detail_view(
     for ax in panels:
         contour(ax, mask * 1.0, 0.5, shape=shown.shape)
     beside(panels[2], drawn, 'log-ratio, damaged to normal prompt')
+    _caption(fig, mask)
     return fig
 
 # %% ../../nbs/70f_decisions.ipynb #efbdb5e6

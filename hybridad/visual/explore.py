@@ -161,6 +161,8 @@ def _draw_attention(
         me.clickable.show(photo.shown)
         me._shows = image
     learned = prompts == 'learned'
+    for name in ('damaged', 'normal'):
+        me.controls[name].disabled = learned  # what is typed there is not asked
     me.nearest.value = me._table if learned else ''  # learned contexts cannot be read
     if learned:
         pair = learned_prompts(me.detector)
@@ -329,25 +331,15 @@ def _detail(browser, i):
     )
 
 # %% ../../nbs/71_explore.ipynb #ba7ff1df
-def _by_difference(truth, one, two, *, offset, told):
+def _by_difference(truth, one, two, told):
     "(label, index) of every sample, the most different first; `told`: with the difference."
-    apart = np.abs(two - one - offset).mean((1, 2))
+    apart = [np.abs(b - a - constant_offset(a, b)).mean() for a, b in zip(one, two)]
     named = _sample_names(truth)
     labels = [name + f' ({apart[i]:.2f})' * told for name, i in named]
-    return [(labels[i], int(i)) for i in np.argsort(-apart)]
-
-
-class _Compared(Explorer):
-    "Maps of several methods, and the constant offset of each pair."
-
-    def offset(self, one: str, two: str) -> float:
-        "Amount by which the second method is higher everywhere."
-        if (one, two) not in self._offsets:
-            self._offsets[one, two] = constant_offset(self.maps[one], self.maps[two])
-        return self._offsets[one, two]
+    return [(labels[i], int(i)) for i in np.argsort(apart)[::-1]]
 
 # %% ../../nbs/71_explore.ipynb #c2add174
-class CompareExplorer(_Compared):
+class CompareExplorer(Explorer):
     "Two methods on the same images, most different first."
 
     def __init__(
@@ -357,12 +349,11 @@ class CompareExplorer(_Compared):
     ):
         if len(maps) < 2:
             raise ConfigError('a comparison needs maps of two methods: pass {name: maps}')
-        self.truth, self._offsets = truth, {}
+        self.truth = truth
         self.maps = {k: np.asarray(m) for k, m in maps.items()}
         names = list(maps)
         one, two = (self.maps[n] for n in names[:2])
-        look = dict(offset=self.offset(*names[:2]), told=len(names) == 2)
-        images = _by_difference(truth, one, two, **look)
+        images = _by_difference(truth, one, two, told=len(names) == 2)
         super().__init__(
             dict(
                 index=choice('image', images, width=440),
@@ -375,12 +366,13 @@ class CompareExplorer(_Compared):
         "The comparison view of one state."
         if one == two:
             raise ConfigError(f'{one} is compared with itself: choose another method')
+        a, b = self.maps[one][index], self.maps[two][index]
         return comparison_view(
             shown_image(self.truth, index),
-            {one: self.maps[one][index], two: self.maps[two][index]},
+            {one: a, two: b},
             self.truth.masks[index],
             title=title_of(self.truth, index),
-            offset=self.offset(one, two),
+            offset=constant_offset(a, b),
         )
 
 # %% ../../nbs/71_explore.ipynb #6f71878c

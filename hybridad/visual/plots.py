@@ -147,6 +147,9 @@ def _record(row, index):
         score=row.get('score'),
     )
 
+# %% ../../nbs/70_plots.ipynb #w1dth001
+WIDTH = 8.4  # inches of a figure that a page or a small screen shows at its own size
+
 # %% ../../nbs/70_plots.ipynb #ade4602e
 def panels(
     fig: Figure | SubFigure | None,  # to clear and reuse, or None for a new one
@@ -212,8 +215,7 @@ def _panel(ax, record, column, *, norm, last, threshold):
             f'its maps are {", ".join(record["maps"]) or "none"}.'
         )
     else:
-        over = column == 'overlay'
-        _heat(ax, record, heat, norm=norm, threshold=threshold, laid_over=over)
+        _heat(ax, record, heat, norm=norm, threshold=threshold, laid_over=column == 'overlay')
 
 # %% ../../nbs/70_plots.ipynb #6c2af1ea
 def colour_bar(
@@ -288,7 +290,7 @@ def map_grid(
     vmax: float | None = None,  # high end of the colours
     threshold: float | None = None,  # dashed contour on maps, line in the colour bar
     label: str = 'anomaly map',  # what the colour bar measures
-    cell: float = 1.4,  # width of a panel, inches
+    cell: float | None = None,  # width of a panel, inches; default: 1.4, or what a page allows
     across: bool = False,  # a column per image instead of a row
     fig: Figure | SubFigure | None = None,  # to clear and reuse
 ) -> Figure:
@@ -302,12 +304,12 @@ def map_grid(
     norm = Normalize(low if vmin is None else vmin, high if vmax is None else vmax)
     shape = (len(columns), len(records)) if across else (len(records), len(columns))
     steepness = _steepness(records, across)
+    cell = cell or min(1.4, max(0.9, (WIDTH - 0.9) / shape[1]))
     fig, axes = panels(fig, shape, (cell, cell * steepness))
     by_record = axes.T if across else axes
-    last = shown[-1] if shown else ''
     for line, r in zip(by_record, records):
         for ax, column in zip(line, columns):
-            _panel(ax, r, column, norm=norm, last=last, threshold=threshold)
+            _panel(ax, r, column, norm=norm, last=''.join(shown[-1:]), threshold=threshold)
             _centre(ax, r['picture'], steepness)
     _label_panels(by_record, records, columns, across)
     if values:
@@ -329,62 +331,65 @@ def own_axes(
     return ax
 
 # %% ../../nbs/70_plots.ipynb #7ff5024c
-def _reduced(png, colours):
+CSS_DPI = 96  # of a screen: drawn at fewer, 9 points are less than 9 points
+
+
+def _reduced(picture, colours):
     "A PNG with a palette; without k-means Pillow mixes greys of a photo with yellows of a map."
-    if colours is None:
-        return png
-    packed, plain = BytesIO(), dict(dither=Image.Dither.NONE)
-    full = Image.open(BytesIO(png)).convert('RGB')
+    full = picture.convert('RGB')
     few = full.resize([-(-s // 2) for s in full.size], Image.Resampling.NEAREST)
-    palette = few.quantize(colours, kmeans=1, **plain)  # a quarter of the pixels says as much
-    full.quantize(palette=palette, **plain).save(packed, 'PNG', optimize=True)
+    palette = few.quantize(colours, kmeans=1)  # a quarter of the pixels says as much
+    rgb = np.array(palette.getpalette()).reshape(-1, 3)
+    rgb[(rgb > 244).all(1)] = 255  # paper stays white, though k-means mixed it with thin lines
+    palette.putpalette(rgb.ravel().tolist())
+    known = dict(dpi=picture.info['dpi']) if 'dpi' in picture.info else {}
+    small = full.quantize(palette=palette, dither=Image.Dither.NONE)
+    small.save(packed := BytesIO(), 'PNG', optimize=True, **known)
     return packed.getvalue()
 
 
-_TRIES = {1: (None, 256, 128), 0.8: (None, 256, 128), 0.6: (None, 256, 128, 64)}
-# fewer pixels come before so few colours that a colour bar shows stripes
-
-
-def _small_png(fig, max_kb, dpi):
-    "The first PNG within the limit, else the smallest; and the sizes tried, in bytes."
-    sizes = []
-    for scale, palettes in _TRIES.items():
-        if scale == 0.8 and sizes[-1] > 2000 * max_kb:
-            continue  # two thirds of the pixels would still be too much
-        buffer = BytesIO()
-        options = dict(format='png', bbox_inches='tight', metadata={'Software': None})
-        fig.savefig(buffer, dpi=dpi * scale, **options)
-        for colours in palettes:
-            png = _reduced(buffer.getvalue(), colours)
-            sizes.append(len(png))
-            if max_kb is None or len(png) <= 1000 * max_kb:
-                return png, sizes
-    return png, sizes
+def few_colours(
+    png: bytes,
+    max_kb: float | None,  # aimed at; None: all colours are kept
+) -> bytes:  # a PNG of as many pixels
+    "The first that fits of palettes of 256, 128 and 64 colours; else the smallest."
+    if max_kb is None:
+        return png
+    picture = Image.open(BytesIO(png))
+    for colours in (256, 128, 64):
+        smaller = _reduced(picture, colours)
+        if len(smaller) <= 1000 * max_kb:
+            break
+    return min(smaller, png, key=len)
 
 # %% ../../nbs/70_plots.ipynb #404e9640
 def as_png(
     fig: Figure,  # what to draw
-    max_kb: float = 59,  # aimed at; the smallest that can be had where it cannot be met
+    max_kb: float | None = None,  # aimed at with a palette; None: all colours
+    *,
+    dpi: float | None = None,  # resolution; default: the figure's own, 96 at least
 ) -> bytes:  # a PNG
-    "A small PNG of a figure, as `_repr_png_` returns it."
-    return _small_png(fig, max_kb, fig.dpi)[0]
+    "A PNG of a figure, as `_repr_png_` returns it; its text is never made smaller."
+    options = dict(format='png', bbox_inches='tight', metadata={'Software': None})
+    fig.savefig(buffer := BytesIO(), dpi=dpi or max(CSS_DPI, fig.dpi), **options)
+    return few_colours(buffer.getvalue(), max_kb)
 
 # %% ../../nbs/70_plots.ipynb #55102363
 def save_figure(
     fig: Figure,  # what to save
     path: str | Path,  # a .png file; its folder is made
-    max_kb: float | None = None,  # largest size in kB; None: no limit
+    max_kb: float | None = None,  # largest size in kB; None: no limit, all colours
     *,
-    dpi: float | None = None,  # resolution; default: the figure's own
+    dpi: float | None = None,  # resolution; default: the figure's own, 96 at least
 ) -> Path:  # the file written
     "Write a PNG in one step: readers see the old file or the new one, never half of one."
     path = Path(path)
     if path.suffix.lower() != '.png':
         raise HybridadError(f'{path} does not end in .png; figures are saved as PNG only.')
-    png, sizes = _small_png(fig, max_kb, dpi or fig.dpi)
+    png = as_png(fig, max_kb, dpi=dpi)
     if max_kb is not None and len(png) > 1000 * max_kb:
         raise HybridadError(
-            f'{path} would be {min(sizes) / 1000:.0f} kB, above max_kb={max_kb:g}; '
+            f'{path} would be {len(png) / 1000:.0f} kB, above max_kb={max_kb:g}; '
             'draw fewer panels or raise the limit.'
         )
     try:

@@ -17,6 +17,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from matplotlib.textpath import TextPath
 from matplotlib.ticker import MaxNLocator
 from PIL.Image import Image, Resampling
 
@@ -25,7 +26,7 @@ from ..data.loading import image_tensor
 from ..data.aspect import Fit
 from ..data.images import as_rgb, open_image
 from ..errors import ConfigError
-from .plots import ABNORMAL, HEAT, OUTLINE, SIGNED, to_picture
+from .plots import ABNORMAL, HEAT, OUTLINE, SIGNED, WIDTH, to_picture
 from hybridad.visual.words import (
     CachedImage,
     PromptPair,
@@ -74,7 +75,6 @@ def fit_of(
     return Fit(backbone.image_size, backbone.factor)
 
 # %% ../../nbs/70e_views.ipynb #7572d0dd
-WIDTH = 8.4  # inches of every explorer's figure
 _SMALL = 9  # points of the smallest text
 
 
@@ -118,12 +118,13 @@ def beside(
     drawing: AxesImage | ScalarMappable,
     label: str,  # what is measured, with its unit
 ) -> None:
-    "A colour bar to the right of what the axes show, and as high."
+    "A colour bar to the right of what the axes show, and as high: 0.8 inches at least."
     fig = ax.figure
     ax.apply_aspect()  # a wide image fills only a part of its square axes
-    box = ax.get_position()
-    inches = fig.get_size_inches()[0]
-    cax = fig.add_axes((box.x1 + 0.06 / inches, box.y0, 0.09 / inches, box.height))
+    box, (wide, tall) = ax.get_position(), fig.get_size_inches()
+    high = max(box.height, 0.8 / tall)  # below that its numbers would touch
+    low = (box.y0 + box.y1 - high) / 2
+    cax = fig.add_axes((box.x1 + 0.06 / wide, low, 0.09 / wide, high))
     bar = fig.colorbar(drawing, cax=cax)
     bar.ax.tick_params(labelsize=_SMALL, pad=1, length=2)
     bar.locator = MaxNLocator(4)
@@ -156,24 +157,33 @@ def contour(
     ax.contour(xs, ys, field, [level], colors=[colour], linewidths=1.2, linestyles=style)
 
 # %% ../../nbs/70e_views.ipynb #5bf876d6
-_EVEN = 0.25  # of a column's range: a layer where three in four maps vary less is called even
+_EVEN = 0.25  # of a column's range: a layer all of whose maps vary less is called even
+
+
+def _varies(m, spread):
+    "The widest range of a layer's maps (h, w, tokens), as a share of their columns' ranges."
+    values = np.sort(m.flatten(0, 1).numpy(), 0)
+    out = min(max(1, len(values) // 50), (len(values) - 1) // 2)  # not the one cell in the corner
+    return ((values[len(values) - 1 - out] - values[out]) / spread).max()
 
 
 def mosaic(
     maps: dict,  # {layer: (h, w, tokens)}
-    cell: int = 32,  # px of one map
+    cell: tuple[int, int] = (32, 32),  # height and width of a cell, px
+    steep: float = 1.0,  # height over width of the image: the shape of every map
 ) -> tuple[np.ndarray, np.ndarray, list]:  # tiles, (tokens, 2) ranges, layers that are even
-    "Maps in [0, 1], a row per layer, a column per token; NaN between the cells."
-    fine = [F.interpolate(m.movedim(-1, 0)[None], size=(cell, cell))[0] for m in maps.values()]
-    stack = torch.stack(fine).numpy()  # layers, tokens, cell, cell
-    low, high = stack.min((0, 2, 3)), stack.max((0, 2, 3))
+    "Maps in [0, 1] and in shape, a row per layer, a column per token; NaN between them."
+    low = np.min([m.amin((0, 1)).numpy() for m in maps.values()], 0)
+    high = np.max([m.amax((0, 1)).numpy() for m in maps.values()], 0)
     spread = np.maximum(high - low, 1e-12)
-    scaled = (stack - low[:, None, None]) / spread[:, None, None]
-    ends = np.quantile(scaled, (0.02, 0.98), axis=(2, 3))  # not the one pixel in the corner
-    varies = np.quantile(ends[1] - ends[0], 0.75, axis=1)  # few tokens name what is shown
-    even = [layer for layer, v in zip(maps, varies) if v < _EVEN]
-    framed = np.pad(scaled, ((0, 0), (0, 0), (0, 1), (0, 1)), constant_values=np.nan)
-    rows, columns = len(maps) * (cell + 1), len(low) * (cell + 1)
+    even = [layer for layer, m in maps.items() if _varies(m, spread) < _EVEN]
+    width = min(cell[1], cell[0] / steep)
+    size = max(1, round(width * steep)), max(1, round(width))
+    fine = [F.interpolate(m.movedim(-1, 0)[None], size=size, mode='area')[0] for m in maps.values()]
+    scaled = (torch.stack(fine).numpy() - low[:, None, None]) / spread[:, None, None]
+    edges = [((c - s) // 2, (c - s + 1) // 2 + 1) for c, s in zip(cell, size)]
+    framed = np.pad(scaled, ((0, 0), (0, 0), *edges), constant_values=np.nan)
+    rows, columns = len(maps) * (cell[0] + 1), len(low) * (cell[1] + 1)
     return framed.transpose(0, 2, 1, 3).reshape(rows, columns), np.stack([low, high], 1), even
 
 # %% ../../nbs/70e_views.ipynb #70785981
@@ -207,9 +217,9 @@ def _numbers_below(ax, numbers, cell):
     ax.text(-0.6, low + 0.08, 'highest, %', fontsize=_SMALL, va='top', ha='right')
 
 # %% ../../nbs/70e_views.ipynb #0ea58fc7
-def _mosaic_panel(ax, maps, names, cell):
-    "Every layer's map of every token."
-    tiles, ranges, even = mosaic(maps)
+def _mosaic_panel(ax, maps, names, *, cell, high, steep):
+    "Every layer's map of every token, in cells `cell` wide and `high` inches high."
+    tiles, ranges, even = mosaic(maps, (round(32 * high / cell), 32), steep)
     count = len(maps)
     extent = (-0.5, len(names) - 0.5, count - 0.5, -0.5)
     look = dict(cmap=HEAT, vmin=0, vmax=1, interpolation='nearest', aspect='auto')
@@ -244,8 +254,12 @@ class Nouns:
     chosen: str | None = None  # None: the one with the largest share at the marked place
 
 
-def _cut(text, length=12):
-    return text if len(text) <= length else text[: length - 1] + '…'
+def _cut(text, inches):
+    "A text in the smallest size, with its end cut off where it is wider than its place."
+    kept = text
+    while TextPath((0, 0), kept.replace('$', 'S'), size=_SMALL).get_extents().width > 72 * inches:
+        kept = kept.removesuffix('…')[:-1] + '…'
+    return kept
 
 # %% ../../nbs/70e_views.ipynb #eaba4019
 def _noun_bars(ax, names, here, everywhere):
@@ -254,10 +268,11 @@ def _noun_bars(ax, names, here, everywhere):
     at = np.arange(len(first))
     ax.barh(at - 0.2, 100 * here[first], 0.4, color=ABNORMAL)
     ax.barh(at + 0.2, 100 * everywhere[first], 0.4, color='lightgrey')
-    ax.set_yticks(at, [_cut(names[i]) for i in first], fontsize=_SMALL, parse_math=False)
+    ax.set_yticks(at, [_cut(names[i], 1.0) for i in first], fontsize=_SMALL, parse_math=False)
     ax.set_ylim(max(len(first), 4) - 0.5, -0.5)
     ax.set_xlabel('share, %', fontsize=_SMALL, labelpad=1)
-    ax.set_title('nouns, marked place', fontsize=_SMALL, loc='right')
+    some = f'{len(first)} of {len(names)} ' * (len(first) < len(names))
+    ax.set_title(f'marked place, {some}nouns', fontsize=_SMALL, loc='right')
 
 # %% ../../nbs/70e_views.ipynb #a942e5d8
 def _noun_panels(fig, seen, photo, *, nouns, how, at):
@@ -269,7 +284,7 @@ def _noun_panels(fig, seen, photo, *, nouns, how, at):
     if chosen not in nouns.names:
         raise ConfigError(f'noun {chosen!r} is not in the list: {", ".join(nouns.names)}')
     _noun_bars(place(fig, 5.15, 0.3, width=0.8, height=1.4), nouns.names, here, shares.mean((1, 2)))
-    ax = bare(place(fig, 6.05, 0.3, width=1.7, height=1.7), f'where “{_cut(chosen, 14)}” is')
+    ax = bare(place(fig, 6.05, 0.3, width=1.6, height=1.6), f'where “{_cut(chosen, 0.8)}” is')
     heat = 100 * shares[list(nouns.names).index(chosen)]
     image = ax.imshow(heat, cmap=HEAT, vmin=0, extent=stretched(photo.shape))
     beside(ax, image, 'share, %')
@@ -277,27 +292,32 @@ def _noun_panels(fig, seen, photo, *, nouns, how, at):
 # %% ../../nbs/70e_views.ipynb #d2a228bb
 def _top_panels(fig, shown, heat, at):
     "The image with the marked place, and the log-ratio of the two prompts."
-    ax = bare(place(fig, 0.1, 0.3, width=1.7, height=1.7), 'image, marked place')
+    ax = bare(place(fig, 0.1, 0.3, width=1.6, height=1.6), 'image, marked place')
     ax.imshow(shown)
     y, x = at[0] * shown.shape[0] - 0.5, at[1] * shown.shape[1] - 0.5
     ax.plot(x, y, '+', color='black', ms=15, mew=4)
     ax.plot(x, y, '+', color=OUTLINE, ms=14, mew=2)
-    ax = bare(place(fig, 1.9, 0.3, width=1.7, height=1.7), 'damaged to normal prompt')
+    ax = bare(place(fig, 1.8, 0.3, width=1.6, height=1.6), 'damaged to normal prompt')
     side = max(np.abs(heat).max(), 1e-9)
     look = dict(cmap=SIGNED, vmin=-side, vmax=side, extent=stretched(shown.shape))
     beside(ax, ax.imshow(heat, **look), 'log-ratio')
 
 
-def _token_panels(fig, maps, names, *, at, role):
+def _cell_size(names, shape):
+    "Width and height of a map in inches; a wide image takes less height, a line of text at least."
+    cell = min(0.6, (WIDTH - 1.3) / len(names))
+    return cell, max(0.32, cell * min(1.0, shape[0] / shape[1]))
+
+
+def _token_panels(fig, maps, names, *, at, role, shape):
     "Bars and maps of the tokens of one prompt, a column each."
-    left, width = 1.1, WIDTH - 1.3
-    cell = min(0.6, width / len(names))
-    high, across = max(cell, 0.32), cell * len(names)
+    (cell, high), left = _cell_size(names, shape), 1.1
+    across = cell * len(names)
     everywhere = np.mean([m.mean((0, 1)).numpy() for m in maps.values()], 0)
     bars = place(fig, left, 2.55, width=across, height=0.75)
     _token_bars(bars, place_attention(maps, at), everywhere, role)
     grid = bare(place(fig, left, 4.0, width=across, height=high * len(maps)))
-    _mosaic_panel(grid, maps, names, cell)
+    _mosaic_panel(grid, maps, names, cell=cell, high=high, steep=shape[0] / shape[1])
     cax = place(fig, left, 4.0 + high * len(maps) + 0.4, width=1.6, height=0.09)
     bar = fig.colorbar(ScalarMappable(Normalize(0, 1), HEAT), cax=cax, orientation='horizontal')
     bar.set_ticks([0, 1], labels=['lowest', 'highest share in each column'])
@@ -319,10 +339,9 @@ def attention_view(
     maps = token_maps(seen, pair, prompt, how=how)
     names = [w for w, _ in pair.tokens[prompt]]
     shown = to_picture(seen.image) if shown is None else shown
-    cell = max(min(0.6, (WIDTH - 1.3) / len(names)), 0.32)
-    fig = new_figure(4.75 + cell * len(maps))
+    fig = new_figure(4.75 + _cell_size(names, shown.shape)[1] * len(maps))
     _top_panels(fig, shown, log_ratio_map(seen, pair, how), at)
     if nouns:
         _noun_panels(fig, seen, shown, nouns=nouns, how=how, at=at)
-    _token_panels(fig, maps, names, at=at, role=_ROLES[prompt])
+    _token_panels(fig, maps, names, at=at, role=_ROLES[prompt], shape=shown.shape)
     return fig
