@@ -127,7 +127,7 @@ def _mirror(folder, address):
     _asked(lambda: _try_out(mirror.store, mirror.address), address, 'write to')
     return mirror
 
-
+# %% ../../nbs/63k_remote_runs.ipynb #k33p0001
 def _send_or_keep(mirror, address, ends):
     "Send the rest; what cannot be sent stays here."
     try:

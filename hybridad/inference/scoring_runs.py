@@ -23,7 +23,7 @@ from .loader import PhotoLoader
 from .parts import ClaimedBatches, Parts, all_there, by_part, check_all_there
 from .parts import outdated, remove_outdated, tidy, write_part
 from .report import report_of_scores
-from .rows import join_parts, other_threshold, read_scores
+from .rows import other_threshold, read_scores, write_scores
 from .scoring import Scorer
 from ..locks import run_lock
 from ..models.detector import HybridAnomalyDetector
@@ -188,8 +188,7 @@ def _finish(run, parts, claims):
         if not (run.finished and report.exists()):
             report.unlink(missing_ok=True)  # of before; written last, it says that all is done
             tidy(parts)
-            if parts.form == 'csv':
-                join_parts(parts.out, claims.token)
+            write_scores(parts.out, parts.form, claims.token)
             run.finish(claims.token)
             report_of_scores(parts.out, claims.token)
     return Counter(r['decision'] for r in read_scores(parts.out))
