@@ -71,6 +71,9 @@ class LogLines(_States):
         return getattr(self.stream, name)
 
 # %% ../nbs/00e_progress.ipynb #8e8a2d44
+_TIMERS = []  # the innermost last
+
+
 @contextmanager
 def waiting(
     what: str,  # is done
@@ -79,8 +82,12 @@ def waiting(
     "Say what is going on, once, where it takes a while."
     timer = threading.Timer(after, lambda: print(f'{what} ...', file=sys.stderr))
     timer.daemon = True
+    for outer in _TIMERS:  # what it is part of is no longer what goes on
+        outer.cancel()
+    _TIMERS.append(timer)
     timer.start()
     try:
         yield
     finally:
         timer.cancel()
+        _TIMERS.remove(timer)

@@ -10,7 +10,7 @@ import math
 from argparse import Namespace
 from pathlib import Path
 
-from .shared import Parser, arguments, writable
+from .shared import Parser, arguments, no_address, writable
 from ..errors import ConfigError
 
 # %% ../../nbs/89g_cli_decide.ipynb #7063adab
@@ -43,6 +43,7 @@ def decide(a: Namespace) -> None:
 
     if a.threshold is not None and not math.isfinite(a.threshold):
         raise ConfigError(f'--threshold {a.threshold} is no finite number: give one such as 1.5')
+    no_address(a.run, 'copy the run to a folder of this machine first')
     if not a.run.is_dir():
         raise ConfigError(f'there is no folder {a.run}: give that of a run of score or test')
     writable(a.run)
