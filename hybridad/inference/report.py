@@ -148,11 +148,11 @@ def _thumbnail(row, thumbnails):
 
 
 def _groups(cards):
-    "Cards by outcome, mistakes first, each from the highest score down."
+    "Cards by outcome, mistakes first, each from the highest score down; of misses, the lowest."
     found = {}
     for c in cards:
         found.setdefault(c['outcome'], []).append(c)
-    return [(o, found[o]) for o in _ORDER if o in found]
+    return [(o, found[o][:: -1 if o == 'missed' else 1]) for o in _ORDER if o in found]
 
 # %% ../../nbs/63g_report.ipynb #437b11b6
 _UNSURE = 'no scores of good images are known, so no share of false alarms can be stated'
