@@ -18,6 +18,10 @@ from typing import Any
 _EVERY = 30.0  # seconds from one line to the next
 
 
+def _count(state):
+    return state.partition('[')[0]
+
+# %% ../nbs/00e_progress.ipynb #st4tes01
 class _States:
     "States of a bar, of which a log file gets one now and then and the last."
 
@@ -28,25 +32,30 @@ class _States:
     ):
         self.stream, self.every = stream, every
         self.state, self.told, self.is_bar = '', None, False
+        self.count = ''  # of the last state that was told
 
     def _tell(self, state):
         "Write a state as a line, without the drawing of the bar."
         self.stream.write(re.sub(r'\|[^|]*\| ', ' ', state) + '\n')
-        self.told, self.state = time.monotonic(), ''
+        self.told, self.state, self.count = time.monotonic(), '', _count(state)
 
     def _show(self, state):
         "Take note of the state of a bar, and write it when it is time."
         self.state, now = state.strip(), time.monotonic()
         if self.told is None:
             self.told = now
-        if self.state and now - self.told >= self.every:
+        if self._is_new() and now - self.told >= self.every:
             self._tell(self.state)
+
+    def _is_new(self):
+        "True for a state that says more than the last one, not only a later time."
+        return self.state and _count(self.state) != self.count
 
     def _end(self):
         "The line break after a bar, which is written if its last state was not."
-        if self.state:
+        if self._is_new():
             self._tell(self.state)
-        self.is_bar, self.told = False, None
+        self.is_bar, self.told, self.state, self.count = False, None, '', ''
 
 # %% ../nbs/00e_progress.ipynb #2e1f7d32
 _MOVES = re.compile(r'(\n|\r|\x1b\[A)')  # as bars move the cursor
@@ -74,6 +83,9 @@ class LogLines(_States):
         return getattr(self.stream, name)
 
 # %% ../nbs/00e_progress.ipynb #8e8a2d44
+_TIMERS = []  # the innermost last
+
+
 @contextmanager
 def waiting(
     what: str,  # is done
@@ -82,8 +94,12 @@ def waiting(
     "Say what is going on, once, where it takes a while."
     timer = threading.Timer(after, lambda: print(f'{what} ...', file=sys.stderr))
     timer.daemon = True
+    for outer in _TIMERS:  # what it is part of is no longer what goes on
+        outer.cancel()
+    _TIMERS.append(timer)
     timer.start()
     try:
         yield
     finally:
         timer.cancel()
+        _TIMERS.remove(timer)

@@ -10,7 +10,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from .flags import Number, share_argument
-from .shared import Parser, arguments, writable
+from .shared import Parser, arguments, no_address, writable
 from ..errors import ConfigError
 
 # %% ../../nbs/89g_cli_decide.ipynb #7063adab
@@ -41,6 +41,7 @@ def decide(a: Namespace) -> None:
     "Decide a finished run anew, without scoring."
     from hybridad.inference.decide import decide_anew
 
+    no_address(a.run, 'copy the run to a folder of this machine first')
     if not a.run.is_dir():
         raise ConfigError(f'there is no folder {a.run}: give that of a run of score or test')
     writable(a.run)

@@ -11,7 +11,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from .flags import COUNT, Number
-from .shared import Parser, arguments, writable
+from .shared import Parser, arguments, no_address, writable
 from ..errors import ConfigError, HybridadError, printable
 
 # %% ../../nbs/89h_cli_review.ipynb #1212bbe0
@@ -115,6 +115,7 @@ def _ask(review) -> None:
 @arguments(_arguments)
 def review(a: Namespace) -> None:
     "Say of decisions if they are right; RUN/corrections.json keeps every word."
+    no_address(a.run, 'copy the run to a folder of this machine first')
     if not a.run.is_dir():
         raise ConfigError(
             f'there is no folder {a.run}: give that of a run of hybridad score or test'

@@ -296,11 +296,21 @@ def shared_out(
     return out
 
 # %% ../../nbs/89_commands.ipynb #0e314622
+def no_address(
+    path: str | Path,  # as it was given
+    instead: str,  # what to do instead
+) -> None:
+    "Refuse an address such as s3://bucket/run where a folder of this machine is needed."
+    if re.match(r'[a-z][a-z0-9+.-]+:/', text := Path(path).as_posix()):  # one slash: it is a path
+        raise ConfigError(f'{text.replace(":/", "://", 1)} is an address: {instead}')
+
+# %% ../../nbs/89_commands.ipynb #r34chab1
 def reachable(
     out: str | Path,  # a run folder
 ) -> Path:
     "Refuse a run folder that could not be made, before any work is done."
     out = Path(out)
+    no_address(out, 'only hybridad score writes a run there, choose a folder as --out')
     parent = next(p for p in (out, *out.absolute().parents) if p.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise ConfigError(f'{parent} is no folder that can be written to: choose another --out')

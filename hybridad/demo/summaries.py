@@ -80,7 +80,7 @@ def photographs_line(
     folders = len({n.partition('::')[2] or os.path.dirname(n) for n in names})
     text = f'to score: {len(names)} photographs in {folders} folder{"s" * (folders > 1)} ({read})'
     if refused:
-        text += f'; refused: {len(refused)} links that lead out'
+        text += f'; refused: {len(refused)}, their rows say why'
     if other:
         text += '; left alone: ' + ', '.join(f'{n} {kind}' for kind, n in sorted(other.items()))
     return text

@@ -167,9 +167,10 @@ class FolderArrivals(_Read):
         while not stop.is_set():
             begun = time.monotonic()
             ready = self.finished(begun)
-            if first and ready:
-                what = 'image was' if len(ready) == 1 else 'images were'
-                self.say(f'{len(ready)} {what} there before, so scored first')
+            new = sum(printable(path) not in self.done for path in ready)
+            if first and new:
+                what = 'image was' if new == 1 else 'images were'
+                self.say(f'{new} {what} there before, so scored first')
             first = False
             listing = time.monotonic() - begun
             for k in range(0, len(ready), size):

@@ -76,11 +76,10 @@ def _beside(kind, detector, names, tiling):
     "A detector with photographs, each whole or in tiles."
     tiler, read = tiler_of(detector, tiling), partial(upright, least=enough(detector.fit))
     bar = tqdm(names, desc='read references', unit='image', delay=2, leave=False)
-    if tiler is not None:
-        return _in_tiles(kind, detector, names, tiler)
-    images = load_references(bar, detector.fit, read)
-    with waiting('comparing the reference images with each other'):
-        return kind(detector, images)
+    with waiting('reading and comparing the reference images'):
+        if tiler is not None:
+            return _in_tiles(kind, detector, bar, tiler)
+        return kind(detector, load_references(bar, detector.fit, read))
 
 
 def _odd(names, places):
@@ -126,6 +125,18 @@ def _among(detector, photographs, tiling):
     said = f', and {beside.references.count} of the photographs, compared with each other'
     ends = beside.references.thresholds  # the scores are of photographs, of which some are not good
     return beside, said, {k: ends[k] for k in ('image', 'pixel', 'growth')}
+
+# %% ../../nbs/63c_beside.ipynb #chkkn0w2
+def check_known(
+    among: object,  # photographs that are compared with each other; None: they are not
+    false_alarms: float | None,  # share of good images
+) -> None:
+    "Refuse a share of false alarms where no image will be known to be good."
+    if among is not None and false_alarms is not None:
+        raise ConfigError(
+            '--false_alarms needs scores of good images, and with --among none are known: give good'
+            ' images as --normals, or leave it out'
+        )
 
 # %% ../../nbs/63c_beside.ipynb #6f70535f
 def compared_with(

@@ -15,7 +15,7 @@ from pathlib import Path
 from ..errors import ConfigError
 from .overview import read_images, rows_of_run
 from .report import about_run, stored_threshold, write_report
-from .rows import DECIDED, decision_at, join_parts, other_threshold
+from .rows import DECIDED, decision_at, other_threshold, write_scores
 from ..metrics.alarms import alarm_promise, alarm_text, alarm_threshold
 from ..runs import write_atomic, write_json
 
@@ -60,8 +60,8 @@ def _write(out, about, threshold, said):
     write_json(Path(out) / DECIDED, dict(threshold=threshold, said=said))
     if about['command'] == 'test':
         _write_images(out, threshold)
-    elif about['asked']['format'] == 'csv':
-        join_parts(out)
+    else:
+        write_scores(out, about['asked']['format'])
     write_report(out)
 
 # %% ../../nbs/63h_decide.ipynb #6744963a

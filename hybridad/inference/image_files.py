@@ -28,7 +28,8 @@ from ..errors import CheckpointError, DataError
 from ..models.tiled import in_tiles
 from ..models.tiles import Tiler
 from .rows import FILE
-from .sources import Fetched, file_times, is_address, is_source, names_in, opened
+from .sources import Fetched, Unreached, file_times, is_address, is_source
+from .sources import names_in, opened
 from ..runs import Run
 
 # %% ../../nbs/63a_image_files.ipynb #b57ad3ad
@@ -77,7 +78,8 @@ def replaced(
     "True where other contents lie under a name; a copy with new times is the same."
     size, modified, changed = file_times(path)
     same = (size, modified, changed) == tuple(then.get(k) for k in FILE[:3])
-    if same and (size > _SMALL or is_address(path)) and path not in refused:
+    read = then.get('digest') != ''  # else it is looked at whether it can be read by now
+    if same and read and (size > _SMALL or is_address(path)) and path not in refused:
         return False
     return file_digest(path, refused) != then.get('digest')
 
@@ -116,14 +118,30 @@ def _read_photo(file, size, sight):
         return dict(reason=str(error))
 
 # %% ../../nbs/63a_image_files.ipynb #20fbffbb
-def _home(paths):
+class Names(list):
+    "Names of photographs, and in `homes` the folders that were given for them."
+
+    homes = ()
+
+
+def _on_this_machine(name):
+    "The path of a file, or of the archive it lies in; '' elsewhere."
+    path = name.partition('::')[2] if is_address(name) else name
+    return '' if not path or is_address(path) else os.path.abspath(path)
+
+
+def _common(names):
     "The folder that all photographs lie in, going by the first and the last; '' elsewhere."
-    if not paths or is_address(paths[0]) or is_address(paths[-1]):
-        return ''
-    folders = [os.path.dirname(os.path.abspath(p)) for p in (paths[0], paths[-1])]
-    with suppress(ValueError):  # on two drives
-        return os.path.commonpath(folders)
+    ends = [_on_this_machine(n) for n in (*names[:1], *names[-1:])]
+    with suppress(ValueError):  # on two drives, or none at all
+        return os.path.commonpath([os.path.dirname(p) for p in ends]) if all(ends) else ''
     return ''
+
+# %% ../../nbs/63a_image_files.ipynb #h0me0001
+def _home(name, homes):
+    "The innermost of some folders that a photograph lies in; '' for none."
+    path = Path(_on_this_machine(name))
+    return max((h for h in homes if h and path.is_relative_to(h)), key=len, default='')
 
 
 def _is_out_of_reach(folder):
@@ -150,20 +168,28 @@ class Photos(Dataset):
         sight: int = 512,  # longest side of the small copy to draw on, px; 0: none
     ):
         self.paths, self.size, self.refused, self.sight = paths, size, refused or {}, sight
-        self.home = _home(paths)
+        self.homes = *getattr(paths, 'homes', ()), _common(paths)
 
     def __len__(self) -> int:
         return len(self.paths)
 
+    def _lost(self, item):
+        "The folder or server that is out of reach, in words; '' where it is not that."
+        if item.pop('unreached', False):
+            return item['reason']
+        home = 'reason' in item and _home(item['path'], self.homes)
+        out = home and _is_out_of_reach(home)
+        return f'{home} is out of reach, or nothing is left in it' if out else ''
+
     def __getitem__(self, i: int) -> dict:
-        "One item; `lost` says that the whole folder is out of reach, and stayed so."
+        "One item; `lost` says that its folder or server is out of reach, and stayed so."
         until = time.monotonic() + PATIENCE
         while True:
             item = dict(index=i, path=self.paths[i]) | read_item(self, self.paths[i])
-            if 'reason' not in item or not (self.home and _is_out_of_reach(self.home)):
+            if not (lost := self._lost(item)):
                 return item
             if time.monotonic() > until:
-                return item | dict(lost=f'{self.home} is out of reach, or nothing is left in it')
+                return item | dict(lost=lost)
             time.sleep(PATIENCE / 60)
 
 # %% ../../nbs/63a_image_files.ipynb #01bc7e91
@@ -178,7 +204,8 @@ def read_item(
             raise DataError(photos.refused[name])
         file = Fetched(name) if is_address(name) else name
     except DataError as error:
-        return dict(reason=str(error), file=(*before, ''))
+        away = isinstance(error, Unreached)
+        return dict(reason=str(error), file=(*before, ''), unreached=away)
     digest = _digest(file)
     item = _read_photo(file, photos.size, photos.sight)
     if file is name and file_times(name) != before:
@@ -259,6 +286,10 @@ def _images_in(root, other):
         yield path, f'{path} is a link that leads out of {root}: copy the file in' if out else ''
 
 
+def _given_folder(root):
+    return os.path.abspath(root if os.path.isdir(root) else os.path.dirname(root))
+
+# %% ../../nbs/63a_image_files.ipynb #f1nd1m01
 def find_images(
     paths: str | os.PathLike | list | Found,  # an image, a folder, ..., or a list of them
 ) -> Found:
@@ -267,8 +298,9 @@ def find_images(
         return paths
     found, refused, other = {}, {}, Counter()
     roots = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+    given = [os.path.expanduser(os.fspath(r)) for r in roots]
     with tqdm(desc='list', unit='file', delay=2) as bar:
-        for root in (os.path.expanduser(os.fspath(r)) for r in roots):
+        for root in given:
             for name, why in _images_in(root, other):
                 found.setdefault(name if is_address(name) else os.path.abspath(name), name)
                 if why:
@@ -276,4 +308,6 @@ def find_images(
                 bar.update()
     if not found:
         raise _nothing(roots, +other)
-    return Found(list(found.values()), refused, +other)
+    names = Names(found.values())
+    names.homes = tuple({_given_folder(r) for r in given if not is_address(r)})
+    return Found(names, refused, +other)

@@ -83,8 +83,9 @@ _UNREADABLE = 100  # files named there that could not be read
 
 
 def _urgency(row):
-    "The order in which images get a place: mistakes, then the highest scores."
-    return row['outcome'] in ('missed', 'false alarm'), row['score']
+    "The order in which images get a place: mistakes, the worst first, then the highest scores."
+    missed = row['outcome'] == 'missed'
+    return missed or row['outcome'] == 'false alarm', -row['score'] if missed else row['score']
 
 
 class Overview:

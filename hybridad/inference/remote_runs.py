@@ -7,15 +7,35 @@ __all__ = []
 
 # %% ../../nbs/63k_remote_runs.ipynb #b39a1edb
 import os
+import shutil
 import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from ..errors import DataError, HybridadError
 from .sources import inner_name, is_address, opened_store, reason_of
+
+# %% ../../nbs/63k_remote_runs.ipynb #put0ne01
+def _put(store, path, address):
+    "Put one file; its folder is made where a store has folders, and no bucket ever."
+    if not store.async_impl:
+        store.makedirs(address.rpartition('/')[0], exist_ok=True)
+    store.put_file(str(path), address)
+
+
+_TRIAL = 'trial.partial'
+
+
+def _try_out(store, address):
+    "Write one small file into a run and remove it."
+    with tempfile.TemporaryDirectory(prefix='hybridad-') as work:
+        (small := Path(work) / _TRIAL).write_bytes(b'-')
+        _put(store, small, f'{address}/{_TRIAL}')
+    with suppress(Exception):  # of any store; some let nobody remove, and all pass it by
+        store.rm_file(f'{address}/{_TRIAL}')
 
 # %% ../../nbs/63k_remote_runs.ipynb #ebf4d5f3
 def _whole_files(folder: Path) -> Iterator[tuple[str, tuple]]:
@@ -46,7 +66,7 @@ class _Mirror:
         with self.lock:
             new = [(n, s) for n, s in _whole_files(self.folder) if self.sent.get(n) != s]
             for name, state in sorted(new, key=_is_plan):
-                self.store.put_file(str(self.folder / name), f'{self.address}/{name}')
+                _put(self.store, self.folder / name, f'{self.address}/{name}')
                 self.sent[name] = state
 
     def keep_sending(self, every: float) -> None:
@@ -74,7 +94,9 @@ def run_at(
     if not is_address(out):
         yield Path(out)
         return
-    with tempfile.TemporaryDirectory(prefix='hybridad-') as work:
+    with ExitStack() as ends:
+        work = tempfile.mkdtemp(prefix='hybridad-')
+        ends.callback(shutil.rmtree, work)
         folder = Path(work) / Path(inner_name(out)).name
         folder.mkdir()
         mirror = _mirror(folder, out)
@@ -87,7 +109,7 @@ def run_at(
         finally:
             mirror.stop.set()
             thread.join()
-            _asked(mirror.send, out, 'write to')
+            _send_or_keep(mirror, out, ends)
 
 # %% ../../nbs/63k_remote_runs.ipynb #f52cffcd
 def _asked(action, address, what):
@@ -102,4 +124,17 @@ def _mirror(folder, address):
     "A folder that holds what a store has."
     mirror = _asked(lambda: _Mirror(folder, address), address, 'reach')
     _asked(mirror.fetch, address, 'read')
+    _asked(lambda: _try_out(mirror.store, mirror.address), address, 'write to')
     return mirror
+
+# %% ../../nbs/63k_remote_runs.ipynb #k33p0001
+def _send_or_keep(mirror, address, ends):
+    "Send the rest; what cannot be sent stays here."
+    try:
+        _asked(mirror.send, address, 'write to')
+    except DataError as error:
+        ends.pop_all()
+        raise DataError(
+            f'{error}; nothing is lost, the run is kept in {mirror.folder}: copy it to where it'
+            ' belongs'
+        ) from None

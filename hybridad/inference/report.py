@@ -15,8 +15,9 @@ from ..errors import ConfigError, printable
 from .overview import Overview, histogram, rows_of_run
 from .rows import other_threshold
 from .sources import inner_name
-from .thumbnails import overlay_of, read_thumbnails, write_thumbnails
-from ..metrics.alarms import alarm_promise
+from .thumbnails import overlay_of, read_thumbnails, thumbnail_key
+from .thumbnails import write_thumbnails
+from ..metrics.alarms import alarm_promise, alarm_share, alarm_text
 from ..metrics.checks import METRICS
 from ..runs import read_json, write_atomic
 
@@ -140,19 +141,26 @@ def _card(row, thumbnail):
         boxes=boxes,
     )
 
+# %% ../../nbs/63g_report.ipynb #thumb001
+def _thumbnail(row, thumbnails):
+    "The thumbnail of a row; runs of earlier versions know it by the image's name."
+    return thumbnails.get(thumbnail_key(row)) or thumbnails.get(row['image'], {})
+
 
 def _groups(cards):
-    "Cards by outcome, mistakes first, each from the highest score down."
+    "Cards by outcome, mistakes first, each from the highest score down; of misses, the lowest."
     found = {}
     for c in cards:
         found.setdefault(c['outcome'], []).append(c)
-    return [(o, found[o]) for o in _ORDER if o in found]
+    return [(o, found[o][:: -1 if o == 'missed' else 1]) for o in _ORDER if o in found]
 
 # %% ../../nbs/63g_report.ipynb #437b11b6
+_UNSURE = 'no scores of good images are known, so no share of false alarms can be stated'
+
+
 def _how_sure(good, threshold):
     "The sentence on false alarms, from scores of images known to be good."
-    unknown = 'no scores of good images are known, so no share of false alarms can be stated'
-    return unknown if threshold is None else alarm_promise(good, threshold) or unknown
+    return alarm_promise(good or [], threshold) or _UNSURE
 
 
 def _made_by(about):
@@ -193,12 +201,25 @@ def _score_facts(about, seen, threshold):
 
 # %% ../../nbs/63g_report.ipynb #431d8c96
 def _shares(seen):
-    "Found and alarming images of a labelled set."
+    "Found and alarming images of a labelled set, and the alarms that follow from it."
     n = seen.outcomes
     bad, good = n['found'] + n['missed'], n['false alarm'] + n['passed']
-    return f'{n["found"]} of {bad} defective found, {n["false alarm"]} of {good} normal alarm'
+    if not bad + good:
+        return 'nothing was decided'
+    shares = f'{n["found"]} of {bad} defective found, {n["false alarm"]} of {good} normal alarm'
+    return f'{shares}; {alarm_text(alarm_share(n["false alarm"], good)) if good else _UNSURE}'
 
 # %% ../../nbs/63g_report.ipynb #4782600a
+def _from_where(about, stored, threshold):
+    "The threshold of a test, and the rule that it follows."
+    if threshold != stored_threshold(about):
+        return f'{threshold:.3f} (decided anew)'
+    if stored.get('image') is None:
+        return 'none is known'
+    known = 'one for each category' if threshold is None else f'{threshold:.3f}'
+    return f'{known} ({stored.get("rule", "one normal validation image in ten exceeds it")})'
+
+# %% ../../nbs/63g_report.ipynb #testfac1
 def _test_facts(about, seen, threshold):
     "Terms and texts on a test."
     config, results = about['config'], about['metrics']
@@ -206,17 +227,14 @@ def _test_facts(about, seen, threshold):
     beside = f'{normals["folder"]}, {normals["shots"] or "all"} of each' if normals else 'none'
     if odd := [name for names in ((normals or {}).get('odd') or {}).values() for name in names]:
         beside += f'; unlike the others, to be looked at: {", ".join(odd)}'
-    rule = stored.get('rule', 'one normal validation image in ten exceeds it')
-    each = 'one for each category' if isinstance(stored.get('image'), dict) else 'none is known'
-    known = each if threshold is None else f'{threshold:.3f}'
     how = f'evaluated at {results["eval_size"]} px{_in_tiles(config["data"])}'
     facts = [
         ('scored with', f'prompts of {config["checkpoint"]}'),
         ('backbone', f'{config["model"]["backbone"]}, {how}'),
         ('data', config['data']['data_path']),
         ('reference images', beside),
-        ('anomalous from', f'{known} ({rule})'),
-        ('how sure', f'{_shares(seen)}; {_how_sure(seen.scores, threshold)}'),
+        ('anomalous from', _from_where(about, stored, threshold)),
+        ('how sure', _shares(seen)),
     ]
     if results.get('seen_in_training'):
         facts.append(('seen', f'{results["seen_in_training"]} images were in the training run'))
@@ -265,7 +283,8 @@ def stored_threshold(
     if about['command'] == 'score':
         return about['asked']['image_threshold']
     found = (about['config'].get('thresholds') or {}).get('image')
-    return None if isinstance(found, dict) else found
+    each = set(found.values()) if isinstance(found, dict) else {found}
+    return each.pop() if len(each) == 1 else None  # of a single category it is that of all
 
 # %% ../../nbs/63g_report.ipynb #f10c2021
 _TABLES = dict(csv='scores.csv', parquet='the files in parts')
@@ -304,7 +323,7 @@ def _context(out, about):
     test, other = about['command'] == 'test', other_threshold(out)
     seen, thumbnails = Overview(rows_of_run(out, about['command'])), read_thumbnails(out)
     threshold = stored_threshold(about) if other is None else other
-    cards = [_card(r, thumbnails.get(r['image'], {})) for r in seen.shown]
+    cards = [_card(r, _thumbnail(r, thumbnails)) for r in seen.shown]
     counted = ', '.join(f'{n} {kind}' for kind, n in seen.outcomes.most_common() if kind)
     facts = (_test_facts if test else _score_facts)(about, seen, threshold)
     return dict(
@@ -347,6 +366,6 @@ def report_of_scores(
 ) -> Path:  # its report.html
     "Thumbnails of the stored overlays, and the report with them."
     shown = Overview(rows_of_run(out, 'score')).shown
-    pictures = ((r['image'], overlay_of(out, r), (r['width'], r['height'])) for r in shown)
+    pictures = ((thumbnail_key(r), overlay_of(out, r), (r['width'], r['height'])) for r in shown)
     write_thumbnails(out, pictures, len(shown), by=by)
     return write_report(out, by)

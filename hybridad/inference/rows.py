@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import CheckpointError, csv_cell, from_csv_cell, printable
-from ..runs import half_written, read_json
+from ..runs import half_written, read_json, write_atomic
 
 # %% ../../nbs/63_rows.ipynb #ed151b5d
 FILE = ('bytes', 'modified', 'changed', 'digest')  # what tells one file from its successor
@@ -186,3 +186,23 @@ def join_parts(
         f.flush()
         os.fsync(f.fileno())
     os.replace(temporary, Path(out) / 'scores.csv')
+
+# %% ../../nbs/63_rows.ipynb #dec1de01
+def _decide_parts(out):
+    "Write Parquet parts again, with the decisions of today."
+    threshold = other_threshold(out)
+    for path in sorted((Path(out) / 'parts').glob('part-*.parquet')):
+        rows = [r | dict(decision=decision_at(r, threshold)) for r in _raw_rows(path)]
+        write_atomic(path, encode(rows, 'parquet'))
+
+
+def write_scores(
+    out: str | os.PathLike,  # folder of a scoring run
+    form: str,  # of its parts: csv or parquet
+    by: str = '',  # who writes, where several processes may
+) -> None:
+    "Write the table of a run, which where parts are Parquet is the parts."
+    if form == 'csv':
+        join_parts(out, by)
+    elif other_threshold(out) is not None:
+        _decide_parts(out)

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch.utils.data import BatchSampler
 
 from ..models.appearance import appearance, unlike_known
@@ -25,7 +24,7 @@ from ..models.latents import smooth
 from ..models.naming import best_names, known_namer, region_masks, region_names
 from ..errors import ConfigError, printable
 from ..evaluation.baselines import WordsDetector
-from .beside import apart, compared_with
+from .beside import apart, check_known, compared_with
 from .image_files import Photos, find_images
 from .loader import PhotoLoader
 from .overlays import draw
@@ -35,7 +34,6 @@ from ..models.tiled import read_tiled
 from ..models.tiles import Tiler, Tiling, as_flags, growth_of_scores, photo_score, tiler_of
 from ..models.tiles import tiling_of
 from ..evaluation.reports import outlined_regions
-from ..runs import write_atomic
 
 # %% ../../nbs/64_scoring.ipynb #8ede112f
 SHIPPED = MINI / 'prompts.safetensors'
@@ -273,7 +271,13 @@ def _of_whole_images(stored, threshold):
         ' tiles look, so give reference images, or a threshold'
     )
 
-# %% ../../nbs/64_scoring.ipynb #36225076
+# %% ../../nbs/64_scoring.ipynb #chkkn0w1
+def _as_learned(tiles, tiling):
+    "The words on tiles that nobody asked for."
+    learned = tiles is None and not tiling.whole
+    return f', in tiles as learned ({as_flags(tiling)})' if learned else ''
+
+# %% ../../nbs/64_scoring.ipynb #1mag3nd1
 def _image_end(stored, threshold, false_alarms):
     "The threshold of the image score: given, of a stated share of false alarms, or stored."
     if false_alarms is None:
@@ -308,12 +312,12 @@ def load_scorer(
     square: bool = False,  # squash photographs to squares, however the prompts were learned
 ) -> Scorer:
     "A detector ready to decide."
+    check_known(among, false_alarms)
     how = dict(other_backbone=other_backbone, precision=precision)
     detector, about, source = _detector(checkpoint, backbone, device, **how)
     detector.config.data.square |= square
     tiling = tiling_of(detector.config, tiles)
-    if tiles is None and not tiling.whole:
-        source += f', in tiles as learned ({as_flags(tiling)})'
+    source += _as_learned(tiles, tiling)
     stored, known = _stored_thresholds(detector, about), about.get('appearance')
     if beside := compared_with(detector, references, among, tiling=tiling):
         (detector, said, stored), known = beside, None  # references bring their own world

@@ -26,7 +26,7 @@ from .loader import PhotoLoader
 from .parts import ClaimedBatches, Parts, all_there, by_part, check_all_there
 from .parts import outdated, remove_outdated, tidy, write_part
 from .report import report_of_scores
-from .rows import join_parts, other_threshold, read_scores
+from .rows import other_threshold, read_scores, write_scores
 from .scoring import Scorer
 from ..locks import run_lock
 from ..models.detector import HybridAnomalyDetector
@@ -183,7 +183,19 @@ def _score_parts(parts, claims, scorer, *, pictures, progress, tell, batch_size,
                 time.sleep(POLL)
 
 # %% ../../nbs/64a_scoring_runs.ipynb #f1152698
-def _finish(run, parts, claims):
+def _counted(parts, note):
+    "Decisions, counted, and a sentence where photographs were not there to be read."
+    counts, away = Counter(), 0
+    for r in read_scores(parts.out):
+        counts[r['decision']] += 1
+        gone = r['decision'] == 'unreadable' and r['digest'] == ''
+        away += gone and r['image'] not in parts.refused
+    if away:
+        note(f'{away} photograph{"s" * (away > 1)} could not be opened: --resume tries again')
+    return counts
+
+# %% ../../nbs/64a_scoring_runs.ipynb #f1n1sh01
+def _finish(run, parts, claims, note):
     "Join the parts and write the report, by one process while the others wait; count decisions."
     check_all_there(parts)
     with held(claims, 'table'):
@@ -191,11 +203,10 @@ def _finish(run, parts, claims):
         if not (run.finished and report.exists()):
             report.unlink(missing_ok=True)  # of before; written last, it says that all is done
             tidy(parts)
-            if parts.form == 'csv':
-                join_parts(parts.out, claims.token)
+            write_scores(parts.out, parts.form, claims.token)
             run.finish(claims.token)
             report_of_scores(parts.out, claims.token)
-    return Counter(r['decision'] for r in read_scores(parts.out))
+    return _counted(parts, note)
 
 # %% ../../nbs/64a_scoring_runs.ipynb #1022149f
 def _check_choices(form, pictures, part):
@@ -221,7 +232,7 @@ def _run(run, parts, scorer, *, join, resume, note, work, **how):
         remove_outdated(parts, gone, note)
         wait()
         work(parts, claims, scorer, **how)
-        return _finish(run, parts, claims)
+        return _finish(run, parts, claims, note)
 
 # %% ../../nbs/64a_scoring_runs.ipynb #cf270740
 def score_folder(

@@ -8,8 +8,13 @@ __all__ = []
 # %% ../../nbs/63_sources.ipynb #8656fc7e
 import csv
 import io
+import lzma
 import os
+import posixpath
 import re
+import tarfile
+import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import nullcontext, suppress
@@ -46,17 +51,56 @@ def inner_name(
     # only of the web: in an archive and in a bucket, '?' is part of a name
     return path.partition('?')[0] if scheme in ('http', 'https') and not member else path
 
+# %% ../../nbs/63_sources.ipynb #unr3ach1
+class Unreached(DataError):
+    "A store gave no answer, and may give one later."
+
+
+# as the libraries of stores call it, among them aiohttp and botocore
+_AWAY = {'ConnectionError', 'TimeoutError', 'ClientConnectionError', 'gaierror', 'HTTPClientError'}
+
+
+def _unreached(error: BaseException | None) -> BaseException | None:
+    "The failed connection behind an error, if there is one."
+    while error is not None:
+        names = {kind.__name__ for kind in type(error).__mro__}
+        if _AWAY & names or getattr(error, 'status', None) in (429, 502, 503, 504):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
+# %% ../../nbs/63_sources.ipynb #t3xtof01
+def _text(error: BaseException) -> str:
+    "The first line that an error says, or its kind."
+    return (str(error).splitlines() or [''])[0] or type(error).__name__
+
 # %% ../../nbs/63_sources.ipynb #2160f21f
+_DAMAGE = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    lzma.LZMAError,
+    zlib.error,
+    EOFError,
+    csv.Error,
+)
+
+
 def reason_of(error: Exception) -> str:
     "Why a store did not answer, and what to do."
+    if away := _unreached(error):
+        return f'{_text(away)}; the server does not answer: check the address, or try again later'
     if isinstance(error, FileNotFoundError):
         return 'there is no such file, check the address'
-    text = (str(error).splitlines() or [''])[0] or type(error).__name__
+    if isinstance(error, UnicodeDecodeError):
+        return 'it is no UTF-8 text, save it as UTF-8'
+    text = _text(error)
+    if isinstance(error, _DAMAGE) or type(error).__module__.startswith('pyarrow'):
+        return f'{text}; the file is damaged: copy it anew, or make it again'
     if isinstance(error, ImportError):
         return text  # it names the library that the store needs
     return f'{text}; check the address, and your credentials where it needs some'
 
-
+# %% ../../nbs/63_sources.ipynb #st0reof1
 @lru_cache(64)
 def _store_of(root: str, process: int):
     from fsspec.core import url_to_fs
@@ -98,7 +142,8 @@ class Fetched(io.BytesIO):
             with _alone(name):
                 super().__init__(store.cat_file(path))
         except Exception as error:
-            raise DataError(f'cannot read {name}: {reason_of(error)}') from None
+            kind = Unreached if _unreached(error) else DataError
+            raise kind(f'cannot read {name}: {reason_of(error)}') from None
 
     def __str__(self) -> str:
         return self.name
@@ -174,18 +219,20 @@ def is_source(
     "True for an archive, a list of names, or anything at an address."
     return is_address(root) or os.path.isfile(root) and _ends(root, (*_ARCHIVES, *_LISTS))
 
-
+# %% ../../nbs/63_sources.ipynb #m3mbers1
 def _members(archive: str) -> Iterator[tuple[str, str]]:
     "(address, '' or why it is refused) of each file in an archive, in its order."
     scheme = 'zip' if _ends(archive, '.zip') else 'tar'
     store = opened_store(f'{scheme}://::{archive}')
     if scheme == 'zip':
-        names = [m.filename for m in store.zip.infolist() if not m.is_dir()]
+        names = [(m.filename, False) for m in store.zip.infolist() if not m.is_dir()]
     else:
-        names = [m.name for m in store.tar.getmembers() if m.isreg()]
-    for name in names:
+        members = store.tar.getmembers()
+        names = [(m.name, not m.isreg()) for m in members if m.isreg() or m.issym() or m.islnk()]
+    for name, link in names:
         out = name.startswith(('/', '\\')) or '..' in re.split(r'[/\\]', name) or '::' in name
-        why = f'{name} leads out of {archive}: pack it under another name' if out else ''
+        why = f'{name} is a link in {archive}: pack the file itself' if link else ''
+        why = f'{name} leads out of {archive}: pack it under another name' if out else why
         yield f'{scheme}://{name}::{archive}', why
 
 # %% ../../nbs/63_sources.ipynb #2212a18f
@@ -198,29 +245,42 @@ def _column(names, source) -> str:
     return found
 
 
-def _entries(source: str, content: bytes) -> list[str]:
-    "The names in a list."
+def _entries(source: str, content: bytes) -> list[tuple[int, str]]:
+    "(line or row, name, which may be empty) of each entry of a list."
     if _ends(source, '.parquet'):
         import pyarrow.parquet as pq
 
         table = pq.ParquetFile(io.BytesIO(content))
         column = _column(table.schema_arrow.names, source)
-        return list(map(str, table.read([column])[column].to_pylist()))
+        names = table.read([column])[column].to_pylist()
+        return [(k, str(n or '')) for k, n in enumerate(names, 1)]
     text = content.decode('utf-8-sig')
     if _ends(source, '.txt'):
-        return list(filter(None, map(str.strip, text.splitlines())))
+        lines = enumerate(map(str.strip, text.splitlines()), 1)
+        return [(k, line) for k, line in lines if line]
     rows = csv.DictReader(io.StringIO(text, newline=''), strict=True)
     column = _column(rows.fieldnames or [], source)
-    return [r[column] or '' for r in rows]
+    return [(rows.line_num, (r[column] or '').strip()) for r in rows]
 
 # %% ../../nbs/63_sources.ipynb #l1sted01
+def _joined(source: str, name: str) -> str:
+    "A relative name in a list, which begins where the list lies."
+    if not is_address(source):
+        return os.path.join(os.path.dirname(source), name)
+    scheme, _, folder = source.rpartition('/')[0].partition('://')
+    path = f'{folder}/{name}'
+    return f'{scheme}://{posixpath.normpath(path) if ".." in name.split("/") else path}'
+
+# %% ../../nbs/63_sources.ipynb #l1sted02
 def _listed(source: str) -> Iterator[tuple[str, str]]:
-    "(name, '') of each line of a list."
+    "(name, '' or why it is refused) of each entry of a list."
     content = Fetched(source).getvalue() if is_address(source) else Path(source).read_bytes()
-    folder = source.rpartition('/')[0] if is_address(source) else os.path.dirname(source)
-    for name in _entries(source, content):
-        whole = is_address(name) or os.path.isabs(name)
-        yield name if whole else os.path.join(folder, name), ''
+    for line, name in _entries(source, content):
+        if name:
+            yield name if is_address(name) or os.path.isabs(name) else _joined(source, name), ''
+        else:
+            why = f'line {line} of {source} names no file: write a name there, or remove it'
+            yield f'{source}, line {line}', why
 
 # %% ../../nbs/63_sources.ipynb #6c0a14c2
 def _below(root: str) -> Iterator[tuple[str, str]]:
@@ -228,6 +288,7 @@ def _below(root: str) -> Iterator[tuple[str, str]]:
     store, path = _store(root)
     found, base = store.find(path), store._strip_protocol(path).rstrip('/')
     if not found:
+        store.info(path)  # which raises where nothing answers, unlike `find`
         raise FileNotFoundError
     return ((root.rstrip('/') + p.removeprefix(base), '') for p in sorted(found))
 
@@ -240,7 +301,7 @@ def _searched(root: str) -> Iterator[tuple[str, str]]:
         return _listed(root)
     return iter([(root, '')]) if _ends(root, SUFFIXES) else _below(root)
 
-
+# %% ../../nbs/63_sources.ipynb #nam3sin1
 def names_in(
     root: str,  # an archive, a list or an address
     other: Counter,  # files left alone, counted by ending
@@ -254,9 +315,11 @@ def names_in(
         raise DataError(f'cannot list {root}: {reason_of(error)}') from None
     for name, why in found:
         last = inner_name(name).rpartition('/')[2]
-        if last.startswith('.') or not last:
+        if _ends(root, _LISTS):
+            yield name, why
+        elif last.startswith('.') or not last:
             continue
-        if _ends(root, _LISTS) or last.lower().endswith(SUFFIXES):
+        elif last.lower().endswith(SUFFIXES):
             yield name, why
         else:
             other[Path(last).suffix.lower() or 'without ending'] += 1

@@ -58,6 +58,13 @@ def _without_caption(
     width = min(im.width, max(1, round(height * size[0] / size[1])))
     return im.crop((0, 0, width, height))
 
+# %% ../../nbs/63e_thumbnails.ipynb #thumkey1
+def thumbnail_key(
+    row: dict,  # from overview.rows_of_run
+) -> str:
+    "The key of a thumbnail: in a watch, several images may bear one name."
+    return row.get('overlay') or row['image']
+
 
 def overlay_of(
     out: Path,  # folder of a scoring run
@@ -78,7 +85,7 @@ _FILE = 'thumbnails.json'
 
 def write_thumbnails(
     out: Path,  # folder of a run
-    pictures: Iterable[tuple],  # (name, Image.Image or None, (width, height) of its file)
+    pictures: Iterable[tuple],  # (key, Image.Image or None, (width, height) of its file)
     count: int,  # of the pictures
     *,
     by: str = '',  # who writes, where several processes may
@@ -86,8 +93,8 @@ def write_thumbnails(
     "Thumbnails of a run in one file, which its reports are made of."
     most = BUDGET // max(1, count)
     found = {
-        name: dict(src=_data_uri(im, most), width=size[0], height=size[1])
-        for name, im, size in pictures
+        key: dict(src=_data_uri(im, most), width=size[0], height=size[1])
+        for key, im, size in pictures
         if im is not None
     }
     write_json(Path(out) / _FILE, found, by)
@@ -95,7 +102,7 @@ def write_thumbnails(
 
 def read_thumbnails(
     out: Path,  # folder of a run
-) -> dict:  # {name: src, width, height}
+) -> dict:  # {key: src, width, height}
     "The thumbnails that a run holds."
     path = Path(out) / _FILE
     return read_json(path) if path.exists() else {}

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from ..errors import ConfigError
 
 # %% ../../nbs/40a_alarms.ipynb #01123b65
-def _alarm_share(
+def alarm_share(
     alarms: int,  # known good images at or above the threshold
     good: int,  # known good images
 ) -> dict:  # share expected of new good images, low and high: 95 percent interval
@@ -38,7 +38,7 @@ def check_share(
 def alarm_threshold(
     scores: Iterable[float],  # of good images
     share: float,  # of new good images that may alarm
-) -> dict:  # threshold, asked, and what _alarm_share gives
+) -> dict:  # threshold, asked, and what alarm_share gives
     "The threshold at which a stated share of new good images is expected to alarm."
     highest = sorted(scores, reverse=True)
     alarms = max(0, math.floor(check_share(share) * (len(highest) + 1) + 1e-9) - 1)
@@ -49,7 +49,7 @@ def alarm_threshold(
         )
     threshold = math.nextafter(highest[alarms], math.inf)
     over = sum(s >= threshold for s in highest)  # fewer where scores are equal
-    return dict(threshold=threshold, asked=share) | _alarm_share(over, len(highest))
+    return dict(threshold=threshold, asked=share) | alarm_share(over, len(highest))
 
 # %% ../../nbs/40a_alarms.ipynb #7df97a8b
 def _percent(share: float) -> str:
@@ -58,7 +58,7 @@ def _percent(share: float) -> str:
 
 
 def alarm_text(
-    found: dict,  # from _alarm_share or alarm_threshold
+    found: dict,  # from alarm_share or alarm_threshold
 ) -> str:
     "The share of false alarms to expect, and how sure that is, as one sentence."
     known = f'{found["alarms"]} of {found["good"]} known good images'
@@ -79,7 +79,7 @@ def alarm_promise(
     "The sentence on the false alarms to expect at a threshold."
     if not good:
         return ''
-    found = _alarm_share(sum(s >= threshold for s in good), len(good))
+    found = alarm_share(sum(s >= threshold for s in good), len(good))
     return alarm_text(found if asked is None else found | dict(asked=asked))
 
 # %% ../../nbs/40a_alarms.ipynb #669c2f54

@@ -9,12 +9,13 @@ __all__ = ['distinct', 'ReferenceDetector', 'reference_hash', 'load_references']
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import product
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 from .attention import log_ratio
 from ..data.aspect import Fit, by_shape, stacked
@@ -52,17 +53,21 @@ def distinct(
 _AT_ONCE = 8  # reference images in memory
 
 
-def _batches(images: Tensor | np.ndarray) -> list[np.ndarray]:
-    "Places of images of one shape, a few at a time."
+def _batches(images: Tensor | np.ndarray, what: str) -> Iterator[np.ndarray]:
+    "Places of images of one shape, a few at a time, behind a bar where it takes long."
     shapes = by_shape(images).values()
-    return [part[i : i + _AT_ONCE] for part in shapes for i in range(0, len(part), _AT_ONCE)]
+    parts = [part[i : i + _AT_ONCE] for part in shapes for i in range(0, len(part), _AT_ONCE)]
+    with tqdm(total=len(images), desc=what, unit='image', delay=2, leave=False) as bar:
+        for part in parts:
+            yield part
+            bar.update(len(part))
 
-
+# %% ../../nbs/51_reference.ipynb #c3lls001
 def _cells(detector: 'ReferenceDetector', images: Tensor, owners: list[int], rows: int) -> dict:
     "Sampled cells {(layer, grid): {owner: [(n, C)]}}; a single owner is split by its turns."
     found, grids, text, single = {}, {}, detector.text(), len(set(owners)) == 1
     turns = range(len(VIEWS))
-    for part in _batches(images):
+    for part in _batches(images, 'learn references'):
         for view, scale in product(turns, sorted(set(detector.scales))):
             seen = detector.seen(stacked(images[part]), view, scale)
             queries = detector.queries(seen, text)
@@ -89,7 +94,7 @@ def _among_themselves(
     "References of one shape compared with all others in one view."
     distances, prompts, text = [], [], detector.text()
     size = detector.pipeline.map_shape(images.shape[-2:])
-    for part in _batches(images):
+    for part in _batches(images, f'compare references, view {view + 1}'):
         queries = detector.queries(detector.seen(images[part], view), text)
         single = detector.references.count == 1
         left_out = [view if single else owners[i] for i in part]

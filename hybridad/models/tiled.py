@@ -9,6 +9,7 @@ __all__ = []
 import math
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,14 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from ..data.formats import reading
 from ..data.gigapixels import TiffBands
 from ..data.images import as_rgb, full_size, open_image
 from ..errors import DataError
 from .tiles import Grid, Stitch, Tiler
+from ..progress import waiting
 
 # %% ../../nbs/50b_tiled.ipynb #bf126a60
 def _as_tensor(pixels: Tensor) -> Tensor:  # (H, W, 3) uint8 -> (3, H, W) float32 in [-1, 1]
@@ -144,6 +147,15 @@ def open_tiled(
 _NAMED = 1 << 14  # cells of maps of names: regions are named, not outlined, by them
 
 
+def _shown(steps, size):
+    "Steps through the tiles of a photograph: behind a bar, or announced where none can move."
+    how = dict(unit_scale=size, delay=2, leave=False)
+    bar = tqdm(steps, desc='read tiles', unit='tile', disable=None, **how)
+    said = f'reading about {len(steps) * size} tiles of a photograph'
+    with waiting(said, 30.0) if bar.disable else nullcontext():
+        yield from bar
+
+# %% ../../nbs/50b_tiled.ipynb #r3adt1l1
 def read_tiled(
     read: Callable,  # (b, 3, h, w) tiles, (rows, columns) of maps -> maps, scores, names or None
     photograph: Photograph,
@@ -153,7 +165,7 @@ def read_tiled(
     grid, scores = photograph.grid, []
     coarse = max(1, math.ceil(math.sqrt(math.prod(grid.size) / _NAMED)))
     heat, named = Stitch(grid), Stitch(grid, pool=coarse)
-    for first in range(0, len(grid.corners), size):
+    for first in _shown(range(0, len(grid.corners), size), size):
         corners = grid.corners[first : first + size]
         maps, found, names = read(torch.stack([photograph.tile(c) for c in corners]), grid.tile)
         scores += torch.as_tensor(found).tolist()
