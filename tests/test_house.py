@@ -308,7 +308,7 @@ def test_a_stored_picture_has_fewer_colours_but_all_its_pixels(noise):
     grain = np.random.default_rng(0).integers(0, noise, (288, 806, 3), np.uint8)
     fig.add_axes((0, 0, 1, 1)).imshow(grain, aspect='auto')
     png = as_png(fig)
-    mime, stored = outputs.small(png, 45)
+    mime, stored = outputs.small(png, 50)
     picture = Image.open(io.BytesIO(stored))
     assert picture.size == Image.open(io.BytesIO(png)).size and picture.width >= 0.95 * 8.4 * 96
     assert len(stored) < len(png) and drawn_at(stored) > 95, mime

@@ -2,7 +2,7 @@
 
 Progress bars, warnings and widgets are dropped, which mean nothing without a kernel; of a widget
 that has an image of itself the image is kept. Images keep their pixels, or their text would
-shrink: those that need more bytes than allowed get fewer colours, photographs become JPEG."""
+shrink: they get 256 colours, and those that need too many bytes even so become JPEG."""
 
 import base64
 import io
@@ -17,13 +17,13 @@ from PIL import Image
 from hybridad.visual.plots import few_colours
 
 NBS = Path(__file__).resolve().parents[1] / 'nbs'
-LIMITS = 150, 100, 75, 60, 45  # kB of an image, one after the other until the notebook is small
+LIMITS = 150, 100, 75, 50  # kB of an image, one after the other until the notebook is small
 NOTEBOOK = 500_000  # bytes
 
 
 def small(png, limit):  # bytes, kB -> mime type, bytes
     "An image of as many pixels in at most so many kB: with a palette, else as JPEG."
-    packed = few_colours(png, limit)
+    packed = few_colours(png)
     if len(packed) > 1000 * limit:
         picture = Image.open(io.BytesIO(png))
         known = dict(dpi=picture.info['dpi']) if 'dpi' in picture.info else {}

@@ -334,45 +334,34 @@ def own_axes(
 CSS_DPI = 96  # of a screen: drawn at fewer, 9 points are less than 9 points
 
 
-def _reduced(picture, colours):
-    "A PNG with a palette; without k-means Pillow mixes greys of a photo with yellows of a map."
+def few_colours(
+    png: bytes,
+) -> bytes:  # a PNG of as many pixels
+    "With a palette of 256 colours that covers rare ones, too: thin lines, ends of a colour bar."
+    picture = Image.open(BytesIO(png))
     full = picture.convert('RGB')
-    few = full.resize([-(-s // 2) for s in full.size], Image.Resampling.NEAREST)
-    palette = few.quantize(colours, kmeans=1)  # a quarter of the pixels says as much
+    palette = full.quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=1)
     rgb = np.array(palette.getpalette()).reshape(-1, 3)
     rgb[(rgb > 244).all(1)] = 255  # paper stays white, though k-means mixed it with thin lines
     palette.putpalette(rgb.ravel().tolist())
     known = dict(dpi=picture.info['dpi']) if 'dpi' in picture.info else {}
-    small = full.quantize(palette=palette, dither=Image.Dither.NONE)
-    small.save(packed := BytesIO(), 'PNG', optimize=True, **known)
-    return packed.getvalue()
-
-
-def few_colours(
-    png: bytes,
-    max_kb: float | None,  # aimed at; None: all colours are kept
-) -> bytes:  # a PNG of as many pixels
-    "The first that fits of palettes of 256, 128 and 64 colours; else the smallest."
-    if max_kb is None:
-        return png
-    picture = Image.open(BytesIO(png))
-    for colours in (256, 128, 64):
-        smaller = _reduced(picture, colours)
-        if len(smaller) <= 1000 * max_kb:
-            break
-    return min(smaller, png, key=len)
+    packed = full.quantize(palette=palette, dither=Image.Dither.NONE)
+    packed.save(buffer := BytesIO(), 'PNG', optimize=True, **known)
+    return min(buffer.getvalue(), png, key=len)
 
 # %% ../../nbs/70_plots.ipynb #404e9640
 def as_png(
     fig: Figure,  # what to draw
-    max_kb: float | None = None,  # aimed at with a palette; None: all colours
+    max_kb: float | None = None,  # a palette of 256 colours above this; None: all colours
     *,
     dpi: float | None = None,  # resolution; default: the figure's own, 96 at least
 ) -> bytes:  # a PNG
     "A PNG of a figure, as `_repr_png_` returns it; its text is never made smaller."
+    buffer = BytesIO()
     options = dict(format='png', bbox_inches='tight', metadata={'Software': None})
-    fig.savefig(buffer := BytesIO(), dpi=dpi or max(CSS_DPI, fig.dpi), **options)
-    return few_colours(buffer.getvalue(), max_kb)
+    fig.savefig(buffer, dpi=dpi or max(CSS_DPI, fig.dpi), **options)
+    png = buffer.getvalue()
+    return png if max_kb is None or len(png) <= 1000 * max_kb else few_colours(png)
 
 # %% ../../nbs/70_plots.ipynb #55102363
 def save_figure(
