@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import BackboneError, HybridadError
-from .fingerprint import fingerprint, marks
+from .fingerprint import beside_weights, fingerprint, marks
 from .latents import ImageSide, add_noise
 from .parts import first_line, quiet
 
@@ -89,6 +89,15 @@ class Named(ImageSide):
             m.requires_grad_(False).eval()
         self.name, self.settings = name, DEFAULTS | (settings or {})
         self._hashed = None, ''  # marks of the weights, and their fingerprint
+        self._loaded = self._beside()
+
+    def _beside(self) -> dict[str, str]:
+        return beside_weights(*(getattr(self, k, None) for k in ('vae', 'scheduler', 'model')))
+
+    def _marks(self) -> tuple:
+        "Marks of the weights, and all beside them that is not as it was loaded."
+        other = {k: v for k, v in self._beside().items() if v != self._loaded[k]}
+        return marks(self.modules), str(other or '')
 
     @property
     def device(self) -> torch.device:
@@ -97,9 +106,9 @@ class Named(ImageSide):
     @property
     def hash(self) -> str:
         "Fingerprint of the frozen weights, to tell backbones apart; it follows every change."
-        now = marks(self.modules)
+        now = self._marks()
         if self._hashed[0] != now:
-            self._hashed = now, fingerprint(self.modules)
+            self._hashed = now, fingerprint(self.modules, now[1])
         return self._hashed[1]
 
     def to(self, *args):
@@ -111,7 +120,7 @@ class Named(ImageSide):
             for m in self.modules:
                 m.to(*(wide if m in self.precise else args))
         if known:
-            self._hashed = marks(self.modules), known
+            self._hashed = self._marks(), known
         return self
 
 # %% ../../nbs/10ea_frozen.ipynb #215ef2f5
