@@ -62,10 +62,14 @@ def hybridad(
     argv: list | None = None,  # None: those of the process
 ) -> int:  # exit code
     "Run the command that the first argument names."
-    name, *rest = sys.argv[1:] if argv is None else argv or ['']
+    name, *rest = (sys.argv[1:] if argv is None else argv) or ['']
     if name in COMMANDS:
         return run_command(command(name), f'hybridad {name}', rest)
-    _front_parser().parse_args([name] if name else [])
+    parser = _front_parser()
+    if name:
+        parser.parse_args([name])
+    parser.print_help(sys.stderr)
+    return 2
 
 # %% ../nbs/90_cli.ipynb #88387eed
 def _alias(old: str, name: str) -> Callable:

@@ -117,9 +117,11 @@ def test(a: Namespace) -> None:
     finished = _finished(a, out)
     wait()  # until all have found it free
     samples = None if finished else _checked(a)
-    from hybridad.evaluation.testrun import run_test, show_finished
-
     if not finished:
+        from hybridad.evaluation.testrun import run_test
+
         run_test(a, samples, out)
     elif not rank:
+        from hybridad.evaluation.finished import show_finished
+
         show_finished(a, out)

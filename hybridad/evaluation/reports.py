@@ -138,7 +138,7 @@ def image_rows(
     *,
     thresholds: dict | None = None,  # from `calibration`; image and pixel may be {category: number}
     seconds: np.ndarray | None = None,  # (N,)
-) -> list[dict]:  # path, category, defect, label, score, decision, regions, ..., digest
+) -> list[dict]:  # path, category, defect, label, score, decision, regions, ..., digests
     "One row for each image: score, decision and regions."
     same_length(truth.names, maps=maps, scores=scores)
     scores, thresholds = finite(scores, 'scores', names=truth.names), thresholds or {}
@@ -157,6 +157,7 @@ def image_rows(
             unlike=odd[i],
             seconds='' if seconds is None else round(float(seconds[i]), 4),
             digest=sample_digest(s.image),
+            mask_digest=sample_digest(s.mask) if s.mask else '',
         )
 
     return [row(i, s) for i, s in enumerate(truth.samples)]

@@ -24,6 +24,13 @@ def alarm_share(
     return dict(share=a / (a + b), low=low, high=high, alarms=alarms, good=good)
 
 # %% ../../nbs/40a_alarms.ipynb #87a52a5f
+def _numbers(values: Iterable[float], argument: str) -> list[float]:
+    "The values, refused where one is no number."
+    from hybridad.metrics.checks import finite  # NumPy is not needed to read flags
+
+    return finite(list(values), argument).tolist()
+
+
 def check_share(
     share: float,  # of good images that may alarm
 ) -> float:
@@ -40,7 +47,7 @@ def alarm_threshold(
     share: float,  # of new good images that may alarm
 ) -> dict:  # threshold, asked, and what alarm_share gives
     "The threshold at which a stated share of new good images is expected to alarm."
-    highest = sorted(scores, reverse=True)
+    highest = sorted(_numbers(scores, 'scores'), reverse=True)
     alarms = max(0, math.floor(check_share(share) * (len(highest) + 1) + 1e-9) - 1)
     if len(highest) < 2:
         raise ConfigError(
@@ -79,7 +86,8 @@ def alarm_promise(
     "The sentence on the false alarms to expect at a threshold."
     if not good:
         return ''
-    found = alarm_share(sum(s >= threshold for s in good), len(good))
+    known, (at,) = _numbers(good, 'good'), _numbers([threshold], 'threshold')
+    found = alarm_share(sum(s >= at for s in known), len(known))
     return alarm_text(found if asked is None else found | dict(asked=asked))
 
 # %% ../../nbs/40a_alarms.ipynb #669c2f54
@@ -99,7 +107,7 @@ def corrected_threshold(
     before: float,  # threshold so far
 ) -> float:
     "The threshold with the smallest share of mistakes in each kind, as near as can be to before."
-    pairs = list(zip(scores, labels, strict=True))
+    pairs = list(zip(_numbers(scores, 'scores'), labels, strict=True))
     if len(pairs) < FEWEST:
         return before
     good = [s for s, label in pairs if not label]

@@ -8,6 +8,7 @@ __all__ = ['METRICS']
 # %% ../../nbs/40_checks.ipynb #849d9822
 import re
 from collections.abc import Sequence, Sized
+from numbers import Real
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -39,7 +40,7 @@ def _first_bad(x: np.ndarray, names: Sequence[str] | None) -> str:
     if x.ndim != 1:
         return ''
     first = int(np.flatnonzero(~np.isfinite(x))[0])
-    return f', first at {f"image {first}" if names is None else names[first]}'
+    return f', first at {f"image {first}" if names is None else list(names)[first]}'
 
 # %% ../../nbs/40_checks.ipynb #08536713
 def finite(
@@ -102,8 +103,8 @@ def checked_limit(
     limit: float,  # highest false-positive rate that AUPRO integrates
 ) -> float:  # the same, in (0,1]
     "The limit, or an error that says what is usual."
-    if not 0 < limit <= 1:
-        raise HybridadError(f'limit={limit} must lie in (0, 1]; 0.3 is the usual value.')
+    if not isinstance(limit, Real) or not 0 < limit <= 1:
+        raise HybridadError(f'limit={limit!r} must lie in (0, 1]; 0.3 is the usual value.')
     return limit
 
 # %% ../../nbs/40_checks.ipynb #be3be149

@@ -50,6 +50,7 @@ def _collect(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # normal ascending, defect descending, weights
     "All pixels of all images as two sorted arrays, and each defect pixel's weight in PRO."
     same_length(names, maps=maps, masks=masks)
+    names = None if names is None else list(names)  # a column of a table has an index of its own
     good = _normal_buffer(maps, masks)
     defect, weight, regions, filled = [], [], 0, 0
     for i, (score, mask) in enumerate(zip(maps, masks)):
@@ -303,7 +304,7 @@ def _of_trusted(
     if not len(chosen):
         reasons = dict.fromkeys(PIXEL_METRICS, 'no image has a mask')
         return dict.fromkeys(PIXEL_METRICS, nan) | {'reasons': reasons}
-    names = None if names is None else [names[i] for i in chosen]
+    names = None if names is None else list(map(list(names).__getitem__, chosen))
     some, marked = [maps[i] for i in chosen], [masks[i] for i in chosen]
     return pixel_metrics(some, marked, limit, names=names)
 

@@ -8,6 +8,7 @@ __all__ = ['keys']
 # %% ../../nbs/41_streaming.ipynb #b86baa82
 from collections.abc import Callable
 from math import log, nan
+from numbers import Integral
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -213,8 +214,8 @@ def _interval_inputs(scores, labels, maps, masks) -> tuple:
 
 # %% ../../nbs/41_streaming.ipynb #0685acf8
 def _check_draws(n: int, level: float):
-    if n < 1:
-        raise HybridadError(f'n={n} is out of range: draw at least once, 1000 is usual.')
+    if not isinstance(n, Integral) or n < 1:
+        raise HybridadError(f'n={n} is no number of draws: draw at least once, 1000 is usual.')
     if not 0 < level < 1:
         raise HybridadError(f'level={level} must lie in (0, 1): 0.95 is the usual value.')
 

@@ -20,7 +20,7 @@ from .layers import SUPPORTED, cross_attention, select_layers
 from ..errors import BackboneError
 from .families import TransformerBackbone, is_transformer, load_transformer
 from .frozen import Settled, check_finite, one_sentence
-from .parts import load_parts, part_classes, pick_device, quiet
+from .parts import load_parts, part_classes, pick_device, plain_name, quiet
 from .text import TextSide
 
 # %% ../../nbs/11_backbone.ipynb #e91e3f2d
@@ -272,12 +272,13 @@ def load_backbone(
     "Load a frozen backbone: a UNet, or a transformer of PixArt, Sana, Stable Diffusion 3 or FLUX."
     wide = torch.float32 if dtype == torch.bfloat16 else dtype
     how = dict(revision=revision, local_files_only=local_files_only)
+    name = plain_name(str(name))
     with one_sentence(name):
-        if is_transformer(str(name), **how):
-            backbone = load_transformer(str(name), wide, **how)
+        if is_transformer(name, **how):
+            backbone = load_transformer(name, wide, **how)
         else:
-            parts, settings = load_parts(str(name), wide, **how)
-            backbone = _try_parts(Backbone(**parts, name=str(name), settings=settings))
+            parts, settings = load_parts(name, wide, **how)
+            backbone = _try_parts(Backbone(**parts, name=name, settings=settings))
     if wide != dtype:
         backbone.to(dtype)  # rounded to bfloat16 the weights would have another hash
     return check_finite(backbone.to(pick_device(device)))

@@ -257,6 +257,8 @@ def _check_call(images: Tensor | None, mode: str, queries: list | None) -> None:
         raise ConfigError(f"mode '{mode}' does not exist: choose 'train' or 'eval'")
     if images is None and not queries:
         raise ConfigError('there is nothing to look at: give images, or their cached queries')
+    if images is not None and queries:
+        raise ConfigError('images and queries were given: give images, or their cached queries')
     if images is not None:
         check_batch(images)
 

@@ -36,13 +36,14 @@ def _adapters(modules: Iterable[nn.Module]) -> str:  # empty where there is none
 # %% ../../nbs/10d_fingerprint.ipynb #65977189
 def fingerprint(
     modules: Iterable[nn.Module],
+    beside: str = '',  # what else moves maps, where it is not as it was loaded
 ) -> str:  # 16 hexadecimal digits
     "Fingerprint of weights, rounded to float16."
     digest = hashlib.sha256()
     for k, v in _state(modules):
         digest.update(k.encode())
         digest.update(v.detach().cpu().half().contiguous().numpy().tobytes())
-    digest.update(_adapters(modules).encode())
+    digest.update(f'{_adapters(modules)}{beside}'.encode())
     return digest.hexdigest()[:16]
 
 # %% ../../nbs/10d_fingerprint.ipynb #f7868530
@@ -64,3 +65,17 @@ def marks(
 ) -> tuple:
     "A value that changes with the weights or their adapters, quick enough for each question."
     return [(k, v.dtype, _mark(v)) for k, v in _state(modules)], _adapters(modules)
+
+# %% ../../nbs/10d_fingerprint.ipynb #10d0bes1
+def beside_weights(
+    vae: object,  # of diffusers; None, as the others: there is none
+    scheduler: object,
+    model: object,  # a UNet or a transformer
+) -> dict[str, str]:
+    "Scale and shift of latents, a checksum of the noise, and FreeU of each block."
+    config, levels = getattr(vae, 'config', None), getattr(scheduler, 'alphas_cumprod', None)
+    scales = [getattr(config, k, None) for k in ('scaling_factor', 'shift_factor')]
+    blocks = getattr(model, 'up_blocks', ())
+    freeu = [[getattr(b, k, None) for k in ('s1', 's2', 'b1', 'b2')] for b in blocks]
+    noise = None if levels is None else _mark(levels.cpu())  # one pass may have moved them
+    return dict(scales=repr(scales), noise=repr(noise), freeu=repr(freeu))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import BackboneError, HybridadError
-from .fingerprint import fingerprint, marks
+from .fingerprint import beside_weights, fingerprint, marks
 from .latents import ImageSide, add_noise
 from .parts import first_line, quiet
 
@@ -74,12 +74,33 @@ def _apart(
         model.set_submodule(name, part)
     _keep_precision(part)
 
-# %% ../../nbs/10ea_frozen.ipynb #e4728b8f
-class Named(ImageSide):
-    "Frozen parts with settings, and a fingerprint that survives a cast."
+# %% ../../nbs/10ea_frozen.ipynb #10eatold
+class _Told(ImageSide):
+    "Frozen parts with a fingerprint that follows weights, scales and noise."
 
     model: nn.Module  # the part that removes noise: a UNet or a transformer
     modules: tuple[nn.Module, ...]
+
+    def _beside(self) -> dict[str, str]:
+        return beside_weights(*(getattr(self, k, None) for k in ('vae', 'scheduler', 'model')))
+
+    def _marks(self) -> tuple:
+        "Marks of the weights, and all beside them that is not as it was loaded."
+        other = {k: v for k, v in self._beside().items() if v != self._loaded[k]}
+        return marks(self.modules), str(other or '')
+
+    @property
+    def hash(self) -> str:
+        "Fingerprint of the frozen weights, to tell backbones apart; it follows every change."
+        now = self._marks()
+        if self._hashed[0] != now:
+            self._hashed = now, fingerprint(self.modules, now[1])
+        return self._hashed[1]
+
+# %% ../../nbs/10ea_frozen.ipynb #e4728b8f
+class Named(_Told):
+    "Frozen parts with settings, and a fingerprint that survives a cast."
+
     precise: tuple[nn.Module, ...] = ()  # those that stay in float32 under bfloat16
     delicate: str = ''  # name of a part of the model that does so, too
 
@@ -89,18 +110,11 @@ class Named(ImageSide):
             m.requires_grad_(False).eval()
         self.name, self.settings = name, DEFAULTS | (settings or {})
         self._hashed = None, ''  # marks of the weights, and their fingerprint
+        self._loaded = self._beside()
 
     @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device  # diffusers would ask every module
-
-    @property
-    def hash(self) -> str:
-        "Fingerprint of the frozen weights, to tell backbones apart; it follows every change."
-        now = marks(self.modules)
-        if self._hashed[0] != now:
-            self._hashed = now, fingerprint(self.modules)
-        return self._hashed[1]
 
     def to(self, *args):
         "Move to a device or dtype; the fingerprint stays that of the weights before rounding."
@@ -111,7 +125,7 @@ class Named(ImageSide):
             for m in self.modules:
                 m.to(*(wide if m in self.precise else args))
         if known:
-            self._hashed = marks(self.modules), known
+            self._hashed = self._marks(), known
         return self
 
 # %% ../../nbs/10ea_frozen.ipynb #215ef2f5

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import BackboneError, ConfigError
-from .text import encode_embeddings, overwriting
+from .text import as_texts, encode_embeddings, overwriting
 from .transformers import READABLE, Text
 
 # %% ../../nbs/10j_language.ipynb #44cac22d
@@ -250,7 +250,7 @@ class _Spoken:
 
     def spoken(self, texts: Iterable[str]) -> list[str]:
         "Texts as the pipeline gives them to its tokenizers."
-        return [t.lower().strip() if self.speech.masked else t for t in texts]
+        return [t.lower().strip() if self.speech.masked else t for t in as_texts(texts)]
 
     def summary(self, texts: Iterable[str]) -> Tensor | None:  # (P, D)
         "The summary of texts, where the family has one."
@@ -281,7 +281,7 @@ class _PromptEncoder(_Spoken):
 
     def encode(self, texts: Iterable[str]) -> Text:  # P strings
         "Text features of words."
-        texts = list(texts)
+        texts = as_texts(texts)
         with torch.no_grad():
             return self.encode_rows(self.rows(texts), pooled=self.summary(texts))
 

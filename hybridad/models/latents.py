@@ -41,9 +41,10 @@ def _check_images(
             f'images are a {type(images).__name__}: give a tensor (B, 3, H, W) in [-1, 1], as '
             'torch.from_numpy makes it'
         )
-    if not images.is_floating_point():
+    if not images.is_floating_point() or images.dtype.itemsize < 2:  # PyTorch compares no float8
         raise ConfigError(
-            f'images are {images.dtype}: give floats in [-1, 1], for bytes images / 127.5 - 1'
+            f'images are {images.dtype}: give floats of 16 bits or more in [-1, 1], for bytes '
+            'images / 127.5 - 1'
         )
     _check_shape(images)
     low, high = (float(v) for v in images.detach().aminmax())

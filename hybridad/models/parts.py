@@ -114,19 +114,29 @@ HUB = {
     ),
 }  # pins as public code states them
 _MOVED = {
-    'stabilityai/stable-diffusion-2-1-base': 'sd21',
     'runwayml/stable-diffusion-v1-5': 'sd15',
+    'stabilityai/stable-diffusion-2-1-base': 'sd21',
+} | {
+    f'stabilityai/{name}': f'sd2-community/{name}'
+    for name in ('stable-diffusion-2', 'stable-diffusion-2-base', 'stable-diffusion-2-1')
 }  # repositories that are gone from the Hub, and who has their files now
 
 # %% ../../nbs/10e_parts.ipynb #c47ece9c
+def plain_name(
+    name: str,  # as a user gives it
+) -> str:
+    "A folder as it is; a Hub id without the Hub's address and the slash at its end."
+    address = r'https?://(?:huggingface\.co|hf\.co)/'
+    return name if Path(name).exists() else re.sub(f'^{address}|/+$', '', name)
+
+
 def _present(name: str) -> str:
     "The name to load: a successor of one that moved, unless its files are on this machine."
     if name not in _MOVED or isinstance(try_to_load_from_cache(name, 'unet/config.json'), str):
         return name
     new = _MOVED[name]
     logging.getLogger('hybridad').warning(
-        f"backbone '{name}' is gone from the Hub: its successor {HUB[new][0]} is taken, "
-        f"which '{new}' also names"
+        f"backbone '{name}' is gone from the Hub: its successor {HUB.get(new, (new,))[0]} is taken"
     )
     return new
 
@@ -304,7 +314,7 @@ def settings_file(
     "The hybridad.json of a folder, or the file where settings of a Hub model are kept."
     if name == 'mini' or Path(name).is_dir():
         return (MINI if name == 'mini' else Path(name)) / 'hybridad.json'
-    base = name.partition('@')[0]
+    base = plain_name(name).partition('@')[0]
     home = Path(os.environ.get('XDG_CONFIG_HOME') or Path.home() / '.config')
     file = HUB.get(base, (base,))[0].replace('/', '--')
     return home / 'hybridad' / 'backbones' / f'{file}.json'
@@ -335,7 +345,8 @@ def load_parts(
     "Every part that a name stands for, from a folder or the Hub."
     here = name == 'mini' or Path(name).exists()
     base, _, asked = (name, '', '') if here else name.partition('@')
-    where, pin = HUB.get(_present(base), (base, None))
+    new = _present(base)
+    where, pin = HUB.get(new, (new, None))
     source = MINI if name == 'mini' else Path(where)
     if source.is_dir():
         return _from_folder(source, dtype)

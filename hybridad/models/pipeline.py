@@ -19,6 +19,8 @@ from .families import TransformerBackbone
 from .latents import check_batch, in_cache
 from .probes import SelfRecorder, sharpen
 from .prompt_reader import check_readout
+from .recorder import text_width
+
 
 # %% ../../nbs/12_pipeline.ipynb #eb6b9154
 def _steps(timestep: int | list, draws: int, last: int) -> list[int]:
@@ -176,6 +178,19 @@ def _check_prompts(prompts: object) -> None:
         )
 
 # %% ../../nbs/12_pipeline.ipynb #e5b8b378
+def _check_layers(
+    given: object,  # queries or keys
+    layers: dict,  # that are read
+    what: str,  # how the message calls them
+) -> None:
+    "Refuse anything but a dict that holds each layer which is read."
+    if not isinstance(given, dict) or not layers.keys() <= given.keys():
+        raise ConfigError(
+            f'{what} hold no {next(iter(layers))}, or another of the {len(layers)} layers that '
+            f'are read: make them by {what} of this pipeline or detector'
+        )
+
+# %% ../../nbs/12_pipeline.ipynb #e5b8b379
 class _Compared(_Queries):
     "Prompts as features and as keys."
 
@@ -194,7 +209,17 @@ class _Compared(_Queries):
         if isinstance(prompts, (list, tuple)):
             content = self.tokens(prompts) if content is None else content
             prompts = self.backbone.encode_text(prompts)
+        if isinstance(prompts, Tensor) and prompts.shape[-1] != (wide := self._width):
+            raise ConfigError(
+                f'prompts have features of width {prompts.shape[-1]}, and backbone '
+                f"'{self.backbone.name}' takes {wide}: make them by its encode_text"
+            )
         return prompts, content
+
+    @property
+    def _width(self) -> int:
+        spoken = isinstance(self.backbone, TransformerBackbone)
+        return text_width(self.backbone.model) if spoken else self.backbone.width
 
     def keys(
         self,
@@ -202,6 +227,7 @@ class _Compared(_Queries):
     ) -> dict[str, Tensor]:  # {name: (P, heads, L, d)}
         "Keys of prompts in each layer; in joint attention those beside a fixed image."
         if isinstance(prompts, dict):
+            _check_layers(prompts, self.layers, 'keys')
             return prompts
         return self.backbone.keys(self.layers, prompts, self.timesteps[0])
 
@@ -228,6 +254,8 @@ class _Masses(_Compared):
         how['size'] = size or as_fit(self.map_size)(None)
         how['weights'] = self.weights if weights is None else weights
         draws = queries if isinstance(queries, list) else [queries]
+        for q in draws or [None]:
+            _check_layers(q, self.layers, 'queries')
         keys = None if self._beside(draws[0]) else self.keys(prompts)
         maps = [read_maps(self.layers, q, keys or self._beside(q), **how) for q in draws]
         return sum(maps) / len(maps)

@@ -304,9 +304,14 @@ def _learn(
     _calibrate(detector, images[mine], [owners[i] for i in mine], weight=weight, areas=sizes)
     detector.references.odd = [photos[owner] for owner in detector.references.odd]
 
-
-def _photographs(images: Tensor | np.ndarray, photo: list | None) -> list:
-    "The photograph of each image; images that do not fit are refused."
+# %% ../../nbs/51_reference.ipynb #d5040bdf
+def _photographs(images: Tensor | list, photo: list | None) -> tuple[Tensor | np.ndarray, list]:
+    "Images, and the photograph of each; those that do not fit are refused."
+    if any(not isinstance(i, Tensor) for i in images):
+        raise DataError(
+            'reference images are no tensors: give (K, 3, H, W), as torch.from_numpy makes it'
+        )
+    images = images if isinstance(images, Tensor) else stacked(images)
     if not len(images) or any(len(shape) != 3 for shape in by_shape(images)):
         raise DataError(
             f'reference images have shape {tuple(images.shape)}: give at least one, as (K, 3, H, W)'
@@ -314,7 +319,7 @@ def _photographs(images: Tensor | np.ndarray, photo: list | None) -> list:
     photo = list(range(len(images)) if photo is None else photo)
     if len(photo) != len(images):
         raise DataError(f'{len(images)} reference images belong to {len(photo)} photographs')
-    return photo
+    return images, photo
 
 # %% ../../nbs/51_reference.ipynb #92f46923
 class _Beside(nn.Module):
@@ -340,8 +345,7 @@ class _Beside(nn.Module):
         judged: int = 64,  # photographs that are compared with the others, spread over all
     ):
         super().__init__()
-        images = images if isinstance(images, Tensor) else stacked(images)
-        photo = _photographs(images, photo)
+        images, photo = _photographs(images, photo)
         self.detector, self.references = detector, None
         self.reference_layers = _compared(detector, layers)
         self.pipeline = detector.pipeline.recording(self.reference_layers)

@@ -126,6 +126,15 @@ class TextTowers:
     def blocks(self) -> list[tuple]:  # for each tower: tokens before the words, and its layers
         return [(1, getattr(e, 'text_model', e).encoder.layers) for _, e in self.towers]
 
+# %% ../../nbs/10b_text.ipynb #10b0txt1
+def as_texts(
+    texts: Iterable[str],  # P strings
+) -> list[str]:
+    "Texts as a list; one string would be read letter by letter."
+    if isinstance(texts, str):
+        raise ConfigError(f'texts are the one text {texts!r}: give a list of texts')
+    return list(texts)
+
 # %% ../../nbs/10b_text.ipynb #17194937
 class Tokens(TextTowers):
     "Words as token ids, and the tokens among them that belong to a prompt."
@@ -136,9 +145,9 @@ class Tokens(TextTowers):
         tower: int = 0,  # whose tokenizer
     ) -> Tensor:  # (P, L) ids
         "Token ids padded to the model's length, with the model's own padding token."
-        ids = self.towers[tower][0](
-            list(texts), padding='max_length', max_length=self.length
-        ).input_ids
+        texts = as_texts(texts)
+        tokenizer, _ = self.towers[tower]
+        ids = tokenizer(texts, padding='max_length', max_length=self.length).input_ids
         for text, row in zip(texts, ids):
             if len(row) > self.length:
                 raise ConfigError(
