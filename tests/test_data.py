@@ -796,6 +796,20 @@ def test_a_set_that_mostly_marks_more_than_half_is_refused(tmp_path):
     refused(load, mixed, names='0_mask.png', says='unlike in the rest of the set')
 
 
+@pytest.mark.parametrize('odd', [1, 2])
+def test_a_white_mask_among_black_ones_is_refused(tmp_path, odd):
+    "Read as the rest of its set, it would mark all that is sound."
+    shapes = [~m for m in spots(5)]
+    root = mask_set(tmp_path, grey(), [*shapes[odd:], *spots(odd)])
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        samples = read_dataset(root)
+    bad = [s for s in samples if s.label]
+    data = AnomalyDataset(bad, 64)
+    assert all(data[i]['mask'].mean() < 0.1 for i in range(5 - odd))
+    refused(data.__getitem__, 5 - odd, names=bad[5 - odd].mask.name, says='black on white as the')
+
+
 # ---------------------------------------------------------------- what is read, and what is said
 
 

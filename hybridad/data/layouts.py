@@ -199,7 +199,7 @@ def _with_marks(samples):
     if told != 'auto':
         return [replace(s, marks=told) for s in samples]
     marks = {name: _drawn_in(name, group) for name, group in groups.items()}
-    for name in (n for n, m in marks.items() if m == 'dark'):
+    for name in (n for n, m in marks.items() if m == 'inverted'):
         text = f'the masks of {name} are black on white: black is read as the defect'
         warnings.warn(text, stacklevel=3)
     return [replace(s, marks=marks.get(s.category, 'auto')) for s in samples]
