@@ -42,7 +42,7 @@ from hybridad.data.samples import learnable
 from hybridad.data.tables import read_meta, read_table, table_rows, write_meta
 from hybridad.data.trees import TREES
 from hybridad.errors import CheckpointError, DataError
-from hybridad.inference.image_files import Photos, upright
+from hybridad.inference.image_files import Photos, grey_line, upright
 from hybridad.models.reference import load_references
 from hybridad.runs import read_arrays, read_json
 
@@ -981,6 +981,23 @@ def test_the_range_is_that_of_the_values(tmp_path, bits):
     assert torch.equal(photos[0]['image'], photos[1]['image'])
     said = ' '.join(check_dataset(tmp_path / 'more', progress=False)['notes'])
     assert (f'{bits} bits' in said) == (bits < 16)
+
+
+def test_a_photograph_of_a_test_is_scored_as_bright(tmp_path):
+    "Also where its own folder holds darker ones only, and in an archive."
+    for kind, top in (('train/good', 300), ('test/good', 700), ('test/hole', 3900)):
+        (tmp_path / 'part' / kind).mkdir(parents=True)
+        Image.fromarray(np.full((8, 8), top, np.uint16)).save(tmp_path / 'part' / kind / '0.png')
+    with tarfile.open(tmp_path / 'part.tar', 'w') as packed:
+        packed.add(tmp_path / 'part', 'part')
+    samples = read_dataset(tmp_path / 'part')
+    tested = [AnomalyDataset(samples, 4)[i]['image'] for i in range(3)]
+    files = [str(s.image) for s in samples]
+    inside = [f'tar://{s.image.relative_to(tmp_path)}::{tmp_path}/part.tar' for s in samples]
+    for names in (files, inside):
+        photos = Photos(names, 4)
+        assert [torch.equal(photos[i]['image'], tested[i]) for i in range(3)] == [True] * 3
+    assert grey_line([files[0], inside[0]]).count('12 bits in ') == 2
 
 
 def test_brightness_does_not_depend_on_the_neighbours_in_a_batch(tmp_path):

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from ..errors import DataError
 from .formats import is_image
-from .pairing import NORMAL, Sample, beside, category_name, image_folders, images_in
-from .pairing import listing, nfc, pair_masks, plain_name
+from .pairing import MASKS, NORMAL, Sample, beside, category_name, image_folders
+from .pairing import images_in, listing, nfc, pair_masks, plain_name
 
 # %% ../../nbs/01_trees.ipynb #5d32635a
 @dataclass(frozen=True)
@@ -42,10 +42,6 @@ TREES = dict(
 )
 
 # %% ../../nbs/01_trees.ipynb #0a2af8c4
-_MASKS = (
-    *('ground_truth', 'ground_truths', 'groundtruth', 'gt', 'mask', 'masks'),
-    *('defect_mask', 'defect_masks', 'segmentation', 'segmentations'),
-)
 # masks, unless among the types of a test part
 _MAYBE = 'label', 'labels', 'annotation', 'annotations'
 
@@ -58,7 +54,7 @@ def _holds_images(folder):
 def _mask_folder(
     places: list,  # folders to look in, which may be absent
     root: Path,  # the data set they belong to
-    names: tuple = (*_MASKS, *_MAYBE),  # how it may be called
+    names: tuple = (*MASKS, *_MAYBE),  # how it may be called
 ) -> Path | None:
     "The one folder in `places` that is named like masks and holds images."
     found = [
@@ -107,7 +103,7 @@ def _samples(groups, truth, loose, **about):
 def _odd(name, split, tree):
     "True for a folder name that says the opposite of what its place says."
     if split == 'test' and tree.defects is None:
-        return plain_name(name) in (*NORMAL, *_MASKS)
+        return plain_name(name) in (*NORMAL, *MASKS)
     return split != 'test' or name not in tree.defects
 
 # %% ../../nbs/01_trees.ipynb #75a87825
@@ -128,7 +124,7 @@ def _tree_category(folder, root, tree):
     tests = [folder / p for p, s in tree.parts if s == 'test']
     masks, samples = folder / tree.truth, []
     if not masks.is_dir():
-        masks = _mask_folder([folder], root) or _mask_folder(tests, root, _MASKS)
+        masks = _mask_folder([folder], root) or _mask_folder(tests, root, MASKS)
     for part, split in tree.parts:
         found = image_folders(folder / part, root, masks)
         for name in found:
