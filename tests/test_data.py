@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tarfile
 import threading
+import tracemalloc
 import unicodedata
 import warnings
 import zipfile
@@ -943,6 +944,26 @@ def test_lists_that_are_no_files_are_refused_at_once(tmp_path, name):
     (tmp_path / name).unlink()
     pointer(tmp_path / name)
     refused(read_dataset, tmp_path / name, names=name, says='git lfs pull')
+
+
+@pytest.mark.parametrize('name', ['notes.json', 'run/run.json', 'annotations/all.json'])
+def test_no_json_in_a_data_set_is_waited_for(tmp_path, name):
+    "A pipe and a pointer are named; what is large is searched and not read into memory."
+    for part in ('train/good', 'test/good', 'test/hole'):
+        some(tmp_path / 'nut' / part / '0.png')
+    file = tmp_path / name
+    file.parent.mkdir(exist_ok=True)
+    os.mkfifo(file)
+    refused(read_dataset, tmp_path, names=name, says='no regular file')
+    file.unlink()
+    pointer(file)
+    refused(read_dataset, tmp_path, names=name, says='git lfs pull')
+    with open(file, 'wb') as f:
+        f.truncate(1 << 27)
+    tracemalloc.start()
+    assert len(read_dataset(tmp_path)) == 3
+    assert tracemalloc.get_traced_memory()[1] < 1 << 24
+    tracemalloc.stop()
 
 
 def test_a_row_that_names_a_pipe_is_refused(table):

@@ -20,7 +20,7 @@ from typing import Any
 
 from PIL import Image
 
-from ..data.formats import SUFFIXES, formats_of
+from ..data.formats import SUFFIXES, check_pointer, formats_of, regular
 from ..data.images import may_be_deep, open_image, set_bits
 from ..data.pairing import MASKS, plain_name
 from ..errors import DataError
@@ -100,6 +100,7 @@ class Fetched(io.BytesIO):
                 super().__init__(store.cat_file(path))
         except Exception as error:
             raise DataError(f'cannot read {name}: {reason_of(error)}') from None
+        check_pointer(name, self.getbuffer()[:40].tobytes())
 
     def __str__(self) -> str:
         return self.name
@@ -247,6 +248,8 @@ def names_in(
     other: Counter,  # files left alone, counted by ending
 ) -> Iterator[tuple[str, str]]:  # (name, '' or why it is refused) of each image
     "The photographs of a source, in its order."
+    if not is_address(root):
+        regular(root)
     try:
         found = list(_searched(root))
     except DataError:
