@@ -869,6 +869,34 @@ def test_folders_beside_the_good_ones_are_types_of_defects(tmp_path, good, truth
         assert '2 of 4 defective images have a mask' in reading_summary(samples, root)
 
 
+@pytest.mark.parametrize('name', ['crack_mask', 'seg', 'masks_png', 'SegmentationClass'])
+@pytest.mark.parametrize('place', ['', 'test/'])
+def test_masks_are_not_read_as_photographs(tmp_path, name, place):
+    "Whatever their folder is called, beside photographs that are not black and white."
+    for i in range(2):
+        for kind in ('good', 'crack'):
+            some(tmp_path / place / kind / f'{i}.png')
+        hole(tmp_path / place / name / f'{i}.png')
+    refused(read_dataset, tmp_path, names=name, says='holds masks')
+    for i in range(2):  # as the images of a scanner, all of which are so
+        for kind in ('good', 'crack'):
+            hole(tmp_path / place / kind / f'{i}.png')
+    assert len(read_dataset(tmp_path)) == 6
+
+
+def test_train_and_test_may_have_capitals(tmp_path):
+    for part in ('Train/good', 'Test/good', 'Test/crack'):
+        some(tmp_path / 'nut' / part / '0.png')
+    hole(tmp_path / 'nut/ground_truth/crack/0_mask.png')
+    for root in (tmp_path, tmp_path / 'nut'):
+        found = [(s.split, s.defect, s.mask is not None) for s in read_dataset(root)]
+        assert found == [
+            ('train', 'good', False),
+            ('test', 'crack', True),
+            ('test', 'good', False),
+        ]
+
+
 @pytest.mark.parametrize(
     'truth', ['masks', 'gt', 'Ground_Truth', 'test/masks', 'test/Ground Truth', 'labels']
 )

@@ -161,7 +161,7 @@ DAMAGED = (
     zlib.error,
 )  # what Pillow raises over a damaged file or EXIF note
 
-
+# %% ../../nbs/00_formats.ipynb #p0int001
 def is_pointer(path: str | Path) -> bool:
     "True if Git LFS left a text in place of the file."
     with open(path, 'rb') as f:
@@ -171,7 +171,7 @@ def is_pointer(path: str | Path) -> bool:
 def _points(start: bytes) -> bool:
     return start.startswith(b'version https://git-lfs')
 
-
+# %% ../../nbs/00_formats.ipynb #p0int002
 def check_pointer(
     path,  # of a file, for the message
     start: bytes,  # what it begins with

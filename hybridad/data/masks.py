@@ -206,7 +206,7 @@ def _as_the_set(marked, path):
         )
     return marked
 
-
+# %% ../../nbs/01_masks.ipynb #m4rked01
 def marked_pixels(
     im: Image.Image,  # a decoded mask of any mode
     path,  # its file, for the message
