@@ -50,7 +50,7 @@ def _numbered(levels, values):
     "True if grey values are numbers of types: few, or in flat patches."
     top, marked = values[-1], levels > 0
     flat = (_flat(levels) & marked).sum() / marked.sum()
-    if top >= 64 and len(values) > 8 and values[1] <= top / 8 and (values >= 0.75 * top).sum() >= 3:
+    if len(values) > 8 and values[1] <= top / 8 and (values >= 0.75 * top).sum() >= 3:
         return flat >= 0.9  # or noise around dark and around bright
     return top < 64 or len(values) <= 32 or flat >= 0.5
 
