@@ -19,7 +19,7 @@ COMMANDS = dict(
     data=('hybridad.commands.data', 'make, check and fetch data sets'),
     train=(
         'hybridad.commands.train',
-        'learn a normal and an abnormal prompt on a folder with masks',
+        'learn a normal and a damaged prompt on a folder with masks',
     ),
     test=('hybridad.commands.test', 'score a data set with a checkpoint, beside baselines'),
     score=('hybridad.commands.score', 'find defects in photographs'),

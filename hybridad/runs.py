@@ -12,11 +12,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
-from stat import S_ISREG
 from typing import Any
 
-from .data.formats import other_reading, reading_in
-from .errors import CheckpointError, ConfigError
+from .data.formats import other_reading, reading_in, regular
+from .errors import CheckpointError, ConfigError, DataError
 
 # %% ../nbs/00a_runs.ipynb #90a216f3
 def _sync_folder(folder):
@@ -96,15 +95,10 @@ def write_json(
 # %% ../nbs/00a_runs.ipynb #2256da08
 def _check_file(path):
     "Refuse what would wait for ever or is no file, and a Git LFS pointer."
-    if Path(path).is_dir():
-        raise IsADirectoryError
-    if not S_ISREG(os.stat(path).st_mode):
-        raise CheckpointError(f'cannot read {path}: it is no regular file, remove it')
-    with open(path, 'rb') as f:
-        if f.read(40).startswith(b'version https://git-lfs'):
-            raise CheckpointError(
-                f'cannot read {path}: it is a Git LFS pointer, fetch the file with git lfs pull'
-            )
+    try:
+        regular(path)
+    except DataError as error:
+        raise CheckpointError(str(error)) from None
 
 # %% ../nbs/00a_runs.ipynb #cd551314
 _DAMAGE = OSError, ValueError, KeyError, EOFError, RecursionError, zlib.error, zipfile.BadZipFile
@@ -250,6 +244,8 @@ class _Asked:
 
     def stored(self) -> dict:
         "The content of run.json: command, asked, reading, provenance, state."
+        if self.file.exists():
+            _check_file(self.file)  # which says what it is instead
         try:
             found = read_json(self.file)
             if found['command'] and isinstance(found['asked'], dict):

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tarfile
 import threading
+import tracemalloc
 import unicodedata
 import warnings
 import zipfile
@@ -42,7 +43,7 @@ from hybridad.data.samples import learnable
 from hybridad.data.tables import read_meta, read_table, table_rows, write_meta
 from hybridad.data.trees import TREES
 from hybridad.errors import CheckpointError, DataError
-from hybridad.inference.image_files import Photos, upright
+from hybridad.inference.image_files import Photos, grey_line, upright
 from hybridad.models.reference import load_references
 from hybridad.runs import read_arrays, read_json
 
@@ -796,6 +797,20 @@ def test_a_set_that_mostly_marks_more_than_half_is_refused(tmp_path):
     refused(load, mixed, names='0_mask.png', says='unlike in the rest of the set')
 
 
+@pytest.mark.parametrize('odd', [1, 2])
+def test_a_white_mask_among_black_ones_is_refused(tmp_path, odd):
+    "Read as the rest of its set, it would mark all that is sound."
+    shapes = [~m for m in spots(5)]
+    root = mask_set(tmp_path, grey(), [*shapes[odd:], *spots(odd)])
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        samples = read_dataset(root)
+    bad = [s for s in samples if s.label]
+    data = AnomalyDataset(bad, 64)
+    assert all(data[i]['mask'].mean() < 0.1 for i in range(5 - odd))
+    refused(data.__getitem__, 5 - odd, names=bad[5 - odd].mask.name, says='black on white as the')
+
+
 # ---------------------------------------------------------------- what is read, and what is said
 
 
@@ -852,6 +867,34 @@ def test_folders_beside_the_good_ones_are_types_of_defects(tmp_path, good, truth
         assert kinds == {('good', 0, False), ('crack', 1, True), ('NG', 1, False)}
         assert len(samples) == 6
         assert '2 of 4 defective images have a mask' in reading_summary(samples, root)
+
+
+@pytest.mark.parametrize('name', ['crack_mask', 'seg', 'masks_png', 'SegmentationClass'])
+@pytest.mark.parametrize('place', ['', 'test/'])
+def test_masks_are_not_read_as_photographs(tmp_path, name, place):
+    "Whatever their folder is called, beside photographs that are not black and white."
+    for i in range(2):
+        for kind in ('good', 'crack'):
+            some(tmp_path / place / kind / f'{i}.png')
+        hole(tmp_path / place / name / f'{i}.png')
+    refused(read_dataset, tmp_path, names=name, says='holds masks')
+    for i in range(2):  # as the images of a scanner, all of which are so
+        for kind in ('good', 'crack'):
+            hole(tmp_path / place / kind / f'{i}.png')
+    assert len(read_dataset(tmp_path)) == 6
+
+
+def test_train_and_test_may_have_capitals(tmp_path):
+    for part in ('Train/good', 'Test/good', 'Test/crack'):
+        some(tmp_path / 'nut' / part / '0.png')
+    hole(tmp_path / 'nut/ground_truth/crack/0_mask.png')
+    for root in (tmp_path, tmp_path / 'nut'):
+        found = [(s.split, s.defect, s.mask is not None) for s in read_dataset(root)]
+        assert found == [
+            ('train', 'good', False),
+            ('test', 'crack', True),
+            ('test', 'good', False),
+        ]
 
 
 @pytest.mark.parametrize(
@@ -931,6 +974,26 @@ def test_lists_that_are_no_files_are_refused_at_once(tmp_path, name):
     refused(read_dataset, tmp_path / name, names=name, says='git lfs pull')
 
 
+@pytest.mark.parametrize('name', ['notes.json', 'run/run.json', 'annotations/all.json'])
+def test_no_json_in_a_data_set_is_waited_for(tmp_path, name):
+    "A pipe and a pointer are named; what is large is searched and not read into memory."
+    for part in ('train/good', 'test/good', 'test/hole'):
+        some(tmp_path / 'nut' / part / '0.png')
+    file = tmp_path / name
+    file.parent.mkdir(exist_ok=True)
+    os.mkfifo(file)
+    refused(read_dataset, tmp_path, names=name, says='no regular file')
+    file.unlink()
+    pointer(file)
+    refused(read_dataset, tmp_path, names=name, says='git lfs pull')
+    with open(file, 'wb') as f:
+        f.truncate(1 << 27)
+    tracemalloc.start()
+    assert len(read_dataset(tmp_path)) == 3
+    assert tracemalloc.get_traced_memory()[1] < 1 << 24
+    tracemalloc.stop()
+
+
 def test_a_row_that_names_a_pipe_is_refused(table):
     (table / 'masks/002.png').unlink()
     os.mkfifo(table / 'masks/002.png')
@@ -967,6 +1030,23 @@ def test_the_range_is_that_of_the_values(tmp_path, bits):
     assert torch.equal(photos[0]['image'], photos[1]['image'])
     said = ' '.join(check_dataset(tmp_path / 'more', progress=False)['notes'])
     assert (f'{bits} bits' in said) == (bits < 16)
+
+
+def test_a_photograph_of_a_test_is_scored_as_bright(tmp_path):
+    "Also where its own folder holds darker ones only, and in an archive."
+    for kind, top in (('train/good', 300), ('test/good', 700), ('test/hole', 3900)):
+        (tmp_path / 'part' / kind).mkdir(parents=True)
+        Image.fromarray(np.full((8, 8), top, np.uint16)).save(tmp_path / 'part' / kind / '0.png')
+    with tarfile.open(tmp_path / 'part.tar', 'w') as packed:
+        packed.add(tmp_path / 'part', 'part')
+    samples = read_dataset(tmp_path / 'part')
+    tested = [AnomalyDataset(samples, 4)[i]['image'] for i in range(3)]
+    files = [str(s.image) for s in samples]
+    inside = [f'tar://{s.image.relative_to(tmp_path)}::{tmp_path}/part.tar' for s in samples]
+    for names in (files, inside):
+        photos = Photos(names, 4)
+        assert [torch.equal(photos[i]['image'], tested[i]) for i in range(3)] == [True] * 3
+    assert grey_line([files[0], inside[0]]).count('12 bits in ') == 2
 
 
 def test_brightness_does_not_depend_on_the_neighbours_in_a_batch(tmp_path):

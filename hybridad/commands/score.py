@@ -212,15 +212,17 @@ def _summary(counts: Counter, seconds: float, out) -> str:
 # %% ../../nbs/89e_cli_score.ipynb #cad4a801
 def _found(a: Namespace, rank: int):
     "The photographs; the first process says what was found."
-    from hybridad.inference.image_files import find_images
+    from hybridad.inference.image_files import find_images, grey_line
     from hybridad.inference.beside import apart
     from hybridad.inference.sources import is_address
 
     found = find_images(a.images)  # complains before the backbone is loaded
-    if rank == 0:
-        print(photographs_line(*found))
     if a.normals:
         apart(found.names, a.normals)
+    if rank == 0:
+        print(photographs_line(*found))
+        if grey := grey_line(found.names + (find_images(a.normals).names if a.normals else [])):
+            print(grey)
     if a.regions and (far := next(filter(is_address, found.names), None)):
         raise ConfigError(
             f'--regions is for files that an annotation tool can open, not for {far}: copy the'

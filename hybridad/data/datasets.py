@@ -137,7 +137,7 @@ def _without_mask(samples):
 
 def _set_notes(samples, root):
     "Sentences about a set as a whole."
-    for name in sorted({s.category for s in samples if s.marks == 'dark'}):
+    for name in sorted({s.category for s in samples if s.marks in ('dark', 'inverted')}):
         yield f'the masks of {name} are black on white, and black is read as the defect'
     for bits in sorted({s.bits for s in samples if s.bits and s.bits < 16}):
         count = sum(s.bits == bits for s in samples)

@@ -7,6 +7,7 @@ __all__ = ['READING']
 
 # %% ../../nbs/00_formats.ipynb #a41e4d57
 import importlib.util
+import mmap
 import os
 import stat
 import struct
@@ -160,11 +161,26 @@ DAMAGED = (
     zlib.error,
 )  # what Pillow raises over a damaged file or EXIF note
 
-
+# %% ../../nbs/00_formats.ipynb #p0int001
 def is_pointer(path: str | Path) -> bool:
     "True if Git LFS left a text in place of the file."
     with open(path, 'rb') as f:
-        return f.read(40).startswith(b'version https://git-lfs')
+        return _points(f.read(40))
+
+
+def _points(start: bytes) -> bool:
+    return start.startswith(b'version https://git-lfs')
+
+# %% ../../nbs/00_formats.ipynb #p0int002
+def check_pointer(
+    path,  # of a file, for the message
+    start: bytes,  # what it begins with
+) -> None:
+    "Refuse the text that Git LFS leaves in place of a file."
+    if _points(start):
+        raise DataError(
+            f'cannot read {path}: it is a Git LFS pointer, fetch the file with git lfs pull'
+        )
 
 # %% ../../nbs/00_formats.ipynb #b158c56c
 def regular(
@@ -178,7 +194,19 @@ def regular(
         raise IsADirectoryError
     if not stat.S_ISREG(mode):
         raise DataError(f'cannot read {path}: it is no regular file, remove it')
-    if is_pointer(path):
-        raise DataError(
-            f'cannot read {path}: it is a Git LFS pointer, fetch the file with git lfs pull'
-        )
+    with open(path, 'rb') as f:
+        check_pointer(path, f.read(40))
+
+# %% ../../nbs/00_formats.ipynb #m3nt0001
+def mentions(
+    file: Path,
+    *words: bytes,
+) -> bool:
+    "True if a file holds all words; it is searched on disk, however large it is."
+    if not file.exists() or file.is_dir():
+        return False
+    regular(file)
+    if not file.stat().st_size:
+        return False
+    with open(file, 'rb') as f, mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as text:
+        return all(text.find(word) >= 0 for word in words)

@@ -7,6 +7,7 @@ __all__ = []
 
 # %% ../../nbs/01_gigapixels.ipynb #f9a15514
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import BinaryIO
 
@@ -104,14 +105,30 @@ def _check_page(page, path: str | Path, size: tuple[int, int]):
         raise _too_large(path, size, 'and it is not stored in small strips or tiles')
 
 # %% ../../nbs/01_gigapixels.ipynb #a5bec801
-def _as_image(pixels: np.ndarray) -> Image.Image:  # (H, W, samples) uint8 or uint16
-    "Grey of 8 or 16 bits, or RGB of 8, as Pillow gives them."
+_ALPHA = {1: 'RGBa', 2: 'RGBA'}  # what a fourth sample is, by the header: colours hold it, or not
+
+
+def _as_image(pixels: np.ndarray, extra: tuple) -> Image.Image:  # (H, W, samples) uint8 or uint16
+    "Grey of 8 or 16 bits, or RGB of 8 with its transparency, as Pillow gives them."
     if pixels.shape[2] == 1:
         return Image.fromarray(pixels[..., 0])
     deep = pixels.dtype == np.uint16
-    return Image.fromarray((pixels >> 8 * deep).astype(np.uint8)[..., :3])
+    eight = (pixels >> 8 * deep).astype(np.uint8)
+    if pixels.shape[2] == 4 and (mode := _ALPHA.get(int((*extra, 0)[0]))):
+        return Image.frombytes(mode, eight.shape[1::-1], eight.tobytes()).convert('RGBA')
+    return Image.fromarray(eight[..., :3])
 
+# %% ../../nbs/01_gigapixels.ipynb #t1ff0002
+def _in_parts(page, err: Exception) -> str:
+    "Why a page cannot be read in parts."
+    kind = getattr(page and page.compression, 'name', 'kind of').replace('_', ' ')
+    if find_spec('imagecodecs') is None and (
+        isinstance(err, ImportError) or 'imagecodecs' in str(err)
+    ):
+        return f'and to read its {kind} compression in parts, pip install imagecodecs'
+    return f'and it cannot be read in parts ({type(err).__name__})'
 
+# %% ../../nbs/01_gigapixels.ipynb #t1ff0001
 def _reduced_tiff(
     file: BinaryIO,
     path: str | Path,  # for the message
@@ -124,6 +141,7 @@ def _reduced_tiff(
     import tifffile
 
     file.seek(0)
+    page = None
     try:
         with tifffile.TiffFile(file) as tiff:
             page = tiff.pages[0]
@@ -132,9 +150,8 @@ def _reduced_tiff(
     except DataError:
         raise
     except Exception as err:  # tifffile raises whatever a damaged file leads it to
-        why = f'and it cannot be read in parts ({type(err).__name__})'
-        raise _too_large(path, size, why) from None
-    small = _as_image(mean)
+        raise _too_large(path, size, _in_parts(page, err)) from None
+    small = _as_image(mean, page.extrasamples)
     small.info['largest'] = largest  # of a few bright pixels no mean tells
     return small
 
@@ -157,7 +174,7 @@ class TiffBands:
         self,
         first: int,  # row of the result
         last: int,  # likewise, not included
-    ) -> Image.Image:  # mode L, I;16 or RGB
+    ) -> Image.Image:  # mode L, I;16, RGB or RGBA
         "Some rows."
         with open(self.path, 'rb') as file:
             return _reduced_tiff(file, self.path, self.full, self.factor, rows=(first, last))

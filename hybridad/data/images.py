@@ -7,8 +7,9 @@ __all__ = ['turned']
 
 # %% ../../nbs/01_images.ipynb #78599876
 import importlib
+import os
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,6 +19,7 @@ from PIL import Image
 
 from .formats import DAMAGED, formats_of, is_image, reading, regular
 from .gigapixels import decoded
+from .pairing import MASKS, NORMAL, plain_name
 from ..errors import DataError
 
 # %% ../../nbs/01_images.ipynb #ab895da9
@@ -211,10 +213,15 @@ _DEPTHS = 8, 10, 12, 14, 16
 _MAY_BE_DEEP = '.png', '.tif', '.tiff', '.jp2', '.j2k'
 
 
+def may_be_deep(name: str | Path) -> bool:
+    "True for a name whose format knows 16-bit grey."
+    return Path(name).suffix.lower() in _MAY_BE_DEEP
+
+
 def is_deep(path: str | Path) -> bool:
     "True if it is 16-bit grey by its header; a file that cannot be read is not."
     suffix = Path(path).suffix.lower()
-    if suffix not in _MAY_BE_DEEP:
+    if not may_be_deep(path):
         return False
     try:
         regular(path)
@@ -232,48 +239,91 @@ def _largest(im: Image.Image) -> int:
     return im.info.get('largest') or int(np.asarray(im).max())
 
 
-def set_bits(
-    paths: Iterable[str | Path],  # image files that belong together
-    most: int = 200,  # files to look into, spread evenly
-) -> int | None:
-    "The bits that hold the largest value of the 16-bit grey files; None where there are none."
-    deep = [p for p in paths if is_deep(p)]
-    if not deep or reading()['bits']:
-        return reading()['bits'] if deep else None
-    top = 0
-    for p in deep[:: -(-len(deep) // most)]:
-        try:
-            top = max(top, _largest(open_image(p)))
-        except DataError:
-            continue  # said by whoever reads it
-        if top >= 2**14:
-            break
+def _depth_for(top: int) -> int:
+    "The smallest depth that holds a value."
     return next(d for d in _DEPTHS if top < 2**d)
 
+# %% ../../nbs/01_images.ipynb #d3ep0003
+def set_bits(
+    files: list,  # image files that belong together, or their names for `read`
+    most: int = 200,  # files to look into, spread evenly
+    read: Callable = open_image,  # takes a file
+) -> int | None:
+    "The bits that hold the largest value of the 16-bit grey files; None where there are none."
+    tops = []
+    for file in files[:: max(1, -(-len(files) // most))]:
+        try:
+            im = read(file)
+        except DataError:
+            continue  # said by whoever reads it
+        if im.mode.startswith('I;16') and 'bits' not in im.info:
+            tops.append(_largest(im))
+        if tops and tops[-1] >= 2**14:
+            break
+    return _depth_for(max(tops)) if tops else None
+
 # %% ../../nbs/01_images.ipynb #4c4d9541
+_PARTS = 'train', 'training', 'val', 'valid', 'validation', 'test', 'testing', 'test_public'
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    "Folders in name order, but for those of masks; [] where it may not be listed."
+    if not os.access(folder, os.R_OK | os.X_OK):
+        return []
+    found = sorted(p for p in folder.iterdir() if p.name[0] != '.' and p.is_dir())
+    return [p for p in found if plain_name(p.name) not in MASKS]
+
+# %% ../../nbs/01_images.ipynb #d3ep0004
+def _related(folder: Path) -> list[Path]:
+    "The folders of one category, of which this is one; this alone where no name tells."
+    part = folder.parent
+    found = _folders_in(part)
+    if plain_name(part.name) in _PARTS:
+        parts = [p for p in _folders_in(part.parent) if plain_name(p.name) in _PARTS]
+        found = [f for p in parts for f in _folders_in(p)]
+    elif not any(plain_name(p.name) in (*NORMAL, 'bad') for p in found):
+        return [folder]
+    return found if folder in found else [folder]
+
+# %% ../../nbs/01_images.ipynb #d3ep0002
+@lru_cache(maxsize=256)
+def _bits_in(folders: tuple[Path, ...], changed: int) -> int | None:
+    "The bits of some folders; of one alone found again once files come or go."
+    deep = []
+    for folder in folders:
+        images = sorted(p for p in folder.iterdir() if is_image(p))
+        photos = [p for p in images if not p.stem.endswith(('_mask', '_gt', '_label', '_seg'))]
+        deep += [p for p in photos or images if is_deep(p)]
+    return set_bits(deep, 200 if folders[1:] else 32)
+
+# %% ../../nbs/01_images.ipynb #d3ep0005
 @lru_cache(maxsize=256)
 def _folder_bits(folder: Path, changed: int) -> int | None:
-    "The bits of a folder, found again once files come or go."
-    return set_bits(sorted(p for p in Path(folder).iterdir() if is_image(p)), 32)
+    folders = _related(folder)
+    return _bits_in(tuple(folders), 0 if folders[1:] else changed)
 
 
-def _depth_here(path, top: int) -> int:
-    "The bits of a lone image: what holds its own largest value and those in its folder."
-    own = next(d for d in _DEPTHS if top < 2**d)
-    folder = None if hasattr(path, 'read') else Path(path).parent
-    known = folder is not None and folder.is_dir()
-    near = _folder_bits(folder, folder.stat().st_mtime_ns) if known else None
-    return max(own, near or 0)
+def bits_beside(
+    path,  # an image file
+) -> int | None:  # None: nothing to go by
+    "The bits of 16-bit grey that --bits says, or that the files in the image's folder need."
+    folder = Path(os.path.abspath(path)).parent
+    if (told := reading()['bits']) or not folder.is_dir():
+        return told
+    return _folder_bits(folder, folder.stat().st_mtime_ns)
 
 # %% ../../nbs/01_images.ipynb #2ee34ff0
 def _eight_bits(im: Image.Image, path, bits: int | None) -> Image.Image:
     "16-bit grey in 8 bits, rounded, so that it is the image that 8 bits would have stored."
     top = _largest(im)
-    depth = reading()['bits'] or im.info.get('bits') or bits or _depth_here(path, top)
+    told, alone = reading()['bits'], hasattr(path, 'read')
+    depth = told or im.info.get('bits') or bits or (not alone and bits_beside(path))
+    depth = depth or _depth_for(top)
     if top >= 2**depth:
+        where = 'that --bits says' if told else 'of its archive' if alone else 'of its folder'
         raise DataError(
-            f'cannot use {path}: its largest value {top} does not fit into the {depth} bits that '
-            f'the others of its set need; say how many the camera has with --bits'
+            f'cannot use {path}: it holds values up to {top}, above the {depth} bits {where}: '
+            f'say --bits {_depth_for(top)}, or as many as the camera has'
         )
     full = 2**depth - 1
     table = (np.arange(full + 1, dtype=np.int64) * 510 + full) // (2 * full)

@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from ..errors import DataError, number_of, printable
 from .formats import is_image, reading, regular
-from .images import is_deep, open_image, set_bits
+from .images import bits_beside, is_deep, open_image
 from .masks import edge_share, marked_pixels, set_marks
 from .pairing import Sample, images_below, images_in, is_text, listing, nfc
 from .shapes import Drawn
@@ -152,10 +152,11 @@ def unsorted_images(
 
 # %% ../../nbs/01a_layouts.ipynb #b4c8d9ea
 def _with_bits(samples):
-    "The samples, those of 16-bit grey with the bits of all such files of their category."
+    "The samples, those of 16-bit grey with the bits that all folders of their category need."
     deep = {s.image: s.category for s in samples if is_deep(s.image)}
-    files = {c: [p for p, own in deep.items() if own == c] for c in set(deep.values())}
-    bits = {c: set_bits(paths) for c, paths in files.items()}
+    bits = {}
+    for image, category in {(p.parent, c): (p, c) for p, c in deep.items()}.values():
+        bits[category] = max(bits.get(category, 0), bits_beside(image) or 0)
     return [replace(s, bits=bits[s.category]) if s.image in deep else s for s in samples]
 
 # %% ../../nbs/01a_layouts.ipynb #a0298a69
@@ -203,7 +204,7 @@ def _with_marks(samples):
     if told != 'auto':
         return [replace(s, marks=told) for s in samples]
     marks = {name: _drawn_in(name, group) for name, group in groups.items()}
-    for name in (n for n, m in marks.items() if m == 'dark'):
+    for name in (n for n, m in marks.items() if m == 'inverted'):
         text = f'the masks of {name} are black on white: black is read as the defect'
         warnings.warn(text, stacklevel=3)
     return [replace(s, marks=marks.get(s.category, 'auto')) for s in samples]

@@ -50,7 +50,7 @@ def _numbered(levels, values):
     "True if grey values are numbers of types: few, or in flat patches."
     top, marked = values[-1], levels > 0
     flat = (_flat(levels) & marked).sum() / marked.sum()
-    if top >= 64 and len(values) > 8 and values[1] <= top / 8 and (values >= 0.75 * top).sum() >= 3:
+    if len(values) > 8 and values[1] <= top / 8 and (values >= 0.75 * top).sum() >= 3:
         return flat >= 0.9  # or noise around dark and around bright
     return top < 64 or len(values) <= 32 or flat >= 0.5
 
@@ -196,10 +196,21 @@ def _drawn(im):
     return _colour_marks(np.asarray(im if im.mode == 'RGB' else im.convert('RGB')), noisy)
 
 # %% ../../nbs/01_masks.ipynb #4714a261
+def _as_the_set(marked, path):
+    "Refuse a mask that marks most of its image if read black on white as its set is."
+    if (share := marked.mean()) > 0.5:
+        raise DataError(
+            f'cannot tell what the mask {path} marks: read black on white as the rest of its set '
+            f'it is {share:.0%} of the image; save it black on white too, or say --masks dark if '
+            'its defect is so large'
+        )
+    return marked
+
+# %% ../../nbs/01_masks.ipynb #m4rked01
 def marked_pixels(
     im: Image.Image,  # a decoded mask of any mode
     path,  # its file, for the message
-    marks: str = 'auto',  # 'bright' or 'dark' where known, 'usual': bright in the rest of the set
+    marks: str = 'auto',  # 'bright' or 'dark' as told, 'usual' or 'inverted' as the set was found
 ) -> np.ndarray:  # (H,W) bool
     "Pixels that a mask marks as defect; a mask that cannot be told is a DataError."
     marked = _drawn(im)
@@ -207,6 +218,8 @@ def marked_pixels(
         raise DataError(f'cannot tell what the mask {path} marks by its values: {_REMEDY}')
     if marks in ('bright', 'dark'):
         return marked == (marks == 'bright')
+    if marks == 'inverted':
+        return _as_the_set(~marked, path)
     share, edge = float(marked.mean()), edge_share(marked)
     if share <= 0.5 or share == 1 or edge < _MOST:
         return marked
@@ -221,11 +234,11 @@ def marked_pixels(
 # %% ../../nbs/01_masks.ipynb #f3835bee
 def set_marks(
     looks: list,  # (share marked, share of the edges marked) of some masks, read as bright
-) -> str | None:  # 'usual', 'dark' or 'auto' as for `marked_pixels`; None: cannot be told
+) -> str | None:  # 'usual', 'inverted' or 'auto' as for `marked_pixels`; None: cannot be told
     "The colour, white or black, that a set of masks marks with."
     big = [(share, edge) for share, edge in looks if share > 0.5]
     if 2 * len(big) <= len(looks):
         return 'usual'
     if all(edge >= _MOST for _, edge in big) and any(s < 1 and edge == 1 for s, edge in big):
-        return 'dark'
+        return 'inverted'
     return 'auto' if len(looks) < 3 else None

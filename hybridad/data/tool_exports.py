@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-from .formats import is_image, reading, regular
+from .formats import is_image, mentions, reading, regular
 from .pairing import NORMAL, Sample, category_name, images_below, nfc, plain_name
 from .shapes import Drawn, angle_of, finite, labelme_shape, outline
 from ..errors import ConfigError, DataError, number_of
@@ -170,6 +170,8 @@ _COCO = 'images [{id, file_name, width, height}] and annotations [{image_id, seg
 
 def _is_coco(file: Path) -> bool:
     "True for a JSON file with images and annotations."
+    if not mentions(file, b'"images"', b'"annotations"'):
+        return False
     try:
         told = _json(file)
     except DataError:
@@ -215,10 +217,7 @@ def _labelme_record(file: Path, images: _Images) -> _Record:
 # %% ../../nbs/01_tool_exports.ipynb #267b9a3a
 def is_labelme(file: Path) -> bool:
     "True for a JSON file with shapes of one image."
-    if not file.is_file():
-        return False
-    with open(file, encoding='utf-8', errors='replace') as f:
-        return '"shapes"' in (text := f.read()) and '"imagePath"' in text
+    return file.is_file() and mentions(file, b'"shapes"', b'"imagePath"')
 
 
 def _labelme_files(root: Path) -> list:

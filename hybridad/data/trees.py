@@ -9,10 +9,14 @@ __all__ = []
 import os
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
+
 from ..errors import DataError
 from .formats import is_image
-from .pairing import NORMAL, Sample, beside, category_name, image_folders, images_in
-from .pairing import listing, nfc, pair_masks, plain_name
+from .images import image_size, open_image
+from .pairing import MASKS, NORMAL, Sample, beside, category_name, image_folders
+from .pairing import images_in, listing, nfc, pair_masks, plain_name
 
 # %% ../../nbs/01_trees.ipynb #5d32635a
 @dataclass(frozen=True)
@@ -42,10 +46,6 @@ TREES = dict(
 )
 
 # %% ../../nbs/01_trees.ipynb #0a2af8c4
-_MASKS = (
-    *('ground_truth', 'ground_truths', 'groundtruth', 'gt', 'mask', 'masks'),
-    *('defect_mask', 'defect_masks', 'segmentation', 'segmentations'),
-)
 # masks, unless among the types of a test part
 _MAYBE = 'label', 'labels', 'annotation', 'annotations'
 
@@ -58,7 +58,7 @@ def _holds_images(folder):
 def _mask_folder(
     places: list,  # folders to look in, which may be absent
     root: Path,  # the data set they belong to
-    names: tuple = (*_MASKS, *_MAYBE),  # how it may be called
+    names: tuple = (*MASKS, *_MAYBE),  # how it may be called
 ) -> Path | None:
     "The one folder in `places` that is named like masks and holds images."
     found = [
@@ -107,7 +107,7 @@ def _samples(groups, truth, loose, **about):
 def _odd(name, split, tree):
     "True for a folder name that says the opposite of what its place says."
     if split == 'test' and tree.defects is None:
-        return plain_name(name) in (*NORMAL, *_MASKS)
+        return plain_name(name) in (*NORMAL, *MASKS)
     return split != 'test' or name not in tree.defects
 
 # %% ../../nbs/01_trees.ipynb #75a87825
@@ -121,20 +121,67 @@ def _check_name(folder, name, split, tree):
         f'test/{"|".join(tree.defects or ("<defect>",))}'
     )
 
+# %% ../../nbs/01_trees.ipynb #m4sks002
+def _two_levels(path):
+    "True for an image of black and white alone, or of few numbers, as masks are."
+    try:
+        width, height = image_size(path)
+        packed = path.suffix.lower() in ('.png', '.jpg', '.jpeg', '.webp')
+        if packed and path.stat().st_size > 4096 + width * height // 4:
+            return False  # a photograph, which need not be decoded
+        im = open_image(path, grey=True)
+    except DataError:
+        return False  # said by whoever reads it
+    if im.mode == 'P':
+        return 1 < len(im.getcolors(256)) <= 4
+    grey = np.asarray(im.convert('L'))
+    if grey.max() == 1:
+        return True
+    return ((grey > 32) & (grey < 224)).mean() < 0.02 and grey.min() <= 32 and grey.max() >= 224
+
+# %% ../../nbs/01_trees.ipynb #m4sks003
+def _all_two_levels(images):
+    "True if all of a few images look like masks."
+    return bool(images) and all(map(_two_levels, {images[0], images[len(images) // 2], images[-1]}))
+
+
+def _refuse_masks(groups, place):
+    "Refuse a type of defect that is a folder of masks."
+    masks = [images for (_, label), images in groups.items() if label and _all_two_levels(images)]
+    if masks and any(g not in masks and g and not _all_two_levels(g) for g in groups.values()):
+        raise DataError(
+            f'{masks[0][0].parent} holds masks, black and white, where photographs are expected: '
+            f'move them to {place}/<defect>, named after the folder of their photographs'
+        )
+
+# %% ../../nbs/01_trees.ipynb #1ns1de01
+def _inside(folder):
+    "Folders in a folder by their plain names; {} where there is none."
+    found = sorted(folder.iterdir()) if folder and folder.is_dir() else []
+    return {plain_name(p.name): p for p in found if p.is_dir()}
+
+
+def _is(inside, name):
+    "True for a folder with exactly this name."
+    return name in inside and inside[name].name == name
+
 # %% ../../nbs/01_trees.ipynb #2ffa81b9
 def _tree_category(folder, root, tree):
     "The samples of one category folder arranged as `tree` says."
     listing(folder, root)
-    tests = [folder / p for p, s in tree.parts if s == 'test']
+    inside = _inside(folder)  # Train counts as train
+    places = [(inside.get(part, folder / part), split) for part, split in tree.parts]
+    tests = [p for p, split in places if split == 'test']
     masks, samples = folder / tree.truth, []
     if not masks.is_dir():
-        masks = _mask_folder([folder], root) or _mask_folder(tests, root, _MASKS)
-    for part, split in tree.parts:
-        found = image_folders(folder / part, root, masks)
+        masks = _mask_folder([folder], root) or _mask_folder(tests, root, MASKS)
+    for place, split in places:
+        found = image_folders(place, root, masks)
         for name in found:
-            _check_name(folder / part, name, split, tree)
+            _check_name(place, name, split, tree)
         truth = _truth(masks, root, tree.many) if split == 'test' else ({}, [])
         groups = {(name, int(name != tree.normal)): found[name] for name in sorted(found)}
+        _refuse_masks(groups, folder / tree.truth)
         samples += _samples(groups, *truth, category=category_name(folder), split=split)
     return samples
 
@@ -151,6 +198,7 @@ def _folder_category(folder, root):
     ]
     parts.sort(key=lambda p: plain_name(p.name) not in NORMAL)
     groups = {(p.name, int(plain_name(p.name) not in NORMAL)): images_in(p, root) for p in parts}
+    _refuse_masks(groups, folder / 'masks')
     return _samples(
         groups, *_truth(masks, root, False), category=category_name(folder), split='test'
     )
@@ -163,23 +211,20 @@ EXPECTED = (
     ' or samples.parquet (table), meta.json (meta), or an export of COCO, labelme, YOLO or CVAT'
 )
 
-
-def _has(folder, *names):
-    return any((folder / n).is_dir() for n in names)
-
 # %% ../../nbs/01_trees.ipynb #09c0717d
 def layout_of(folder: Path) -> str | None:
     "The layout with folders for which `folder` looks like one category, otherwise None."
-    if _has(folder, 'test_public'):
+    inside = _inside(folder)
+    train, test = (_inside(inside.get(part)) for part in ('train', 'test'))
+    if 'test_public' in inside:
         return 'mvtec_ad2'
-    if _has(folder, 'test/logical_anomalies', 'test/structural_anomalies'):
+    if test.keys() & {'logical_anomalies', 'structural_anomalies'}:
         return 'mvtec_loco'
-    if _has(folder, 'train/ok') or _has(folder, 'test/ok') and _has(folder, 'test/ko'):
+    if _is(train, 'ok') or _is(test, 'ok') and _is(test, 'ko'):
         return 'btad'  # a kind of defect may be called ko elsewhere
-    if _has(folder, 'train', 'test'):
+    if inside.keys() & {'train', 'test'}:
         return 'mvtec'
-    inside = [p.name for p in folder.iterdir() if p.is_dir()] if folder.is_dir() else []
-    return 'folder' if any(plain_name(n) in (*NORMAL, 'bad') for n in inside) else None
+    return 'folder' if inside.keys() & {*NORMAL, 'bad'} else None
 
 # %% ../../nbs/01_trees.ipynb #f851d668
 def _category_folders(

@@ -32,7 +32,7 @@ from hybridad.evaluation.reports import (
 from .names import named_images, named_rows, names_table
 from .scores import score_in_parts
 from .tile_scores import evened, growth_here
-from .testrequest import TestRequest, asked_of, of_tiles, others_of, rate_of
+from .testrequest import TestRequest, of_tiles, others_of, rate_of
 from .testrequest import references_of, request_run, tiler_asked, tiling_asked
 from .testreport import report_of_test
 

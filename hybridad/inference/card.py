@@ -22,7 +22,7 @@ def _summary(about: dict) -> str:
     keys = ('backbone', 'backbone_hash')
     name, weights = (printable(about[k]).replace('`', "'") for k in keys)
     return (
-        f'{about["trainable"]["prompts"]:,} values: a normal and an abnormal prompt, read through '
+        f'{about["trainable"]["prompts"]:,} values: a normal and a damaged prompt, read through '
         f'the cross-attention of the frozen backbone `{name}` (fingerprint `{weights}`), which is '
         'not in this repository and keeps its own licence.'
     )

@@ -15,7 +15,7 @@ from threading import Condition, Event, Thread
 from typing import Any
 from urllib.parse import urlsplit
 
-from ..data.formats import SUFFIXES
+from ..data.formats import SUFFIXES, regular
 from ..errors import ConfigError, DataError, printable
 from .image_files import photo_item
 
@@ -73,6 +73,8 @@ def _opened(source):
     av = _library()
     name, form = _device(source) if is_camera(source) else (source, None)
     options = {'rtsp_transport': 'tcp'} if source.startswith('rtsp') else {}
+    if os.path.isfile(source):
+        regular(source)
     try:
         container = av.open(name, format=form, options=options, timeout=(10.0, 10.0))
     except (av.error.FFmpegError, OSError) as error:

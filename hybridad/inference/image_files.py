@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,15 +22,15 @@ from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from ..data.aspect import Fit
-from ..data.formats import SUFFIXES
-from ..data.images import as_rgb, enough, full_size
+from ..data.formats import SUFFIXES, reading
+from ..data.images import as_rgb, bits_beside, enough, full_size, is_deep, may_be_deep
 from ..data.loading import image_tensor, sample_digest
-from ..errors import CheckpointError, DataError
+from ..errors import CheckpointError, DataError, printable
 from ..models.tiled import in_tiles
 from ..models.tiles import Tiler
 from .rows import FILE
-from .sources import Fetched, Unreached, file_times, is_address, is_source
-from .sources import names_in, opened
+from .sources import Fetched, Unreached, bits_at, file_times, inner_name
+from .sources import is_address, is_source, names_in, opened
 from ..runs import Run
 
 # %% ../../nbs/63a_image_files.ipynb #b57ad3ad
@@ -41,7 +42,32 @@ def upright(
     elsewhere = is_address(path) or isinstance(path, Fetched)
     if not elsewhere and os.path.exists(path) and not os.path.isfile(path):
         raise DataError(f'cannot read {path}: it is no regular file, remove it')
-    return as_rgb(opened(path, least), path)
+    im = opened(path, least)
+    deep = elsewhere and im.mode.startswith('I;16')
+    return as_rgb(im, path, bits_at(str(path)) if deep else None)
+
+# %% ../../nbs/63a_image_files.ipynb #gr3y0002
+def _bits_as_read(name) -> int | None:
+    "The bits at which a photograph is read if it is 16-bit grey, else None."
+    try:
+        if not is_address(name):
+            return bits_beside(name) if is_deep(name) else None
+        deep = may_be_deep(inner_name(name)) and opened(name).mode.startswith('I;16')
+        return (reading()['bits'] or bits_at(name)) if deep else None
+    except DataError:
+        return None  # said by whoever reads it
+
+
+def grey_line(
+    names: list,  # photographs, paths or addresses
+) -> str:  # one line; '' where none is 16-bit grey
+    "At how many bits 16-bit grey is read, in the first folders and archives."
+    first = {}
+    for n in names:
+        first.setdefault(n.partition('::')[2] or os.path.dirname(n) or '.', n)
+    bits = {place: _bits_as_read(n) for place, n in islice(first.items(), 8)}
+    told = ', '.join(f'{b} bits in {printable(place)}' for place, b in bits.items() if b)
+    return f'16-bit grey is read as {told}; if the camera has others, say --bits' if told else ''
 
 # %% ../../nbs/63a_image_files.ipynb #5512597a
 _SMALL = 1 << 16  # bytes; below, reading a file costs no more than asking for its size
@@ -169,6 +195,7 @@ class Photos(Dataset):
     ):
         self.paths, self.size, self.refused, self.sight = paths, size, refused or {}, sight
         self.homes = *getattr(paths, 'homes', ()), _common(paths)
+        self.away = None  # when a folder or server was first found out of reach, while it is
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -183,12 +210,13 @@ class Photos(Dataset):
 
     def __getitem__(self, i: int) -> dict:
         "One item; `lost` says that its folder or server is out of reach, and stayed so."
-        until = time.monotonic() + PATIENCE
         while True:
             item = dict(index=i, path=self.paths[i]) | read_item(self, self.paths[i])
             if not (lost := self._lost(item)):
+                self.away = None
                 return item
-            if time.monotonic() > until:
+            self.away = self.away or time.monotonic()  # one wait for all of a batch
+            if time.monotonic() > self.away + PATIENCE:
                 return item | dict(lost=lost)
             time.sleep(PATIENCE / 60)
 

@@ -25,8 +25,9 @@ from typing import Any
 
 from PIL import Image
 
-from ..data.formats import SUFFIXES, formats_of
-from ..data.images import open_image
+from ..data.formats import SUFFIXES, check_pointer, formats_of, regular
+from ..data.images import may_be_deep, open_image, set_bits
+from ..data.pairing import MASKS, plain_name
 from ..errors import DataError
 
 # %% ../../nbs/63_sources.ipynb #e99d1c68
@@ -144,6 +145,7 @@ class Fetched(io.BytesIO):
         except Exception as error:
             kind = Unreached if _unreached(error) else DataError
             raise kind(f'cannot read {name}: {reason_of(error)}') from None
+        check_pointer(name, self.getbuffer()[:40].tobytes())
 
     def __str__(self) -> str:
         return self.name
@@ -307,6 +309,8 @@ def names_in(
     other: Counter,  # files left alone, counted by ending
 ) -> Iterator[tuple[str, str]]:  # (name, '' or why it is refused) of each image
     "The photographs of a source, in its order."
+    if not is_address(root):
+        regular(root)
     try:
         found = list(_searched(root))
     except DataError:
@@ -323,3 +327,34 @@ def names_in(
             yield name, why
         else:
             other[Path(last).suffix.lower() or 'without ending'] += 1
+
+# %% ../../nbs/63_sources.ipynb #b1ts0002
+def _photo_names(place: str) -> list[str]:
+    "Names of what may be 16-bit grey in an archive, or a folder at an address; [] without a list."
+    try:
+        if _ends(place, _ARCHIVES):
+            names = [n for n, why in _members(place) if not why]
+        else:
+            store, path = _store(place)
+            names = [place + '/' + p.rpartition('/')[2] for p in store.find(path, maxdepth=1)]
+    except Exception:  # of any store; whoever reads the file says what is wrong
+        return []
+    inside = {n: map(plain_name, inner_name(n).split('/')) for n in sorted(names)}
+    photos = [n for n, parts in inside.items() if not {*parts} & {*MASKS}]
+    return [n for n in photos if may_be_deep(inner_name(n))]
+
+
+@lru_cache(64)
+def _bits_of(place: str, most: int) -> int | None:
+    return set_bits(_photo_names(place), most, opened)
+
+# %% ../../nbs/63_sources.ipynb #b1ts0003
+def bits_at(
+    name: str,  # of a photograph at an address
+) -> int | None:  # None: nothing to go by, as on the web
+    "The bits that the 16-bit grey files in its archive, or in its folder, need."
+    if archive := name.partition('::')[2]:
+        return _bits_of(archive, 200)
+    if name.startswith(('http://', 'https://')):
+        return None  # which lists no folders
+    return _bits_of(name.rpartition('/')[0], 32)

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor
 
+from ..data.formats import regular
 from ..errors import ConfigError
 from .backbone import Backbone
 from .learned_names import LearnedNames, known_names, sharpened
@@ -147,6 +148,7 @@ def _lines_of(path: Path) -> list[str]:
     remedy = 'write one word a line in UTF-8, or give the words themselves'
     if not path.is_file():
         raise ConfigError(f'there is no file {path} with names: {remedy}')
+    regular(path)
     try:
         with open(path, encoding='utf-8-sig') as f:
             lines = f.read(1 << 20).splitlines()

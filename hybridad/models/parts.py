@@ -24,7 +24,7 @@ from transformers.utils import logging as transformers_logging
 from .layers import SUPPORTED
 from ..config import check
 from ..errors import BackboneError, ConfigError
-from ..data.formats import is_pointer
+from ..data.formats import is_pointer, regular
 
 # %% ../../nbs/10e_parts.ipynb #0df08a9d
 PARTS = ('vae', 'unet', 'text_encoder', 'tokenizer', 'scheduler')
@@ -280,6 +280,7 @@ def read_settings(
 ) -> dict:  # as backbone.DEFAULTS
     "Settings that a backbone folder carries, each entry checked."
     try:
+        regular(path)
         told = json.loads(Path(path).read_text(encoding='utf-8'))
     except (OSError, ValueError, RecursionError) as error:
         raise BackboneError(f'{path} is no JSON ({error}): repair or remove it') from None

@@ -21,7 +21,6 @@ from .probes import SelfRecorder, sharpen
 from .prompt_reader import check_readout
 from .recorder import text_width
 
-
 # %% ../../nbs/12_pipeline.ipynb #eb6b9154
 def _steps(timestep: int | list, draws: int, last: int) -> list[int]:
     "Timesteps as a list, each in range, and at least one draw."

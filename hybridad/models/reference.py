@@ -22,8 +22,7 @@ from ..data.aspect import Fit, by_shape, stacked
 from ..data.loading import image_tensor, load_image
 from .banks import LayerBank, atypicality, centre, nearest, robust_centre, summary
 from .detector import HybridAnomalyDetector, VIEWS, over_views
-from .evidence import References, bank_at, layer_features
-from .evidence import trust, with_evidence
+from .evidence import References, bank_at, layer_features, trust, with_evidence
 from .latents import smooth
 from .tiles import growth_of_scores, growth_of_tiles, photo_score
 from ..errors import DataError
@@ -289,9 +288,8 @@ def _learn(
     owners, count = [photos.index(p) for p in photo], len(photos)
     cells = _cells(detector, images, owners, limit // (len(images) * len(VIEWS)))
     layers = detector.reference_layers
-    inside = type(detector.detector).__name__
-    rules = limit, judged, weight, detector.far
-    settings = [type(detector).__name__, inside, hashes, layers, *rules, owners]
+    kinds = [type(d).__name__ for d in (detector, detector.detector)]
+    settings = [*kinds, hashes, layers, limit, judged, weight, detector.far, owners]
     digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
     detector.references = References(
         _banks(cells, detector.reduce, detector.far), layers, count, digest
