@@ -2,7 +2,7 @@
 
 Names below are loaded from their modules at first use, so `import hybridad` loads no torch."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 import sys
 from typing import TYPE_CHECKING
