@@ -29,7 +29,7 @@ PUBLISHED_METRICS = 'image_auroc', 'image_ap', 'pixel_auroc', 'pixel_ap', 'aupro
 # method | sources | input px | compared at px | parameters frozen and learned, M | ms
 _METHODS = """
 CLIP, two prompts              | S1     | -   | -   | -     -     | -
-WinCLIP                        | S1     | -   | -   | -     -     | -
+WinCLIP                        | S1 S10 | -   | -   | -     -     | -
 APRIL-GAN                      | S1     | -   | -   | -     -     | -
 AnomalyCLIP                    | S1 S10 | 518 | 518 | 427.9 5.6   | 70.7
 AdaCLIP                        | S3 S10 | 518 | -   | 428.8 11    | 107.4
@@ -55,7 +55,7 @@ SGNet                          | S11    | -   | -   | -     -     | -
 # method | image AUROC, image AP, pixel AUROC, pixel AP, AUPRO on the set
 _MVTEC = """
 CLIP, two prompts              | 74.1 87.6 38.4 -    11.3
-WinCLIP                        | 91.8 96.5 85.1 -    64.6
+WinCLIP                        | 91.8 96.5 85.1 18.2 64.6
 APRIL-GAN                      | 86.1 93.5 87.6 -    44.0
 AnomalyCLIP                    | 91.5 96.2 91.1 34.5 81.4
 AdaCLIP                        | 89.2 95.7 88.7 -    37.8
@@ -80,7 +80,7 @@ SGNet                          | 93.5 -    92.8 -    -
 # %% ../../nbs/61b_literature.ipynb #8c33be22
 _VISA = """
 CLIP, two prompts              | 66.4 71.5 46.6 -    14.8
-WinCLIP                        | 78.1 81.2 79.6 -    56.8
+WinCLIP                        | 78.1 81.2 79.6 5.4  56.8
 APRIL-GAN                      | 78.0 81.4 94.2 -    86.8
 AnomalyCLIP                    | 82.1 85.4 95.5 21.3 87.0
 AdaCLIP                        | 85.8 79.0 95.5 -    72.9
