@@ -42,7 +42,7 @@ def _requirements() -> list[str]:
         raise ConfigError('hybridad is not installed, only found: pip install it') from None
 
 
-def check_imports(a: Namespace) -> str:
+def _check_imports(a: Namespace) -> str:
     "Every requirement is there in a version that fits, and the names of the package load."
     import hybridad
 
@@ -59,7 +59,7 @@ def _expect(holds: bool, text: str) -> None:
         raise ConfigError(text)
 
 
-def check_configuration(a: Namespace) -> str:
+def _check_configuration(a: Namespace) -> str:
     "Settings are stored whole, and wrong ones are refused."
     default, debug = get_default_config(), get_debug_config()
     again = type(default).from_dict(default.to_dict())
@@ -81,7 +81,7 @@ def _check_maps(found: dict) -> None:
     _expect(sound, 'maps or scores are no probabilities')
 
 
-def check_model(a: Namespace) -> str:
+def _check_model(a: Namespace) -> str:
     "A detector is made, reads two images, and keeps its backbone frozen."
     import torch
     from hybridad import HybridAnomalyDetector
@@ -106,7 +106,7 @@ def _outputs(logits):
     return dict(similarity_maps=pair, image_logits=image, logits=logits, paired_logits=logits)
 
 
-def check_losses(a: Namespace) -> str:
+def _check_losses(a: Namespace) -> str:
     "The six terms prefer a true map, and their gradient is finite."
     import torch
     from hybridad import CrossAttentionLoss
@@ -123,7 +123,7 @@ def check_losses(a: Namespace) -> str:
     return f'{len(values) - 1} terms'
 
 # %% ../../nbs/89g_cli_selftest.ipynb #773e067c
-def check_data(a: Namespace) -> str:
+def _check_data(a: Namespace) -> str:
     "Images and masks are written, paired, loaded and measured."
     from hybridad._dummies import dummy_tree
     from hybridad.data.layouts import read_dataset
@@ -142,11 +142,11 @@ def check_data(a: Namespace) -> str:
 
 # %% ../../nbs/89g_cli_selftest.ipynb #55d93c05
 CHECKS = dict(  # name -> check, and what to do where it fails
-    imports=(check_imports, 'pip install --upgrade hybridad, in a fresh environment if need be'),
-    configuration=(check_configuration, 'pip install --force-reinstall --no-deps hybridad'),
-    model=(check_model, 'check --backbone and --device; weights may be damaged: install again'),
-    losses=(check_losses, 'check the version of torch: pip install --upgrade torch'),
-    data=(check_data, 'check that the temporary folder has space and can be written to'),
+    imports=(_check_imports, 'pip install --upgrade hybridad, in a fresh environment if need be'),
+    configuration=(_check_configuration, 'pip install --force-reinstall --no-deps hybridad'),
+    model=(_check_model, 'check --backbone and --device; weights may be damaged: install again'),
+    losses=(_check_losses, 'check the version of torch: pip install --upgrade torch'),
+    data=(_check_data, 'check that the temporary folder has space and can be written to'),
 )
 
 

@@ -56,7 +56,7 @@ def _arguments(parser: Parser) -> None:
 
 # %% ../../nbs/89h_cli_watch.ipynb #2f51adbf
 @contextmanager
-def stopped_by_signals() -> Iterator[Event]:
+def _stopped_by_signals() -> Iterator[Event]:
     "An event that Ctrl-C and SIGTERM set; the second of them interrupts."
     stop = Event()
 
@@ -128,7 +128,7 @@ def watch(a: Namespace) -> int | None:
         if not a.quiet:
             print(_line(finding, seconds), flush=True)
 
-    with stopped_by_signals() as stop:
+    with _stopped_by_signals() as stop:
         found = watched(
             a.source,
             out,

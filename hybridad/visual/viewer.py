@@ -57,7 +57,7 @@ def _token_bars(fig, axes, norms, grid):
         bar.set_ticks([norm.vmin, norm.vmax], labels=[f'{norm.vmin:.2g}', f'{norm.vmax:.2g}'])
 
 # %% ../../nbs/70c_viewer.ipynb #d5c4cb41
-def attention_grid(
+def _attention_grid(
     maps: dict[str, dict],  # {layer: {token: (h,w)}}, sizes may differ between layers
     share: str = 'token',  # 'token': one scale a column; 'all': one for the figure
     label: str = 'attention mass',  # what the colour bars measure
@@ -103,7 +103,7 @@ def _tokens_png(self):
         layer: {f'token {t}': m for t, m in enumerate(maps[0].mean(0)[:8])}
         for layer, maps in zip(self.layers, self)
     }
-    return as_png(attention_grid(grid, cell=0.8))
+    return as_png(_attention_grid(grid, cell=0.8))
 
 
 Sample._repr_png_, TokenMaps._repr_png_ = _sample_png, _tokens_png
