@@ -62,7 +62,7 @@ FITS = """() => new Promise(done => {
     () => done(Math.abs(first) < 100 && gap() === first)));
 })"""
 # the badge of a guide, which lies above the folder that is served: all that may be missing
-NOT_STORED = r'status of 404 .*/files/results/colab\.svg'
+NOT_STORED = r'status of 404 .*/results/colab\.svg'  # asked for at /files or beside it
 SCROLLERS = """() => [...document.querySelectorAll('.jp-CodeCell .jp-InputArea .cm-scroller')]
   .map(e => e.scrollWidth - e.clientWidth)"""
 
