@@ -181,7 +181,7 @@ def _is_out_of_reach(folder):
 # %% ../../nbs/63a_image_files.ipynb #2f78d959
 PATIENCE = 120.0  # seconds to wait for a folder that is out of reach
 
-
+# %% ../../nbs/63a_image_files.ipynb #2f78d95a
 class Photos(Dataset):
     "Photographs at the size of the backbone; one that cannot be read is a reason instead."
 

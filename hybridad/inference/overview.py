@@ -88,6 +88,10 @@ def _urgency(row):
     return missed or row['outcome'] == 'false alarm', -row['score'] if missed else row['score']
 
 
+def _score_of(row):
+    return row['score']
+
+# %% ../../nbs/63f_overview.ipynb #c4fc85a1
 class Overview:
     "Counts over all rows of a report, and the rows that it shows."
 
@@ -114,10 +118,6 @@ class Overview:
     def count(self) -> int:
         "The number of rows."
         return self.decisions.total()
-
-
-def _score_of(row):
-    return row['score']
 
 # %% ../../nbs/63f_overview.ipynb #557eaa20
 _BINS, _WIDE, _HIGH = 40, 640, 120  # bars, and px of the drawing

@@ -26,6 +26,7 @@ SOURCES = dict(
 # columns of the tables below, whatever METRICS shows
 PUBLISHED_METRICS = 'image_auroc', 'image_ap', 'pixel_auroc', 'pixel_ap', 'aupro_anomalyclip'
 
+# %% ../../nbs/61b_literature.ipynb #8c33be2a
 # method | sources | input px | compared at px | parameters frozen and learned, M | ms
 _METHODS = """
 CLIP, two prompts              | S1     | -   | -   | -     -     | -
