@@ -1049,6 +1049,18 @@ def test_a_photograph_of_a_test_is_scored_as_bright(tmp_path):
     assert grey_line([files[0], inside[0]]).count('12 bits in ') == 2
 
 
+def test_a_table_over_folders_of_two_depths_asks_for_the_bits(tmp_path):
+    "`score` reads each folder by itself, so `test` must not read both at one depth."
+    for folder, top in (('dark', 900), ('bright', 3900)):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(np.full((8, 8), top, np.uint16)).save(tmp_path / folder / '0.png')
+    rows = 'image,label,category\ndark/0.png,0,part\nbright/0.png,1,part\n'
+    (tmp_path / 'list.csv').write_text(rows)
+    refused(read_dataset, tmp_path / 'list.csv', names='part', says='--bits 12')
+    with reading_as(bits=12):
+        assert {s.bits for s in read_dataset(tmp_path / 'list.csv')} == {12}
+
+
 def test_brightness_does_not_depend_on_the_neighbours_in_a_batch(tmp_path):
     "A dark image stays dark beside a bright one of its set, in all commands."
     for kind, top in (('good', 900), ('hole', 3900)):

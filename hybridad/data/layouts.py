@@ -154,9 +154,15 @@ def unsorted_images(
 def _with_bits(samples):
     "The samples, those of 16-bit grey with the bits that all folders of their category need."
     deep = {s.image: s.category for s in samples if is_deep(s.image)}
-    bits = {}
-    for image, category in {(p.parent, c): (p, c) for p, c in deep.items()}.values():
-        bits[category] = max(bits.get(category, 0), bits_beside(image) or 0)
+    bits, first = {}, {(p.parent, c): p for p, c in deep.items()}
+    for (folder, category), image in first.items():
+        known, own = bits.setdefault(category, bits_beside(image)), bits_beside(image)
+        if known != own:  # a list or a table, whose folders no name joins
+            raise DataError(
+                f'cannot tell the depth of the 16-bit grey images of {category}: those in '
+                f'{folder} need {own} bits, others {known}; say --bits {max(known, own)}, or as '
+                'many as the camera has'
+            )
     return [replace(s, bits=bits[s.category]) if s.image in deep else s for s in samples]
 
 # %% ../../nbs/01a_layouts.ipynb #a0298a69

@@ -278,9 +278,10 @@ def sample_name(s: Sample) -> str:
 def fingerprint(
     samples: list,  # of Sample, in any order
 ) -> str:  # 16 hex digits
-    "A short hash over the names of the samples and the bytes of their images and masks."
+    "A short hash over names, the bytes of images and masks, and the bits of 16-bit grey."
     lines = [
         f'{sample_name(s)} {sample_digest(s.image)} {sample_digest(s.mask) if s.mask else "-"}'
+        + f' {s.bits} bits' * bool(s.bits)
         for s in samples
     ]
     return hashlib.sha256('\n'.join(sorted(lines)).encode()).hexdigest()[:16]

@@ -46,10 +46,20 @@ def _spread(levels, values, noisy):
     return lonely.sum() <= allowed
 
 
+def _graded(levels):
+    "Share of marked pixels beside each other that differ, as they do where JPEG made a ramp."
+    pairs = [(levels[1:], levels[:-1]), (levels[:, 1:], levels[:, :-1])]
+    both = [(a > 0) & (b > 0) for a, b in pairs]
+    differ = sum((a != b)[m].sum() for (a, b), m in zip(pairs, both))
+    return differ / max(1, sum(m.sum() for m in both))
+
+
 def _numbered(levels, values):
     "True if grey values are numbers of types: few, or in flat patches."
     top, marked = values[-1], levels > 0
     flat = (_flat(levels) & marked).sum() / marked.sum()
+    if top < 64 and flat < 0.9 and _graded(levels) > 0.1:
+        return False  # a faint mask that JPEG blurred; types of defects seldom touch
     if len(values) > 8 and values[1] <= top / 8 and (values >= 0.75 * top).sum() >= 3:
         return flat >= 0.9  # or noise around dark and around bright
     return top < 64 or len(values) <= 32 or flat >= 0.5

@@ -17,6 +17,7 @@ from .testrequest import TestRequest, asked_of, request_run, samples_to_test
 from .testrun import references_known, say_results
 from ..inference.overview import read_images
 from ..inference.scoring import SHIPPED
+from ..models.backbone import load_backbone
 
 # %% ../../nbs/86b_finished.ipynb #86b00006
 def _changed(samples: list[Sample], out: Path) -> list[str]:
@@ -33,12 +34,19 @@ def _changed(samples: list[Sample], out: Path) -> list[str]:
     return found
 
 
+def _other_backbone(kept: dict) -> list[str]:  # of provenance
+    "The backbone of a finished run, where its weights are others now."
+    name = kept['backbone']
+    changed = load_backbone(name, 'cpu').hash != kept['backbone_hash']
+    return [f'the weights of backbone {name}'] * changed
+
+
 def _refuse_changed(a: TestRequest, out: Path, stored: dict) -> None:
     "Refuse a finished run of files that are others now, with their names."
     samples, checkpoint = samples_to_test(a), a.checkpoint_path or SHIPPED
     now = sample_digest(checkpoint)
     found = [str(checkpoint)] * (stored.get('checkpoint_digest', now) != now)
-    found += _changed(samples, out)
+    found += _other_backbone(stored['provenance']) + _changed(samples, out)
     references = stored['asked'].get('references') or {}
     for c, digests in references_known(a, samples)[1].items():
         found += [f'reference images of {c}'] * (references.get(c, digests) != digests)

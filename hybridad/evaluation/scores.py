@@ -43,7 +43,8 @@ def _identity(d: HybridAnomalyDetector) -> str:
 
 def _asked(detectors: dict, samples: list[Sample], **how) -> dict:
     "All that makes two evaluations the same; `how`: size, part, and names where there are any."
-    images = hashlib.sha256(''.join(digests(samples)).encode()).hexdigest()[:16]
+    read = ''.join(f'{d}{s.bits or ""}' for d, s in zip(digests(samples), samples))
+    images = hashlib.sha256(read.encode()).hexdigest()[:16]
     return dict(detectors={k: _identity(d) for k, d in detectors.items()}, images=images, **how)
 
 # %% ../../nbs/60d_scores.ipynb #56ac1d75

@@ -58,15 +58,22 @@ def _bits_as_read(name) -> int | None:
         return None  # said by whoever reads it
 
 
-def grey_line(
+def grey_bits(
     names: list,  # photographs, paths or addresses
-) -> str:  # one line; '' where none is 16-bit grey
-    "At how many bits 16-bit grey is read, in the first folders and archives."
+) -> dict[str, int]:  # {folder or archive: bits}; empty where none is 16-bit grey
+    "The bits at which 16-bit grey is read, in the first folders and archives."
     first = {}
     for n in names:
         first.setdefault(n.partition('::')[2] or os.path.dirname(n) or '.', n)
-    bits = {place: _bits_as_read(n) for place, n in islice(first.items(), 8)}
-    told = ', '.join(f'{b} bits in {printable(place)}' for place, b in bits.items() if b)
+    found = {place: _bits_as_read(n) for place, n in islice(first.items(), 8)}
+    return {printable(place): bits for place, bits in found.items() if bits}
+
+
+def grey_line(
+    names: list,  # as for `grey_bits`
+) -> str:  # '' where none is 16-bit grey
+    "One line that tells the bits at which 16-bit grey is read."
+    told = ', '.join(f'{bits} bits in {place}' for place, bits in grey_bits(names).items())
     return f'16-bit grey is read as {told}; if the camera has others, say --bits' if told else ''
 
 # %% ../../nbs/63a_image_files.ipynb #5512597a

@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from ..claims import POLL, claims_in, held
 from ..config import check
 from ..errors import ConfigError
-from .image_files import Found, Photos, find_images
+from .image_files import Found, Photos, find_images, grey_bits
 from .loader import PhotoLoader
 from .parts import ClaimedBatches, Parts, all_there, by_part, check_all_there
 from .parts import outdated, remove_outdated, tidy, write_part
@@ -88,6 +88,7 @@ def asked_of(
         image_threshold=scorer.image,
         pixel_threshold=scorer.pixel,
         source=scorer.source,
+        grey_bits=grey_bits(names) or None,
         **how,
         **_arithmetic(d.backbone.device, batch_size),
     )
@@ -100,8 +101,8 @@ def _near(a, b):
 
 def _same(key, before, asked) -> bool:
     "True if one setting is the one that a run was begun with."
-    if key == 'source' or key == 'neutral' and key not in before:  # of an earlier version
-        return True
+    if key == 'source' or key in ('neutral', 'grey_bits') and key not in before:
+        return True  # the last of a run that an earlier version began
     if key.endswith('threshold') and _near(before.get(key), asked[key]):
         return True
     return before.get(key) == asked[key]

@@ -304,6 +304,9 @@ def _searched(root: str) -> Iterator[tuple[str, str]]:
     return iter([(root, '')]) if _ends(root, SUFFIXES) else _below(root)
 
 # %% ../../nbs/63_sources.ipynb #nam3sin1
+_POINTER = 1024  # bytes that a pointer of Git LFS has at most
+
+
 def names_in(
     root: str,  # an archive, a list or an address
     other: Counter,  # files left alone, counted by ending
@@ -316,6 +319,8 @@ def names_in(
     except DataError:
         raise
     except Exception as error:  # of any store, or of a damaged archive or list
+        if is_address(root) and 0 < size_of(root) < _POINTER:
+            Fetched(root)  # which says it where the file is a pointer of Git LFS
         raise DataError(f'cannot list {root}: {reason_of(error)}') from None
     for name, why in found:
         last = inner_name(name).rpartition('/')[2]

@@ -22,6 +22,7 @@ from ..errors import ConfigError, csv_cell, printable
 from .arrivals import FolderArrivals
 from .drift import EwmaChart, draw_chart, drift_text
 from .frames import frames_of, shown
+from .image_files import grey_bits, grey_line
 from .overlays import captioned
 from .report import report_of_scores
 from .rows import COLUMNS, FILE, decision_at, join_parts, other_threshold
@@ -134,6 +135,7 @@ class _Counted:
         self.table, self.chart = Table(out), EwmaChart(scorer.good)
         self.counts, self.latency, self.clock = Counter(), _Latency(), WallClock()
         self.drawn = (0, 0.0)  # rows of the last picture, and when it was made
+        self.grey = {}  # {folder: bits at which 16-bit grey is read}
         other = other_threshold(out)
         for r in self.table.rows():
             self._count(r | dict(decision=decision_at(r, other)))
@@ -176,7 +178,15 @@ class _Session(_Counted):
 
 # %% ../../nbs/66c_watching.ipynb #ce1b3920
 class _Drawing(_Session):
-    "A watch that draws overlays once rows are written."
+    "A watch that tells the bits of 16-bit grey, and draws overlays once rows are written."
+
+    def _tell_bits(self, item):
+        "Say at how many bits 16-bit grey is read, and where brighter files have changed it."
+        found = grey_bits([item['path']])
+        if any(self.grey.get(folder) != bits for folder, bits in found.items()):
+            before = 'from here on ' * any(folder in self.grey for folder in found)
+            self.note(before + grey_line([item['path']]))
+            self.grey |= found
 
     def _overlay(self, finding, place):
         path = self.out / place
@@ -190,6 +200,7 @@ class _Drawing(_Session):
         drawn = []
         for item, finding in zip(items, self.scorer(items)):
             if arrivals.confirm(item):
+                self._tell_bits(item)
                 drawn.append((finding, self.add(finding, item['seen'])))
         for finding, place in drawn:
             if place:

@@ -24,7 +24,7 @@ from hybridad.models.checkpoint import (
 )
 from ..config import Config, ModelConfig, SCORES, get_default_config
 from ..data.aspect import Fit, fitted
-from ..errors import CheckpointError, ConfigError
+from ..errors import BackboneError, CheckpointError, ConfigError
 from .families import TransformerBackbone
 from .latents import check_batch, check_scales, check_sides, resized, smooth
 from .naming import RegionNamer
@@ -92,6 +92,15 @@ def over_views(
     return sum(_turned(read(v), v) for v in views) / len(views)
 
 # %% ../../nbs/50_detector.ipynb #0b2e7a69
+def _check_weights(backbone: Backbone | TransformerBackbone) -> None:
+    "Refuse a model of shapes alone, as accelerate's init_empty_weights makes it."
+    if backbone.device.type == 'meta':
+        raise BackboneError(
+            f'backbone {backbone.name} is on the device meta, so it has no weights: load it with '
+            'load_backbone, or move it with to_empty and load its weights first'
+        )
+
+
 def _new_pipeline(backbone: Backbone, model: ModelConfig) -> EasonADPipeline:
     same = ('timestep', 'draws', 'seed', 'mass', 'map_size', 'noise')
     how = {name: getattr(model, name) for name in same}
@@ -133,6 +142,7 @@ class _Learned(nn.Module):
         m = self.config.model
         check_scales(m.scales or (), m.views)
         self.backbone = backbone or load_backbone(m.backbone, m.device, getattr(torch, m.precision))
+        _check_weights(self.backbone)
         check_sides(m.scales or (), self.image_size, self.backbone.factor)
         self.pipeline = _new_pipeline(self.backbone, m)
         self.prompts = _new_prompts(self.backbone, m)

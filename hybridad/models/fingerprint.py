@@ -79,3 +79,21 @@ def beside_weights(
     freeu = [[getattr(b, k, None) for k in ('s1', 's2', 'b1', 'b2')] for b in blocks]
     noise = None if levels is None else _mark(levels.cpu())  # one pass may have moved them
     return dict(scales=repr(scales), noise=repr(noise), freeu=repr(freeu))
+
+# %% ../../nbs/10d_fingerprint.ipynb #10d0h001
+_AT_HOME = 'hybridad', 'torch', 'transformers', 'diffusers', 'accelerate', 'peft'
+
+
+def foreign_hooks(
+    modules: Iterable[nn.Module],
+) -> str:  # '' where there is none
+    "Forward hooks that somebody else has set, by the number of their module and their name."
+    hooks = [
+        (place, getattr(hook, 'func', hook))
+        for module in modules
+        for place, m in enumerate(module.modules())
+        for hook in (*m._forward_pre_hooks.values(), *m._forward_hooks.values())
+    ]
+    named = [(p, h.__module__, getattr(h, '__qualname__', type(h).__name__)) for p, h in hooks]
+    foreign = [hook for hook in named if hook[1].partition('.')[0] not in _AT_HOME]
+    return repr(foreign) if foreign else ''

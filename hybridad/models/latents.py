@@ -46,6 +46,8 @@ def _check_images(
             f'images are {images.dtype}: give floats of 16 bits or more in [-1, 1], for bytes '
             'images / 127.5 - 1'
         )
+    if images.is_meta:
+        raise ConfigError('images are on the device meta, which holds no values: give real ones')
     _check_shape(images)
     low, high = (float(v) for v in images.detach().aminmax())
     if not -1.001 <= low <= high <= 1.001:
