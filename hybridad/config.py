@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LOSS_WEIGHTS', 'PRECISIONS', 'READOUTS', 'MASSES', 'SCORES', 'LAYOUT_NAMES', 'LEARN', 'ONE_VIEW', 'LossWeights',
-           'settings', 'check', 'described', 'Config', 'get_default_config', 'get_debug_config']
+           'DataConfig', 'settings', 'check', 'described', 'Config', 'get_default_config', 'get_debug_config']
 
 # %% ../nbs/01_config.ipynb #5d0c637c
 import re

@@ -196,11 +196,12 @@ class House:
     def alone(self) -> list[tuple[str, float]]:
         "Names neither offered nor private that no other module, script or notebook uses."
         places = users(self.root, self.texts) | users(self.root, {}, ('nbs',))
+        uses = Counter(word for words in places.values() for word in words)
         found = []
         for module, tree in self.public.items():
             own = {module, *re.findall(r'nbs/\w+\.ipynb', self.texts[module])}
-            used = set().union(*(words for place, words in places.items() if place not in own))
-            lone = open_names(tree) - public_names(tree) - used
+            here = Counter(word for place in own & places.keys() for word in places[place])
+            lone = [n for n in open_names(tree) - public_names(tree) if uses[n] == here[n]]
             found += [(f'{module}.{name}', 1) for name in sorted(lone) if module != TO_SWAP]
         return found
 

@@ -215,6 +215,7 @@ def out_arguments(
     parser: Parser,
     name: str,  # of the command
     resume: str = 'continue the run in --out',
+    *,
     kind: Callable = Path,  # from text to a folder
 ) -> Adder:  # the group of options
     "The run folder, and the flag that continues it."
