@@ -52,6 +52,11 @@ def distinct(
 _AT_ONCE = 8  # reference images in memory
 
 
+def _is_one_batch(images: Tensor | np.ndarray) -> bool:
+    "True for so few images of one shape that what was read of them can stay in memory."
+    return len(images) <= _AT_ONCE and len(by_shape(images)) == 1
+
+
 def _batches(images: Tensor | np.ndarray, what: str) -> Iterator[np.ndarray]:
     "Places of images of one shape, a few at a time, behind a bar where it takes long."
     shapes = by_shape(images).values()
@@ -62,21 +67,32 @@ def _batches(images: Tensor | np.ndarray, what: str) -> Iterator[np.ndarray]:
             bar.update(len(part))
 
 # %% ../../nbs/51_reference.ipynb #c3lls001
-def _cells(detector: 'ReferenceDetector', images: Tensor, owners: list[int], rows: int) -> dict:
-    "Sampled cells {(layer, grid): {owner: [(n, C)]}}; a single owner is split by its turns."
-    found, grids, text, single = {}, {}, detector.text(), len(set(owners)) == 1
-    turns = range(len(VIEWS))
+def _is_read(detector: 'ReferenceDetector', view: int, scale: float) -> bool:
+    "True for a view at the scale at which images are scored in it."
+    views, scales = detector.config.model.views, detector.scales
+    return view < views and scale == scales[view % len(scales)]
+
+
+def _cells(
+    detector: 'ReferenceDetector', images: Tensor, owners: list[int], rows: int
+) -> tuple[dict, dict]:
+    """Sampled cells {(layer, grid): {owner: [(n, C)]}}; a single owner is split by its turns.
+    And {view: queries of all images} where they are few."""
+    found, kept, grids, text = {}, {}, {}, detector.text()
+    turns, few, single = range(len(VIEWS)), _is_one_batch(images), len(set(owners)) == 1
     for part in _batches(images, 'learn references'):
         for view, scale in product(turns, sorted(set(detector.scales))):
             seen = detector.seen(stacked(images[part]), view, scale)
             queries = detector.queries(seen, text)
+            if few and _is_read(detector, view, scale):
+                kept[view] = queries
             for layer in detector.reference_layers:
                 f = layer_features(queries, layer)
                 grid = grids.setdefault((layer, scale), f.shape[1:3])  # shapes share a bank
                 owned = found.setdefault((layer, grid), {})
                 for i, cells in zip(part, _sampled(f, rows, view)):
                     owned.setdefault(view if single else owners[i], []).append(cells)
-    return found
+    return found, kept
 
 
 def _banks(cells: dict, *how: object) -> dict:  # {(layer, grid): LayerBank}
@@ -88,13 +104,14 @@ def _banks(cells: dict, *how: object) -> dict:  # {(layer, grid): LayerBank}
 
 # %% ../../nbs/51_reference.ipynb #63002f0b
 def _among_themselves(
-    detector: 'ReferenceDetector', images: Tensor, owners: list[int], view: int
+    detector: 'ReferenceDetector', images: Tensor, owners: list[int], view: int, *, kept: dict
 ) -> tuple[dict, Tensor]:  # {layer: (B, h, w)} log distances, (B, H, W) map of the prompts
     "References of one shape compared with all others in one view."
     distances, prompts, text = [], [], detector.text()
     size = detector.pipeline.map_shape(images.shape[-2:])
     for part in _batches(images, f'compare references, view {view + 1}'):
-        queries = detector.queries(detector.seen(images[part], view), text)
+        queries = kept.pop(view, None)
+        queries = queries or detector.queries(detector.seen(images[part], view), text)
         single = detector.references.count == 1
         left_out = [view if single else owners[i] for i in part]
         distances.append(detector.references.distances(queries, left_out))
@@ -231,13 +248,15 @@ def _calibrate(
     *,
     weight: float | None,
     areas: list[float],  # of each owner, in tiles
+    kept: dict,  # {view: queries}, as from `_cells`
 ) -> None:
     "Compare the references with each other, and note what follows from it."
     references, views = detector.references, range(detector.config.model.views)
     found, mine = [], []  # of each shape: log distances of each view, prompts' maps of each view
     for index in by_shape(images).values():
         some, own = stacked(images[index]), [owners[i] for i in index]
-        found.append(list(zip(*(_among_themselves(detector, some, own, v) for v in views))))
+        compared = (_among_themselves(detector, some, own, v, kept=kept) for v in views)
+        found.append(list(zip(*compared)))
         mine += own
     distances = [_every([of[view] for of, _ in found]) for view in views]
     _learn_usual(references, found, distances)
@@ -286,7 +305,7 @@ def _learn(
     images, photo = images[first], [photo[i] for i in first]
     photos = sorted(set(photo))
     owners, count = [photos.index(p) for p in photo], len(photos)
-    cells = _cells(detector, images, owners, limit // (len(images) * len(VIEWS)))
+    cells, kept = _cells(detector, images, owners, limit // (len(images) * len(VIEWS)))
     layers = detector.reference_layers
     kinds = [type(d).__name__ for d in (detector, detector.detector)]
     settings = [*kinds, hashes, layers, limit, judged, weight, detector.far, owners]
@@ -299,7 +318,9 @@ def _learn(
     picked = {i * count // judged for i in range(judged)}
     mine = [i for i, owner in enumerate(owners) if owner in picked]
     sizes = [(areas or {}).get(p, 1.0) for p in photos]
-    _calibrate(detector, images[mine], [owners[i] for i in mine], weight=weight, areas=sizes)
+    own = [owners[i] for i in mine]
+    kept = kept if len(mine) == len(images) else {}  # all or none, as they were read together
+    _calibrate(detector, images[mine], own, weight=weight, areas=sizes, kept=kept)
     detector.references.odd = [photos[owner] for owner in detector.references.odd]
 
 # %% ../../nbs/51_reference.ipynb #d5040bdf
