@@ -150,3 +150,25 @@ class LayerBank:
     def atypical(self, distance: Tensor) -> Tensor:  # (B, h, w) log distances -> (B,)
         "Summary of each image in deviations of normal ones."
         return atypicality(summary(self.unusual(distance)), self.typical, self.most)
+
+# %% ../../nbs/50c_banks.ipynb #a5beca02
+def sampled(
+    features: Tensor,  # (B, h, w, C)
+    rows: int,  # cells of each image
+    seed: int,
+) -> Tensor:  # (B, n, C)
+    "A fixed random part of the cells of each image."
+    cells = features.flatten(1, 2)
+    order = torch.randperm(cells.shape[1], generator=torch.Generator().manual_seed(seed))
+    return cells[:, order[: max(1, rows)].to(cells.device)]
+
+
+def banks_of(
+    cells: dict,  # {(layer, grid): {owner: [(n, C)]}}
+    *how: object,  # as LayerBank takes it
+) -> dict:  # {(layer, grid): LayerBank}
+    "Banks of sampled cells, owners in their order."
+    return {
+        place: LayerBank([torch.cat(owned[o]) for o in sorted(owned)], *how)
+        for place, owned in cells.items()
+    }

@@ -20,19 +20,13 @@ from tqdm.auto import tqdm
 from .attention import log_ratio
 from ..data.aspect import Fit, by_shape, stacked
 from ..data.loading import image_tensor, load_image
-from .banks import LayerBank, atypicality, centre, nearest, robust_centre, summary
+from .banks import atypicality, banks_of, centre, nearest, robust_centre, sampled
+from .banks import summary
 from .detector import HybridAnomalyDetector, VIEWS, over_views
 from .evidence import References, bank_at, layer_features, trust, with_evidence
 from .latents import smooth
 from .tiles import growth_of_scores, growth_of_tiles, photo_score
 from ..errors import DataError
-
-# %% ../../nbs/51_reference.ipynb #f45b595d
-def _sampled(features: Tensor, rows: int, seed: int) -> Tensor:  # (B, h, w, C) -> (B, n, C)
-    "A fixed random part of the cells of each image."
-    cells = features.flatten(1, 2)
-    order = torch.randperm(cells.shape[1], generator=torch.Generator().manual_seed(seed))
-    return cells[:, order[: max(1, rows)].to(cells.device)]
 
 # %% ../../nbs/51_reference.ipynb #467ce04d
 def distinct(
@@ -52,11 +46,6 @@ def distinct(
 _AT_ONCE = 8  # reference images in memory
 
 
-def _is_one_batch(images: Tensor | np.ndarray) -> bool:
-    "True for so few images of one shape that what was read of them can stay in memory."
-    return len(images) <= _AT_ONCE and len(by_shape(images)) == 1
-
-
 def _batches(images: Tensor | np.ndarray, what: str) -> Iterator[np.ndarray]:
     "Places of images of one shape, a few at a time, behind a bar where it takes long."
     shapes = by_shape(images).values()
@@ -67,40 +56,27 @@ def _batches(images: Tensor | np.ndarray, what: str) -> Iterator[np.ndarray]:
             bar.update(len(part))
 
 # %% ../../nbs/51_reference.ipynb #c3lls001
-def _is_read(detector: 'ReferenceDetector', view: int, scale: float) -> bool:
-    "True for a view at the scale at which images are scored in it."
-    views, scales = detector.config.model.views, detector.scales
-    return view < views and scale == scales[view % len(scales)]
-
-
 def _cells(
     detector: 'ReferenceDetector', images: Tensor, owners: list[int], rows: int
 ) -> tuple[dict, dict]:
-    """Sampled cells {(layer, grid): {owner: [(n, C)]}}; a single owner is split by its turns.
-    And {view: queries of all images} where they are few."""
+    "Cells {(layer, grid): {owner: [(n, C)]}}, of one owner by turns; {view: queries} of a few."
     found, kept, grids, text = {}, {}, {}, detector.text()
-    turns, few, single = range(len(VIEWS)), _is_one_batch(images), len(set(owners)) == 1
+    turns, single = range(len(VIEWS)), len(set(owners)) == 1
+    few = len(images) <= _AT_ONCE and len(by_shape(images)) == 1
+    read = range(detector.config.model.views * few)  # views in which images are scored
     for part in _batches(images, 'learn references'):
         for view, scale in product(turns, sorted(set(detector.scales))):
             seen = detector.seen(stacked(images[part]), view, scale)
             queries = detector.queries(seen, text)
-            if few and _is_read(detector, view, scale):
+            if view in read and scale == detector.scales[view % len(detector.scales)]:
                 kept[view] = queries
             for layer in detector.reference_layers:
                 f = layer_features(queries, layer)
                 grid = grids.setdefault((layer, scale), f.shape[1:3])  # shapes share a bank
                 owned = found.setdefault((layer, grid), {})
-                for i, cells in zip(part, _sampled(f, rows, view)):
+                for i, cells in zip(part, sampled(f, rows, view)):
                     owned.setdefault(view if single else owners[i], []).append(cells)
     return found, kept
-
-
-def _banks(cells: dict, *how: object) -> dict:  # {(layer, grid): LayerBank}
-    "Banks of sampled cells, owners in their order; `how` is that of LayerBank."
-    return {
-        place: LayerBank([torch.cat(owned[o]) for o in sorted(owned)], *how)
-        for place, owned in cells.items()
-    }
 
 # %% ../../nbs/51_reference.ipynb #63002f0b
 def _among_themselves(
@@ -310,9 +286,8 @@ def _learn(
     kinds = [type(d).__name__ for d in (detector, detector.detector)]
     settings = [*kinds, hashes, layers, limit, judged, weight, detector.far, owners]
     digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
-    detector.references = References(
-        _banks(cells, detector.reduce, detector.far), layers, count, digest
-    )
+    banks = banks_of(cells, detector.reduce, detector.far)
+    detector.references = References(banks, layers, count, digest)
     detector.references.whole *= min(1, count / 8) ** 2  # a few are no measure of what is usual
     judged = min(judged, count)
     picked = {i * count // judged for i in range(judged)}
