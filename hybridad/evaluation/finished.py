@@ -36,9 +36,9 @@ def _changed(samples: list[Sample], out: Path) -> list[str]:
 
 def _other_backbone(kept: dict) -> list[str]:  # of provenance
     "The backbone of a finished run, where its weights are others now."
-    name = kept['backbone']
-    changed = load_backbone(name, 'cpu').hash != kept['backbone_hash']
-    return [f'the weights of backbone {name}'] * changed
+    name, known = kept.get('backbone'), kept.get('backbone_hash')
+    changed = known and load_backbone(name, 'cpu').hash != known
+    return [f'the weights of backbone {name}'] if changed else []
 
 
 def _refuse_changed(a: TestRequest, out: Path, stored: dict) -> None:
