@@ -148,16 +148,16 @@ def _findings_of(scorer, batch, size):
     ]
 
 # %% ../../nbs/64_scoring.ipynb #53703698
-def _read(scorer, images, size=None):
+def _read(scorer, images, shape=None):
     "The detector's outputs for (b, 3, H, W) images, and log masses of the names or None."
     detector, named = scorer.detector, [None]
-    size = size or detector.pipeline.map_shape(images.shape[-2:])
+    shape = shape or detector.pipeline.map_shape(images.shape[-2:])
 
     def read(view):
         queries = detector.queries(detector.seen(images, view), scorer.text)
         if view == 0 and scorer.namer:
-            named[0] = scorer.namer.masses(queries, size)
-        return detector.read(queries, scorer.text, size=size)
+            named[0] = scorer.namer.masses(queries, shape)
+        return detector.read(queries, scorer.text, size=shape)
 
     masses = over_views(read, range(detector.config.model.views))
     return detector.outputs(masses), named[0]

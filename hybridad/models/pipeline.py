@@ -43,7 +43,7 @@ def _mass_of(backbone: Backbone, mass: str | None) -> str:
     return mass
 
 # %% ../../nbs/12_pipeline.ipynb #cb204af3
-class _Reading:
+class _ReadOut:
     "A backbone and the way it is read."
 
     def __init__(
@@ -70,7 +70,7 @@ class _Reading:
         self.draws = draws * len(self.timesteps)  # passes of the UNet that make one map
 
 # %% ../../nbs/12_pipeline.ipynb #f810bfb5
-class _Recording(_Reading):
+class _Recording(_ReadOut):
     "The layers that are recorded, and the shape of maps."
 
     def map_shape(
@@ -231,7 +231,7 @@ class _Compared(_Queries):
         return self.backbone.keys(self.layers, prompts, self.timesteps[0])
 
 # %% ../../nbs/12_pipeline.ipynb #bc988ba2
-class _Masses(_Compared):
+class _Pooled(_Compared):
     "Queries compared with prompts."
 
     def _beside(self, queries: dict) -> dict:
@@ -260,7 +260,7 @@ class _Masses(_Compared):
         return sum(maps) / len(maps)
 
 # %% ../../nbs/12_pipeline.ipynb #67ffc367
-class EasonADPipeline(_Masses):
+class EasonADPipeline(_Pooled):
     "Reads the attention that images pay to prompts, through a frozen backbone."
 
     def __call__(

@@ -158,7 +158,7 @@ class _Enough(Exception):
     "Raised inside the model once the last wanted layer has run."
 
 # %% ../../nbs/10h_recorder.ipynb #854609ff
-class _Hooks:
+class _Hooked:
     "Context manager: while it is open, `_note` is called with what each layer was given."
 
     def __init__(self, model: nn.Module, views: dict[str, View]):
@@ -240,7 +240,7 @@ def _check_shapes(model: nn.Module, latents: Tensor, text: Text) -> None:
         )
 
 # %% ../../nbs/10h_recorder.ipynb #70ff690d
-class _Watched(_Hooks):
+class _Watched(_Hooked):
     "Hooks that leave in `found` what is kept of each layer."
 
     def __init__(self, model: nn.Module, views: dict[str, View], reduce: Callable | None):
