@@ -9,7 +9,9 @@ import runpy
 import shutil
 import threading
 from fnmatch import fnmatch
+from html import unescape
 from pathlib import Path
+from posixpath import dirname, join, normpath
 from urllib.parse import unquote
 
 import pytest
@@ -101,7 +103,7 @@ def test_hidden_cells_and_directives_are_no_part_of_a_page(staged):
 def test_staging_twice_writes_nothing_again(staged):
     before = {p: p.stat().st_mtime_ns for p in staged.rglob('*') if p.is_file()}
     (staged / 'old.md').write_text('no page any more')
-    runpy.run_path(str(ROOT / 'tools/docs/build.py'))['stage'](staged)
+    assert runpy.run_path(str(ROOT / 'tools/docs/build.py'))['stage'](staged)  # one is gone
     assert {p: p.stat().st_mtime_ns for p in staged.rglob('*') if p.is_file()} == before
 
 
@@ -111,11 +113,50 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 
 @pytest.fixture
-def address():
-    "The built site on a port of its own."
+def built():
+    "The folder of the built site."
     if not (SITE / 'searchindex.js').is_file():
         pytest.skip('the site is not built: make docs')
-    handler = functools.partial(Quiet, directory=SITE)
+    return SITE
+
+
+def attributes(text, names):
+    "The values of an attribute in the tags of a page; a parser takes six times as long."
+    return {unescape(v) for v in re.findall(rf'<\w[^<>]*?\s(?:{names})="([^"]*)"', text)}
+
+
+def dead_links(built):
+    "(page, link) that leads to no file or place of the site, nor to the web: no `mailto:` is meant."
+    files = {p.relative_to(built).as_posix() for p in built.rglob('*') if p.is_file()}
+    texts = {f: (built / f).read_text(encoding='utf-8') for f in files if f.endswith('.html')}
+    places = {f: attributes(text, 'id') for f, text in texts.items()}
+    for page, text in texts.items():
+        for link in attributes(text, 'href|src'):
+            if re.match('https?:|data:', link):
+                continue
+            path, place = map(unquote, re.match(r'([^?#]*)[^#]*#?(.*)', link).groups())
+            to = normpath(join(dirname(page), path)) if path else page
+            if to not in files or place and place not in places.get(to, [place]):
+                yield page, link
+
+
+def test_every_link_of_the_built_site_leads_somewhere(built):
+    dead = list(dead_links(built))
+    assert not dead, (len(dead), dead[:20])
+
+
+def test_a_dead_link_of_a_built_page_is_found(tmp_path):
+    page = '<h1 id="a b">T</h1> <a href="two.html#x">1</a> <a href="#a%20b">2</a> <a href="#">3</a>'
+    (tmp_path / 'one.html').write_text(page + '<img src="no.png"> <a href="mailto:a@b">4</a>')
+    assert {l for _, l in dead_links(tmp_path)} == {'two.html#x', 'no.png', 'mailto:a@b'}
+    (tmp_path / 'two.html').write_text('<p id="y"> <a href="one.html?q=1">5</a>')
+    assert [p for p, _ in dead_links(tmp_path)] == ['one.html'] * 3
+
+
+@pytest.fixture
+def address(built):
+    "The built site on a port of its own."
+    handler = functools.partial(Quiet, directory=built)
     with http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f'http://127.0.0.1:{server.server_port}'

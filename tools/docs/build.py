@@ -4,6 +4,7 @@ The pages are staged in build/site in the layout of the repository, so that ever
 leads where it leads in JupyterLab. README.md is the first page. Needs the extra `docs`."""
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -121,22 +122,34 @@ def pages() -> dict[Path, bytes]:
     return copied_files() | {p: t.encode() for p, t in texts.items()}
 
 
-def stage(site: Path) -> None:
-    "Write what has changed, so that Sphinx reads no page again, and remove what is no page."
+def stage(site: Path) -> bool:
+    """Write what has changed, so that Sphinx reads no page again, and remove what is no page.
+
+    True if something was removed."""
     wanted = pages()
     for path, content in wanted.items():
         to = site / path
         if not to.is_file() or to.read_bytes() != content:
             to.parent.mkdir(parents=True, exist_ok=True)
             to.write_bytes(content)
-    for old in [p for p in site.rglob('*') if p.is_file()]:
-        if old.relative_to(site) not in wanted:
-            old.unlink()
+    files = [p for p in site.rglob('*') if p.is_file()]
+    gone = [p for p in files if p.relative_to(site) not in wanted]
+    for old in gone:
+        old.unlink()
+    return bool(gone)
+
+
+def newer(built: Path, settings: Path) -> bool:
+    "Whether a file was built after the settings were written."
+    return built.is_file() and built.stat().st_mtime > settings.stat().st_mtime
 
 
 if __name__ == '__main__':
     site, out, here = ROOT / 'build/site', ROOT / 'build/html', Path(__file__).parent
-    stage(site)
-    strict = '-q', '-W', '--keep-going', '-d', ROOT / 'build/pages'
+    known = ROOT / 'build/pages'
+    if stage(site) or not newer(out / 'searchindex.js', here / 'conf.py'):
+        for folder in (out, known):  # Sphinx removes no page and reads none again
+            shutil.rmtree(folder, ignore_errors=True)
+    strict = '-q', '-W', '--keep-going', '-d', known
     command = [sys.executable, '-m', 'sphinx', *strict, '-c', here, site, out]
     sys.exit(subprocess.run(command, cwd=ROOT).returncode)

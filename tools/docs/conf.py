@@ -2,10 +2,12 @@
 
 import re
 from configparser import ConfigParser
+from importlib import import_module
 from inspect import isclass, isroutine
 from pathlib import Path
 
 from fastcore.docments import docments
+from sphinx.addnodes import desc_signature
 
 ROOT = Path(__file__).resolve().parents[2]
 settings = ConfigParser(delimiters=['='])
@@ -27,13 +29,15 @@ copybutton_exclude = '.linenos, .gp'
 autodoc_member_order = 'bysource'
 autodoc_typehints = 'description'
 autodoc_class_signature = 'separated'
+viewcode_follow_imported_members = False  # at_home says where
 
 
 def plain(text):
-    "Text in which nothing but backticks is markup: docstrings here are plain sentences."
+    "Text in which only backticks and https addresses are markup: docstrings are plain sentences."
     text = re.sub(r'`+([^`]+)`+', '\0\\1\0', text)
     parts = text.split('\0')
-    escaped = [re.sub(r'([|*\\])|(?<=\w)(_)\b', r'\\\1\2', p) for p in parts[::2]]
+    marks = r'[|*\\@]|(?<=\w)_\b|(?<!https):(?=//)'
+    escaped = [re.sub(marks, r'\\\g<0>', p) for p in parts[::2]]
     code = [f'``{p}``' for p in parts[1::2]]
     return ''.join(a + b for a, b in zip(escaped, [*code, '']))
 
@@ -53,5 +57,18 @@ def add_parameters(app, what, name, thing, options, lines):
             lines.append(f':{field}: {plain(" ".join(about["docment"].split()))}')
 
 
+def at_home(app, doctree):
+    """A name that a module passes on is also an anchor of the module that defines it.
+
+    The source view knows one module for each source file, and links back to its names alone."""
+    for sign in doctree.findall(desc_signature):
+        name = sign['fullname']
+        thing = getattr(import_module(sign['module']), name.split('.')[0])
+        if (isclass(thing) or isroutine(thing)) and thing.__module__ != sign['module']:
+            sign['module'] = thing.__module__
+            sign['ids'].append(f'{thing.__module__}.{name}')
+
+
 def setup(app):
+    app.connect('doctree-read', at_home, priority=400)  # before the source view
     app.connect('autodoc-process-docstring', add_parameters)
