@@ -15,6 +15,7 @@ settings.read(ROOT / 'settings.ini', encoding='utf-8')
 
 project = settings['DEFAULT']['lib_name']
 author = settings['DEFAULT']['author']
+copyright = author  # of the footer
 release = settings['DEFAULT']['version']
 html_title = f'{project} {release}'
 html_theme = 'furo'
