@@ -84,16 +84,18 @@ def beside_weights(
 _AT_HOME = 'hybridad', 'torch', 'transformers', 'diffusers', 'accelerate', 'peft'
 
 
-def foreign_hooks(
+def _set_into(module: nn.Module) -> list:
+    "Code that runs in a module beside its own."
+    hooks = [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]
+    return hooks + [v for k, v in vars(module).items() if k in ('forward', 'processor')]
+
+
+def foreign_code(
     modules: Iterable[nn.Module],
 ) -> str:  # '' where there is none
-    "Forward hooks that somebody else has set, by the number of their module and their name."
-    hooks = [
-        (place, getattr(hook, 'func', hook))
-        for module in modules
-        for place, m in enumerate(module.modules())
-        for hook in (*m._forward_pre_hooks.values(), *m._forward_hooks.values())
-    ]
-    named = [(p, h.__module__, getattr(h, '__qualname__', type(h).__name__)) for p, h in hooks]
-    foreign = [hook for hook in named if hook[1].partition('.')[0] not in _AT_HOME]
+    "Hooks, processors and a replaced forward of others, by number of module and name."
+    places = enumerate(m for module in modules for m in module.modules())
+    code = [(place, getattr(c, 'func', c)) for place, m in places for c in _set_into(m)]
+    named = [(p, c.__module__, getattr(c, '__qualname__', type(c).__name__)) for p, c in code]
+    foreign = [c for c in named if c[1].partition('.')[0] not in _AT_HOME]
     return repr(foreign) if foreign else ''

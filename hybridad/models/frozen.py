@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import BackboneError, HybridadError
-from .fingerprint import beside_weights, fingerprint, foreign_hooks, marks
+from .fingerprint import beside_weights, fingerprint, foreign_code, marks
 from .latents import ImageSide, add_noise
 from .parts import first_line, quiet
 
@@ -76,14 +76,14 @@ def _apart(
 
 # %% ../../nbs/10ea_frozen.ipynb #10eatold
 class _Told(ImageSide):
-    "Frozen parts with a fingerprint that follows weights, scales, noise and hooks."
+    "Frozen parts with a fingerprint that follows weights, scales, noise and foreign code."
 
     model: nn.Module  # the part that removes noise: a UNet or a transformer
     modules: tuple[nn.Module, ...]
 
     def _beside(self) -> dict[str, str]:
         parts = (getattr(self, k, None) for k in ('vae', 'scheduler', 'model'))
-        return beside_weights(*parts) | dict(hooks=foreign_hooks(self.modules))
+        return beside_weights(*parts) | dict(code=foreign_code(self.modules))
 
     def _marks(self) -> tuple:
         "Marks of the weights, and all beside them that is not as it was loaded."

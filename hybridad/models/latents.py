@@ -159,7 +159,8 @@ def add_noise(
     "Noisy latents; the noise depends on (seed, timestep, draw) alone, never on the batch."
     g = torch.Generator().manual_seed(stable_number('noise', seed, timestep, draw))
     wide = torch.promote_types(latents.dtype, torch.float32)
-    eps = torch.randn(latents.shape[1:], generator=g).to(latents.device, wide)
+    eps = torch.randn(latents.shape[1:], generator=g, dtype=torch.float32)
+    eps = eps.to(latents.device, wide)
     steps = torch.full((len(latents),), timestep, device=latents.device)
     return scheduler.add_noise(latents.to(wide), eps.expand_as(latents), steps).to(latents.dtype)
 

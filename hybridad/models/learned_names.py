@@ -84,7 +84,7 @@ def _started(pipeline: EasonADPipeline, words: list[str], tokens: int, seed: int
     texts = pipeline.backbone.encode_text([f'a photo of a {w}' for w in words]).float()
     noise = torch.Generator().manual_seed(seed)
     shape = (len(words), tokens, texts.shape[-1])
-    return 0.5 * texts.std() * torch.randn(shape, generator=noise).to(texts)
+    return 0.5 * texts.std() * torch.randn(shape, generator=noise, dtype=torch.float32).to(texts)
 
 # %% ../../nbs/49_learned_names.ipynb #49ln0014
 def learn_names(

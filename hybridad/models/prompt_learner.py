@@ -52,7 +52,7 @@ def _clipped(depth: int, most: int) -> tuple[int, str]:
 
 def _noise(shape: tuple, std: float | Tensor, device: torch.device) -> nn.Parameter:
     "Random starting values, the same on every device."
-    return nn.Parameter((torch.randn(*shape) * std).to(device))
+    return nn.Parameter((torch.randn(*shape, dtype=torch.float32) * std).to(device))
 
 # %% ../../nbs/20_prompt_learner.ipynb #c0eb39da
 class _Tokens(nn.Module):
