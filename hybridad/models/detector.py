@@ -314,7 +314,7 @@ class _Scoring(_Masses):
         *,
         queries: list | None = None,  # cached queries instead of images (replay)
         mirrored: list | None = None,  # cached queries of the mirrored images, for 'train'
-    ) -> dict:  # tensors: anomaly_maps (B,64,64), image_scores (B,), similarity_maps (B,2,64,64) ..
+    ) -> dict:  # tensors: anomaly_maps (B,h,w), image_scores (B,), similarity_maps (B,2,h,w) ..
         "Maps and scores of images."
         _check_call(images, mode, queries)
         with torch.set_grad_enabled(mode == 'train' and torch.is_grad_enabled()):
