@@ -54,6 +54,8 @@ _HELD = {}  # lock file -> process that holds it; a command and what it calls sh
 def run_lock(
     out: str | Path,  # folder of a run
     mine: bool = True,  # False: another of the processes that share the run takes it
+    *,
+    patience: float = 0.3,  # s to wait for another process; the default takes over from the dead
 ) -> Iterator[None]:  # a context
     "Keep all other processes out of a run folder; within one process it may be taken again."
     file = lock_file(out)
@@ -62,7 +64,7 @@ def run_lock(
         return
     made, lock = _made(file.parent), SoftFileLock(file)
     try:
-        lock.acquire(timeout=0.3, poll_interval=0.05)  # long enough to take over from the dead
+        lock.acquire(timeout=patience, poll_interval=0.05)
     except Timeout:
         raise ConfigError(_refusal(out, file)) from None
     _HELD[file] = os.getpid()

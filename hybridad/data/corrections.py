@@ -145,7 +145,7 @@ class _Stored:
     @contextmanager
     def _changed(self) -> Iterator[dict]:
         "Corrections as they are stored now; what is done to them is stored."
-        with run_lock(self.path.parent):
+        with run_lock(self.path.parent, patience=10.0):  # of a moment's work of each reviewer
             if self.path.is_file():
                 self.images = _read(self.path)['images']
             yield self.images
