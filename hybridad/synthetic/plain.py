@@ -164,6 +164,8 @@ def picture(
     "Image number `index`: categories and kinds take turns, four in ten are normal."
     if not 64 <= size <= 512:
         raise DataError(f'size {size} is out of range: choose 64 to 512 pixels')
+    if kind not in (None, 'good', *DEFECTS):
+        raise DataError(f"kind '{kind}' does not exist: choose good, {', '.join(DEFECTS)}")
     category, turn = _turn_of(index, split)
     rng = np.random.default_rng([seed, index, int(split != 'auxiliary')])
     return _render(rng, size, category, kind or turn)
