@@ -994,6 +994,19 @@ def test_learning_without_a_defect_is_refused(tmp_path):
     refused(learnable, [], says='no image to learn from')
 
 
+def test_learning_without_a_normal_image_is_refused(tmp_path):
+    "A folder of normal images whose name is unknown is a type of defect, and a problem."
+    for kind in ('nut/good', 'nut/bad', 'lid/bad', 'lid/spotless'):
+        some(tmp_path / kind / '0.png')
+    samples = read_dataset(tmp_path)
+    refused(learnable, samples, names='no image of lid', says='(bad, spotless)')
+    assert len(learnable([s for s in samples if s.category == 'nut'])) == 2
+    problems = check_dataset(tmp_path, progress=False)['problems']
+    assert [p for p in problems if 'lid is normal' in p and 'undamaged' in p] == problems[:1]
+    (tmp_path / 'lid/spotless').rename(tmp_path / 'lid/Undamaged')
+    assert len(learnable(read_dataset(tmp_path))) == 4
+
+
 def test_names_are_compared_in_one_unicode_form(tmp_path):
     nfc, nfd = (lambda t, f=f: unicodedata.normalize(f, t) for f in ('NFC', 'NFD'))
     for root, (here, there) in ((tmp_path / 'a', (nfc, nfd)), (tmp_path / 'b', (nfd, nfc))):
