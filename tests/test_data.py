@@ -367,7 +367,7 @@ BAD_TREES = {
     'two masks for one image': (
         lambda t: shutil.copy(t / HOLE_MASK, t / 'plate/ground_truth/hole/000.png'),
         'ground_truth/hole/000.png',
-        'has no image',
+        'are both masks of',
     ),
     'link that loops': (
         lambda t: (t / 'plate/test/hole/loop').symlink_to('loop'),
@@ -912,7 +912,55 @@ def test_masks_are_found_beside_the_parts_and_beside_the_classes(tree, truth, fl
     assert [s.mask is not None for s in read_dataset(tree) if s.label] == [True, True]
 
 
-@pytest.mark.parametrize('mark', ['_mask', '_gt', '_label', '_seg'])
+def drawn_in(path, colour, ground=0):
+    "A mask in colours or numbers of types, which is not black and white."
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture = np.full((30, 40, *np.shape(colour)), ground, np.uint8)
+    picture[5:15, 5:20] = colour
+    Image.fromarray(picture).save(path)
+
+
+@pytest.mark.parametrize('colour', [255, 3, (128, 0, 0)])
+def test_one_mask_among_photographs_is_refused(tmp_path, colour):
+    "Drawn in any colour or in numbers of types; a dark photograph of few levels is none."
+    for i in range(5):
+        some(tmp_path / f'nut/good/{i}.png')
+        some(tmp_path / f'nut/crack/{i}.png')
+    noise = np.random.default_rng(0).integers(0, 4, (30, 40), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / 'nut/crack/dark.png')
+    assert len(read_dataset(tmp_path)) == 11
+    drawn_in(tmp_path / 'nut/crack/1x.png', colour)
+    refused(read_dataset, tmp_path, names='crack/1x.png', says='looks like a mask')
+    drawn_in(tmp_path / 'nut/shapes/0.png', colour)
+    (tmp_path / 'nut/crack/1x.png').unlink()
+    refused(read_dataset, tmp_path, names='nut/shapes', says='holds masks')
+
+
+@pytest.mark.parametrize('colour', [255, 3, (128, 0, 0)])
+def test_of_two_files_of_one_name_the_drawn_one_is_the_mask(tmp_path, colour):
+    "As in the Magnetic Tile set, whose sound images have black masks."
+    for kind in ('good', 'crack'):
+        some(tmp_path / 'nut' / kind / 'a.jpg')
+        drawn_in(tmp_path / 'nut' / kind / 'a.png', colour if kind == 'crack' else 0)
+    some(tmp_path / 'nut/crack/b.png')
+    some(tmp_path / 'nut/crack/c.png')
+    samples = read_dataset(tmp_path)
+    read = {s.image.name + f' {s.label}': s.mask and s.mask.name for s in samples}
+    assert read == {'a.jpg 0': 'a.png', 'a.jpg 1': 'a.png', 'b.png 1': None, 'c.png 1': None}
+
+
+def test_folders_of_other_programs_are_left_alone_and_said(tmp_path):
+    aside = 'overlays thumbnails __MACOSX @eaDir good/@eaDir'
+    for place in ('good', 'bad', *aside.split()):
+        some(tmp_path / place / '0.png')
+    some(tmp_path / '__MACOSX/bad/._0.png')
+    samples = read_dataset(tmp_path)
+    assert [s.image.parent.name for s in samples] == ['good', 'bad']
+    said = reading_summary(samples, tmp_path)
+    assert 'left alone: 5 image files are in no place that is read, such as' in said
+
+
+@pytest.mark.parametrize('mark', ['_mask', '_gt', '_label', '_seg', '_Mask', '-GT', '.mask_1'])
 def test_masks_beside_their_images_are_masks(tmp_path, mark):
     some(tmp_path / 'nut/good/0.png')
     some(tmp_path / 'nut/crack/0.jpg')
@@ -944,6 +992,19 @@ def test_learning_without_a_defect_is_refused(tmp_path):
     some(tmp_path / 'nut/good/0.png')
     refused(learnable, read_dataset(tmp_path), names='good/0.png', says='none of the 1 images')
     refused(learnable, [], says='no image to learn from')
+
+
+def test_learning_without_a_normal_image_is_refused(tmp_path):
+    "A folder of normal images whose name is unknown is a type of defect, and a problem."
+    for kind in ('nut/good', 'nut/bad', 'lid/bad', 'lid/spotless'):
+        some(tmp_path / kind / '0.png')
+    samples = read_dataset(tmp_path)
+    refused(learnable, samples, names='no image of lid', says='(bad, spotless)')
+    assert len(learnable([s for s in samples if s.category == 'nut'])) == 2
+    problems = check_dataset(tmp_path, progress=False)['problems']
+    assert [p for p in problems if 'lid is normal' in p and 'undamaged' in p] == problems[:1]
+    (tmp_path / 'lid/spotless').rename(tmp_path / 'lid/Undamaged')
+    assert len(learnable(read_dataset(tmp_path))) == 4
 
 
 def test_names_are_compared_in_one_unicode_form(tmp_path):

@@ -23,6 +23,7 @@ from hybridad.data.layouts import (
     unsorted_images,
 )
 from .pairing import Sample
+from .samples import without_normal
 
 # %% ../../nbs/04_datasets.ipynb #04230c59
 def _odd(s, im, rgb):
@@ -176,7 +177,11 @@ def check_dataset(
     return dict(
         summary=reading_summary(samples, root),
         rows=_rows(samples, found),
-        problems=[*(p for f in found for p in f['problems']), *_repeats(samples, found)],
+        problems=[
+            *without_normal(samples),
+            *(p for f in found for p in f['problems']),
+            *_repeats(samples, found),
+        ],
         notes=[*_image_notes(found), *_set_notes(samples, root)],
     )
 

@@ -19,7 +19,7 @@ from PIL import Image
 
 from .formats import DAMAGED, formats_of, is_image, reading, regular
 from .gigapixels import decoded
-from .pairing import MASKS, NORMAL, plain_name
+from .pairing import MASKS, NORMAL, beside, plain_name
 from ..errors import DataError
 
 # %% ../../nbs/01_images.ipynb #ab895da9
@@ -292,8 +292,7 @@ def _bits_in(folders: tuple[Path, ...], changed: int) -> int | None:
     deep = []
     for folder in folders:
         images = sorted(p for p in folder.iterdir() if is_image(p))
-        photos = [p for p in images if not p.stem.endswith(('_mask', '_gt', '_label', '_seg'))]
-        deep += [p for p in photos or images if is_deep(p)]
+        deep += [p for p in beside(images)[0] if is_deep(p)]
     return set_bits(deep, 200 if folders[1:] else 32)
 
 # %% ../../nbs/01_images.ipynb #d3ep0005

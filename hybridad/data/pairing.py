@@ -7,6 +7,7 @@ __all__ = ['beside']
 
 # %% ../../nbs/00_pairing.ipynb #c64a5210
 import os
+import re
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -77,17 +78,22 @@ def _sound(p, folder, root):
         raise DataError(f'{p} is no regular file, and reading it could wait for ever: remove it')
 
 # %% ../../nbs/00_pairing.ipynb #47079680
+# what other programs put beside photographs; no data, whatever it holds
+_ASIDE = '__macosx', '@eadir', '$recycle.bin', 'thumbnails', 'thumbs', 'overlay', 'overlays'
+
+
 def listing(
     folder: Path,  # the folder to list
     root: Path,  # the data set it belongs to
 ) -> list:  # paths in name order
-    "The visible entries of `folder`; one that must not be read is a DataError."
+    "The visible entries of `folder` but copies; one that must not be read is a DataError."
     try:
-        entries = sorted(p for p in folder.iterdir() if not p.name.startswith('.'))
+        entries = sorted(p for p in folder.iterdir() if p.name[0] != '.')
     except OSError as err:
         raise DataError(
             f'cannot list {folder}: {err.strerror}, give a folder you may read'
         ) from None
+    entries = [p for p in entries if p.name.casefold() not in _ASIDE]
     for p in entries:
         _sound(p, folder, root)
     return entries
@@ -137,9 +143,19 @@ def image_folders(
     return {p.name: images_in(p, root, folders) for p in entries if p.is_dir() and p != skip}
 
 # %% ../../nbs/00_pairing.ipynb #b6177427
-_MARKS = '_mask', '_gt', '_label', '_seg', ''  # what follows the image's stem in a mask's
+_WORD = '(?:masks?|gt|ground[-_ ]?truth|labels?|seg|segmentation|annotations?)'
+_SPELT = [  # names of masks; the first group is that of the image
+    re.compile(rf'(.+)[-_. ]{_WORD}(?:[-_. ]?\d+)?', re.IGNORECASE),
+    re.compile(rf'{_WORD}[-_. ](.+)', re.IGNORECASE),
+]
 
 
+def _drawn_for(stem, stems):
+    "The one of `stems` that a mask of another name is named after; None for none."
+    found = (m[1] for p in _SPELT if (m := p.fullmatch(stem)))
+    return next((base for base in found if base in stems), None)
+
+# %% ../../nbs/00_pairing.ipynb #by5tem01
 def _by_stem(paths):
     "Paths by their stem in one Unicode form; two of one name are a DataError."
     found = {}
@@ -151,12 +167,6 @@ def _by_stem(paths):
         found[stem] = p
     return found
 
-# %% ../../nbs/00_pairing.ipynb #df639640
-def _taken(stem, by_stem):
-    "The mask of an image, taken out of those that are left; None where it has none."
-    names = [stem + mark for mark in _MARKS]
-    return next((by_stem.pop(n) for n in names if n in by_stem), None)
-
 # %% ../../nbs/00_pairing.ipynb #b598d593
 def pair_masks(
     images: list,  # image paths
@@ -165,32 +175,36 @@ def pair_masks(
     "The mask of each image by stem; a mask without image, or an ambiguous name, is a DataError."
     if not masks:
         return [None] * len(images)
-    _by_stem(images)  # two images of one name could not be told apart either
-    by_stem = _by_stem(masks)
-    paired = [_taken(nfc(p.stem), by_stem) for p in images]
-    for orphan in by_stem.values():
-        raise DataError(
-            f'the mask {orphan} has no image: name it after its image, with or without _mask, '
-            f'or remove it'
-        )
-    return paired
+    names = _by_stem(images)  # two images of one name could not be told apart either
+    paired = {}
+    for stem, mask in _by_stem(masks).items():
+        name = _drawn_for(stem, names) or stem
+        if name not in names:
+            raise DataError(
+                f'the mask {mask} has no image: name it after its image, with or without _mask, '
+                f'or remove it'
+            )
+        if name in paired:
+            raise DataError(
+                f'{paired[name]} and {mask} are both masks of {names[name]}: join them into one'
+            )
+        paired[name] = mask
+    return [paired.get(name) for name in names]
 
 # %% ../../nbs/00_pairing.ipynb #b389c73d
-def _drawn_for(stem, stems):
-    "True if a name is that of a mask of one of `stems`."
-    return any(stem.removesuffix(mark) in stems - {stem} for mark in _MARKS)
-
-
 def beside(
     images: list,  # image paths of one folder
 ) -> tuple:  # (images, masks)
     "Images, and the masks that lie in one folder with them as <stem>_mask, <stem>_gt and so on."
     stems = {nfc(p.stem) for p in images}
-    masks = [p for p in images if _drawn_for(nfc(p.stem), stems)]
-    return [p for p in images if p not in masks], masks
+    masks = {p: None for p in images if _drawn_for(nfc(p.stem), stems)}
+    return [p for p in images if p not in masks], list(masks)
 
 # %% ../../nbs/00_pairing.ipynb #9d5d368a
-NORMAL = 'good', 'ok', 'normal', 'normals', 'non_defective', 'defect_free', 'no_defect', 'nominal'
+NORMAL = (
+    *('good', 'ok', 'normal', 'normals', 'nominal', 'non_defective', 'defect_free', 'no_defect'),
+    *('no_defects', 'clean', 'flawless', 'intact', 'undamaged', 'pass', 'passed'),
+)
 MASKS = (
     *('ground_truth', 'ground_truths', 'groundtruth', 'gt', 'mask', 'masks'),
     *('defect_mask', 'defect_masks', 'segmentation', 'segmentations'),

@@ -7,10 +7,26 @@ __all__ = ['learnable']
 
 # %% ../../nbs/01c_samples.ipynb #a7d434ca
 import os
+from collections.abc import Iterator
 
 from ..errors import DataError
 from .layouts import read_dataset, reading_summary
-from .pairing import Sample
+from .pairing import NORMAL, Sample
+
+# %% ../../nbs/01c_samples.ipynb #n0norm01
+def without_normal(
+    samples: list[Sample],
+) -> Iterator[str]:
+    "A sentence about each category of which no image is normal."
+    kinds = {}
+    for s in samples:
+        kinds.setdefault(s.category, {}).setdefault(s.label, set()).add(s.defect)
+    for name, found in kinds.items():
+        if 0 not in found:
+            yield (
+                f'no image of {name} is normal, all count as defects ({", ".join(sorted(found[1]))}'
+                f'): put its normal images into a folder named good, or {", ".join(NORMAL[1:])}'
+            )
 
 # %% ../../nbs/01c_samples.ipynb #a42a9bd5
 def learnable(
@@ -23,6 +39,8 @@ def learnable(
         chosen += [s for s in samples if s.split == 'train']
     if not chosen:
         raise DataError('there is no image to learn from: check data_path and categories')
+    for said in without_normal([s for s in samples if s.split in ('train', 'test')]):
+        raise DataError(said)
     if limit and len(chosen) > limit:
         chosen = [chosen[i * len(chosen) // limit] for i in range(limit)]
     if not any(s.label for s in chosen):

@@ -15,6 +15,7 @@ import numpy as np
 from ..errors import DataError
 from .formats import is_image
 from .images import image_size, open_image
+from .masks import _commonest, _flat
 from .pairing import MASKS, NORMAL, Sample, beside, category_name, image_folders
 from .pairing import images_in, listing, nfc, pair_masks, plain_name
 
@@ -52,7 +53,7 @@ _MAYBE = 'label', 'labels', 'annotation', 'annotations'
 
 def _holds_images(folder):
     "True if an image lies anywhere below a folder."
-    return any(is_image(n) for _, _, names in os.walk(folder) for n in names)
+    return any(is_image(n) and n[0] != '.' for _, _, names in os.walk(folder) for n in names)
 
 # %% ../../nbs/01_trees.ipynb #e840fe97
 def _mask_folder(
@@ -91,7 +92,7 @@ def _samples(groups, truth, loose, **about):
     "The samples of {(folder name, label): images} with their masks, by type or all in one folder."
     taken, masks = [], {}
     for (name, label), images in groups.items():
-        images, own = beside(images)
+        images, own = _beside(images)
         taken += [(name, label, p) for p in images]
         masks |= zip(images, pair_masks(images, own + truth.pop(plain_name(name), [])))
     for orphans in truth.values():
@@ -122,37 +123,84 @@ def _check_name(folder, name, split, tree):
     )
 
 # %% ../../nbs/01_trees.ipynb #m4sks002
-def _two_levels(path):
-    "True for an image of black and white alone, or of few numbers, as masks are."
+def _few(im):
+    "The look of few exact colours: 'flat' for one, 'mask' for patches of several, otherwise ''."
+    im = im.convert('I') if im.mode.startswith('I;16') else im
+    if (counts := im.getcolors(8)) is None:
+        return ''
+    colours = np.array([colour for _, colour in counts])
+    if len(colours) == 1:
+        return 'flat'
+    if np.ptp(colours, axis=0).max() >= 64:
+        return 'mask'
+    levels = np.asarray(im)
+    if levels.ndim == 3:
+        levels = levels @ 256 ** np.arange(levels.shape[2])
+    # an underexposed photograph has few levels too, but they are noise
+    return 'mask' if _flat(levels)[levels != _commonest(levels)].mean() >= 0.5 else ''
+
+# %% ../../nbs/01_trees.ipynb #m4sks004
+def _look(path):
+    "The look of a file, as from `_few`, or 'rough' for a black and white that JPEG blurred."
     try:
         width, height = image_size(path)
         packed = path.suffix.lower() in ('.png', '.jpg', '.jpeg', '.webp')
         if packed and path.stat().st_size > 4096 + width * height // 4:
-            return False  # a photograph, which need not be decoded
+            return ''  # a photograph, which need not be decoded
         im = open_image(path, grey=True)
     except DataError:
-        return False  # said by whoever reads it
-    if im.mode == 'P':
-        return 1 < len(im.getcolors(256)) <= 4
+        return ''  # said by whoever reads it
+    if (look := _few(im)) or im.mode == 'P':
+        return look
     grey = np.asarray(im.convert('L'))
-    if grey.max() == 1:
-        return True
-    return ((grey > 32) & (grey < 224)).mean() < 0.02 and grey.min() <= 32 and grey.max() >= 224
+    middle = ((grey > 32) & (grey < 224)).mean()
+    return 'rough' if middle < 0.02 and grey.min() <= 32 and grey.max() >= 224 else ''
+
+
+def _looked_at(images):
+    "All files of a folder that may hold exact colours and tell by their size, and some others."
+    some = {*images[:: len(images) // 8 | 1]}  # an odd step, as images and masks may alternate
+    return [p for p in images if p in some or p.suffix.lower() in ('.png', '.gif')]
+
+# %% ../../nbs/01_trees.ipynb #m4sks005
+def _mask_of_two(pair):
+    "The mask among two files of one name and size, if one of them alone looks so."
+    drawn = [p for p in pair if _look(p)]
+    return drawn if len(drawn) == 1 and image_size(pair[0]) == image_size(pair[1]) else []
+
+
+def _beside(images):
+    "Images and masks of one folder; a mask is named after its image, in full or by the stem."
+    alike = {}
+    for p in images:
+        alike.setdefault(nfc(p.stem), []).append(p)
+    twins = {m for pair in alike.values() if len(pair) == 2 for m in _mask_of_two(pair)}
+    photos, masks = beside([p for p in images if p not in twins])
+    return photos, masks + sorted(twins)
 
 # %% ../../nbs/01_trees.ipynb #m4sks003
-def _all_two_levels(images):
-    "True if all of a few images look like masks."
-    return bool(images) and all(map(_two_levels, {images[0], images[len(images) // 2], images[-1]}))
-
-
-def _refuse_masks(groups, place):
-    "Refuse a type of defect that is a folder of masks."
-    masks = [images for (_, label), images in groups.items() if label and _all_two_levels(images)]
-    if masks and any(g not in masks and g and not _all_two_levels(g) for g in groups.values()):
-        raise DataError(
-            f'{masks[0][0].parent} holds masks, black and white, where photographs are expected: '
-            f'move them to {place}/<defect>, named after the folder of their photographs'
-        )
+def _refuse_masks(samples, place):
+    "Refuse masks, one or a folder of them, that were read as photographs of one category."
+    folders = {}
+    for s in samples:
+        folders.setdefault(s.image.parent, []).append(s.image)
+    looks = {p: _look(p) for images in folders.values() for p in _looked_at(images)}
+    good = [looks[s.image] for s in samples if not s.label and s.image in looks]
+    good = good or list(looks.values())
+    if 2 * sum(map(bool, good)) >= len(good):
+        return  # what is normal looks so too, as from a scanner
+    for folder, images in folders.items():
+        seen = [looks[p] for p in images if p in looks]
+        if all(seen) and {*seen} != {'flat'}:
+            raise DataError(
+                f'{folder} holds masks, of few colours, where photographs are expected: move '
+                f'them to {place}/<defect>, named after the folder of their photographs'
+            )
+        for p in (p for p in images if looks.get(p) == 'mask'):
+            raise DataError(
+                f'{p} looks like a mask and lies among photographs: call it <image>_mask'
+                f'{p.suffix} after its image, or move it to {place}/<defect>'
+            )
 
 # %% ../../nbs/01_trees.ipynb #1ns1de01
 def _inside(folder):
@@ -181,7 +229,6 @@ def _tree_category(folder, root, tree):
             _check_name(place, name, split, tree)
         truth = _truth(masks, root, tree.many) if split == 'test' else ({}, [])
         groups = {(name, int(name != tree.normal)): found[name] for name in sorted(found)}
-        _refuse_masks(groups, folder / tree.truth)
         samples += _samples(groups, *truth, category=category_name(folder), split=split)
     return samples
 
@@ -198,7 +245,6 @@ def _folder_category(folder, root):
     ]
     parts.sort(key=lambda p: plain_name(p.name) not in NORMAL)
     groups = {(p.name, int(plain_name(p.name) not in NORMAL)): images_in(p, root) for p in parts}
-    _refuse_masks(groups, folder / 'masks')
     return _samples(
         groups, *_truth(masks, root, False), category=category_name(folder), split='test'
     )
@@ -267,5 +313,6 @@ def read_folders(
                 f'the category {folder} holds no images: add some, such as .png or .jpg, or remove'
                 ' the folder'
             )
+        _refuse_masks(found, folder / (TREES[layout].truth if layout in TREES else 'masks'))
         samples += found
     return samples
