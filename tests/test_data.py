@@ -488,6 +488,19 @@ BAD_TABLES = {
         'samples.csv',
         'in UTF-8',
     ),
+    'two tables': (
+        lambda t: (t / 'samples.parquet').touch(),
+        'samples.parquet',
+        'lie in one folder',
+    ),
+    'good by a link': (
+        lambda t: (
+            (t / 'images/000.png').unlink(),
+            (t / 'images/000.png').symlink_to('002.png'),
+        ),
+        'images/002.png',
+        'one file by a link',
+    ),
     'not a parquet file': (
         lambda t: (t / 'samples.csv').rename(t / 'samples.parquet'),
         'samples.parquet',
@@ -512,6 +525,10 @@ def test_bad_table(kind, table):
         (
             '{"test": {"a": [{"img_path": "../../x.png", "mask_path": "", "cls_name": "a", "specie_name": "", "anomaly": 0}]}}',
             'leads out of',
+        ),
+        (
+            '{"test": {"a": [{"img_path": "x.png", "mask_path": "", "cls_name": "a", "specie_name": "good", "anomaly": 1}]}}',
+            "label '1' and the defect 'good'",
         ),
     ],
 )
@@ -552,6 +569,27 @@ def test_parquet_reads_like_csv(table):
     ]
     pq.write_table(pa.Table.from_pylist(rows), table / 'samples.parquet')
     assert read_dataset(table / 'samples.parquet') == read_dataset(table / 'samples.csv')
+
+
+def test_names_of_columns_in_capitals(table):
+    read = read_dataset(table)
+    text = (table / 'samples.csv').read_text().replace('image,mask,', 'Image, Mask ,', 1)
+    (table / 'samples.csv').write_text(text)
+    assert read_dataset(table) == read and 'column' not in reading_summary(read, table)
+    (table / 'samples.csv').write_text(text.replace('\n', ',4\n').replace(',4', ',Camera', 1))
+    assert read_dataset(table) == read
+    assert 'left alone: 1 column (camera)' in reading_summary(read, table)
+
+
+@pytest.mark.parametrize('linked', ['bad/9.png', 'more/0.png'])
+def test_one_file_with_two_labels(tmp_path, linked):
+    some(tmp_path / 'good/0.png')
+    some(tmp_path / 'bad/1.png')
+    if linked == 'bad/9.png':
+        (tmp_path / linked).symlink_to('../good/0.png')
+    else:
+        (tmp_path / 'more').symlink_to('good')
+    refused(read_dataset, tmp_path, names=linked, says='one file by a link')
 
 
 def test_meta_json_round_trip(tmp_path):

@@ -18,7 +18,7 @@ from .images import bits_beside, is_deep, open_image
 from .masks import edge_share, marked_pixels, set_marks
 from .pairing import Sample, images_below, images_in, is_text, listing, nfc
 from .shapes import Drawn
-from .tables import TABLES, read_meta, read_table, read_visa
+from .tables import TABLES, read_meta, read_table, read_visa, unread_columns
 from .tool_exports import EXPORTS, export_of, is_labelme
 from .trees import EXPECTED, TREES, layout_of, read_folders
 
@@ -215,6 +215,21 @@ def _with_marks(samples):
         warnings.warn(text, stacklevel=3)
     return [replace(s, marks=marks.get(s.category, 'auto')) for s in samples]
 
+# %% ../../nbs/01a_layouts.ipynb #1inked01
+def _refuse_two_labels(samples):
+    "Refuse one file of a category that is good by one path and defective by another."
+    folders = {f: os.path.realpath(f) for f in {s.image.parent for s in samples}}
+    first = {}
+    for s in samples if len({s.label for s in samples}) > 1 else ():
+        file = os.path.join(folders[s.image.parent], s.image.name)
+        file = os.path.realpath(file) if os.path.islink(file) else file
+        other = first.setdefault((s.category, file), s)
+        if other.label != s.label:
+            raise DataError(
+                f'{other.image} and {s.image} are one file by a link, and only one of them counts'
+                ' as defective: remove one'
+            )
+
 # %% ../../nbs/01a_layouts.ipynb #9b1c3d5e
 def read_dataset(
     root: str | os.PathLike,  # a data set, a category, or a list (.csv, .parquet, meta.json)
@@ -234,7 +249,9 @@ def read_dataset(
         if nfc(name) not in names:
             raise DataError(f'there is no category {name!r} in {root}: it holds {", ".join(names)}')
     wanted = set(map(nfc, categories or names))
-    return _with_marks(_with_bits([s for s in samples if s.category in wanted]))
+    samples = [s for s in samples if s.category in wanted]
+    _refuse_two_labels(samples)
+    return _with_marks(_with_bits(samples))
 
 # %% ../../nbs/01a_layouts.ipynb #4bfa494f
 def read_mvtec(
@@ -345,6 +362,9 @@ def reading_summary(
     "One line on what was read of a data set, and what was left alone."
     images, other = left_alone(samples, root)
     told = [f'{n} {kind}' for kind, n in sorted(other.items())]
+    if columns := unread_columns(Path(root).expanduser()):
+        more = ', ...' if len(columns) > 5 else ''
+        told.insert(0, f'{number_of(len(columns), "column")} ({", ".join(columns[:5])}{more})')
     if images:
         it = number_of(len(images), 'image file is', 'image files are')
         first = _shown(images[0], _folder_of(root))

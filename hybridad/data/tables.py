@@ -9,10 +9,11 @@ __all__ = []
 import csv
 import json
 import os
+from itertools import islice
 from pathlib import Path
 from ..errors import DataError
 from .formats import reading, regular
-from .pairing import NORMAL, Sample, category_name, is_text, nfc
+from .pairing import MASKS, NORMAL, Sample, category_name, is_text, nfc, plain_name
 from .shapes import Drawn
 from ..runs import write_atomic
 
@@ -88,6 +89,19 @@ def _folder_name(text, what, where):
         )
 
 # %% ../../nbs/01_tables.ipynb #2391f3ee
+_NOTHING = ('', '-', 'none', 'nan', 'na', 'n/a', 'null', *_LABEL_WORDS[0])  # a kind that is none
+
+
+def _agreed(label, row, where):
+    "Refuse a label and a kind of defect that say the opposite."
+    kind = row.get('defect') or ''
+    if plain_name(kind) in NORMAL if label else plain_name(kind) not in _NOTHING:
+        raise DataError(
+            f'{where} has the label {row["label"]!r} and the defect {kind!r}, which contradict'
+            ' each other: correct one of them'
+        )
+
+
 def _one_row(row, root, where, free):
     "The sample that one row of a list describes."
     label = _LABELS.get(row['label'].lower())
@@ -95,6 +109,7 @@ def _one_row(row, root, where, free):
         raise DataError(
             f'{where} has the label {row["label"]!r}: write normal or anomaly, or 0 or 1'
         )
+    _agreed(label, row, where)
     split = _SPLITS.get((row.get('split') or 'test').lower())
     if split is None:
         raise DataError(f'{where} has the split {row["split"]!r}: write train, validation or test')
@@ -147,33 +162,48 @@ def _from_list(rows, folder, path, *, named=False):
     return _from_rows([r | {k: _relative(r[k], root) for k in paths} for r in rows], root, path)
 
 # %% ../../nbs/01_tables.ipynb #f2a6b7c8
-def _read_rows(path):
-    "Column names and rows of a table."
+def _plain(names):
+    "Column names as they are compared: without case and blanks around them."
+    return [str(n).strip().casefold() for n in names or ()]
+
+
+def _read_rows(path, most=None):
+    "Column names and rows of a table, or its first rows."
     regular(path)
     if path.suffix.lower() == '.parquet':
         import pyarrow.parquet as pq
 
-        return pq.read_schema(path).names, pq.read_table(path).to_pylist()
+        names = _plain(pq.read_schema(path).names)
+        return names, [] if most == 0 else pq.read_table(path).rename_columns(names).to_pylist()
     with open(path, newline='', encoding='utf-8-sig') as f:
         header = f.readline()
         f.seek(0)
         # spreadsheets write what their country separates numbers in a list by
         table = csv.DictReader(f, delimiter=max(',;\t', key=header.count), strict=True)
-        return table.fieldnames or [], list(table)
+        table.fieldnames = _plain(table.fieldnames)
+        return table.fieldnames, list(islice(table, most))
 
 # %% ../../nbs/01_tables.ipynb #3786dc3f
-def table_rows(
-    path: Path,  # a .csv or .parquet file
-    needed: tuple = (),  # columns that must be there
-) -> list:  # of dicts, column -> value
-    "The rows of a table."
+def _said(path, most=None):
+    "Column names and rows, or an error that names the file."
     try:
-        names, rows = _read_rows(path)
+        return _read_rows(path, most)
     except (OSError, ValueError, csv.Error) as err:
         reason = (str(err).splitlines() or [type(err).__name__])[0]
         raise DataError(
             f'cannot read the table {path}: {reason}, save it again as csv in UTF-8 or as parquet'
         ) from None
+
+
+def table_rows(
+    path: Path,  # a .csv or .parquet file
+    needed: tuple = (),  # columns that must be there
+) -> list:  # of dicts, column -> value
+    "The rows of a table."
+    names, rows = _said(path)
+    for name in filter(None, names):
+        if names.count(name) > 1:
+            raise DataError(f'{path} has two columns {name!r}: remove or rename one of them')
     for name in needed:
         if name not in names:
             raise DataError(
@@ -193,8 +223,43 @@ def _check_fields(path, rows):
                 ' value that holds the separator'
             )
 
+# %% ../../nbs/01_tables.ipynb #c01umns1
+_COLUMNS = dict(  # what is read, and what else people call it
+    image=('img', 'images', 'file', 'filename'),
+    label=('labels', 'anomaly', 'anomalous', 'target'),
+    mask=('masks', *MASKS),
+    category=('categories', 'object', 'product', 'class', 'cls'),
+    defect=('defects', 'class', 'cls', 'specie', 'anomaly', 'type'),
+    split=('splits', 'subset', 'partition', 'set', 'phase'),
+)
+_ENDINGS = '_path', '_file', '_name', '_type', '_image', '_class', '_kind'
+
+
+def _check_columns(path, names):
+    "Refuse a column that is not read, but is called much like one that is."
+    for name in (n for n in names if n not in _COLUMNS):
+        plain = plain_name(name)
+        plain = next((plain.removesuffix(e) for e in _ENDINGS if plain.endswith(e)), plain)
+        meant = [k for k, v in _COLUMNS.items() if k not in names and plain in (k, *v)]
+        if meant:
+            raise DataError(
+                f'{path} has the column {name!r}, which is not read: call it {" or ".join(meant)},'
+                f' or remove it; what is read is {", ".join(_COLUMNS)}'
+            )
+
 # %% ../../nbs/01_tables.ipynb #afe2533e
 TABLES = 'samples.csv', 'samples.parquet'
+
+
+def _table_in(folder):
+    "The table of a folder, of which there may be one."
+    found = [folder / n for n in TABLES if (folder / n).is_file()]
+    if len(found) > 1:
+        raise DataError(
+            f'{found[0]} and {found[1]} lie in one folder: remove one, or give the path of the one'
+            ' to read'
+        )
+    return found[0] if found else folder / TABLES[0]
 
 
 def read_table(
@@ -202,9 +267,19 @@ def read_table(
 ) -> list:  # of Sample
     "Samples of a table with image, label, perhaps mask, category, defect and split."
     path, named = Path(path), not Path(path).is_dir()
-    if not named:
-        path = next((path / n for n in TABLES if (path / n).is_file()), path / TABLES[0])
-    return _from_list(table_rows(path, ('image', 'label')), path.parent, path, named=named)
+    path = path if named else _table_in(path)
+    rows = table_rows(path, ('image', 'label'))
+    _check_columns(path, rows[0] if rows else ())
+    return _from_list(rows, path.parent, path, named=named)
+
+# %% ../../nbs/01_tables.ipynb #c01umns2
+def unread_columns(
+    root: Path,  # a data set, which may be a table or a folder with one
+) -> list:  # names
+    "The columns of a table that are left alone."
+    paths = [root / n for n in TABLES] if root.is_dir() else [root]
+    tables = [p for p in paths if p.suffix.lower() in ('.csv', '.parquet') and p.is_file()]
+    return [n for p in tables for n in _said(p, 0)[0] if n and n not in _COLUMNS]
 
 # %% ../../nbs/01_tables.ipynb #e1deb04d
 def read_visa(

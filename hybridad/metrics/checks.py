@@ -93,9 +93,9 @@ def checked_scores(
     same_length(names, scores=scores, labels=labels)
     if labels.dtype != bool and not ((labels == 0) | (labels == 1)).all():
         odd = labels[(labels != 0) & (labels != 1)][0]
-        raise HybridadError(
-            f'labels must be 0 (normal) or 1 (anomalous), got {odd}; pass labels > 0.'
-        )
+        text = isinstance(odd, (str, bytes))
+        said = f'the text {str(odd)!r}; pass numbers' if text else f'{odd}; pass labels > 0'
+        raise HybridadError(f'labels must be 0 (normal) or 1 (anomalous), got {said}.')
     return scores, labels.astype(bool)
 
 # %% ../../nbs/40_checks.ipynb #bbf94421
@@ -107,6 +107,46 @@ def checked_limit(
         raise HybridadError(f'limit={limit!r} must lie in (0, 1]; 0.3 is the usual value.')
     return limit
 
+# %% ../../nbs/40_checks.ipynb #marked00
+def marked(
+    mask: ArrayLike,  # (H,W) defect where > 0
+    name: str,  # how errors call this image
+) -> np.ndarray:  # (H,W) bool
+    "A mask as flags, or an error that names the image."
+    mask = as_array(mask)
+    if mask.dtype == object:
+        mask = as_array(mask.tolist())
+    if mask.dtype.kind not in 'biu':
+        mask = finite(mask, f'The mask of {name}')
+    if mask.dtype.kind in 'if' and mask.size and mask.min() < 0:
+        raise HybridadError(
+            f'The mask of {name} holds {mask.min():g}; give 0 where it is normal, more where not.'
+        )
+    return mask > 0
+
+# %% ../../nbs/40_checks.ipynb #agreein0
+def called(
+    names: Sequence[str] | None,  # (N,), of any index; None: image 0, image 1, ...
+    count: int,  # N
+) -> list[str]:
+    "Names of images in errors."
+    return [f'image {i}' for i in range(count)] if names is None else list(map(str, names))
+
+
+def agreeing(
+    labels: np.ndarray,  # (N,) bool
+    masks: ArrayLike,  # (N,H,W) defect where > 0
+    names: Sequence[str] | None = None,  # (N,) how errors call the images
+) -> None:
+    "Refuse a mark on a normal image; an anomalous one may have lost its own to a small size."
+    names = called(names, len(labels))
+    for i in np.flatnonzero(~labels):
+        if marked(masks[i], names[i]).any():
+            raise HybridadError(
+                f'The label of {names[i]} is 0 (normal), but its mask marks a defect; correct one'
+                ' of them.'
+            )
+
 # %% ../../nbs/40_checks.ipynb #be3be149
 def checked_map(
     score: ArrayLike,  # (H,W) anomaly map
@@ -114,9 +154,7 @@ def checked_map(
     name: str,  # how errors call this image
 ) -> tuple[np.ndarray, np.ndarray]:  # (H,W) float32 or float64 scores, (H,W) bool mask
     "One map and its mask as arrays, or an error that names the image."
-    score = finite(score, f'The anomaly map of {name}')
-    mask = as_array(mask)
-    mask = (finite(mask, f'The mask of {name}') if mask.dtype.kind == 'f' else mask) > 0
+    score, mask = finite(score, f'The anomaly map of {name}'), marked(mask, name)
     if score.ndim != 2 or score.shape != mask.shape or not score.size:
         raise HybridadError(
             f'The anomaly map of {name} has shape {score.shape} and its mask {mask.shape}; '

@@ -17,10 +17,13 @@ from scipy import ndimage
 
 from ..errors import HybridadError
 from hybridad.metrics.checks import (
+    agreeing,
     as_array,
+    called,
     checked_limit,
     checked_map,
     checked_scores,
+    marked,
     same_length,
 )
 
@@ -36,10 +39,10 @@ def region_weights(
     return 1 / np.bincount(labels)[labels], n
 
 # %% ../../nbs/40_metrics.ipynb #e66037s0
-def _normal_buffer(maps: ArrayLike, masks: ArrayLike) -> np.ndarray:
+def _normal_buffer(maps: ArrayLike, masks: ArrayLike, names: list[str]) -> np.ndarray:
     "Memory for all normal scores: one copy, of 4 bytes each where maps allow, is all there is."
     narrow = all(as_array(m).dtype in (np.float16, np.float32) for m in maps)
-    count = sum(int((as_array(m) <= 0).sum()) for m in masks)
+    count = sum(int((~marked(m, name)).sum()) for m, name in zip(masks, names))
     return np.empty(count, np.float32 if narrow else np.float64)
 
 
@@ -50,11 +53,11 @@ def _collect(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # normal ascending, defect descending, weights
     "All pixels of all images as two sorted arrays, and each defect pixel's weight in PRO."
     same_length(names, maps=maps, masks=masks)
-    names = None if names is None else list(names)  # a column of a table has an index of its own
-    good = _normal_buffer(maps, masks)
+    names = called(names, len(masks))
+    good = _normal_buffer(maps, masks, names)
     defect, weight, regions, filled = [], [], 0, 0
-    for i, (score, mask) in enumerate(zip(maps, masks)):
-        score, mask = checked_map(score, mask, f'image {i}' if names is None else str(names[i]))
+    for score, mask, name in zip(maps, masks, names):
+        score, mask = checked_map(score, mask, name)
         normal = score[~mask]
         good[filled : filled + len(normal)] = normal
         filled += len(normal)
@@ -324,6 +327,7 @@ def anomaly_metrics(
     same_length(names, maps=maps, masks=masks, scores=scores, labels=labels, **more)
     trusted = np.ones(len(labels), bool) if known is None else np.asarray(known, bool)
     image = image_metrics(scores, labels, names)
+    agreeing(as_array(labels).ravel().astype(bool) | ~trusted, masks, names)
     pixel = _of_trusted(maps, masks, np.flatnonzero(trusted), limit, names)
     reasons = _flat(image['reasons'], pixel['reasons'])
     return _flat(image, pixel) | {'reasons': reasons}

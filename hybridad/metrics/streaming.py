@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 
 from ..errors import HybridadError
 from hybridad.metrics.checks import (
+    agreeing,
     checked_limit,
     checked_map,
     checked_scores,
@@ -210,6 +211,7 @@ def _interval_inputs(scores, labels, maps, masks) -> tuple:
     same_length(maps=maps, masks=masks, scores=scores)
     named = [(m, k, f'image {i}') for i, (m, k) in enumerate(zip(maps, masks))]
     pairs = [_narrow(*checked_map(*one), one[2]) for one in named]
+    agreeing(labels, [k for _, k in pairs])
     return scores, labels, [m for m, _ in pairs], [k for _, k in pairs]
 
 # %% ../../nbs/41_streaming.ipynb #0685acf8
@@ -242,11 +244,6 @@ def _redrawn(drawn: np.ndarray, images: tuple, pixels, limit: float) -> list[flo
         return found
     return found + _row(tuple(drawn @ p for p in pixels), limit, OF_COUNTS)
 
-
-def _two_classes(maps, masks) -> bool:
-    "True where there are maps with normal pixels and with defect pixels."
-    return maps is not None and any(m.any() for m in masks) and not all(m.all() for m in masks)
-
 # %% ../../nbs/41_streaming.ipynb #b007s7ra
 def _names(pixels: bool) -> list[str]:
     "Names of the figures with an interval, in the order of `_redrawn`."
@@ -273,7 +270,7 @@ def bootstrap_intervals(
     bins: int = 4096,  # in which pixels are counted
 ) -> dict[str, tuple[float, float]]:  # low, high of each metric, nan where a class is missing
     """Percentile intervals of the figures over images drawn with replacement within their class.
-    A draw without a defect pixel, or without a normal one, counts for image figures only."""
+    A draw without a defect pixel counts for image figures only."""
     _check_draws(n, level)
     checked_limit(limit)
     scores, labels, maps, masks = _interval_inputs(scores, labels, maps, masks)
@@ -281,7 +278,8 @@ def bootstrap_intervals(
     groups = [np.flatnonzero(labels == k) for k in (False, True)]
     if not all(map(len, groups)):
         return dict.fromkeys(names, (nan, nan))
-    pixels = _pixel_counts(maps, masks, bins) if _two_classes(maps, masks) else None
+    shown = maps is not None and any(m.any() for m in masks)
+    pixels = _pixel_counts(maps, masks, bins) if shown else None
     rng, images, rows = np.random.default_rng(seed), _image_counts(scores, labels), []
     for _ in range(n):
         chosen = np.concatenate([rng.choice(g, len(g)) for g in groups])

@@ -46,6 +46,11 @@ def _check_images(
             f'images are {images.dtype}: give floats of 16 bits or more in [-1, 1], for bytes '
             'images / 127.5 - 1'
         )
+    if images.is_nested or images.layout != torch.strided:
+        raise ConfigError(
+            'images are sparse or nested: give one dense tensor, as images.to_dense() or'
+            ' torch.stack makes it'
+        )
     if images.is_meta:
         raise ConfigError('images are on the device meta, which holds no values: give real ones')
     _check_shape(images)

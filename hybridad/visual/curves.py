@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
 from ..errors import HybridadError
-from ..metrics.checks import finite, same_length
+from ..metrics.checks import called, finite, marked, same_length
 from ..metrics.exact import image_metrics, pixel_metrics, pro_curve
 from .plots import ABNORMAL, NORMAL, PALETTE, as_array, own_axes, panels
 
@@ -96,8 +96,8 @@ def _name_axes(axes, limit):
 def _checked(maps, masks, names):
     "Maps by method, and masks in bool; an error names what does not fit."
     methods = maps if isinstance(maps, dict) else {'': maps}
-    masks = [as_array(m) for m in masks]
-    masks = [(finite(m, 'masks') if m.dtype.kind == 'f' else m) > 0 for m in masks]
+    same_length(names, masks=masks)
+    masks = [marked(m, name) for m, name in zip(masks, called(names, len(masks)))]
     for method, given in methods.items():
         same_length(names, **{f'maps{f" of {method}" if method else ""}': given, 'masks': masks})
     return methods, masks
