@@ -80,6 +80,16 @@ _NO_GAIN = (
 )
 
 
+def _regions(found: dict) -> str:
+    "The sentence on the pixel threshold, if the prompts moved."
+    if not found['learned'] or found['pixel'] is None:
+        return ''
+    return (
+        f'regions from {found["pixel"]:.3f}, before {found["pixel_before"]:.3f}: the share of the'
+        ' images that is marked stays about the same\n'
+    )
+
+
 def _said(found: dict, out: Path) -> str:
     "Outcome in words."
     kept = '' if found['learned'] else f'{_ONE_KIND}\n'
@@ -89,10 +99,11 @@ def _said(found: dict, out: Path) -> str:
         f'{found["images"]} corrected images: {found["mistakes_before"]} decided wrongly before, '
         f'{found["mistakes_after"]} now (expect more on others)\n'
         f'anomalous from {found["threshold"]:.3f}, before {found["threshold_before"]:.3f}\n'
+        f'{_regions(found)}'
         f'next: hybridad score PHOTOS --checkpoint_path {out / "best.safetensors"}'
     )
 
-
+# %% ../../nbs/89ab_cli_corrections.ipynb #75aecaf1
 def train_again(
     a: Namespace,  # of hybridad train, with corrections
 ) -> None:

@@ -75,35 +75,50 @@ def _closed(heat, level):
     return wide
 
 
-def _level_line(heat, level, inside):
-    "The longest level line of one region, (n, 2) rows and columns in cells."
-    alone = np.where(inside, heat, np.minimum(heat, level - 1e-6))
-    lines = find_contours(_closed(alone, level), level, fully_connected='high')
+def _level_line(heat, level):
+    "The longest level line, (n, 2) rows and columns in cells."
+    lines = find_contours(_closed(heat, level), level, fully_connected='high')
     return approximate_polygon(max(lines, key=len), 0.2)[:-1] - 0.5
 
 
-def _outline(heat, level, labels, k, box):
-    "The level line of region k, from its part of the map and the cells around."
-    around = tuple(slice(max(0, s.start - 1), s.stop + 1) for s in box)
-    line = _level_line(heat[around], level, labels[around] == k)
-    return line + [s.start for s in around]
+def _lines(heat, level, inside):
+    "The level line around one region, then the border of its cells."
+    yield _level_line(np.where(inside, heat, np.minimum(heat, level - 1e-6)), level)
+    yield _level_line(np.kron(inside, np.ones((2, 2))), 0.5) / 2
+
+# %% ../../nbs/61a_reports.ipynb #cf60ced1
+def _surface(line):
+    "The area inside a line, (n, 2)."
+    x, y = line.T
+    return abs(x @ np.roll(y, 1) - y @ np.roll(x, 1)) / 2
+
+
+def _outline(lines, scale, region):
+    "The first line with at least half of the region's area, else its box: x1, y1, ... px."
+    for line in lines:
+        line = (line * scale)[:, ::-1].round(1)
+        if 2 * _surface(line) >= region['area']:
+            return line.ravel().tolist()
+    left, top, right, bottom = region['box']
+    return [left, top, right, top, right, bottom, left, bottom]
 
 
 def _region_outlines(
     heat: np.ndarray,  # (H, W) raw map
-    threshold: float | None,  # as for found_regions
-    size: tuple[int, int] | None = None,  # (width, height) of the file in px; None: as the map
-) -> list[list[float]]:  # x1, y1, x2, y2, ... px of each of found_regions
+    threshold: float,  # as for found_regions
+    regions: list[dict],  # that it found
+    size: tuple[int, int],  # (width, height) of the file in px
+) -> Iterable[list[float]]:  # x1, y1, x2, y2, ... px of each region
     "The outlines of the connected regions of a map."
-    if threshold is None or not math.isfinite(threshold):
-        return []
     heat, level = np.asarray(heat, np.float64), threshold - 1e-6
-    width, height = size or heat.shape[::-1]
     labels, peaks = _labelled(heat, threshold)
-    scale = height / heat.shape[0], width / heat.shape[1]
+    scale = size[1] / heat.shape[0], size[0] / heat.shape[1]
     boxes = ndimage.find_objects(labels)
-    lines = (_outline(heat, level, labels, k, boxes[k - 1]) * scale for k in peaks)
-    return [line[:, ::-1].ravel().round(1).tolist() for line in lines]
+    for k, region in zip(peaks, regions, strict=True):
+        around = tuple(slice(max(0, s.start - 1), s.stop + 1) for s in boxes[k - 1])
+        start = [s.start for s in around]
+        lines = _lines(heat[around], level, labels[around] == k)
+        yield _outline((line + start for line in lines), scale, region)
 
 # %% ../../nbs/61a_reports.ipynb #6c3e87e1
 def outlined_regions(
@@ -112,8 +127,8 @@ def outlined_regions(
     size: tuple[int, int] | None = None,
 ) -> list[dict]:  # of found_regions, each with its outline
     "The connected regions of a map with their outlines, in pixels of the file."
-    lines = _region_outlines(heat, threshold, size)
     found = found_regions(heat, threshold, size)
+    lines = _region_outlines(heat, threshold, found, size or heat.shape[::-1]) if found else ()
     return [r | dict(outline=line) for r, line in zip(found, lines, strict=True)]
 
 # %% ../../nbs/61a_reports.ipynb #2c7085d7

@@ -12,10 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
+from ..data.aspect import flat
 from ..data.corrections import Corrections
 from ..data.loading import described, sample_digest
 from ..errors import ConfigError, DataError, printable
 from ..metrics.alarms import FEWEST, corrected_threshold
+from ..metrics.exact import rate_threshold
 from ..models.checkpoint import read_checkpoint
 from ..models.detector import HybridAnomalyDetector
 from ..models.features import FeatureCache, digests, read_cached
@@ -79,6 +81,30 @@ def _thresholds(corrections: Corrections, stored: dict, scores: np.ndarray) -> d
     rule = f'fewest mistakes on {len(labels)} corrected images'
     return stored | dict(image=image, rule=rule, good=None)
 
+# %% ../../nbs/60f_relearn.ipynb #a1d9aa1c
+def _same_share(end: float, before: np.ndarray, after: np.ndarray) -> float:
+    "The threshold that as many cells reach after as reached another one before."
+    old, new = flat(before), flat(after)
+    share = min(np.mean(old >= end), 1 - 1 / len(old))
+    return rate_threshold(new, np.zeros(len(new), bool), share)
+
+
+def _moved_pixel(end: float, labels: list, before: np.ndarray, after: np.ndarray) -> float:
+    "The pixel threshold of learned prompts, by the maps of both on the same images."
+    good = np.flatnonzero(np.array(labels) == 0)
+    found = _same_share(end, before[good], after[good])
+    if flat(before[good]).max() >= end:
+        return found
+    return max(found, _same_share(end, before, after))
+
+
+def _moved(stored: dict, labels: list, before: np.ndarray, after: np.ndarray) -> dict:
+    "The changes of thresholds that new prompts ask for."
+    if stored.get('pixel') is None:
+        return {}
+    rule = f'{stored["rule"]}; regions by the share that was marked before'
+    return dict(pixel=_moved_pixel(stored['pixel'], labels, before, after), rule=rule)
+
 # %% ../../nbs/60f_relearn.ipynb #efc9fb10
 def _fitted(detector, corrections, samples, out, *, resume, progress) -> dict:  # metadata
     "Prompts learned on from where they stand, or as they are where one kind is lacking."
@@ -126,12 +152,15 @@ def learn_again(
     samples = [*reviewed, *more]
     detector.config.update(_learning_settings(len(samples), given))
     _check_whole(detector)
+    seen = FeatureCache(detector, reviewed, progress=progress)
+    before, _ = read_cached(detector, seen)
     how = dict(resume=resume, progress=progress)
     learned = _fitted(detector, corrections, samples, out, **how)
-    scores = read_cached(detector, FeatureCache(detector, reviewed, progress=progress))[1]
-    stored = about.get('thresholds') or {}
+    maps, scores = read_cached(detector, seen)
+    stored, labels = about.get('thresholds') or {}, [c.label for c in every]
     thresholds = _thresholds(corrections, stored, scores)
-    end, labels = thresholds['image'], [c.label for c in every]
+    thresholds |= _moved(thresholds, labels, before, maps) if learned else {}
+    end = thresholds['image']
     _store(detector, out, about=about, learned=learned, thresholds=thresholds, samples=samples)
     found = dict(
         images=len(every),
@@ -139,6 +168,8 @@ def learn_again(
         mistakes_after=sum((s >= end) != y for s, y in zip(scores.tolist(), labels)),
         threshold_before=_before(corrections, stored),
         threshold=end,
+        pixel_before=stored.get('pixel'),
+        pixel=thresholds.get('pixel'),
         learned=bool(learned),
     )
     write_json(Path(out) / 'corrected.json', found)
