@@ -115,6 +115,7 @@ def _as_image(pixels: np.ndarray, extra: tuple) -> Image.Image:  # (H, W, sample
     deep = pixels.dtype == np.uint16
     eight = (pixels >> 8 * deep).astype(np.uint8)
     if pixels.shape[2] == 4 and (mode := _ALPHA.get(int((*extra, 0)[0]))):
+        mode = mode if eight[..., 3].any() else 'RGBA'  # a fourth byte that was never filled
         return Image.frombytes(mode, eight.shape[1::-1], eight.tobytes()).convert('RGBA')
     return Image.fromarray(eight[..., :3])
 

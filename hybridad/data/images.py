@@ -353,20 +353,31 @@ def _labelled(im: Image.Image, size: tuple[int, int]) -> Image.Image:
         im.info['full_size'] = size
     return im
 
+# %% ../../nbs/01_images.ipynb #b4re0001
+def _on_white(im: Image.Image) -> Image.Image:
+    "RGBA laid on white, but `bare` where all of several colours would vanish."
+    bare = im.info.get('bare')  # of a part, whose whole has decided
+    if bare is None:
+        *colours, (_, opaque) = im.getextrema()
+        bare = not opaque and any(low < high for low, high in colours)
+    if not bare:
+        im = Image.alpha_composite(Image.new('RGBA', im.size, 'white'), im)
+    im.info['bare'] = bare
+    return im
+
 # %% ../../nbs/01_images.ipynb #69627356
 def as_rgb(
     im: Image.Image,  # a decoded image of any mode
     path,  # its file, for the message
     bits: int | None = None,  # of 16-bit grey; None: as its folder or `reading` says
-) -> Image.Image:  # mode RGB; `info` has the bits of what was 16-bit grey
+) -> Image.Image:  # mode RGB; `info` has the bits of what was 16-bit grey, and `bare`
     "The image in 8 bits: 16-bit rescaled, transparency laid on white, palette and grey expanded."
     size = full_size(im)
     if im.mode.startswith('I;16'):
         im = _eight_bits(im, path, bits)
     _check_range(im, path)
     if im.mode in ('RGBA', 'LA', 'PA') or 'transparency' in im.info:
-        im = im.convert('RGBA')
-        im = Image.alpha_composite(Image.new('RGBA', im.size, 'white'), im)
+        im = _on_white(im.convert('RGBA'))
     try:
         rgb = im.convert('RGB')
     except ValueError:
