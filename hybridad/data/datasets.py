@@ -34,6 +34,8 @@ def _odd(s, im, rgb):
         yield 'frames', f'holds {frames} images and only the first is read: save that one alone'
     if full_size(im) != im.size:
         yield 'large', f'is so large that it is read at {im.width} x {im.height} px: cut it'
+    if rgb.info.get('bare'):
+        yield 'bare', 'is transparent everywhere and read by its colours: save it without alpha'
     low, high = zip(*rgb.getextrema())
     if im.mode.startswith('I;16') and max(high) - min(low) < 32:
         yield 'flat', f'uses {max(high) - min(low) + 1} of 256 levels: stretch its contrast'

@@ -115,6 +115,7 @@ def _as_image(pixels: np.ndarray, extra: tuple) -> Image.Image:  # (H, W, sample
     deep = pixels.dtype == np.uint16
     eight = (pixels >> 8 * deep).astype(np.uint8)
     if pixels.shape[2] == 4 and (mode := _ALPHA.get(int((*extra, 0)[0]))):
+        mode = mode if eight[..., 3].any() else 'RGBA'  # a fourth byte that was never filled
         return Image.frombytes(mode, eight.shape[1::-1], eight.tobytes()).convert('RGBA')
     return Image.fromarray(eight[..., :3])
 
@@ -224,6 +225,8 @@ def decoded(
     size, limit = im.size, reading()['max_pixels'] * (3 if grey else 1)
     _check_sides(path, size)
     if size[0] * size[1] <= limit:
+        if _in_planes(im, grey):
+            return _joined(file, path, grey)
         if least:
             im.draft(im.mode, (least, least))  # a JPEG by 2, 4 or 8; all else stays as it is
         im.load()
@@ -231,3 +234,32 @@ def decoded(
     if grey:
         raise _too_large(path, size, 'and a mask is not read at a fraction')
     return _of_full_size(_reduced(im, file, path, limit), size)
+
+# %% ../../nbs/01_gigapixels.ipynb #pl4ne001
+def _in_planes(im: Image.Image, grey: bool) -> bool:
+    "True for a TIFF of separate colours that Pillow reads wrongly, not at all, or cut to 8 bits."
+    if im.format != 'TIFF' or im.tag_v2.get(284) != 2:
+        return False
+    bits, raw = set(im.tag_v2.get(258, ())), im.tile[0].codec_name == 'raw'
+    return raw and (bits != {8} or 1 in im.tag_v2.get(338, ())) or grey and 16 in bits
+
+
+def _joined(file: BinaryIO, path: str | Path, grey: bool) -> Image.Image:
+    "A TIFF of separate colours; a mask's numbers below 256 are kept."
+    import tifffile
+
+    file.seek(0)
+    try:
+        with tifffile.TiffFile(file) as tiff:
+            page = tiff.pages[0]
+            pixels, known = np.moveaxis(page.asarray(), 0, -1), page.photometric == 2
+    except Exception:  # tifffile raises whatever a damaged file leads it to
+        known = False
+    if not known or pixels.dtype not in (np.uint8, np.uint16):
+        raise DataError(
+            f'cannot read {path}: it is damaged, or its colours lie apart in a way that is not '
+            'read, save it as interleaved RGB'
+        )
+    if grey and pixels.dtype == np.uint16 and pixels[..., :3].max() < 256:
+        pixels = np.concatenate([pixels[..., :3] << 8, pixels[..., 3:]], -1)
+    return _as_image(pixels, page.extrasamples)

@@ -19,23 +19,9 @@ from PIL import Image
 
 from .formats import DAMAGED, formats_of, is_image, reading, regular
 from .gigapixels import decoded
+from .headers import amended, header, header_bits, sixteen
 from .pairing import MASKS, NORMAL, beside, plain_name
 from ..errors import DataError
-
-# %% ../../nbs/01_images.ipynb #ab895da9
-def _header(file: BinaryIO, formats: tuple[str, ...]) -> Image.Image:
-    "The image before its pixels are decoded, however large it says it is."
-    Image.init()
-    start = file.read(16)
-    file.seek(0)
-    for name in formats:
-        factory, accept = Image.OPEN[name]
-        if accept is None or accept(start) is True:
-            try:
-                return factory(file, str(getattr(file, 'name', file)))
-            except (SyntaxError, IndexError, TypeError, struct.error):
-                file.seek(0)  # another format may begin the same way
-    raise Image.UnidentifiedImageError
 
 # %% ../../nbs/01_images.ipynb #35001ffd
 _TURNS = {
@@ -114,7 +100,7 @@ def image_size(path: str | Path) -> tuple[int, int]:  # (width, height) in px
     "The size of the image as `open_image` turns it, from the header where that is enough."
     try:
         regular(path)
-        with open(path, 'rb') as file, _header(file, formats_of(path)) as im:
+        with open(path, 'rb') as file, header(file, formats_of(path)) as im:
             (width, height), place = im.size, file.tell()
             asked = im.format != 'TIFF' and _noted(im, file)
             file.seek(place)
@@ -143,23 +129,6 @@ def _one_picture(im: Image.Image, path):
             f'cannot read {path}: it holds {frames} images, save the one to look at by itself'
         )
 
-# %% ../../nbs/01_images.ipynb #ef5822e9
-def _header_bits(im: Image.Image) -> dict:
-    "Bits by the header: 12 of a 12-bit TIFF; `halved` where Pillow keeps the upper 8 of 16."
-    raw = [a if isinstance(a, str) else a[0] for *_, a in im.tile if a]
-    deep = im.mode in ('RGB', 'RGBA', 'LA') and any(';16' in str(r) for r in raw)
-    twelve = im.format == 'TIFF' and im.mode == 'I;16' and im.tag_v2.get(258) == (12,)
-    return dict(bits=12) if twelve else dict(halved=True) if deep else {}
-
-
-def _sixteen(im: Image.Image) -> Image.Image:
-    "A PGM of more than 8 bits, which Pillow stretches to 0..65535 in 32-bit numbers, with 16 bits."
-    if im.format != 'PPM' or im.mode != 'I':
-        return im
-    stretched = Image.fromarray(np.asarray(im).astype(np.uint16))
-    stretched.format, stretched.info['bits'] = 'PPM', 16
-    return stretched
-
 # %% ../../nbs/01_images.ipynb #b97fc4c2
 def _opened(path, formats: tuple[str, ...], grey: bool, least: int) -> Image.Image:
     "The decoded image, upright; raises what Pillow raises."
@@ -167,14 +136,15 @@ def _opened(path, formats: tuple[str, ...], grey: bool, least: int) -> Image.Ima
     if 'HEIF' in formats:
         importlib.import_module('pillow_heif').register_heif_opener()
     stream = path if hasattr(path, 'read') else open(path, 'rb')
-    with stream as file, _header(file, formats) as im:
+    with stream as file, header(file, formats) as im:
         turn = _tag(im, path) if im.format == 'TIFF' else None  # decoding removes it
         _one_picture(im, path)
-        bits = _header_bits(im)
+        bits = header_bits(im)
         im = decoded(im, file, path, grey=grey, least=least)
         turn = turn or _tag(im, path)
         im.info |= bits
-    return _upright(_sixteen(im), turn)
+        im = amended(im, file, formats, grey=grey)
+    return _upright(sixteen(im), turn)
 
 # %% ../../nbs/01_images.ipynb #e73c57ff
 def open_image(
@@ -190,9 +160,9 @@ def open_image(
         return _opened(path, formats, grey, least)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         reason = 'a part of it claims to be larger than any image, copy it again or remove it'
-    except Image.UnidentifiedImageError:
+    except Image.UnidentifiedImageError as err:
         names = ' or '.join(filter(None, (', '.join(formats[:-1]), formats[-1])))
-        reason = f'it is no {names} image, convert or remove it'
+        reason = str(err) or f'it is no {names} image, convert or remove it'
     except (MemoryError, *DAMAGED) as err:
         reason = next(text for kind, text in _REASONS if isinstance(err, kind))
     raise DataError(f'cannot read {path}: {reason}')
@@ -210,7 +180,7 @@ def enough(
 
 # %% ../../nbs/01_images.ipynb #c7e7f37a
 _DEPTHS = 8, 10, 12, 14, 16
-_MAY_BE_DEEP = '.png', '.tif', '.tiff', '.jp2', '.j2k'
+_MAY_BE_DEEP = '.png', '.tif', '.tiff', '.jp2', '.j2k', '.pgm', '.pnm', '.ppm'
 
 
 def may_be_deep(name: str | Path) -> bool:
@@ -228,8 +198,9 @@ def is_deep(path: str | Path) -> bool:
         with open(path, 'rb') as file:
             if suffix == '.png':
                 return file.read(26)[24:] == b'\x10\0'  # bits, and 0 for grey
-            with _header(file, formats_of(path)) as im:
-                return im.mode.startswith('I;16') and 'bits' not in _header_bits(im)
+            with header(file, formats_of(path)) as im:
+                deep = im.mode.startswith('I;16') or (im.format, im.mode) == ('PPM', 'I')
+                return deep and 'bits' not in header_bits(im)
     except (DataError, Image.UnidentifiedImageError, *DAMAGED):
         return False  # said by whoever reads it
 
@@ -326,6 +297,7 @@ def _eight_bits(im: Image.Image, path, bits: int | None) -> Image.Image:
         )
     full = 2**depth - 1
     table = (np.arange(full + 1, dtype=np.int64) * 510 + full) // (2 * full)
+    table = table[::-1] if im.info.get('white_is_zero') else table
     eight = Image.fromarray(table.astype(np.uint8)[np.asarray(im)])
     eight.info['bits'] = depth  # its parts are read alike
     return eight
@@ -335,7 +307,8 @@ def _check_range(im: Image.Image, path):
     "Refuse pixels without an agreed range, and 16-bit colour that would be almost black."
     if im.mode in ('I', 'F'):
         raise DataError(
-            f'cannot use {path}: 32-bit pixels have no agreed range, save it with 8 or 16 bits'
+            f'cannot use {path}: 32-bit or signed pixels have no agreed range, save it with 8 or '
+            '16 bits'
         )
     halved = im.info.get('halved') and reading()['bits'] != 16
     if halved and (top := max(high for _, high in im.convert('RGB').getextrema())) < 64:
@@ -352,20 +325,31 @@ def _labelled(im: Image.Image, size: tuple[int, int]) -> Image.Image:
         im.info['full_size'] = size
     return im
 
+# %% ../../nbs/01_images.ipynb #b4re0001
+def _on_white(im: Image.Image) -> Image.Image:
+    "RGBA laid on white, but `bare` where all of several colours would vanish."
+    bare = im.info.get('bare')  # of a part, whose whole has decided
+    if bare is None:
+        *colours, (_, opaque) = im.getextrema()
+        bare = not opaque and any(low < high for low, high in colours)
+    if not bare:
+        im = Image.alpha_composite(Image.new('RGBA', im.size, 'white'), im)
+    im.info['bare'] = bare
+    return im
+
 # %% ../../nbs/01_images.ipynb #69627356
 def as_rgb(
     im: Image.Image,  # a decoded image of any mode
     path,  # its file, for the message
     bits: int | None = None,  # of 16-bit grey; None: as its folder or `reading` says
-) -> Image.Image:  # mode RGB; `info` has the bits of what was 16-bit grey
+) -> Image.Image:  # mode RGB; `info` has the bits of what was 16-bit grey, and `bare`
     "The image in 8 bits: 16-bit rescaled, transparency laid on white, palette and grey expanded."
     size = full_size(im)
     if im.mode.startswith('I;16'):
         im = _eight_bits(im, path, bits)
     _check_range(im, path)
     if im.mode in ('RGBA', 'LA', 'PA') or 'transparency' in im.info:
-        im = im.convert('RGBA')
-        im = Image.alpha_composite(Image.new('RGBA', im.size, 'white'), im)
+        im = _on_white(im.convert('RGBA'))
     try:
         rgb = im.convert('RGB')
     except ValueError:

@@ -60,9 +60,10 @@ class _Bands:
         size: tuple[int, int],  # (height, width) by the header, px
         shape: tuple[int, int],  # that it is scaled to
         *,
-        bits: int | None = None,  # of 16-bit grey, the same in every band
+        like: dict | None = None,  # how the whole was read, `info` from `as_rgb`
     ):
-        self.path, self.bits, self.at, self.band = path, bits, None, None
+        self.path, self.at, self.band = path, None, None
+        self.like = {'bare': False, 'bits': None, **(like or {})}
         factor = max(1, math.floor(min(n / s for n, s in zip(size, shape))))
         self.rows = TiffBands(path, size[::-1], factor)
         self.scale = tuple(n / factor / s for n, s in zip(size, shape))
@@ -73,7 +74,9 @@ class _Bands:
         first = max(0, math.floor(top * down) - _MARGIN)
         last = min(self.rows.height, math.ceil((top + height) * down) + _MARGIN)
         if self.at != (first, last):
-            self.band = as_rgb(self.rows.read(first, last), self.path, self.bits)
+            band = self.rows.read(first, last)
+            band.info['bare'] = self.like['bare']  # a part may be empty where the whole is not
+            self.band = as_rgb(band, self.path, self.like['bits'])
             self.at = first, last
         box = left * across, top * down - first, (left + width) * across, (top + height) * down
         box = *box[:3], box[3] - first
@@ -122,7 +125,7 @@ def in_tiles(
     size = full_size(im)[::-1]
     grid = tiler(size)
     if isinstance(path, (str, os.PathLike)) and _in_bands(path, size):
-        bands = _Bands(path, size, grid.shape, bits=im.info.get('bits'))
+        bands = _Bands(path, size, grid.shape, like=im.info)
         return Photograph(grid, size, im, bands)
     if full_size(im) != im.size and grid.shape[0] > im.height:
         share = im.height / size[0]
