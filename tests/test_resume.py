@@ -449,6 +449,28 @@ def test_photographs_replaced_under_their_names_are_scored_again(loaded, photos,
     assert overlays(out) == overlays(tmp_path / 'fresh')
 
 
+@pytest.mark.parametrize('form', ['csv', 'parquet'])
+def test_overlays_that_are_gone_are_drawn_again(loaded, photos, tmp_path, form):
+    if form == 'parquet':
+        pytest.importorskip('pyarrow')
+    out, how = tmp_path / 'out', dict(pictures='all', form=form)
+    scored(loaded, photos, out, **how)
+    before = overlays(out)
+    (out / 'pictures' / '000001' / '0000002.jpg').unlink()
+    (out / 'pictures' / '000003' / '0000007.jpg').write_bytes(b'')
+    shutil.rmtree(out / 'pictures' / '000004')
+    (out / 'scores.csv').unlink(missing_ok=True)
+    words = Scorer(WordsDetector(CONFIG, loaded[0]), 0.0, 0.0)
+    joined = dict(how, join=True, part=2, batch_size=2, progress=False)
+    score_folder(photos, out, words, note=(told := []).append, **joined)
+    assert '4 overlays are gone' in told[0] and '2.bmp: say --resume in place' in told[0]
+    assert (out / 'scores.csv').exists() == (form == 'csv')
+    looked, notes = scored(loaded, photos, out, **how)
+    assert looked == [f'{i}.bmp' for i in (2, 3, 6, 7, 8, 9)]
+    assert len(notes) == 1 and '3 finished parts scored again' in notes[0]
+    assert overlays(out) == before and scored(loaded, photos, out, **how) == ([], [])
+
+
 def test_a_refused_continuation_changes_nothing(loaded, photos, tmp_path):
     "Neither the plan, which still says finished, nor parts that are outdated."
     out = tmp_path / 'out'

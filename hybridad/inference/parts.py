@@ -201,8 +201,16 @@ def write_part(
         shutil.rmtree(drawn, ignore_errors=True)
 
 # %% ../../nbs/63j_parts.ipynb #028895a2
-def _replaced_in(parts, k, pool):
-    "Photographs of a finished part that are not those it was scored on."
+def _without_overlay(parts, k, rows):
+    "Photographs of a finished part whose overlay is gone or empty; one look into its folder."
+    folder = parts.overlays(k)
+    held = {f.name for f in os.scandir(folder) if f.stat().st_size} if folder.is_dir() else ()
+    drawn = [(n, os.path.basename(r['overlay'])) for n, r in zip(parts.photos(k), rows)]
+    return [n for n, overlay in drawn if overlay and overlay not in held]
+
+
+def _changed_in(parts, k, pool):
+    "Photographs of a finished part that are not those it was scored on, or lack their overlay."
     rows, names = rows_of(parts.file(k)), parts.photos(k)
     if len(rows) != len(names):
         raise CheckpointError(
@@ -210,17 +218,18 @@ def _replaced_in(parts, k, pool):
             ' say --resume to score its images again'
         )
     odd = pool.map(lambda n, r: replaced(n, r, parts.refused), names, rows)
-    return [n for n, o in zip(names, odd) if o]
+    bare = set(_without_overlay(parts, k, rows))
+    return [n for n, o in zip(names, odd) if o or n in bare]
 
 # %% ../../nbs/63j_parts.ipynb #f364d20a
 def outdated(
     parts: Parts,
     mine: Iterable,  # numbers of parts to look at
 ) -> dict:  # {number of the part: photographs}
-    "Finished parts whose photographs were replaced."
+    "Finished parts whose photographs were replaced or whose overlays are gone."
     with ThreadPoolExecutor(8) as pool:
         there = [k for k in mine if parts.file(k).exists()]
-        found = {k: _replaced_in(parts, k, pool) for k in there}
+        found = {k: _changed_in(parts, k, pool) for k in there}
     return {k: gone for k, gone in found.items() if gone}
 
 
@@ -237,7 +246,20 @@ def remove_outdated(
         parts.file(k).unlink()
     first, count = next(iter(gone.values()))[0], sum(map(len, gone.values()))
     note(
-        f'{count} photographs were replaced since they were scored, such as'
-        f' {printable(first)}: {len(gone)} finished part{"s" * (len(gone) > 1)}'
+        f'{count} photographs were replaced since they were scored, or their overlays are gone,'
+        f' such as {printable(first)}: {len(gone)} finished part{"s" * (len(gone) > 1)}'
         ' scored again'
     )
+
+# %% ../../nbs/63j_parts.ipynb #l0st0002
+def tell_lost(
+    parts: Parts,  # all of them there, and perhaps other processes at work
+    note: Callable,  # called with a sentence
+) -> None:
+    "Say which overlays are gone where no part may be removed."
+    numbers = range(parts.count)
+    if lost := [n for k in numbers for n in _without_overlay(parts, k, rows_of(parts.file(k)))]:
+        note(
+            f'{len(lost)} overlays are gone, such as that of {printable(lost[0])}: say --resume in'
+            ' place of --join to draw them again'
+        )

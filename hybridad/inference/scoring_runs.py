@@ -24,7 +24,7 @@ from ..errors import ConfigError
 from .image_files import Found, Photos, find_images, grey_bits
 from .loader import PhotoLoader
 from .parts import ClaimedBatches, Parts, all_there, by_part, check_all_there
-from .parts import outdated, remove_outdated, tidy, write_part
+from .parts import outdated, remove_outdated, tell_lost, tidy, write_part
 from .report import report_of_scores
 from .rows import other_threshold, read_scores, write_scores
 from .scoring import Scorer
@@ -200,8 +200,8 @@ def _finish(run, parts, claims, note):
     "Join the parts and write the report, by one process while the others wait; count decisions."
     check_all_there(parts)
     with held(claims, 'table'):
-        report = parts.out / 'report.html'
-        if not (run.finished and report.exists()):
+        report, table = parts.out / 'report.html', parts.out / 'scores.csv'
+        if not (run.finished and report.exists() and (table.exists() or parts.form != 'csv')):
             report.unlink(missing_ok=True)  # of before; written last, it says that all is done
             tidy(parts)
             write_scores(parts.out, parts.form, claims.token)
@@ -227,6 +227,8 @@ def _run(run, parts, scorer, *, join, resume, note, work, **how):
     run.check(None if join else bool(resume))
     gone = {} if join else outdated(parts, range(rank, parts.count, world))
     wait()  # until all have found it free
+    if join and rank == 0 and all_there(parts):
+        tell_lost(parts, note)
     with claims_in(parts.out) as claims:
         if rank == 0:
             _begin_alone(run, parts, claims, scorer, join)
