@@ -443,14 +443,6 @@ def test_what_cannot_be_found_replaces_no_threshold(place, capsys):
     held = read_checkpoint(place / 'kept.safetensors')[1]['thresholds']
     assert held['image'] == 1.5 and held['pixel'] not in (None, 2.5) and 'by hand' in held['rule']
     assert 'the stored one, 1.5, stays' in capsys.readouterr().out
-
-
-def test_a_set_without_a_normal_image_is_scored_with_a_warning(place):
-    crack = shutil.copytree(place / 'set/plate', place / 'alone/plate')
-    for part in ('train', 'test/good'):
-        shutil.rmtree(crack / part)
-    with pytest.warns(UserWarning, match='no image of plate is normal'):
-        assert scored(place, 'c3', ALONE, data='alone') == 0
     samples = [s for s in read_dataset(place / 'set') if s.split == 'test' and not s.label]
     truth = EvalSet(samples, 16, square=True, progress=False)
     maps, scores = np.random.default_rng(0).random((len(samples), 16, 16)), np.arange(len(samples))
@@ -466,6 +458,14 @@ def test_a_set_without_a_normal_image_is_scored_with_a_warning(place):
         with pytest.raises(HybridadError, match='NaN'):
             refuse()
     assert read_checkpoint(place / 'kept.safetensors')[1]['thresholds'] == held
+
+
+def test_a_set_without_a_normal_image_is_scored_with_a_warning(place):
+    crack = shutil.copytree(place / 'set/plate', place / 'alone/plate')
+    for part in ('train', 'test/good'):
+        shutil.rmtree(crack / part)
+    with pytest.warns(UserWarning, match='no image of plate is normal'):
+        assert scored(place, 'c3', ALONE, data='alone') == 0
 
 
 def reviewed(run, checkpoint, rows):
