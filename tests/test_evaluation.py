@@ -460,6 +460,14 @@ def test_what_cannot_be_found_replaces_no_threshold(place, capsys):
     assert read_checkpoint(place / 'kept.safetensors')[1]['thresholds'] == held
 
 
+def test_a_set_without_a_normal_image_is_scored_with_a_warning(place):
+    crack = shutil.copytree(place / 'set/plate', place / 'alone/plate')
+    for part in ('train', 'test/good'):
+        shutil.rmtree(crack / part)
+    with pytest.warns(UserWarning, match='no image of plate is normal'):
+        assert scored(place, 'c3', ALONE, data='alone') == 0
+
+
 def reviewed(run, checkpoint, rows):
     "The mistakes of a test come first, with the maps that the detector saw and its prompts."
     review = Review(run)

@@ -6,6 +6,7 @@
 __all__ = []
 
 # %% ../../nbs/86_testrequest.ipynb #8241dfad
+import warnings
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ from ..errors import ConfigError
 from ..runs import Run, processes
 from ..data.formats import is_image
 from ..data.pairing import Sample, listing
-from ..data.samples import read_set
+from ..data.samples import read_set, without_normal
 
 # %% ../../nbs/86_testrequest.ipynb #ebaeffce
 @dataclass
@@ -181,7 +182,10 @@ def samples_to_test(
     a: TestRequest,
 ) -> list[Sample]:
     "The images to test on; a rule of --calibrate must be able to find something on them."
-    samples = [s for s in read_set(a.data_path, a.dataset, a.categories) if s.split == 'test']
+    found = read_set(a.data_path, a.dataset, a.categories)
+    for said in without_normal(found):
+        warnings.warn(f'{said}; without them its image scores compare with nothing', stacklevel=2)
+    samples = [s for s in found if s.split == 'test']
     if not samples:
         raise ConfigError(f'{a.data_path} has no test part: give a data set with test images')
     if a.unseen:
