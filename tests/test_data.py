@@ -569,6 +569,9 @@ def test_parquet_reads_like_csv(table):
     ]
     pq.write_table(pa.Table.from_pylist(rows), table / 'samples.parquet')
     assert read_dataset(table / 'samples.parquet') == read_dataset(table / 'samples.csv')
+    twice = pa.Table.from_arrays([pa.array(['images/000.png'])] * 2, ['image', 'Image'])
+    pq.write_table(twice, table / 'samples.parquet')
+    refused(read_table, table / 'samples.parquet', says="two columns 'image'")
 
 
 def test_names_of_columns_in_capitals(table):

@@ -162,9 +162,13 @@ def _from_list(rows, folder, path, *, named=False):
     return _from_rows([r | {k: _relative(r[k], root) for k in paths} for r in rows], root, path)
 
 # %% ../../nbs/01_tables.ipynb #f2a6b7c8
-def _plain(names):
-    "Column names as they are compared: without case and blanks around them."
-    return [str(n).strip().casefold() for n in names or ()]
+def _plain(names, path):
+    "Column names as they are compared: without case and blanks around them, and each once."
+    names = [str(n).strip().casefold() for n in names or ()]
+    for name in filter(None, names):
+        if names.count(name) > 1:
+            raise DataError(f'{path} has two columns {name!r}: remove or rename one of them')
+    return names
 
 
 def _read_rows(path, most=None):
@@ -173,14 +177,14 @@ def _read_rows(path, most=None):
     if path.suffix.lower() == '.parquet':
         import pyarrow.parquet as pq
 
-        names = _plain(pq.read_schema(path).names)
+        names = _plain(pq.read_schema(path).names, path)
         return names, [] if most == 0 else pq.read_table(path).rename_columns(names).to_pylist()
     with open(path, newline='', encoding='utf-8-sig') as f:
         header = f.readline()
         f.seek(0)
         # spreadsheets write what their country separates numbers in a list by
         table = csv.DictReader(f, delimiter=max(',;\t', key=header.count), strict=True)
-        table.fieldnames = _plain(table.fieldnames)
+        table.fieldnames = _plain(table.fieldnames, path)
         return table.fieldnames, list(islice(table, most))
 
 # %% ../../nbs/01_tables.ipynb #3786dc3f
@@ -201,9 +205,6 @@ def table_rows(
 ) -> list:  # of dicts, column -> value
     "The rows of a table."
     names, rows = _said(path)
-    for name in filter(None, names):
-        if names.count(name) > 1:
-            raise DataError(f'{path} has two columns {name!r}: remove or rename one of them')
     for name in needed:
         if name not in names:
             raise DataError(
