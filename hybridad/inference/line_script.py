@@ -34,13 +34,15 @@ for path in sys.argv[1:]:
         photo = ImageOps.exif_transpose(Image.open(path))
         if photo.mode[0] in 'IF':  # only whoever has the camera knows its brightest value
             raise ValueError('it has more than 8 bits of grey, save it with 8')
-        white = Image.new('RGBA', photo.size, 'white')  # what is transparent is seen so
-        photo = Image.alpha_composite(white, photo.convert('RGBA')).convert('RGB')
+        photo = photo.convert('RGBA')
     except Exception as error:  # of many kinds where a file is damaged
         print(f'{path}: unreadable, {error}')
         unread.append(path)
         continue
-    square = photo.resize((about['size'], about['size']), Image.Resampling.BICUBIC)
+    *colours, (_, opaque) = photo.getextrema()
+    if opaque or all(low == high for low, high in colours):  # else alpha was never filled
+        photo = Image.alpha_composite(Image.new('RGBA', photo.size, 'white'), photo)
+    square = photo.convert('RGB').resize((about['size'], about['size']), Image.Resampling.BICUBIC)
     pixels = np.asarray(square, np.float32).transpose(2, 0, 1)[None] / 127.5 - 1
     (heat,), (score,) = session.run(['maps', 'scores'], {'images': pixels})
     y, x = np.unravel_index(heat.argmax(), heat.shape)
