@@ -12,9 +12,10 @@ from pathlib import Path
 from ..data.loading import sample_digest
 from ..data.pairing import Sample
 from ..errors import ConfigError, csv_cell, printable
-from .reports import read_results
+from .maps import lost_maps
+from .reports import compare, read_results
 from .testrequest import TestRequest, asked_of, request_run, samples_to_test
-from .testrun import references_known, say_results
+from .testrun import FILES, others_known, references_known, say_results
 from ..inference.overview import read_images
 from ..inference.scoring import SHIPPED
 from ..models.backbone import load_backbone
@@ -40,21 +41,38 @@ def _other_backbone(kept: dict) -> list[str]:  # of provenance
     changed = known and load_backbone(name, 'cpu').hash != known
     return [f'the weights of backbone {name}'] if changed else []
 
+# %% ../../nbs/86b_finished.ipynb #86b0006a
+def _other_sources(a: TestRequest, samples: list[Sample], kept: dict) -> list[str]:  # asked
+    "Reference images and maps of other methods that are not those of a finished run."
+    now = dict(references=references_known(a, samples)[1], others=others_known(a, samples))
+    said = dict(references='reference images of', others='the maps of --against')
+    each = [(k, name, d) for k, digests in now.items() for name, d in digests.items()]
+    return [f'{said[k]} {n}' for k, n, d in each if (kept.get(k) or {}).get(n, d) != d]
 
-def _refuse_changed(a: TestRequest, out: Path, stored: dict) -> None:
+
+def _refuse_changed(a: TestRequest, out: Path, stored: dict, samples: list[Sample]) -> None:
     "Refuse a finished run of files that are others now, with their names."
-    samples, checkpoint = samples_to_test(a), a.checkpoint_path or SHIPPED
+    checkpoint = a.checkpoint_path or SHIPPED
     now = sample_digest(checkpoint)
     found = [str(checkpoint)] * (stored.get('checkpoint_digest', now) != now)
     found += _other_backbone(stored['provenance']) + _changed(samples, out)
-    references = stored['asked'].get('references') or {}
-    for c, digests in references_known(a, samples)[1].items():
-        found += [f'reference images of {c}'] * (references.get(c, digests) != digests)
+    found += _other_sources(a, samples, stored['asked'])
     if found:
         named = f'{", ".join(found[:3])}{", ..." * (len(found) > 3)}'
         raise ConfigError(
             f'{out} holds a finished evaluation, and {len(found)} of its files changed since: '
             f'{printable(named)}; choose another --out to score again'
+        )
+
+# %% ../../nbs/86b_finished.ipynb #86b0006c
+def _refuse_lost(a: TestRequest, out: Path, samples: list[Sample]) -> None:
+    "Refuse a finished run that lacks one of the files that it wrote."
+    lost = [p for n in FILES if not ((p := out / n).is_file() and p.stat().st_size)]
+    lost += lost_maps(out / 'MAPS', samples) if a.maps else []
+    if lost:
+        raise ConfigError(
+            f'{out} holds a finished evaluation, and {len(lost)} of its files are gone or cut '
+            f'short, such as {printable(lost[0])}: choose another --out to score again'
         )
 
 # %% ../../nbs/86b_finished.ipynb #86b00008
@@ -69,7 +87,12 @@ def show_finished(
             f'{out} holds a finished evaluation with another {", ".join(other)}: '
             'choose another --out'
         )
-    _refuse_changed(a, out, stored)
+    _refuse_changed(a, out, stored, samples := samples_to_test(a))
+    _refuse_lost(a, out, samples)
+    results, earlier = read_results(out), {str(p): read_results(p) for p in a.compare}
+    beside = earlier and compare({str(out): results} | earlier)
     shutil.rmtree(out / 'parts', ignore_errors=True)
-    say_results(a, read_results(out))
+    say_results(a, results)
+    if beside:
+        print(f'\n{beside}')
     print(f'\nnothing is left to do: {out}')

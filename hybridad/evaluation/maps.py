@@ -6,6 +6,7 @@
 __all__ = ['read_maps']
 
 # %% ../../nbs/61_maps.ipynb #cfba22fc
+import hashlib
 import io
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from PIL import Image
 
 from ..data.aspect import Fit, as_fit, stacked
 from ..data.images import image_size, open_image
+from ..data.loading import sample_digest
 from ..data.pairing import Sample
 from ..errors import DataError
 from ..metrics.checks import finite, same_length
@@ -91,3 +93,30 @@ def read_maps(
         full = _read_map(_map_path(folder, s), image_size(s.image)[::-1])
         scores[i], maps[i] = full.max(), _resized(full, fit(full.shape))
     return stacked(maps), scores
+
+# %% ../../nbs/61_maps.ipynb #h3ldmap1
+def maps_digest(
+    folder: str | Path,  # as for `read_maps`
+    samples: list[Sample],
+) -> str:  # 64 hex digits
+    "One sha256 over the names and bytes of the maps of all samples; a missing one counts, too."
+    total = hashlib.sha256()
+    for s in samples:
+        path = _map_path(folder, s)
+        digest = sample_digest(path) if path.is_file() else 'missing'
+        total.update(f'{path.relative_to(folder)} {digest}\n'.encode())
+    return total.hexdigest()
+
+
+def lost_maps(
+    folder: str | Path,  # as `write_maps` leaves it
+    samples: list[Sample],
+) -> list[Path]:
+    "Maps that are gone, or too short for the pixels of their image."
+
+    def whole(path, s):
+        width, height = image_size(s.image)
+        return path.is_file() and path.stat().st_size > 4 * width * height
+
+    paths = ((_map_path(folder, s), s) for s in samples)
+    return [path for path, s in paths if not whole(path, s)]

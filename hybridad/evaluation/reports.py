@@ -238,9 +238,13 @@ def read_results(
     path = Path(run) / 'metrics.json' if Path(run).is_dir() else Path(run)
     try:
         found = json.loads(path.read_text(encoding='utf-8'))
-    except (OSError, ValueError, RecursionError) as err:
+    except OSError as err:
         raise DataError(
             f'cannot read the metrics in {path}: {err}, give the folder of a finished run'
+        ) from None
+    except (ValueError, RecursionError) as err:
+        raise DataError(
+            f'{path} is damaged ({type(err).__name__}): test again into another --out'
         ) from None
     found = found.get('held_out', found) if isinstance(found, dict) else {}
     if not found.get('mean') or not found.get('categories'):

@@ -61,7 +61,7 @@ class TestRequest:
     out: Path | None = None  # folder of the run
 
 # %% ../../nbs/86_testrequest.ipynb #dcd14261
-_ASIDE = 'out', 'resume', 'metrics', 'device', 'num_workers'
+_ASIDE = 'out', 'resume', 'metrics', 'device', 'num_workers', 'compare'
 
 
 def _as_text(value):
@@ -90,9 +90,11 @@ def request_run(
     a: TestRequest,
     out: str | Path,  # folder of the run
     references: dict | None = None,  # {category: digests}; None: the run is only to be found
+    *,
+    others: dict | None = None,  # {name of --against: digest of its maps}
 ) -> Run:  # whose `check` says whether the folder can be used
     "The run of a request."
-    return _TestRun(out, 'test', asked_of(a) | dict(references=references))
+    return _TestRun(out, 'test', asked_of(a) | dict(references=references, others=others))
 
 # %% ../../nbs/86_testrequest.ipynb #e45e9b5d
 def rate_of(
