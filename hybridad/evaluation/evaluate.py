@@ -203,27 +203,35 @@ def table(
     heads = [corner, *map(heading, columns)]
     return tabulate(rows, heads, tablefmt=style, disable_numparse=True, colalign=align)
 
-# %% ../../nbs/61_evaluation.ipynb #26cf9b2f
-def below_baseline(
-    results: dict,  # from summarise, with floors
-    columns: Iterable[str] = METRICS,
-) -> str:  # '' where the baseline is exceeded, or not known
-    "A message on the metrics in which local contrast is better."
-    floor = (results.get('floors') or {}).get('local_contrast') or {}
-    floor, mean = floor.get('mean', floor), results['mean']
+# %% ../../nbs/61_evaluation.ipynb #26cf9b2e
+def _lower(mean: dict, floor: dict, columns: Iterable[str]) -> str:
+    "The metrics in which a baseline is better, as text with both figures."
     pairs = {k: (mean.get(k), floor.get(k)) for k in columns}
     worse = [
         f'{heading(k)} ({ours:.3f} against {theirs:.3f})'
         for k, (ours, theirs) in pairs.items()
         if None not in (ours, theirs) and ours < theirs  # never true of nan
     ]
-    if not worse:
-        return ''
-    listed = worse[0] if len(worse) == 1 else f'{", ".join(worse[:-1])} and {worse[-1]}'
-    return (
-        f'below the local-contrast baseline in {listed}: there the difference of an image '
-        'from its blurred copy says more than this detector'
-    )
+    return ' and '.join([*filter(None, [', '.join(worse[:-1])]), *worse[-1:]])
+
+
+_SAYS = dict(local_contrast='the difference of an image from its blurred copy says')
+
+# %% ../../nbs/61_evaluation.ipynb #26cf9b2f
+def below_baseline(
+    results: dict,  # from summarise, with floors
+    columns: Iterable[str] = METRICS,
+) -> str:  # a paragraph for each; '' where baselines are exceeded, or not known
+    "A message on the baselines that are better, and in which metrics."
+    columns, told = list(columns), []
+    for name, floor in (results.get('floors') or {}).items():
+        if floor and (listed := _lower(results['mean'], floor.get('mean', floor), columns)):
+            says = _SAYS.get(name, 'what learned nothing says')
+            told.append(
+                f'below the {name.replace("_", "-")} baseline in {listed}: there {says} more than'
+                ' this detector'
+            )
+    return '\n\n'.join(told)
 
 # %% ../../nbs/61_evaluation.ipynb #0f281645
 def unseen(

@@ -12,7 +12,7 @@ from pathlib import Path
 from ..demo.summaries import examples
 from ..evaluation.baselines import WordsDetector
 from ..evaluation.contrast import contrast_baseline
-from ..evaluation.evaluate import EvalSet, evaluate, table
+from ..evaluation.evaluate import EvalSet, below_baseline, evaluate, table
 from ..metrics.checks import METRICS
 from ..models.detector import HybridAnomalyDetector
 from ..models.features import FeatureCache
@@ -25,20 +25,24 @@ def _finite(value) -> bool:
     return value is not None and math.isfinite(value)
 
 
-def _worse_than_contrast(
+def _gain(ours: dict, theirs: dict) -> float:
+    "The sum of what is gained in the metrics that both have; their mean chooses the epoch."
+    both = [k for k in METRICS if _finite(ours.get(k)) and _finite(theirs.get(k))]
+    return sum(ours[k] - theirs[k] for k in both)
+
+
+def _below(
     results: dict,  # of the validation part, with its floors
 ) -> str:
-    "The message for prompts that do worse than local contrast in the mean of metrics, else ''."
-    ours, theirs = results['mean'], results['floors']['local_contrast']['mean']
-    both = [k for k in METRICS if all(_finite(r.get(k)) for r in (ours, theirs))]
-    if not both or sum(ours[k] - theirs[k] for k in both) >= 0:
-        return ''
-    lost = [k for k in both if ours[k] < theirs[k]]
-    text = ', '.join(f'{k.replace("_", " ")} {ours[k]:.3f} against {theirs[k]:.3f}' for k in lost)
-    return (
-        f'do not use it: local contrast, which learns nothing, does better ({text});'
-        ' learn longer, on more or other images, or with a larger backbone'
+    "The message for prompts that a baseline exceeds in some metric, or in their mean; else ''."
+    means = {name: r['mean'] for name, r in results['floors'].items()}
+    lost = [n.replace('_', ' ') for n, m in means.items() if _gain(results['mean'], m) < 0]
+    useless = (
+        f'do not use it: in the mean of the metrics, which chooses the epoch, {" and ".join(lost)}'
+        ' did better and learned nothing; learn longer, on more or other images, or with a'
+        ' larger backbone\n\n'
     )
+    return useless * bool(lost) + below_baseline(results)
 
 # %% ../../nbs/85c_training_report.ipynb #85c00009
 _LABEL = 'log-ratio, damaged to normal prompt'
@@ -78,7 +82,7 @@ def report_training(
         total = len(valid) + len(learned)
         what = 'images' if valid.samples[0].part is None else 'tiles'
         print(f'validation part, {len(valid)} of {total} {what}\n\n{table(results)}\n')
-        if worse := _worse_than_contrast(results):
+        if worse := _below(results):
             print(f'{worse}\n')
     write_json(out / 'metrics.json', results)
     seconds = rows[-1]['seconds'] if rows else 0
