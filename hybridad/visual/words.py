@@ -91,6 +91,7 @@ class PromptPair:
         features: torch.Tensor,  # (2, L, D)
         content: torch.Tensor,  # (2, L) bool: contexts and words
         names: Sequence[Callable],  # two functions from a position to its label
+        *,
         ends: Sequence[int] | None = None,  # positions of the end tokens; None: behind the content
     ):
         self.features, self.content = features, content
@@ -116,7 +117,7 @@ def typed_prompts(
     names = [partial(_word, backbone, row) for row in backbone.tokenize(texts)]
     ends = [len(row) - 1 for row in backbone.tokenizer(texts).input_ids]
     content = backbone.token_mask(texts, end=False)
-    return PromptPair(backbone.encode_text(texts), content, names, ends)
+    return PromptPair(backbone.encode_text(texts), content, names, ends=ends)
 
 
 @torch.no_grad()
