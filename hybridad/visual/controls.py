@@ -20,6 +20,7 @@ from ..errors import DataError, HybridadError, printable
 from ..models.layers import cross_attention
 from ..models.backbone import Backbone
 from .charts import short_layer
+from .fonts import no_glyph_warnings
 from .plots import ABNORMAL, WIDTH
 from .views import Photo, open_photo
 
@@ -31,7 +32,8 @@ def _screen_png(fig, sharp=_SHARP):
     "A figure as it is, at once: a slider waits for it."
     buffer = BytesIO()
     look = dict(format='png', dpi=sharp * fig.dpi, pil_kwargs=dict(compress_level=1))
-    fig.savefig(buffer, **look)
+    with no_glyph_warnings():
+        fig.savefig(buffer, **look)
     return buffer.getvalue()
 
 

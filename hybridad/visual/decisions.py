@@ -24,6 +24,7 @@ from ..models.latents import smooth
 from ..errors import ConfigError, printable
 from ..evaluation.evaluate import EvalSet
 from ..inference.overlays import label_font, short_name
+from .fonts import fitted
 from hybridad.visual.plots import (
     ABNORMAL,
     HEAT,
@@ -55,13 +56,22 @@ def decide(
     top_fraction: float = 0.005,  # share of cells whose mean is the image score, for 'topk'
     offset: float = 0.0,  # added to the image score
 ) -> tuple[np.ndarray, np.ndarray]:  # (N, h, w) in (0, 1), and (N,) log-ratios
-    "Probability maps and image scores; with a detector's temperature and offset, its own."
+    "Probability maps, and scores pooled from these maps, not from those a detector pooled."
     if temperature <= 0:
         raise ConfigError(f'temperature {temperature} must be above 0')
     logits = [torch.as_tensor(m)[None] / temperature for m in maps]
     scores = torch.cat([pool_logits(m, score, top_fraction) for m in logits]) + offset
     shown = stacked([probability(smooth(m, smoothing))[0] for m in logits])
     return shown, scores.numpy()
+
+
+def as_own(
+    asked: dict,  # settings of decide
+    own: dict,  # the same of a detector
+) -> bool:
+    "True where scores are asked for as the detector makes them; a slider moves in steps."
+    near = (np.isclose(asked[k], own[k], rtol=0.02) for k in ('temperature', 'top_fraction'))
+    return asked['score'] == own['score'] and all(near)
 
 
 def outcomes(
@@ -107,15 +117,34 @@ def _stretched_back(
 def title_of(
     truth: EvalSet,
     i: int,  # its place among the samples
+    inches: float = 2.3,  # width of its column; longer lines keep their end
 ) -> str:  # two lines: the file, and what it shows
     "The file's name, its category and its defect."
     s = truth.samples[i]
-    return f'{printable(s.image.name)}\n{printable(s.category)}, {printable(s.defect)}'
+    shown = f'{printable(s.category)}, {printable(s.defect)}'
+    return fitted(f'{printable(s.image.name)}\n{shown}', inches)
+
+# %% ../../nbs/70f_decisions.ipynb #g1venf01
+def given_for(
+    truth: EvalSet,
+    what: str,  # 'maps' or 'scores', as errors call them
+    values: Sequence,  # one for each sample
+) -> np.ndarray:  # (N, ...), or N arrays
+    "Maps or scores of all samples, or an error that says of which images they are none."
+    count = len(truth.samples)
+    if len(values) != count:
+        raise ConfigError(f'{what} are given for {len(values)} of {count} images: give all of them')
+    for s, value in zip(truth.samples, values):
+        if not np.isfinite(np.asarray(value)).all():
+            name = printable(s.image.name)
+            raise ConfigError(f'the {what} of {name} hold NaN or infinity: give finite numbers')
+    return np.asarray(values)
 
 # %% ../../nbs/70f_decisions.ipynb #d04dd9e2
-def _caption(fig, mask, more=''):
+def _caption(fig, mask, label, more=''):
     "A line at the lower edge that says which outline is which."
-    said = 'blue line: true mask' if mask.any() else 'no mask: the image is good'
+    none = 'no mask to show: the image is ' + ('defective' if label else 'good')
+    said = 'blue line: true mask' if mask.any() else none
     fig.text(0.1 / fig.get_figwidth(), 0.05 / fig.get_figheight(), said + more, fontsize=9)
 
 
@@ -124,7 +153,7 @@ def _outlined(ax, truth, i, shape):
     contour(ax, truth.masks[i] * 1.0, 0.5, shape=shape)
 
 
-def _all_scores(ax, scores, labels, threshold):
+def _all_scores(ax, scores, labels, threshold, *, whose, mine):
     "Scores of both classes, and what the threshold makes of them."
     low, high = min(scores.min(), threshold), max(scores.max(), threshold)
     edges = np.linspace(low, max(high, low + 1e-6), 31)
@@ -135,10 +164,13 @@ def _all_scores(ax, scores, labels, threshold):
     ax.axvline(threshold, color='black', ls='--', lw=1, label='threshold')
     now = outcomes(scores, labels, threshold)
     alarms = counted(int((now == 'false alarm').sum()), 'false alarm')
-    ax.set_title(f'{(now == "missed").sum()} missed, {alarms}', fontsize=9)
+    ax.set_title(f'{(now == "missed").sum()} missed, {alarms}\n{whose}', fontsize=9)
     ax.set_xlabel('image score, log-ratio', fontsize=9)
     ax.set_ylabel('images', fontsize=9)
     ax.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+    ax.axvline(mine, color='grey', ls=':', lw=1.5, label='this image')
+    corner = dict(loc='upper right', bbox_to_anchor=(1.03, -0.3), ncol=2, columnspacing=1)
+    ax.legend(frameon=False, fontsize=9, handlelength=1.2, **corner)
 
 # %% ../../nbs/70f_decisions.ipynb #e11b9267
 def decision_view(
@@ -148,10 +180,13 @@ def decision_view(
     *,
     threshold: float = 0.0,  # of the image score, a log-ratio
     pixel_threshold: float = 0.5,  # of the probability map, for contours
+    scores: np.ndarray | None = None,  # (N,) a detector's own; None: pooled from the maps
     **settings: float,  # as in decide
 ) -> Figure:
     "One image with its contours, its map, and the scores of all on both sides of the threshold."
-    probabilities, scores = decide(maps, **settings)
+    probabilities, pooled = decide(maps, **settings)
+    whose = 'scores pooled from the maps' if scores is None else "the detector's own scores"
+    scores = pooled if scores is None else scores
     now = outcomes(scores, truth.labels, threshold)
     shown = shown_image(truth, index)
     fig = new_figure(3.15)
@@ -167,11 +202,8 @@ def decision_view(
         look = dict(shape=shown.shape, colour='white', style='--')
         contour(ax, probabilities[index], pixel_threshold, **look)
     right = place(fig, 6.2, 0.5, width=2.1, height=1.5)
-    _all_scores(right, scores, truth.labels, threshold)
-    right.axvline(scores[index], color='grey', ls=':', lw=1.5, label='this image')
-    corner = dict(loc='upper right', bbox_to_anchor=(1.03, -0.3), ncol=2, columnspacing=1)
-    right.legend(frameon=False, fontsize=9, handlelength=1.2, **corner)
-    _caption(fig, truth.masks[index], '; white dashes: pixel threshold')
+    _all_scores(right, scores, truth.labels, threshold, whose=whose, mine=scores[index])
+    _caption(fig, truth.masks[index], truth.labels[index], '; white dashes: pixel threshold')
     return fig
 
 # %% ../../nbs/70f_decisions.ipynb #703610f8
@@ -190,14 +222,17 @@ def comparison_view(
     *,
     title: str = '',
     offset: float = 0.0,  # taken off the second map
+    label: int = 0,  # 1: defective, also where no mask says so
 ) -> Figure:
     "An image, its two maps on one colour scale, and their difference."
     if len(maps) != 2:
         raise ConfigError(f'a comparison needs two maps, got {len(maps)}: {", ".join(maps)}')
-    (one, a), (two, b) = maps.items()
+    a, b = maps.values()
+    one, two = (fitted(name, 1.55) for name in maps)
     b, shown, fig = b - offset, to_picture(image), new_figure(2.4)
     moved = f'{two}\n{"minus" if offset > 0 else "plus"} {abs(offset):.2f}' if offset else two
-    names = title, one, moved, f'{two} − {one}\nless its median' if offset else f'{two} − {one}'
+    less = ' − '.join(fitted(name, 0.7) for name in (two, one))
+    names = title, one, moved, f'{less}\nless its median' if offset else less
     lefts = 0.1, 1.75, 3.4, 6.0
     spots = [place(fig, left, 0.5, width=1.6, height=1.6) for left in lefts]
     panels = [bare(ax, name) for ax, name in zip(spots, names)]
@@ -210,7 +245,7 @@ def comparison_view(
     cold = panels[3].imshow(b - a, cmap=SIGNED, vmin=-side, vmax=side, extent=size)
     beside(panels[3], cold, 'difference')
     if mask is not None:
-        _caption(fig, mask)
+        _caption(fig, mask, label)
         for ax in panels:
             contour(ax, mask * 1.0, 0.5, shape=shown.shape)
     return fig
@@ -224,6 +259,7 @@ def detail_view(
     limits: tuple[float, float],  # lowest and highest colour
     title: str = '',
     said: str = '',  # what was decided
+    label: int = 0,  # 1: defective, also where no mask says so
 ) -> Figure:
     "Image with outline, map, and both in one."
     fig, shown = new_figure(3.15), to_picture(image)
@@ -237,7 +273,7 @@ def detail_view(
     for ax in panels:
         contour(ax, mask * 1.0, 0.5, shape=shown.shape)
     beside(panels[2], drawn, 'log-ratio, damaged to normal prompt')
-    _caption(fig, mask)
+    _caption(fig, mask, label)
     return fig
 
 # %% ../../nbs/70f_decisions.ipynb #efbdb5e6

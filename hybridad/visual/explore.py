@@ -29,11 +29,13 @@ from hybridad.visual.decisions import (
     COLUMNS,
     OUTCOMES,
     TILE,
+    as_own,
     clicked_tile,
     comparison_view,
     constant_offset,
     decision_view,
     detail_view,
+    given_for,
     matching,
     outcomes,
     overview,
@@ -201,25 +203,28 @@ class DecisionExplorer(Explorer):
         pixel_threshold: float = 0.5,  # of the probability map
         temperature: float = 1.0,  # to begin with, as the detector's
         model: ModelConfig | None = None,  # its image score and share of cells; None: the default
+        scores: np.ndarray | None = None,  # (N,) the detector's own; None: pooled from the maps
     ):
-        self.truth, self.maps, self.offset = truth, np.asarray(maps), offset
+        self.truth, self.maps, self.offset = truth, given_for(truth, 'maps', maps), offset
+        self.scores = None if scores is None else given_for(truth, 'scores', scores)
         share, warm = dict(step=0.01), (min(0.1, temperature), max(5.0, temperature))
         ends = threshold - 1, threshold + 1  # `draw` widens them to hold every score
-        super().__init__(
-            dict(
-                index=choice('image', _sample_names(truth), int(truth.labels.argmax()), width=400),
-                threshold=slider('image threshold', threshold, ends, **share),
-                pixel_threshold=slider('pixel threshold', pixel_threshold, (0, 1), **share),
-                temperature=slider('temperature', temperature, warm, **share),
-                smoothing=slider('smoothing, in cells', 0.0, (0, 6), step=0.25),
-                **pooling_controls(model or ModelConfig()),
-            )
+        controls = dict(
+            index=choice('image', _sample_names(truth), int(truth.labels.argmax()), width=400),
+            threshold=slider('image threshold', threshold, ends, **share),
+            pixel_threshold=slider('pixel threshold', pixel_threshold, (0, 1), **share),
+            temperature=slider('temperature', temperature, warm, **share),
+            smoothing=slider('smoothing, in cells', 0.0, (0, 6), step=0.25),
+            **pooling_controls(model or ModelConfig()),
         )
+        self.own = {name: control.value for name, control in controls.items()}
+        super().__init__(controls)
 
     def draw(self, **value: float | str) -> Figure:
         "The decision view of one state."
         self.controls['top_fraction'].disabled = value['score'] != 'topk'
-        fig = decision_view(self.truth, self.maps, offset=self.offset, **value)
+        scores = self.scores if as_own(value, self.own) else None
+        fig = decision_view(self.truth, self.maps, offset=self.offset, scores=scores, **value)
         low, high = fig.axes[-1].get_xlim()  # of the histogram of all scores
         asked = self.controls['threshold']
         asked.min, asked.max = min(asked.min, low), max(asked.max, high)
@@ -286,7 +291,8 @@ class ResultsBrowser(_Thumbnails):
         page: int = 12,  # thumbnails at a time
         names: list | None = None,  # of each image's regions, strongest first, as of detector.name
     ):
-        self.truth, self.maps, self.scores = truth, np.asarray(maps), np.asarray(scores)
+        self.truth, self.maps = truth, given_for(truth, 'maps', maps)
+        self.scores = given_for(truth, 'scores', scores)
         self.became = outcomes(self.scores, truth.labels, threshold)
         self.page, self.rows = page, ceil(page / COLUMNS)
         self.names = _first_names(names, len(truth.samples))
@@ -328,6 +334,7 @@ def _detail(browser, i):
         limits=browser.limits,
         title=title_of(browser.truth, i),
         said=f'{browser.became[i]}, score {browser.scores[i]:.2f}{named}',
+        label=browser.truth.labels[i],
     )
 
 # %% ../../nbs/71_explore.ipynb #ba7ff1df
@@ -350,7 +357,7 @@ class CompareExplorer(Explorer):
         if len(maps) < 2:
             raise ConfigError('a comparison needs maps of two methods: pass {name: maps}')
         self.truth = truth
-        self.maps = {k: np.asarray(m) for k, m in maps.items()}
+        self.maps = {k: given_for(truth, f'maps of {printable(k)}', m) for k, m in maps.items()}
         names = list(maps)
         one, two = (self.maps[n] for n in names[:2])
         images = _by_difference(truth, one, two, told=len(names) == 2)
@@ -371,8 +378,9 @@ class CompareExplorer(Explorer):
             shown_image(self.truth, index),
             {one: a, two: b},
             self.truth.masks[index],
-            title=title_of(self.truth, index),
+            title=title_of(self.truth, index, 1.55),
             offset=constant_offset(a, b),
+            label=self.truth.labels[index],
         )
 
 # %% ../../nbs/71_explore.ipynb #6f71878c

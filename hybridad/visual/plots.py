@@ -25,6 +25,7 @@ from skimage.transform import resize
 from ..runs import write_atomic
 from ..errors import HybridadError, printable
 from ..metrics.checks import finite
+from .fonts import no_glyph_warnings
 
 # %% ../../nbs/70_plots.ipynb #71a31e46
 PALETTE = sns.color_palette('colorblind').as_hex()  # safe for the common colour vision deficiencies
@@ -43,10 +44,10 @@ def as_array(
     return np.asarray(x)
 
 # %% ../../nbs/70_plots.ipynb #04bf2712
-def _channels_last(x):
-    "An image (H,W,C), and whether its channels came first."
-    bytes_last = x.dtype == np.uint8 and x.shape[-1] in (1, 3)
-    first = x.ndim == 3 and x.shape[0] in (1, 3) and not bytes_last
+def _channels_last(x, tensor):
+    "An image (H,W,C), and whether its channels came first: in a tensor, where both could be."
+    ends = (0, -1) if tensor else (-1, 0)  # a strip may be 1 or 3 px wide or high
+    first = x.ndim == 3 and next((e for e in ends if x.shape[e] in (1, 3)), -1) == 0
     if first:
         return x.transpose(1, 2, 0), True
     return (x[..., None] if x.ndim == 2 else x), False
@@ -57,7 +58,7 @@ def to_picture(
 ) -> np.ndarray:  # (H,W,3) floats in [0,1]
     "An image that matplotlib can draw."
     x = as_array(image)
-    hwc, first = _channels_last(x)
+    hwc, first = _channels_last(x, hasattr(image, 'detach'))
     if hwc.ndim != 3 or hwc.shape[-1] not in (1, 3):
         raise HybridadError(f'The image has shape {x.shape}; pass one image as (3,H,W) or (H,W,3).')
     if x.dtype == np.uint8:
@@ -359,7 +360,8 @@ def as_png(
     "A PNG of a figure, as `_repr_png_` returns it; its text is never made smaller."
     buffer = BytesIO()
     options = dict(format='png', bbox_inches='tight', metadata={'Software': None})
-    fig.savefig(buffer, dpi=dpi or max(CSS_DPI, fig.dpi), **options)
+    with no_glyph_warnings():
+        fig.savefig(buffer, dpi=dpi or max(CSS_DPI, fig.dpi), **options)
     png = buffer.getvalue()
     return png if max_kb is None or len(png) <= 1000 * max_kb else few_colours(png)
 

@@ -8,6 +8,7 @@ __all__ = ['ReviewExplorer']
 # %% ../../nbs/71a_review.ipynb #e61be973
 import html
 import os
+import textwrap
 from pathlib import Path
 
 import ipywidgets as widgets
@@ -64,11 +65,17 @@ def _scores(ax, review: Review) -> None:
 # %% ../../nbs/71a_review.ipynb #efd3fc2f
 def _review_view(
     review: Review,
-    shown: np.ndarray,  # (H, W, 3) in [0, 1], the image that is looked at
+    shown: np.ndarray | None,  # (H, W, 3) in [0, 1], the image that is looked at
+    why: str = '',  # it cannot be shown
 ) -> Figure:
     "The detector's view of one image, beside the scores and verdicts of all."
     fig = new_figure(3.0)
-    _saw(place(fig, 0.1, 0.4, width=2.5, height=2.5), review, shown)
+    left = place(fig, 0.1, 0.4, width=2.5, height=2.5)
+    if shown is None:
+        lines = textwrap.fill(why, 34, max_lines=12)
+        bare(left).text(0, 1, lines, fontsize=9, color=ABNORMAL, va='top', parse_math=False)
+    else:
+        _saw(left, review, shown)
     _scores(place(fig, 3.4, 0.3, width=4.8, height=1.5), review)
     return fig
 
@@ -221,14 +228,17 @@ def _status(review: Review, at: int) -> str:
 def _draw_review(me: ReviewExplorer, at: int) -> Figure:
     "Show an image with its verdict; the figure is drawn anew."
     me.review.at = at
-    row = me.review.rows[at]
-    name = printable(Path(row['image']).name)
-    shown = shown_array(upright(me.review.file(at)), 800)
-    me.clickable.show(shown, name)
-    size, marks = me.review.size(at), me._marked()
-    me.clickable.boxes = [_box_in_shares(b, size) for b in marks.get('boxes', ())]
-    me.clickable.strokes = [_stroke_in_shares(s, size) for s in marks.get('strokes', ())]
     me.status.value = _status(me.review, at)
     stored = html.escape(printable(me.review.corrections.path))
     me.progress.value = f'{summary(me.review)}<br>stored in <code>{stored}</code>'
-    return _review_view(me.review, shown)
+    shown, marks, why = None, {}, ''
+    try:
+        shown = shown_array(upright(me.review.file(at)), 800)
+        size, marks = me.review.size(at), me._marked()
+    except (HybridadError, OSError) as error:
+        why = str(error)  # is shown in place of the image
+    name = printable(Path(me.review.rows[at]['image']).name)
+    me.clickable.show(np.ones((1, 1, 3)) if shown is None else shown, name)
+    me.clickable.boxes = [_box_in_shares(b, size) for b in marks.get('boxes', ())]
+    me.clickable.strokes = [_stroke_in_shares(s, size) for s in marks.get('strokes', ())]
+    return _review_view(me.review, shown, why)

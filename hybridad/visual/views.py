@@ -26,6 +26,7 @@ from ..data.loading import image_tensor
 from ..data.aspect import Fit
 from ..data.images import as_rgb, open_image
 from ..errors import ConfigError
+from .fonts import no_glyph_warnings
 from .plots import ABNORMAL, HEAT, OUTLINE, SIGNED, WIDTH, to_picture
 from hybridad.visual.words import (
     CachedImage,
@@ -256,9 +257,12 @@ class Nouns:
 
 def _cut(text, inches):
     "A text in the smallest size, with its end cut off where it is wider than its place."
-    kept = text
-    while TextPath((0, 0), kept.replace('$', 'S'), size=_SMALL).get_extents().width > 72 * inches:
-        kept = kept.removesuffix('…')[:-1] + '…'
+    kept, where = text, (0, 0)
+    with no_glyph_warnings():
+        while (
+            TextPath(where, kept.replace('$', 'S'), size=_SMALL).get_extents().width > 72 * inches
+        ):
+            kept = kept.removesuffix('…')[:-1] + '…'
     return kept
 
 # %% ../../nbs/70e_views.ipynb #eaba4019
@@ -297,7 +301,7 @@ def _top_panels(fig, shown, heat, at):
     y, x = at[0] * shown.shape[0] - 0.5, at[1] * shown.shape[1] - 0.5
     ax.plot(x, y, '+', color='black', ms=15, mew=4)
     ax.plot(x, y, '+', color=OUTLINE, ms=14, mew=2)
-    ax = bare(place(fig, 1.8, 0.3, width=1.6, height=1.6), 'damaged to normal prompt')
+    ax = bare(place(fig, 1.8, 0.3, width=1.6, height=1.6), 'damaged to normal')
     side = max(np.abs(heat).max(), 1e-9)
     look = dict(cmap=SIGNED, vmin=-side, vmax=side, extent=stretched(shown.shape))
     beside(ax, ax.imshow(heat, **look), 'log-ratio')

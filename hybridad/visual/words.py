@@ -72,8 +72,10 @@ class CachedImage:
 
 # %% ../../nbs/70d_words.ipynb #0aeccda8
 def _word(backbone, ids, position):
-    "The vocabulary entry at a position of a prompt."
-    return backbone.tokenizer.convert_ids_to_tokens(int(ids[position])).replace('</w>', '')
+    "The vocabulary entry at a position of a prompt; '?' for letters the tokenizer lacks."
+    tokenizer, i = backbone.tokenizer, int(ids[position])
+    unknown = i in tokenizer.all_special_ids
+    return '?' if unknown else tokenizer.convert_ids_to_tokens(i).replace('</w>', '')
 
 
 def _context_or_word(backbone, ids, letter, n_ctx, position):
@@ -89,15 +91,17 @@ class PromptPair:
         features: torch.Tensor,  # (2, L, D)
         content: torch.Tensor,  # (2, L) bool: contexts and words
         names: Sequence[Callable],  # two functions from a position to its label
+        *,
+        ends: Sequence[int] | None = None,  # positions of the end tokens; None: behind the content
     ):
         self.features, self.content = features, content
-        self.tokens = [self._labelled(c, name) for c, name in zip(content, names)]
+        ends = ends or (content.sum(1) + 1).tolist()
+        self.tokens = [self._labelled(end, name) for end, name in zip(ends, names)]
 
-    def _labelled(self, content, name):
+    def _labelled(self, end, name):
         "List of (label, positions); the padding counts to the end token."
-        at = torch.nonzero(content)[:, 0].tolist()
-        rest = list(range(at[-1] + 1, content.shape[0]))
-        return [('start', [0]), *((name(i), [i]) for i in at), ('end', rest)]
+        words = [(name(i), [i]) for i in range(1, end)]
+        return [('start', [0]), *words, ('end', list(range(end, self.content.shape[1])))]
 
 # %% ../../nbs/70d_words.ipynb #1cea2017
 def typed_prompts(
@@ -111,7 +115,9 @@ def typed_prompts(
             raise ConfigError(f'the {role} prompt is empty: type at least one word')
     texts = [normal, damaged]
     names = [partial(_word, backbone, row) for row in backbone.tokenize(texts)]
-    return PromptPair(backbone.encode_text(texts), backbone.token_mask(texts, end=False), names)
+    ends = [len(row) - 1 for row in backbone.tokenizer(texts).input_ids]
+    content = backbone.token_mask(texts, end=False)
+    return PromptPair(backbone.encode_text(texts), content, names, ends=ends)
 
 
 @torch.no_grad()
