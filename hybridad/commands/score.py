@@ -38,7 +38,7 @@ from hybridad.commands.shared import (
     run_folder,
 )
 from ..claims import claims_in, held
-from ..errors import ConfigError, printable
+from ..errors import ConfigError, number_of, printable
 from ..progress import waiting
 from ..metrics.alarms import alarm_promise
 from ..demo.summaries import finding_lines, photographs_line
@@ -207,7 +207,8 @@ def _run(a: Namespace, found, out: Path, scorer, tell) -> Counter:
 def _summary(counts: Counter, seconds: float, out) -> str:
     kinds = ', '.join(f'{counts[k]} {k}' for k in ('anomalous', 'normal', 'unreadable'))
     report = os.path.join(out, 'report.html')
-    return f'\n{counts.total()} images, {kinds}, {seconds:.0f} s: {out}\nreport: {report}'
+    many = number_of(counts.total(), 'image')
+    return f'\n{many}, {kinds}, {seconds:.0f} s: {out}\nreport: {report}'
 
 # %% ../../nbs/89e_cli_score.ipynb #cad4a801
 def _found(a: Namespace, rank: int):

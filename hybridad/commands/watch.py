@@ -28,7 +28,7 @@ from hybridad.commands.shared import (
     existing_paths,
     run_folder,
 )
-from ..errors import ConfigError, printable
+from ..errors import ConfigError, number_of, printable
 
 # %% ../../nbs/89h_cli_watch.ipynb #0716f93f
 def _arguments(parser: Parser) -> None:
@@ -104,7 +104,8 @@ def _note(text):
 def _summary(found, out):
     "The last lines of a watch: counts, latency, drift, and how it is continued."
     kinds = ', '.join(f'{found.counts[k]} {k}' for k in ('anomalous', 'normal', 'unreadable'))
-    lines = [f'\n{found.counts.total()} images, {kinds}: {out}', found.latency, found.drift]
+    many = number_of(found.counts.total(), 'image')
+    lines = [f'\n{many}, {kinds}: {out}', found.latency, found.drift]
     if found.passed:
         lines.append(f'{found.passed} frames passed by while others were scored')
     lines.append(f'report: {out / "report.html"}, chart: {out / "drift.png"}')

@@ -19,7 +19,7 @@ from .masks import edge_share, marked_pixels, set_marks
 from .pairing import Sample, images_below, images_in, is_text, listing, nfc
 from .shapes import Drawn
 from .tables import TABLES, read_meta, read_table, read_visa, unread_columns
-from .tool_exports import EXPORTS, export_of, is_labelme
+from .tool_exports import EXPORTS, READ_FROM, export_of, is_labelme
 from .trees import EXPECTED, TREES, layout_of, read_folders
 
 # %% ../../nbs/01a_layouts.ipynb #6ff9630b
@@ -95,6 +95,11 @@ LAYOUTS |= dict(mpdd=_folders_reader('mvtec'), visa=read_visa, table=read_table,
 LAYOUTS |= EXPORTS
 
 # %% ../../nbs/01a_layouts.ipynb #aab28123
+def _parted(root: Path) -> str:  # a key of EXPORTS, or ''
+    "The tool whose files lie in a folder of their own."
+    return 'labelme' if any(map(is_labelme, sorted(root.glob('*/*.json'))[:5])) else ''
+
+
 def _found_layout(
     root: Path,  # a data set
 ) -> str:  # a key of LAYOUTS, or ''
@@ -112,7 +117,7 @@ def _found_layout(
         or next(filter(None, map(layout_of, entries)), None)
         or ('meta' if (root / 'meta.json').is_file() else '')
         # beside the folder of the images
-        or ('labelme' if any(map(is_labelme, sorted(root.glob('*/*.json'))[:5])) else '')
+        or _parted(root)
     )
 
 # %% ../../nbs/01a_layouts.ipynb #5f5815f0
@@ -283,6 +288,17 @@ def _used_paths(samples):
     return used
 
 
+def _annotations(root):
+    "The files of an annotation tool that a data set is read from."
+    root = Path(root).expanduser()
+    if root.is_file():
+        return [root]
+    if any((root / f).is_file() for f in TABLES):
+        return []
+    kind = export_of(root) or (not layout_of(root) and _parted(root))
+    return READ_FROM[kind](root) if kind else []
+
+
 def _folder_of(root):
     "The folder of a data set, of which `root` may be a list."
     root = Path(root).expanduser()
@@ -315,11 +331,12 @@ def left_alone(
 ) -> tuple:  # (image paths that no sample uses, Counter of other files by ending)
     "Files of `root` that were not read, but for hidden ones, lists, notes and other categories."
     used = _used_paths(samples)
+    read = used.union(map(os.path.abspath, _annotations(root)))
     images, other = [], Counter()
     for folder, names in _looked_at(root, used):
         for n in sorted(n for n in names if n[0] != '.' and n not in _LISTS):
             path = os.path.join(folder, n)
-            if os.path.abspath(path) in used:
+            if os.path.abspath(path) in read:
                 continue
             if is_image(n):
                 images.append(Path(path))

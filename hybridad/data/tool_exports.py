@@ -295,6 +295,11 @@ def _label_of(image: Path, root: Path) -> Path:
     return root.joinpath(*parts[:last], 'labels', *parts[last + 1 :])
 
 
+def _yolo_files(root: Path) -> list:
+    "The text files of a YOLO export."
+    return sorted((root / 'labels').rglob('*.txt'))
+
+
 def _is_yolo(root: Path) -> bool:
     "True for a folder with images and labels."
     return (root / 'labels').is_dir() and (root / 'images').is_dir()
@@ -313,7 +318,7 @@ def _read_yolo(
     names = _yolo_names(root)
     records = [_yolo_record(p, _label_of(p, root), names) for p in images]
     known = {r.file for r in records}
-    for file in sorted((root / 'labels').rglob('*.txt')):
+    for file in _yolo_files(root):
         if file not in known and file.name != _CLASSES:
             raise DataError(f'{file} has no image: add it to images, or remove the file')
     return _samples(records, root, root)
@@ -365,6 +370,11 @@ def _read_cvat(
 
 # %% ../../nbs/01_tool_exports.ipynb #bb164f87
 EXPORTS = dict(coco=_read_coco, labelme=_read_labelme, yolo=_read_yolo, cvat=_read_cvat)
+
+
+# files of a folder that the readers read
+READ_FROM = dict(coco=_coco_files, labelme=_labelme_files, yolo=_yolo_files)
+READ_FROM['cvat'] = lambda root: [root / 'annotations.xml']
 
 
 def _maybe_labelme(root: Path) -> list:

@@ -8,7 +8,7 @@ __all__ = ['strongest', 'examples', 'finding_lines']
 # %% ../../nbs/85a_summaries.ipynb #6734b809
 import os
 
-from ..errors import printable
+from ..errors import number_of, printable
 from ..inference.sources import inner_name
 
 # %% ../../nbs/85a_summaries.ipynb #f44d5c49
@@ -62,7 +62,7 @@ def finding_lines(
         line = _REGION.format('', left, right, top, bottom, r['area'], r['peak'])
         lines.append(line + _named(r))
     if len(f.regions) > limit:
-        lines.append(f'{"":22}and {len(f.regions) - limit} weaker regions')
+        lines.append(f'{"":22}and {number_of(len(f.regions) - limit, "weaker region")}')
     return '\n'.join(lines)
 
 # %% ../../nbs/85a_summaries.ipynb #8bc7dc53
@@ -78,7 +78,8 @@ def photographs_line(
         kinds.setdefault(ending or 'without ending', []).append(name)
     read = ', '.join(f'{len(n)} {kind}' for kind, n in sorted(kinds.items()))
     folders = len({n.partition('::')[2] or os.path.dirname(n) for n in names})
-    text = f'to score: {len(names)} photographs in {folders} folder{"s" * (folders > 1)} ({read})'
+    many = number_of(len(names), 'photograph')
+    text = f'to score: {many} in {number_of(folders, "folder")} ({read})'
     if refused:
         text += f'; refused: {len(refused)}, their rows say why'
     if other:

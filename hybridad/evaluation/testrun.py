@@ -15,7 +15,7 @@ from ..data.aspect import Fit, stacked
 from ..data.loading import described, sample_digest
 from ..data.pairing import Sample
 from ..demo.summaries import examples
-from ..errors import ConfigError, printable
+from ..errors import ConfigError, number_of, printable
 from .baselines import WordsDetector
 from .contrast import contrast_baseline
 from .evaluate import EvalSet, below_baseline, refuse_seen, summarise, table
@@ -254,8 +254,8 @@ def decided(
         text += f'; no decision on {left}, whose categories have one reference image'
     if odd := [r['path'] for r in rows if r['unlike']]:
         text += (
-            f'\nwarning: {len(odd)} images are unlike those the threshold was found on, '
-            f'such as {odd[0]}: do not trust their decisions'
+            f'\nwarning: {number_of(len(odd), "image is", "images are")} unlike those the'
+            f' threshold was found on, such as {odd[0]}: do not trust their decisions'
         )
     return text
 
@@ -351,7 +351,8 @@ def _summary(run: Run, samples, results, earlier, note):
     if note:
         print(f'\n{note}')
     size, seconds = results['eval_size'], results['seconds']
-    print(f'\n{len(samples)} images, evaluated at {size} px, in {seconds:.0f} s: {run.folder}')
+    many = number_of(len(samples), 'image')
+    print(f'\n{many}, evaluated at {size} px, in {seconds:.0f} s: {run.folder}')
     if earlier:
         print(f'\n{compare({str(run.folder): results} | earlier)}')
 

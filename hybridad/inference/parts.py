@@ -15,7 +15,7 @@ from itertools import chain, islice
 from pathlib import Path
 
 from ..claims import Claims, claims_in
-from ..errors import CheckpointError, DataError, printable
+from ..errors import CheckpointError, DataError, number_of, printable
 from .image_files import replaced
 from .overlays import captioned
 from .rows import encode, row_of, rows_of
@@ -246,8 +246,8 @@ def remove_outdated(
         parts.file(k).unlink()
     first, count = next(iter(gone.values()))[0], sum(map(len, gone.values()))
     note(
-        f'{count} photographs were replaced since they were scored, or their overlays are gone,'
-        f' such as {printable(first)}: {len(gone)} finished part{"s" * (len(gone) > 1)}'
+        f'{number_of(count, "photograph was", "photographs were")} replaced since the scoring or'
+        f' lost an overlay, such as {printable(first)}: {number_of(len(gone), "finished part")}'
         ' scored again'
     )
 

@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 from .. import __version__
-from ..errors import ConfigError, printable
+from ..errors import ConfigError, number_of, printable
 from .overview import Overview, histogram, rows_of_run
 from .rows import other_threshold
 from .sources import inner_name
@@ -303,7 +303,8 @@ def _notes(about, seen, other):
     if (left := len(seen.scores) + len(seen.bad) - len(seen.shown)) > 0:
         form = about['asked'].get('format', 'csv')
         table = 'images.csv' if about['command'] == 'test' else _TABLES[form]
-        notes.append(f'{left} images with lower scores are not shown, see {table}.')
+        many = number_of(left, 'image with a lower score is', 'images with lower scores are')
+        notes.append(f'{many} not shown, see {table}.')
     if seen.odd * 4 > seen.count:
         notes.append(
             f'{seen.odd} of {seen.count} images are unlike those that prompts and thresholds were'
@@ -314,8 +315,9 @@ def _notes(about, seen, other):
 
 def _legend(seen):
     if not seen.bad:
-        return f'{len(seen.scores)} images'
-    return f'blue: {len(seen.scores)} normal images, red: {len(seen.bad)} defective ones'
+        return number_of(len(seen.scores), 'image')
+    normal = number_of(len(seen.scores), 'normal image')
+    return f'blue: {normal}, red: {number_of(len(seen.bad), "defective one")}'
 
 # %% ../../nbs/63g_report.ipynb #eff6d460
 def _context(out, about):
@@ -328,7 +330,7 @@ def _context(out, about):
     facts = (_test_facts if test else _score_facts)(about, seen, threshold)
     return dict(
         title=f'hybridad {about["command"]}: {printable(Path(out).name)}',
-        summary=f'{seen.count} images: {counted or "nothing was decided"}',
+        summary=f'{number_of(seen.count, "image")}: {counted or "nothing was decided"}',
         notes=_notes(about, seen, other),
         facts=facts,
         metrics=_metrics(about['metrics']) if test else None,
