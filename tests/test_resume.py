@@ -143,6 +143,16 @@ def test_training_survives_kills_to_the_same_bits(loaded, straight, tmp_path):
     same(outcome(out), straight)
 
 
+def test_a_run_without_its_best_prompts_is_no_finished_run(loaded, straight, tmp_path):
+    train(loaded, out := tmp_path / 'bare')
+    (out / 'best.safetensors').unlink()
+    with pytest.raises(CheckpointError, match='best.safetensors is gone, the best of 6 epochs'):
+        train(loaded, out)
+    (out / 'resume.pt').unlink()
+    train(loaded, out)
+    same(outcome(out), straight)
+
+
 def test_full_disk_keeps_the_last_good_state(loaded, straight, tmp_path):
     out = tmp_path / 'run'
     killed(train, (loaded, out), state_of(out), random.Random(0))
