@@ -473,7 +473,7 @@ def test_overlays_that_are_gone_are_drawn_again(loaded, photos, tmp_path, form):
     words = Scorer(WordsDetector(CONFIG, loaded[0]), 0.0, 0.0)
     joined = dict(how, join=True, part=2, batch_size=2, progress=False)
     score_folder(photos, out, words, note=(told := []).append, **joined)
-    assert '4 overlays are gone' in told[0] and '2.bmp: say --resume in place' in told[0]
+    assert '4 overlays are gone' in told[0] and '0000002.jpg: say --resume in place' in told[0]
     assert (out / 'scores.csv').exists() == (form == 'csv')
     looked, notes = scored(loaded, photos, out, **how)
     assert looked == [f'{i}.bmp' for i in (2, 3, 6, 7, 8, 9)]
