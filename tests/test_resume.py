@@ -143,6 +143,16 @@ def test_training_survives_kills_to_the_same_bits(loaded, straight, tmp_path):
     same(outcome(out), straight)
 
 
+def test_a_run_without_its_best_prompts_is_no_finished_run(loaded, straight, tmp_path):
+    train(loaded, out := tmp_path / 'bare')
+    (out / 'best.safetensors').unlink()
+    with pytest.raises(CheckpointError, match='best.safetensors is gone, the best of 6 epochs'):
+        train(loaded, out)
+    (out / 'resume.pt').unlink()
+    train(loaded, out)
+    same(outcome(out), straight)
+
+
 def test_full_disk_keeps_the_last_good_state(loaded, straight, tmp_path):
     out = tmp_path / 'run'
     killed(train, (loaded, out), state_of(out), random.Random(0))
@@ -463,7 +473,7 @@ def test_overlays_that_are_gone_are_drawn_again(loaded, photos, tmp_path, form):
     words = Scorer(WordsDetector(CONFIG, loaded[0]), 0.0, 0.0)
     joined = dict(how, join=True, part=2, batch_size=2, progress=False)
     score_folder(photos, out, words, note=(told := []).append, **joined)
-    assert '4 overlays are gone' in told[0] and '2.bmp: say --resume in place' in told[0]
+    assert '4 overlays are gone' in told[0] and '0000002.jpg: say --resume in place' in told[0]
     assert (out / 'scores.csv').exists() == (form == 'csv')
     looked, notes = scored(loaded, photos, out, **how)
     assert looked == [f'{i}.bmp' for i in (2, 3, 6, 7, 8, 9)]

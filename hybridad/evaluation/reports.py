@@ -244,7 +244,7 @@ def read_results(
         ) from None
     except (ValueError, RecursionError) as err:
         raise DataError(
-            f'{path} is damaged ({type(err).__name__}): test again into another --out'
+            f'{path} is damaged ({type(err).__name__}): choose another --out to measure again'
         ) from None
     found = found.get('held_out', found) if isinstance(found, dict) else {}
     if not found.get('mean') or not found.get('categories'):

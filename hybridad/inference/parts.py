@@ -18,7 +18,7 @@ from ..claims import Claims, claims_in
 from ..errors import CheckpointError, DataError, number_of, printable
 from .image_files import replaced
 from .overlays import captioned
-from .rows import encode, row_of, rows_of
+from .rows import encode, read_scores, row_of, rows_of
 from ..runs import half_written, write_atomic
 
 # %% ../../nbs/63j_parts.ipynb #bf941dd8
@@ -201,12 +201,12 @@ def write_part(
         shutil.rmtree(drawn, ignore_errors=True)
 
 # %% ../../nbs/63j_parts.ipynb #028895a2
-def _without_overlay(parts, k, rows):
-    "Photographs of a finished part whose overlay is gone or empty; one look into its folder."
-    folder = parts.overlays(k)
-    held = {f.name for f in os.scandir(folder) if f.stat().st_size} if folder.is_dir() else ()
-    drawn = [(n, os.path.basename(r['overlay'])) for n, r in zip(parts.photos(k), rows)]
-    return [n for n, overlay in drawn if overlay and overlay not in held]
+def lost_overlays(out: Path, rows: list[dict]) -> set[str]:
+    "Overlays that rows of a run name and that are gone or empty; one look into each folder."
+    named = {r['overlay'] for r in rows} - {''}
+    folders = [d for d in {os.path.dirname(name) for name in named} if (out / d).is_dir()]
+    held = (f'{d}/{f.name}' for d in folders for f in os.scandir(out / d) if f.stat().st_size)
+    return named.difference(held)
 
 
 def _changed_in(parts, k, pool):
@@ -218,8 +218,8 @@ def _changed_in(parts, k, pool):
             ' say --resume to score its images again'
         )
     odd = pool.map(lambda n, r: replaced(n, r, parts.refused), names, rows)
-    bare = set(_without_overlay(parts, k, rows))
-    return [n for n, o in zip(names, odd) if o or n in bare]
+    bare = lost_overlays(parts.out, rows)
+    return [n for n, r, o in zip(names, rows, odd) if o or r['overlay'] in bare]
 
 # %% ../../nbs/63j_parts.ipynb #f364d20a
 def outdated(
@@ -257,9 +257,8 @@ def tell_lost(
     note: Callable,  # called with a sentence
 ) -> None:
     "Say which overlays are gone where no part may be removed."
-    numbers = range(parts.count)
-    if lost := [n for k in numbers for n in _without_overlay(parts, k, rows_of(parts.file(k)))]:
+    if lost := lost_overlays(parts.out, list(read_scores(parts.out))):
         note(
-            f'{len(lost)} overlays are gone, such as that of {printable(lost[0])}: say --resume in'
-            ' place of --join to draw them again'
+            f'{len(lost)} overlays are gone, such as {min(lost)}: say --resume in place of --join'
+            ' to draw them again'
         )

@@ -24,6 +24,7 @@ from .drift import EwmaChart, draw_chart, drift_text
 from .frames import frames_of, shown
 from .image_files import grey_bits, grey_line
 from .overlays import captioned
+from .parts import lost_overlays
 from .report import report_of_scores
 from .rows import COLUMNS, FILE, decision_at, join_parts, other_threshold
 from .rows import row_of, rows_of
@@ -137,8 +138,12 @@ class _Counted:
         self.drawn = (0, 0.0)  # rows of the last picture, and when it was made
         self.grey = {}  # {folder: bits at which 16-bit grey is read}
         other = other_threshold(out)
+        named = []
         for r in self.table.rows():
             self._count(r | dict(decision=decision_at(r, other)))
+            named.append(dict(overlay=r['overlay']))
+        if lost := lost_overlays(self.out, named):
+            note(f'{len(lost)} overlays are gone, such as {min(lost)}: they are not drawn again')
 
     def _count(self, row):
         "Take one row into account; True where its score has changed the state of the chart."

@@ -111,6 +111,12 @@ class _Resumed(_Resumable):
                     'backbone or neutral text, or with another choice of --query_cache: continue '
                     'with the same, or choose another --out'
                 )
+            best = self.out / 'best.safetensors'
+            if self.epoch and not best.exists():  # no later epoch might be as good
+                raise CheckpointError(
+                    f'{best} is gone, the best of {self.epoch} epochs: put it back, or remove '
+                    f'{path} and say --resume to learn from the start'
+                )
         if self.step.rank:
             return
         log = self.out / 'log.jsonl'
