@@ -241,7 +241,7 @@ def comparison_view(
     for ax, m in zip(panels[1:3], (a, b)):
         hot = ax.imshow(m, cmap=HEAT, norm=norm, extent=size)
     beside(panels[2], hot, 'log-ratio,\ndamaged to normal')
-    side = max(side, 1e-9)
+    side = max(side, 0.01)  # of equal maps: smaller numbers would be written with a power of ten
     cold = panels[3].imshow(b - a, cmap=SIGNED, vmin=-side, vmax=side, extent=size)
     beside(panels[3], cold, 'difference')
     if mask is not None:
