@@ -330,4 +330,13 @@ def test_notebook_is_small_and_sound(name):
         wrong.append('a cell that is never run')
     if paths := set(re.findall(r'(?<![\w./:-])/(?:root|home|Users|work)/[\w./-]*', raw)):
         wrong.append(f'paths of one machine: {paths}')
+    hidden = [''.join(c['source']).startswith('#| hide') for c in code]
+    if any(
+        h != c['metadata'].get('jupyter', {}).get('source_hidden', False)
+        for h, c in zip(hidden, code)
+    ):
+        wrong.append('hidden cells that JupyterLab does not fold: make prepare')
+    shown = '\n'.join(''.join(c['source']) for h, c in zip(hidden, code) if not h)
+    if re.search(r'^from fastcore\.test import', shown, re.M):
+        wrong.append('an import for tests outside of a hidden cell')
     assert not wrong, f'{name}: ' + '; '.join(wrong)

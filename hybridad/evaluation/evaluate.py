@@ -203,7 +203,7 @@ def table(
     heads = [corner, *map(heading, columns)]
     return tabulate(rows, heads, tablefmt=style, disable_numparse=True, colalign=align)
 
-# %% ../../nbs/61_evaluation.ipynb #26cf9b2e
+# %% ../../nbs/61_evaluation.ipynb #ed611bde
 def _lower(mean: dict, floor: dict, columns: Iterable[str]) -> str:
     "The metrics in which a baseline is better, as text with both figures."
     pairs = {k: (mean.get(k), floor.get(k)) for k in columns}
