@@ -201,7 +201,7 @@ def write_part(
         shutil.rmtree(drawn, ignore_errors=True)
 
 # %% ../../nbs/63j_parts.ipynb #028895a2
-def lost_overlays(out: Path, rows: list[dict]) -> set[str]:
+def lost_overlays(out: Path, rows: Iterable[dict]) -> set[str]:
     "Overlays that rows of a run name and that are gone or empty; one look into each folder."
     named = {r['overlay'] for r in rows} - {''}
     folders = [d for d in {os.path.dirname(name) for name in named} if (out / d).is_dir()]
@@ -257,7 +257,7 @@ def tell_lost(
     note: Callable,  # called with a sentence
 ) -> None:
     "Say which overlays are gone where no part may be removed."
-    if lost := lost_overlays(parts.out, list(read_scores(parts.out))):
+    if lost := lost_overlays(parts.out, read_scores(parts.out)):
         note(
             f'{len(lost)} overlays are gone, such as {min(lost)}: say --resume in place of --join'
             ' to draw them again'
