@@ -87,9 +87,8 @@ def show_finished(
             f'{out} holds a finished evaluation with another {", ".join(other)}: '
             'choose another --out'
         )
-    samples = samples_to_test(a)
+    _refuse_changed(a, out, stored, samples := samples_to_test(a))
     _refuse_lost(a, out, samples)
-    _refuse_changed(a, out, stored, samples)
     results, earlier = read_results(out), {str(p): read_results(p) for p in a.compare}
     beside = earlier and compare({str(out): results} | earlier)
     shutil.rmtree(out / 'parts', ignore_errors=True)
