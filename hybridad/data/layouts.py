@@ -161,7 +161,8 @@ def _with_bits(samples):
     deep = {s.image: s.category for s in samples if is_deep(s.image)}
     bits, first = {}, {(p.parent, c): p for p, c in deep.items()}
     for (folder, category), image in first.items():
-        known, own = bits.setdefault(category, bits_beside(image)), bits_beside(image)
+        own = bits_beside(image)
+        known = bits.setdefault(category, own)
         if known != own:  # a list or a table, whose folders no name joins
             raise DataError(
                 f'cannot tell the depth of the 16-bit grey images of {category}: those in '

@@ -19,12 +19,16 @@ def _values(levels):
     return np.unique(levels)
 
 
-def _flat(levels):
+def flat_patches(
+    levels: np.ndarray,  # (H,W) whole numbers
+) -> np.ndarray:  # (H,W) bool
     "True in patches of one value that are three pixels wide and high, or more."
     return maximum_filter(maximum_filter(levels, 3) == minimum_filter(levels, 3), 3)
 
 # %% ../../nbs/01_masks.ipynb #c2f6f934
-def _commonest(levels):
+def commonest(
+    levels: np.ndarray,  # of any shape
+) -> object:  # of the same kind
     "The value that most pixels have."
     values, counts = np.unique(levels, return_counts=True)
     return values[counts.argmax()]
@@ -37,9 +41,13 @@ def _spread(levels, values, noisy):
     middle = ~bright & ~dark
     if middle.mean() > 0.2 or middle.sum() > 4 * bright.sum():
         return False  # a photograph or a heat map
-    ground = float(_commonest(levels[dark]))  # not always the lowest: JPEG noise goes below it
+    ground = float(commonest(levels[dark]))  # not always the lowest: JPEG noise goes below it
     faint = dark & (levels > ground + 8 * noisy)
-    if len(values) <= 8 and not noisy and 2 * (_flat(levels) & faint).sum() >= faint.sum() > 0:
+    if (
+        len(values) <= 8
+        and not noisy
+        and 2 * (flat_patches(levels) & faint).sum() >= faint.sum() > 0
+    ):
         return False  # numbers of types beside a bright one
     lonely = middle & ~maximum_filter(bright, 9) | faint & ~maximum_filter(bright, 33)
     allowed = 0 if len(values) <= 8 else 0.05 * (levels > ground).sum()
@@ -57,7 +65,7 @@ def _graded(levels):
 def _numbered(levels, values):
     "True if grey values are numbers of types: few, or in flat patches."
     top, marked = values[-1], levels > 0
-    flat = (_flat(levels) & marked).sum() / marked.sum()
+    flat = (flat_patches(levels) & marked).sum() / marked.sum()
     if top < 64 and flat < 0.9 and _graded(levels) > 0.1:
         return False  # a faint mask that JPEG blurred; types of defects seldom touch
     if len(values) > 8 and values[1] <= top / 8 and (values >= 0.75 * top).sum() >= 3:

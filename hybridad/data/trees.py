@@ -15,7 +15,7 @@ import numpy as np
 from ..errors import DataError
 from .formats import is_image
 from .images import image_size, open_image
-from .masks import _commonest, _flat
+from .masks import commonest, flat_patches
 from .pairing import MASKS, NORMAL, Sample, beside, category_name, image_folders
 from .pairing import images_in, listing, nfc, pair_masks, plain_name
 
@@ -137,7 +137,7 @@ def _few(im):
     if levels.ndim == 3:
         levels = levels @ 256 ** np.arange(levels.shape[2])
     # an underexposed photograph has few levels too, but they are noise
-    return 'mask' if _flat(levels)[levels != _commonest(levels)].mean() >= 0.5 else ''
+    return 'mask' if flat_patches(levels)[levels != commonest(levels)].mean() >= 0.5 else ''
 
 # %% ../../nbs/01_trees.ipynb #m4sks004
 def _look(path):

@@ -179,7 +179,7 @@ def _unseen(a, samples):
         )
     return left
 
-
+# %% ../../nbs/86_testrequest.ipynb #5amp1e01
 def samples_to_test(
     a: TestRequest,
 ) -> list[Sample]:
