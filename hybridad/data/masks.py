@@ -53,7 +53,7 @@ def _spread(levels, values, noisy):
     allowed = 0 if len(values) <= 8 else 0.05 * (levels > ground).sum()
     return lonely.sum() <= allowed
 
-
+# %% ../../nbs/01_masks.ipynb #gr4ded01
 def _graded(levels):
     "Share of marked pixels beside each other that differ, as they do where JPEG made a ramp."
     pairs = [(levels[1:], levels[:-1]), (levels[:, 1:], levels[:, :-1])]
