@@ -154,8 +154,10 @@ class _Stored(_Resumed):
         if self.step.rank:
             return
         self.detector.save_checkpoint(self.out / 'last.safetensors', **about)
-        if better:
-            self.detector.save_checkpoint(self.out / 'best.safetensors', **about)
+        if better:  # the same bytes: they are not made twice
+            write_atomic(
+                self.out / 'best.safetensors', (self.out / 'last.safetensors').read_bytes()
+            )
         row = dict(epoch=self.epoch, seconds=round(self.seconds, 2))
         row |= dict(lr=self.step.schedule.get_last_lr()[0])
         append_log(self.out / 'log.jsonl', row | means)

@@ -170,6 +170,8 @@ def panels(
     for ax in axes.flat if blank else ():
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set_visible(False)
+    for ax in axes[:, 1:].flat if blank else ():  # the first of a row may carry a label
+        ax.axis('off')
     return fig, axes
 
 # %% ../../nbs/70_plots.ipynb #1872bd2d
