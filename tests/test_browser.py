@@ -173,8 +173,8 @@ def small_page(chromium):
 def page(small_page, folder, lab):
     "A copy of the guide, open in JupyterLab."
     guide = (ROOT / 'nbs/guides/visualize.ipynb').read_text(encoding='utf-8')
-    assert 'count = 5' in guide
-    fewer = guide.replace('count = 5', 'count = 2')  # images of a category
+    assert 'count = 4' in guide
+    fewer = guide.replace('count = 4', 'count = 2')  # images of a category
     (folder / 'visualize.ipynb').write_text(fewer, encoding='utf-8')
     small_page.goto(f'{lab}/lab/tree/visualize.ipynb?reset')
     small_page.wait_for_selector('.jp-Notebook', timeout=120_000)
