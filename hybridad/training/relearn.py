@@ -7,7 +7,8 @@ __all__ = []
 
 # %% ../../nbs/60f_relearn.ipynb #8a93c401
 import math
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy as np
 from ..data.aspect import flat
 from ..data.corrections import Corrections
 from ..data.loading import described, sample_digest
+from ..data.pairing import Sample
 from ..errors import ConfigError, DataError, printable
 from ..metrics.alarms import FEWEST, corrected_threshold
 from ..metrics.exact import rate_threshold
@@ -65,6 +67,30 @@ def _both_kinds(corrections: Corrections) -> bool:
     "True where good and defective images were reviewed: prompts learn from both or not at all."
     return len({c.label for c in corrections.images.values()}) == 2
 
+# %% ../../nbs/60f_relearn.ipynb #60f0nce2
+def _warn_of_labels(reviewed: list[Sample], other: list[Sample | None]) -> None:
+    "Tell of images whose label in the data set contradicts the verdict."
+    names = [printable(r.image) for r, o in zip(reviewed, other) if o and o.label != r.label]
+    if names:
+        more = f' and of {len(names) - 1} more' if len(names) > 1 else ''
+        warnings.warn(
+            f'the data set says the opposite of {names[0]}{more}: the verdict counts', stacklevel=2
+        )
+
+# %% ../../nbs/60f_relearn.ipynb #60f0nce5
+def _each_once(corrections: Corrections, more: Sequence) -> tuple[list[Sample], list[Sample]]:
+    "Reviewed images, and those of a data set that nobody reviewed."
+    reviewed = corrections.samples()
+    found = [sample_digest(s.image) for s in more]
+    other = dict(zip(found, more))
+    same = [other.get(c.digest) for c in corrections.images.values()]
+    _warn_of_labels(reviewed, same)
+    known = {c.digest for c in corrections.images.values()}
+    kept = [
+        o if o and o.mask is not None and o.label == r.label else r for r, o in zip(reviewed, same)
+    ]
+    return kept, [s for s, digest in zip(more, found) if digest not in known]
+
 # %% ../../nbs/60f_relearn.ipynb #a1d9aa1a
 def _before(corrections: Corrections, stored: dict) -> float:
     "The threshold that is corrected."
@@ -73,7 +99,19 @@ def _before(corrections: Corrections, stored: dict) -> float:
         return facts['threshold']
     return stored.get('image') or 0.0
 
+# %% ../../nbs/60f_relearn.ipynb #a1d9aa1f
+def mistakes(scores: Iterable, labels: Iterable, end: float) -> int:
+    "The number of images that a threshold decides wrongly."
+    return sum((s >= end) != bool(y) for s, y in zip(scores, labels, strict=True))
 
+
+def _mistakes_before(corrections: Corrections, stored: dict, scores: np.ndarray) -> int:
+    "Mistakes at the threshold that is corrected, of scores that it is for."
+    every, own = list(corrections.images.values()), corrections.about.get('plain')
+    scores = [c.score for c in every] if own else scores.tolist()
+    return mistakes(scores, [c.label for c in every], _before(corrections, stored))
+
+# %% ../../nbs/60f_relearn.ipynb #a1d9aa1e
 def _thresholds(corrections: Corrections, stored: dict, scores: np.ndarray) -> dict:
     "Stored thresholds with that of the image score moved; scores of good images hold no longer."
     labels = [c.label for c in corrections.images.values()]
@@ -148,24 +186,24 @@ def learn_again(
 ) -> dict:  # images, mistakes before and after, thresholds before and after, learned
     "Learn from corrections; RUN/best.safetensors holds prompts and threshold."
     check_corrections(corrections)
-    reviewed, every = corrections.samples(), list(corrections.images.values())
+    reviewed, more = _each_once(corrections, more)
     samples = [*reviewed, *more]
     detector.config.update(_learning_settings(len(samples), given))
     _check_whole(detector)
-    seen = FeatureCache(detector, reviewed, progress=progress)
-    before, _ = read_cached(detector, seen)
+    seen = FeatureCache(detector, corrections.samples(), progress=progress)
+    before, old = read_cached(detector, seen)
     how = dict(resume=resume, progress=progress)
     learned = _fitted(detector, corrections, samples, out, **how)
     maps, scores = read_cached(detector, seen)
-    stored, labels = about.get('thresholds') or {}, [c.label for c in every]
+    stored, labels = about.get('thresholds') or {}, [s.label for s in reviewed]
     thresholds = _thresholds(corrections, stored, scores)
     thresholds |= _moved(thresholds, labels, before, maps) if learned else {}
     end = thresholds['image']
     _store(detector, out, about=about, learned=learned, thresholds=thresholds, samples=samples)
     found = dict(
-        images=len(every),
-        mistakes_before=sum(c.wrong for c in every),
-        mistakes_after=sum((s >= end) != y for s, y in zip(scores.tolist(), labels)),
+        images=len(reviewed),
+        mistakes_before=_mistakes_before(corrections, stored, old),
+        mistakes_after=mistakes(scores.tolist(), labels, end),
         threshold_before=_before(corrections, stored),
         threshold=end,
         pixel_before=stored.get('pixel'),
