@@ -15,6 +15,8 @@ from .shared import Parser, existing_checkpoint, processes, run_folder
 from ..config import TrainingConfig
 from ..data.corrections import Corrections
 from ..errors import ConfigError
+from ..metrics.alarms import corrected_threshold
+from ..runs import read_json
 
 # %% ../../nbs/89ab_cli_corrections.ipynb #ee30a7f0
 def corrections_arguments(parser: Parser) -> None:
@@ -43,6 +45,33 @@ def _refuse(a: Namespace) -> None:
     if processes()[1] > 1:
         raise ConfigError('--corrections learns in seconds: start one process, without a launcher')
 
+# %% ../../nbs/89ab_cli_corrections.ipynb #89abrun2
+def _run_of(corrections: Corrections) -> dict:  # that of run.json; {}: they lie elsewhere
+    "The reviewed run, at whose threshold of today the corrections are counted."
+    from hybridad.inference.rows import other_threshold
+
+    folder = corrections.path.parent
+    run = read_json(folder / 'run.json') if (folder / 'run.json').is_file() else {}
+    if run.get('command') not in ('score', 'test'):
+        return {}
+    if (other := other_threshold(folder)) is not None:
+        corrections.about['threshold'] = other
+    return run
+
+# %% ../../nbs/89ab_cli_corrections.ipynb #89abrun3
+def _tiles(run: dict) -> str:
+    "The flags by which a run read tiles; '' where it read whole images."
+    from hybridad.models.tiles import Tiling, as_flags
+
+    asked = run.get('asked', {})
+    found = Tiling(asked.get('tiles') or 1, asked.get('overlap'), asked.get('tile_scale'))
+    return '' if found.whole else f' {as_flags(found)}'
+
+
+def _flags(run: dict) -> str:
+    "The flags that read files as a run did, whose squares the new prompts know themselves."
+    return _tiles(run) + ''.join(f' --{k} {v}' for k, v in run.get('reading', {}).items())
+
 # %% ../../nbs/89ab_cli_corrections.ipynb #d60fda52
 def _start(a: Namespace, corrections: Corrections) -> Path:
     "The checkpoint to begin with."
@@ -54,7 +83,7 @@ def _start(a: Namespace, corrections: Corrections) -> Path:
     return start
 
 
-def _detector(a: Namespace, corrections: Corrections):
+def _detector(a: Namespace, corrections: Corrections, run: dict):
     "The detector of a reviewed run, and the metadata of its checkpoint."
     from hybridad.inference.scoring_runs import weights_hash
     from hybridad.models.detector import HybridAnomalyDetector
@@ -67,6 +96,7 @@ def _detector(a: Namespace, corrections: Corrections):
             f'{start} holds other prompts than those whose decisions {corrections.path} corrects:'
             ' give theirs as --checkpoint_path'
         )
+    detector.config.data.square |= bool(run.get('asked', {}).get('square'))
     return detector, about
 
 # %% ../../nbs/89ab_cli_corrections.ipynb #75aecaf0
@@ -90,17 +120,49 @@ def _regions(found: dict) -> str:
     )
 
 
-def _said(found: dict, out: Path) -> str:
-    "Outcome in words."
+def _outcome(found: dict, plain: bool) -> str:
+    "Mistakes and thresholds before and after, of scores that can be compared."
     kept = '' if found['learned'] else f'{_ONE_KIND}\n'
     worse = found['learned'] and found['mistakes_after'] >= found['mistakes_before']
+    how = '' if plain else ', scored whole and without references'
     return (
         f'{_NO_GAIN * worse}{kept}'
-        f'{found["images"]} corrected images: {found["mistakes_before"]} decided wrongly before, '
-        f'{found["mistakes_after"]} now (expect more on others)\n'
+        f'{found["images"]} corrected images{how}: {found["mistakes_before"]} decided wrongly'
+        f' before, {found["mistakes_after"]} now (expect more on others)\n'
         f'anomalous from {found["threshold"]:.3f}, before {found["threshold_before"]:.3f}\n'
         f'{_regions(found)}'
-        f'next: hybridad score PHOTOS --checkpoint_path {out / "best.safetensors"}'
+    )
+
+# %% ../../nbs/89ab_cli_corrections.ipynb #89abrun5
+def _of_run(corrections: Corrections) -> str:
+    "The sentence on the run itself; '' where the outcome says it and no threshold does better."
+    from hybridad.training.relearn import mistakes
+
+    every, about = corrections.images.values(), corrections.about
+    scores, labels = [c.score for c in every], [c.label for c in every]
+    end = float(f'{corrected_threshold(scores, labels, about["threshold"]):.6g}')
+    was, now = (mistakes(scores, labels, at) for at in (about['threshold'], end))
+    if now < was:
+        cure = f'hybridad decide {corrections.path.parent} --threshold {end:.6g} leaves {now}'
+        return f'in the run itself: {was} decided wrongly, {cure}\n'
+    return '' if about['plain'] else f'in the run itself: {was} decided wrongly\n'
+
+
+_ALONE = (
+    'the new prompts score without references unless --normals is given, and then the references'
+    ' set the threshold, not the corrections\n'
+)
+_CUT = 'the new threshold is of whole images: for tiles, give --normals or --threshold\n'
+
+
+def _said(found: dict, out: Path, corrections: Corrections, run: dict) -> str:
+    "Outcome in words."
+    compared = run.get('asked', {}).get('normals') is not None
+    return (
+        f'{_outcome(found, corrections.about.get("plain", False))}'
+        f'{_of_run(corrections) if run else ""}'
+        f'{_ALONE * compared}{_CUT * bool(_tiles(run))}'
+        f'next: hybridad score PHOTOS --checkpoint_path {out / "best.safetensors"}{_flags(run)}'
     )
 
 # %% ../../nbs/89ab_cli_corrections.ipynb #75aecaf1
@@ -110,12 +172,15 @@ def train_again(
     "Learn from corrections, beside the data set that is given or alone."
     _refuse(a)
     corrections = Corrections(a.corrections)
-    out = run_folder(a, 'train', 1)
+    out, run = run_folder(a, 'train', 1), _run_of(corrections)
+    from hybridad.data.formats import reading, reading_in
     from hybridad.data.samples import learnable, read_set
     from hybridad.training.relearn import check_corrections, learn_again
 
+    reading(**run.get('reading', {}) | reading_in('score'))
     check_corrections(corrections)
     more = learnable(read_set(a.data_path, a.dataset, a.categories)) if a.data_path else []
-    detector, about = _detector(a, corrections)
+    detector, about = _detector(a, corrections, run)
     how = dict(more=more, given=given_settings(a), resume=a.resume)
-    print(_said(learn_again(detector, about, corrections, out=out, **how), out))
+    found = learn_again(detector, about, corrections, out=out, **how)
+    print(_said(found, out, corrections, run))

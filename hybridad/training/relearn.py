@@ -176,7 +176,7 @@ def _check_whole(detector) -> None:
 def learn_again(
     detector: HybridAnomalyDetector,  # as it scored the run; learns in place
     about: dict,  # metadata of its checkpoint
-    corrections: Corrections,
+    corrections: Corrections,  # of inference.review.Review(run): at the threshold of today
     *,
     out: str | Path,  # folder of the new run
     more: Sequence = (),  # samples to learn from as well
