@@ -145,7 +145,7 @@ def _of_run(corrections: Corrections) -> str:
     if now < was:
         cure = f'hybridad decide {corrections.path.parent} --threshold {end:.6g} leaves {now}'
         return f'in the run itself: {was} decided wrongly, {cure}\n'
-    return '' if about['plain'] else f'in the run itself: {was} decided wrongly\n'
+    return '' if about.get('plain') else f'in the run itself: {was} decided wrongly\n'
 
 
 _ALONE = (
@@ -160,7 +160,7 @@ def _said(found: dict, out: Path, corrections: Corrections, run: dict) -> str:
     compared = run.get('asked', {}).get('normals') is not None
     return (
         f'{_outcome(found, corrections.about.get("plain", False))}'
-        f'{_of_run(corrections) if run else ""}'
+        f'{_of_run(corrections) if run and "threshold" in corrections.about else ""}'
         f'{_ALONE * compared}{_CUT * bool(_tiles(run))}'
         f'next: hybridad score PHOTOS --checkpoint_path {out / "best.safetensors"}{_flags(run)}'
     )
