@@ -36,8 +36,8 @@ def _saw(ax, review: Review, shown: np.ndarray) -> None:
     "The detector's view of the image that is looked at."
     row = review.rows[review.at]
     overlay = review.seen(review.at)
-    seen = shown if overlay is None else np.asarray(overlay)
-    show_on(bare(ax, f'the detector: {row["decision"]}'), seen, seen.shape)
+    left = bare(ax, f'the detector: {row["decision"]}')
+    show_on(left, shown if overlay is None else overlay, shown.shape)
     if overlay is not None:
         return
     share = np.array(shown.shape[1::-1]) / review.size(review.at)
