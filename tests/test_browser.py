@@ -12,6 +12,7 @@ import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -22,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SHOTS = ROOT / 'build' / 'screenshots'
 CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser')
 SCREENS = {'small': (1280, 800), 'large': (1920, 1080)}
+SIDES = 'height', 'width'
 FLAGS = [
     '--no-sandbox',
     '--disable-gpu',
@@ -410,24 +412,31 @@ def notebook_of(path, code):
     path.write_text(json.dumps(about | dict(cells=[cell | dict(execution_count=None)])))
 
 
+def reviewing(page, place, address, pictures):
+    "A page that reviews a run on pictures, all of which have passed."
+    from hybridad.inference.scoring import load_scorer
+    from hybridad.inference.scoring_runs import score_folder
+
+    (place / 'photos').mkdir(parents=True)
+    for i, pixels in enumerate(pictures):
+        Image.fromarray(pixels).save(place / 'photos' / f'{i}.png')
+    scorer = load_scorer(device='cpu', threshold=99.0)  # everything passes
+    score_folder(place / 'photos', place / 'run', scorer, progress=False)
+    notebook_of(place / 'review.ipynb', REVIEW)
+    page.goto(f'{address}/review.ipynb?reset')
+    page.wait_for_selector('text=| Idle', timeout=120_000)
+    page.click('.lm-MenuBar-item >> text=Run')
+    page.click('.lm-Menu-item >> text=Run All Cells')
+    return page
+
+
 @pytest.fixture
 def reviewed(small_page, folder, lab):
     "A scored folder of three images, and its review open in JupyterLab."
-    from hybridad.inference.scoring import load_scorer
-    from hybridad.inference.scoring_runs import score_folder
     from hybridad.synthetic.plain import picture
 
-    (folder / 'photos').mkdir()
-    for i in range(3):
-        Image.fromarray(picture(5, i).image[:96]).save(folder / 'photos' / f'{i}.png')
-    scorer = load_scorer(device='cpu', threshold=99.0)  # everything passes
-    score_folder(folder / 'photos', folder / 'run', scorer, progress=False)
-    notebook_of(folder / 'review.ipynb', REVIEW)
-    small_page.goto(f'{lab}/lab/tree/review.ipynb?reset')
-    small_page.wait_for_selector('text=| Idle', timeout=120_000)
-    small_page.click('.lm-MenuBar-item >> text=Run')
-    small_page.click('.lm-Menu-item >> text=Run All Cells')
-    yield small_page
+    three = [picture(5, i).image[:96] for i in range(3)]
+    return reviewing(small_page, folder, f'{lab}/lab/tree', three)
 
 
 def verdicts(run, count, seconds=30):
@@ -512,3 +521,51 @@ def test_a_key_a_click_a_box_and_a_brush_are_stored_at_once(reviewed, folder):
     reviewed.locator('button', has_text='false alarm (f)').click()
     reviewed.locator('.widget-html b', has_text='say right or missed').wait_for()
     assert len(verdicts(folder / 'run', 3)) == 3 and no_error(reviewed)
+
+
+@pytest.mark.parametrize('shape', [(30, 1500), (1500, 30)], ids=['wide', 'tall'])
+def test_a_strip_is_reviewed_in_a_box_that_scrolls(shape, small_page, folder, lab):
+    place, along = folder / f'strip_{shape[0]}', int(shape[0] < shape[1])  # 0: y, 1: x
+    pixels = np.random.default_rng(0).integers(90, 110, (*shape, 3), np.uint8)
+    pixels[tuple(slice(s // 3, s // 2) for s in shape)] = 240
+    page = reviewing(small_page, place, f'{lab}/lab/tree/{place.name}', [pixels])
+    picture, view = (page.locator(f'.hybridad-picture{x}').last for x in (' img', ''))
+    picture.wait_for(timeout=120_000)
+    page.wait_for_timeout(1000)
+    view.scroll_into_view_if_needed()
+    high, wide = sizes = [(view.bounding_box()[k], picture.bounding_box()[k]) for k in SIDES]
+    shown, whole = sizes[along]
+    assert min(high[1], wide[1]) == 40 and whole == 2000 and 300 < shown <= 400, sizes
+    assert sizes[1 - along][0] < 60, sizes  # the picture and a scroll bar
+    assert page.locator('text=scroll to see all of it').is_visible()
+    view.evaluate('v => v.scrollTo(900, 900)')
+    page.wait_for_timeout(100)
+
+    def at(share, across):
+        "The place of the screen at a share of what is seen of the strip."
+        box = view.bounding_box()
+        return [box['yx'[i]] + (share * shown if i == along else across) for i in (1, 0)]
+
+    page.mouse.move(*at(0.25, 10))
+    page.mouse.down()
+    page.mouse.move(*at(0.75, 30), steps=8)
+    page.mouse.up()
+    [box] = verdicts(place / 'run', 1)[0]['boxes']
+    lengths, across = [box[1 - along], box[3 - along]], [box[along], box[2 + along]]
+    wanted = [(900 + share * shown) * 0.75 for share in (0.25, 0.75)]  # 1500 px on 2000
+    assert max(abs(a - b) for a, b in zip(lengths, wanted)) < 1.5, (box, wanted)
+    assert max(abs(a - b) for a, b in zip(across, (7.5, 22.5))) < 1.5, box
+    shoot(page.locator('.jp-CodeCell').first, place.name)
+
+    page.keyboard.press('b')
+    page.locator('button.mod-active', has_text='fine brush').wait_for()
+    page.mouse.move(*at(0.5, 20))
+    page.mouse.down()
+    page.mouse.move(*at(1.2, 20), steps=4)  # past the edge: the strip scrolls
+    page.mouse.up()
+    assert view.evaluate('v => Math.max(v.scrollLeft, v.scrollTop)') > 950
+    page.wait_for_timeout(1000)
+    [(width, points)] = verdicts(place / 'run', 1)[0]['strokes']
+    assert abs(width - 5 * 0.75) < 0.1
+    assert abs(points[1 - along] - (900 + shown / 2) * 0.75) < 1.5, points
+    assert points[-1 - along] > (950 + shown) * 0.75 and no_error(page)

@@ -141,23 +141,31 @@ def _check_data(a: Namespace) -> str:
     return f'{len(samples)} images, {int(labels.sum())} masks'
 
 # %% ../../nbs/89g_cli_selftest.ipynb #55d93c05
+_AGAIN = 'install hybridad again as its README says, in a fresh environment if need be'
 CHECKS = dict(  # name -> check, and what to do where it fails
-    imports=(_check_imports, 'pip install --upgrade hybridad, in a fresh environment if need be'),
-    configuration=(_check_configuration, 'pip install --force-reinstall --no-deps hybridad'),
-    model=(_check_model, 'check --backbone and --device; weights may be damaged: install again'),
-    losses=(_check_losses, 'check the version of torch: pip install --upgrade torch'),
+    imports=(_check_imports, _AGAIN),
+    configuration=(_check_configuration, _AGAIN),
+    model=(_check_model, f'check --backbone and --device; weights may be damaged: {_AGAIN}'),
+    losses=(_check_losses, f'torch may be damaged: {_AGAIN}'),
     data=(_check_data, 'check that the temporary folder has space and can be written to'),
 )
 
-
-def _tried(check: Callable, a: Namespace) -> tuple[bool, str]:
-    "A check tried: True if it passes, and its words."
+# %% ../../nbs/89g_cli_selftest.ipynb #tr1ed001
+def _tried(check: Callable, a: Namespace) -> tuple[str, Exception | None]:
+    "A check tried: its words, and what stopped it."
     try:
-        return True, check(a)
+        return check(a), None
     except HybridadError as error:
-        return False, str(error)
+        return str(error), error
     except Exception as error:  # whatever a broken installation does
-        return False, f'{type(error).__name__}: {error}'
+        return f'{type(error).__name__}: {error}', error
+
+# %% ../../nbs/89g_cli_selftest.ipynb #rem3dy01
+def _remedy(name: str, error: Exception, failed: list[str]) -> str:
+    "Advice on a check that failed after others did; what cannot be imported explains the rest."
+    if 'imports' in failed:
+        return 'mend the imports first, then run hybridad selftest again'
+    return _AGAIN if isinstance(error, ImportError) else CHECKS[name][1]
 
 # %% ../../nbs/89g_cli_selftest.ipynb #62347c1f
 def _arguments(parser: Parser) -> None:
@@ -169,12 +177,12 @@ def _arguments(parser: Parser) -> None:
 def selftest(a: Namespace) -> int:
     "Try imports, configuration, model, losses and data in seconds. Exit code 0: all passed."
     begun, failed = time.perf_counter(), []
-    for number, (name, (check, remedy)) in enumerate(CHECKS.items(), 1):
-        passed, said = _tried(check, a)
-        print(f'{number}/{len(CHECKS)} {name:13} {"ok" if passed else "FAILED"}: {said}')
-        if not passed:
+    for number, (name, (check, _)) in enumerate(CHECKS.items(), 1):
+        said, error = _tried(check, a)
+        print(f'{number}/{len(CHECKS)} {name:13} {"FAILED" if error else "ok"}: {said}')
+        if error:
+            print(f'    what to do: {_remedy(name, error, failed)}')
             failed.append(name)
-            print(f'    what to do: {remedy}')
     passed = len(CHECKS) - len(failed)
     names = f'; failed: {", ".join(failed)}' if failed else ''
     print(f'{passed}/{len(CHECKS)} passed{names}, {time.perf_counter() - begun:.0f} s')

@@ -12,20 +12,24 @@ from collections.abc import Iterator
 from ..errors import DataError
 from .layouts import read_dataset, reading_summary
 from .pairing import NORMAL, Sample
+from .shapes import Drawn
 
 # %% ../../nbs/01c_samples.ipynb #n0norm01
 def without_normal(
     samples: list[Sample],
 ) -> Iterator[str]:
     "A sentence about each category of which no image is normal."
-    kinds = {}
+    kinds, exported = {}, {s.category for s in samples if isinstance(s.mask, Drawn)}
     for s in samples:
         kinds.setdefault(s.category, {}).setdefault(s.label, set()).add(s.defect)
     for name, found in kinds.items():
+        how = f'put its normal images into a folder named good, or {", ".join(NORMAL[1:])}'
+        if name in exported:
+            how = 'export its normal images too, annotated with nothing'
         if 0 not in found:
             yield (
                 f'no image of {name} is normal, all count as defects ({", ".join(sorted(found[1]))}'
-                f'): put its normal images into a folder named good, or {", ".join(NORMAL[1:])}'
+                f'): {how}'
             )
 
 # %% ../../nbs/01c_samples.ipynb #a42a9bd5

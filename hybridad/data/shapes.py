@@ -53,6 +53,7 @@ def _ellipse(canvas, x, y, across, down, degrees=0):
     "Mark the pixels of an ellipse with these half axes, turned clockwise."
     rows, columns = np.mgrid[: canvas.shape[0], : canvas.shape[1]] + 0.5
     along, beside = _turned(columns - x, rows - y, -degrees)
+    across, down = max(across, 0.71), max(down, 0.71)  # then the centre of a pixel is inside
     canvas |= (along / across) ** 2 + (beside / down) ** 2 <= 1
 
 # %% ../../nbs/01_shapes.ipynb #c5b1f0a1

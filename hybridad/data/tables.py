@@ -41,28 +41,24 @@ def _beyond(path, root):
 
 # %% ../../nbs/01_tables.ipynb #3089bf94
 def _inside(root, text, where, free=False):
-    "The file that a list names, inside `root`, or anywhere by an absolute path where it is free."
+    "The file that a list names, inside `root`, or anywhere where it is free."
     text = text.replace('\\', '/')
     if '\0' in text or not is_text(text):
         raise DataError(
             f'{where} names {text!r}, which no file can be called: write the list again'
         )
-    free = free and os.path.isabs(text)
-    if os.path.isabs(text) and not free:
+    out = os.path.isabs(text) or '..' in Path(text).parts or _beyond(root / text, root)
+    if out and not free:
         raise DataError(
-            f'{where} names {text}, which leads out of {root}: say --root, the folder that holds'
-            ' all its images, or give the list by its own path'
-        )
-    if '..' in Path(text).parts or not free and _beyond(root / text, root):
-        raise DataError(
-            f'{where} names {text}, which leads out of {root}: use a path relative to that folder,'
-            " without '..'"
+            f'{where} names {text}, which leads out of {root}: give the list by its own path, or'
+            ' say --root, the folder that holds all its images'
         )
     path = root / text if os.path.exists(root / text) else _on_disk(root, text)
     if not os.path.exists(path) or not free and _beyond(path, root):
-        place = 'not there' if free else f'not in {root}'
+        place = 'there' if os.path.isabs(text) else f'in {root}'
         raise DataError(
-            f'{where} names {text}, which is {place}: restore the file or remove the row'
+            f'{where} names {text}, which is not {place}: say --root, the folder that its paths'
+            ' start from, or restore the file or remove the row'
         )
     if not path.is_dir() and not path.is_file():
         raise DataError(f'{where} names {text}, which is no regular file: remove it and its row')

@@ -77,18 +77,20 @@ def _sample(record: _Record, category: str) -> Sample:
 
 # %% ../../nbs/01_tool_exports.ipynb #c5b1f0a3
 def _told(records: list, samples: list) -> None:
-    "Warn about what marks less than an outline does: boxes, and tags of whole images."
+    "Warn about boxes and tags, which mark less than an outline, and images without a file."
     kinds = [s[0] for r in records for _, s in r.named]
     if boxes := kinds.count('box'):
         are = 'is a box' if boxes == 1 else 'are boxes'
-        told = f'{boxes} of {number_of(len(kinds), "shape")} {are}'
-        text = f'{told}, read as if all inside were defective'
-        warnings.warn(f'{text}: outlines say more', stacklevel=6)
+        text = f'{boxes} of {number_of(len(kinds), "shape")} {are}, read as if all inside were'
+        warnings.warn(f'{text} defective: outlines say more', stacklevel=6)
     if tagged := [s for s in samples if s.label and not s.mask]:
         names = ', '.join(sorted({s.defect for s in tagged})[:5])
         told = number_of(len(tagged), 'image carries', 'images carry')
         text = f'{told} a tag ({names}) and no outline, read as defective'
         warnings.warn(f'{text} without a mask: outlines say more', stacklevel=6)
+    if bare := sum(not r.file.is_file() for r in records):
+        text = f'{bare} of {number_of(len(records), "image")} without an annotation file, read as'
+        warnings.warn(f'{text} good: remove those that nobody has looked at', stacklevel=6)
 
 
 def _samples(records: Iterable[_Record], root: Path, file: Path) -> list:
@@ -370,8 +372,6 @@ def _read_cvat(
 
 # %% ../../nbs/01_tool_exports.ipynb #bb164f87
 EXPORTS = dict(coco=_read_coco, labelme=_read_labelme, yolo=_read_yolo, cvat=_read_cvat)
-
-
 # files of a folder that the readers read
 READ_FROM = dict(coco=_coco_files, labelme=_labelme_files, yolo=_yolo_files)
 READ_FROM['cvat'] = lambda root: [root / 'annotations.xml']

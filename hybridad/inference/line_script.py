@@ -13,23 +13,25 @@ from ..errors import ConfigError
 from ..runs import write_atomic
 
 # %% ../../nbs/80_line_script.ipynb #00d6a57f
-_SCRIPT = '''"""Scores photographs as squares: python $script PHOTO ...
-
-Needs numpy, pillow and onnxruntime."""
+_SCRIPT = '''"""Scores photographs as squares: python $script PHOTO ..."""
+import argparse
 import json
 import sys
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
+import onnxruntime  # pip install numpy pillow onnxruntime
 from PIL import Image, ImageOps
+
+parser = argparse.ArgumentParser(description=__doc__)
+parser.add_argument('photos', nargs='+', metavar='PHOTO')
+photos, unread = parser.parse_args().photos, []
 
 session = onnxruntime.InferenceSession(Path(__file__).with_name($model))
 about = json.loads(session.get_modelmeta().custom_metadata_map['hybridad'])
 threshold = (about['thresholds'] or {}).get('image') or 0.0
 
-unread = []
-for path in sys.argv[1:]:
+for path in photos:
     try:
         photo = ImageOps.exif_transpose(Image.open(path))
         if photo.mode[0] in 'IF':  # only whoever has the camera knows its brightest value
@@ -45,10 +47,9 @@ for path in sys.argv[1:]:
     square = photo.convert('RGB').resize((about['size'], about['size']), Image.Resampling.BICUBIC)
     pixels = np.asarray(square, np.float32).transpose(2, 0, 1)[None] / 127.5 - 1
     (heat,), (score,) = session.run(['maps', 'scores'], {'images': pixels})
-    y, x = np.unravel_index(heat.argmax(), heat.shape)
-    place = (x + 0.5) / heat.shape[1] * photo.width, (y + 0.5) / heat.shape[0] * photo.height
+    y, x = np.add(np.unravel_index(heat.argmax(), heat.shape), 0.5) / heat.shape * photo.size[::-1]
     decision = 'anomalous' if score >= threshold else 'normal'
-    print(f'{path}: {decision}, score {score:.4f}, worst at x {place[0]:.0f} y {place[1]:.0f}')
+    print(f'{path}: {decision}, score {score:.4f}, worst at x {x:.0f} y {y:.0f}')
 if unread:
     sys.exit(3)  # as hybridad score does
 '''

@@ -19,14 +19,16 @@ from .plots import OUTLINE, to_picture
 # %% ../../nbs/70ga_clicks.ipynb #edbb17b0
 _SCRIPT = """
 function render({ model, el }) {
-  const view = document.createElement('div'), img = document.createElement('img');
+  const view = document.createElement('div'), sheet = document.createElement('div');
+  const img = document.createElement('img'), note = document.createElement('small');
   const marks = document.createElementNS('http://www.w3.org/2000/svg', 'svg');
   view.className = 'hybridad-picture';
   view.tabIndex = 0;
   view.setAttribute('data-lm-suppress-shortcuts', 'true');  // keys are ours, not JupyterLab's
   img.draggable = false;
-  view.append(img, marks);
-  el.append(view);
+  sheet.append(img, marks);
+  view.append(sheet);
+  el.append(view, note);
   let path = [], now = null, url = '';
   const share = (x) => Math.min(Math.max(x, 0), 0.999);
   const box = ([a, b], [c, d]) => [Math.min(a, c), Math.min(b, d), Math.max(a, c), Math.max(b, d)];
@@ -61,20 +63,36 @@ _SCRIPT += """
   const show = () => {
     URL.revokeObjectURL(url);
     url = img.src = URL.createObjectURL(new Blob([model.get('png')], { type: 'image/png' }));
-    img.style.width = `${model.get('width')}px`;
+    const [wide, high] = model.get('part');  // of a strip: it scrolls
+    view.style.overflow = wide ? 'auto' : 'visible';
+    view.style.maxWidth = wide ? `min(100%, ${wide}px)` : '100%';
+    view.style.maxHeight = wide ? `${high}px` : '';
+    sheet.style.width = `${model.get('width')}px`;
+    sheet.style.maxWidth = wide ? '' : '100%';
+    note.textContent = wide ? 'scroll to see all of it' : '';
     img.alt = model.get('alt');
+  };
+  const loaded = () => {
+    const [y, x] = model.get('at');
+    const left = x * img.width - view.clientWidth / 2;
+    const top = y * img.height - view.clientHeight / 2;
+    if (model.get('cross')) view.scrollTo(left, top);
+    mark();  // a stroke needs the size of the image
   };
 """
 
 # %% ../../nbs/70ga_clicks.ipynb #456696f7
 _SCRIPT += """
+  const past = (at, low, high) => Math.max(at - high, 0) + Math.min(at - low, 0);
   const follow = (e) => {
+    const r = view.getBoundingClientRect();  // a drag past its edge scrolls a strip
+    view.scrollBy(past(e.clientX, r.left, r.right), past(e.clientY, r.top, r.bottom));
     now = place(e);
     if (model.get('brush') && apart(path.at(-1), now) > 2) path.push(now);
   };
-  view.onpointerdown = (e) => { path = [now = place(e)]; view.setPointerCapture(e.pointerId); };
-  view.onpointermove = (e) => { if (path.length) { follow(e); mark(); } };
-  view.onpointerup = (e) => {
+  sheet.onpointerdown = (e) => { path = [now = place(e)]; sheet.setPointerCapture(e.pointerId); };
+  sheet.onpointermove = (e) => { if (path.length) { follow(e); mark(); } };
+  sheet.onpointerup = (e) => {
     if (!path.length) return;
     follow(e);
     if (stroked()) model.send({ stroke: stroke() });
@@ -82,7 +100,7 @@ _SCRIPT += """
     path = [];
     mark();
   };
-  view.onpointercancel = () => { path = []; mark(); };
+  sheet.onpointercancel = () => { path = []; mark(); };
   view.onkeydown = (e) => {
     if (!model.get('keyboard').includes(e.key)) return;
     e.preventDefault();
@@ -90,8 +108,8 @@ _SCRIPT += """
   };
   model.on('change:png', show);
   for (const name of ['at', 'boxes', 'strokes', 'cross']) model.on(`change:${name}`, mark);
-  img.onload = mark;  // a stroke needs the size of the image
-  if (model.get('draws')) view.style.touchAction = 'none';  // a finger draws and does not scroll
+  img.onload = loaded;
+  if (model.get('draws')) sheet.style.touchAction = 'none';  // a finger draws and does not scroll
   show();
   mark();
 }
@@ -100,23 +118,29 @@ export default { render };
 
 # %% ../../nbs/70ga_clicks.ipynb #7b3ff92b
 _STYLE = f"""
-.hybridad-picture {{ position: relative; display: inline-block; max-width: 100%; outline: none; }}
+.hybridad-picture {{ display: inline-block; outline: none; }}
+.hybridad-picture + small {{ display: block; }}
+.hybridad-picture > div {{ position: relative; }}
 .hybridad-picture:focus-visible {{ box-shadow: 0 0 0 2px {OUTLINE}; }}
-.hybridad-picture img {{ display: block; max-width: 100%; height: auto; cursor: crosshair; }}
+.hybridad-picture img {{ display: block; width: 100%; height: auto; cursor: crosshair; }}
 .hybridad-picture svg {{ position: absolute; inset: 0; width: 100%; height: 100%;
   pointer-events: none; fill: none; stroke: {OUTLINE}; stroke-width: 2; }}
-.hybridad-picture > svg {{ overflow: hidden; }}
+.hybridad-picture > div > svg {{ overflow: hidden; }}
 .hybridad-picture polyline {{ stroke-linecap: round; stroke-linejoin: round; opacity: 0.6; }}
 """
 
 # %% ../../nbs/70ga_clicks.ipynb #d1ab6c9b
+_THINNEST = 40  # px of the screen that an image takes in its narrow direction
+
+
 def _fitted(
     shape: tuple[int, int],  # height and width of an image, px
     box: tuple[int, int],  # largest width and height on the screen, px
-) -> int:  # its width on the screen, px
-    "The width at which an image fills a box without losing its shape."
+) -> tuple[int, tuple]:  # its width on the screen, px; the box, if a part of it is seen there
+    "The width at which an image fills a box without losing its shape; a strip is larger."
     height, width = shape
-    return max(1, round(width * min(box[0] / width, box[1] / height)))
+    fits, seen = min(box[0] / width, box[1] / height), _THINNEST / min(shape)
+    return max(1, round(width * max(fits, seen))), tuple(box) if seen > fits else (0, 0)
 
 
 def _png(shown: np.ndarray) -> bytes:  # from (H, W, 3) in [0, 1]
@@ -137,6 +161,7 @@ class _Picture(anywidget.AnyWidget):
     png = Bytes().tag(sync=True)
     alt = Unicode().tag(sync=True)
     width = Int(208).tag(sync=True)
+    part = Tuple((0, 0)).tag(sync=True)  # width and height of what is seen at once; 0: all
     at = Tuple((0.5, 0.5)).tag(sync=True)  # shares of height and width
     cross = Bool(True).tag(sync=True)
     boxes = List().tag(sync=True)  # of [top, left, bottom, right] as shares
@@ -150,7 +175,8 @@ class _Picture(anywidget.AnyWidget):
         shown = to_picture(image)
         self.size = shown.shape[:2]
         with self.hold_sync():
-            self.width, self.alt, self.png = _fitted(self.size, self.box), alt, _png(shown)
+            self.width, self.part = _fitted(self.size, self.box)
+            self.alt, self.png = alt, _png(shown)
 
 # %% ../../nbs/70ga_clicks.ipynb #c354bcca
 class ClickPicture(_Picture):

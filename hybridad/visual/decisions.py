@@ -34,7 +34,16 @@ from hybridad.visual.plots import (
     shared_range,
     to_picture,
 )
-from .views import bare, beside, contour, new_figure, place, shown_array, stretched
+from hybridad.visual.views import (
+    bare,
+    beside,
+    contour,
+    drawn_size,
+    new_figure,
+    place,
+    show_on,
+    shown_array,
+)
 
 # %% ../../nbs/70f_decisions.ipynb #efebc1c1
 OUTCOMES = 'found', 'missed', 'false alarm', 'passed'
@@ -107,11 +116,12 @@ def _stretched_back(
     picture: np.ndarray,  # (S, S, 3) in [0, 1]
     size: tuple[int, int],  # width and height of the file's image
     side: int,  # longest side in px
-) -> Image.Image:  # in the shape of the file
+) -> Image.Image:  # in the shape of the file, a strip in that it is drawn in
     "A square image as small as an overview needs it."
-    share = side / max(size)
+    drawn = drawn_size(size)  # the same the other way round
     square = Image.fromarray((picture * 255).round().astype(np.uint8))
-    return square.resize([max(1, round(s * share)) for s in size], Image.Resampling.BICUBIC)
+    small = [max(1, round(s * side / max(drawn))) for s in drawn]
+    return square.resize(small, Image.Resampling.BICUBIC)
 
 
 def title_of(
@@ -191,12 +201,12 @@ def decision_view(
     shown = shown_image(truth, index)
     fig = new_figure(3.15)
     left = bare(place(fig, 0.1, 0.5, width=2.35, height=2.35), title_of(truth, index))
-    left.imshow(shown)
+    show_on(left, shown, shown.shape)
     said = 'anomalous' if scores[index] >= threshold else 'normal'
     title = f'probability map, image score {scores[index]:.2f}:\n{said} ({now[index]})'
     middle = bare(place(fig, 2.55, 0.5, width=2.35, height=2.35), title)
-    look = dict(cmap=HEAT, vmin=0, vmax=1, extent=stretched(shown.shape))
-    beside(middle, middle.imshow(probabilities[index], **look), 'probability')
+    heat = show_on(middle, probabilities[index], shown.shape, cmap=HEAT, vmin=0, vmax=1)
+    beside(middle, heat, 'probability')
     for ax in (left, middle):
         _outlined(ax, truth, index, shown.shape)
         look = dict(shape=shown.shape, colour='white', style='--')
@@ -236,13 +246,13 @@ def comparison_view(
     lefts = 0.1, 1.75, 3.4, 6.0
     spots = [place(fig, left, 0.5, width=1.6, height=1.6) for left in lefts]
     panels = [bare(ax, name) for ax, name in zip(spots, names)]
-    panels[0].imshow(shown)
-    size, norm, side = stretched(shown.shape), Normalize(*shared_range([a, b])), np.abs(b - a).max()
+    show_on(panels[0], shown, shown.shape)
+    norm, side = Normalize(*shared_range([a, b])), np.abs(b - a).max()
     for ax, m in zip(panels[1:3], (a, b)):
-        hot = ax.imshow(m, cmap=HEAT, norm=norm, extent=size)
+        hot = show_on(ax, m, shown.shape, cmap=HEAT, norm=norm)
     beside(panels[2], hot, 'log-ratio,\ndamaged to normal')
     side = max(side, 0.01)  # of equal maps: smaller numbers would be written with a power of ten
-    cold = panels[3].imshow(b - a, cmap=SIGNED, vmin=-side, vmax=side, extent=size)
+    cold = show_on(panels[3], b - a, shown.shape, cmap=SIGNED, vmin=-side, vmax=side)
     beside(panels[3], cold, 'difference')
     if mask is not None:
         _caption(fig, mask, label)
@@ -266,10 +276,9 @@ def detail_view(
     spots = [place(fig, 0.1 + 2.5 * i, 0.5, width=2.4, height=2.4) for i in range(3)]
     panels = [bare(ax, name) for ax, name in zip(spots, (title, 'map', f'overlay\n{said}'))]
     low, high = limits
-    panels[0].imshow(shown)
-    look = dict(cmap=HEAT, vmin=low, vmax=high, extent=stretched(shown.shape))
-    drawn = panels[1].imshow(heat, **look)
-    panels[2].imshow(overlay(shown, heat, vmin=low, vmax=high))
+    show_on(panels[0], shown, shown.shape)
+    drawn = show_on(panels[1], heat, shown.shape, cmap=HEAT, vmin=low, vmax=high)
+    show_on(panels[2], overlay(shown, heat, vmin=low, vmax=high), shown.shape)
     for ax in panels:
         contour(ax, mask * 1.0, 0.5, shape=shown.shape)
     beside(panels[2], drawn, 'log-ratio, damaged to normal prompt')

@@ -23,7 +23,7 @@ from ..inference.review import Review, summary
 from .clicks import ClickPicture
 from .controls import Explorer, slider
 from .plots import ABNORMAL, NORMAL, OUTLINE
-from .views import bare, new_figure, place, shown_array
+from .views import bare, new_figure, place, show_on, shown_array
 
 # %% ../../nbs/71a_review.ipynb #3328d797
 def _corners(box: list) -> list:  # of left, top, right, bottom
@@ -36,7 +36,8 @@ def _saw(ax, review: Review, shown: np.ndarray) -> None:
     "The detector's view of the image that is looked at."
     row = review.rows[review.at]
     overlay = review.seen(review.at)
-    bare(ax, f'the detector: {row["decision"]}').imshow(shown if overlay is None else overlay)
+    left = bare(ax, f'the detector: {row["decision"]}')
+    show_on(left, shown if overlay is None else overlay, shown.shape)
     if overlay is not None:
         return
     share = np.array(shown.shape[1::-1]) / review.size(review.at)

@@ -51,8 +51,9 @@ def shown_array(
     im: Image,  # mode RGB
     side: int = 480,  # longest side in px; smaller images stay as they are
 ) -> np.ndarray:  # (H, W, 3) in [0, 1]
-    "An image in its own shape, small enough to be drawn at once."
-    share = min(1.0, side / max(im.size))
+    "An image in its own shape, small enough to be drawn at once; a strip is longer than `side`."
+    long, short = max(im.size), min(im.size)
+    share = min(1.0, side / (long * min(long, 8 * short)) ** 0.5)  # a strip keeps its area
     size = [max(1, round(s * share)) for s in im.size]
     small = im if share == 1 else im.resize(size, Resampling.BICUBIC)
     return np.asarray(small) / 255
@@ -133,13 +134,42 @@ def beside(
     bar.outline.set_linewidth(0.5)
 
 # %% ../../nbs/70e_views.ipynb #0921500a
-def stretched(
-    shape: tuple,  # (H, W, ...) of the image that a map belongs to
-) -> tuple[float, float, float, float]:
-    "The extent that lays a map of any size over its image."
-    return -0.5, shape[1] - 0.5, shape[0] - 0.5, -0.5
+def _times(shape):
+    "Factors of height and width that draw a strip a fourth as wide as it is long."
+    return [
+        max(1, round(r / 4)) if r > 8 else 1 for r in (shape[1] / shape[0], shape[0] / shape[1])
+    ]
 
 
+def drawn_size(
+    shape: tuple,  # (H, W, ...) of an image
+) -> tuple[int, int]:  # height and width
+    "The shape an image is drawn in: its own, but for a strip, of which only a line would be seen."
+    high, wide = _times(shape)
+    return shape[0] * high, shape[1] * wide
+
+
+def _note(
+    shape: tuple,  # (H, W, ...) of an image
+) -> str:
+    "A note on a strip that is not drawn in its own shape."
+    high, wide = _times(shape)
+    return f'height × {high}' * (high > 1) + f'width × {wide}' * (wide > 1)
+
+# %% ../../nbs/70e_views.ipynb #sh0won01
+def show_on(
+    ax: Axes,
+    values: np.ndarray,  # the image, or a map (h, w) of any size
+    shape: tuple,  # (H, W, ...) of the image
+    **look: object,  # of imshow
+) -> AxesImage:
+    "An image, or a map laid over its place, in the shape of the image; of a strip that is told."
+    extent, (high, wide) = (-0.5, shape[1] - 0.5, shape[0] - 0.5, -0.5), _times(shape)
+    ax.set_xlabel(_note(shape) * (high > 1), fontsize=_SMALL)
+    ax.set_ylabel(_note(shape) * (wide > 1), fontsize=_SMALL)
+    return ax.imshow(values, extent=extent, aspect=high / wide, **look)
+
+# %% ../../nbs/70e_views.ipynb #c0nt0ur1
 def contour(
     ax: Axes,
     field: np.ndarray,  # (h, w) mask or map of any size
@@ -218,8 +248,9 @@ def _numbers_below(ax, numbers, cell):
     ax.text(-0.6, low + 0.08, 'highest, %', fontsize=_SMALL, va='top', ha='right')
 
 # %% ../../nbs/70e_views.ipynb #0ea58fc7
-def _mosaic_panel(ax, maps, names, *, cell, high, steep):
+def _mosaic_panel(ax, maps, names, *, cell, high, shape):
     "Every layer's map of every token, in cells `cell` wide and `high` inches high."
+    steep = float(np.divide(*drawn_size(shape)))
     tiles, ranges, even = mosaic(maps, (round(32 * high / cell), 32), steep)
     count = len(maps)
     extent = (-0.5, len(names) - 0.5, count - 0.5, -0.5)
@@ -290,27 +321,27 @@ def _noun_panels(fig, seen, photo, *, nouns, how, at):
     _noun_bars(place(fig, 5.15, 0.3, width=0.8, height=1.4), nouns.names, here, shares.mean((1, 2)))
     ax = bare(place(fig, 6.05, 0.3, width=1.6, height=1.6), f'where “{_cut(chosen, 0.8)}” is')
     heat = 100 * shares[list(nouns.names).index(chosen)]
-    image = ax.imshow(heat, cmap=HEAT, vmin=0, extent=stretched(photo.shape))
+    image = show_on(ax, heat, photo.shape, cmap=HEAT, vmin=0)
     beside(ax, image, 'share, %')
 
 # %% ../../nbs/70e_views.ipynb #d2a228bb
 def _top_panels(fig, shown, heat, at):
     "The image with the marked place, and the log-ratio of the two prompts."
     ax = bare(place(fig, 0.1, 0.3, width=1.6, height=1.6), 'image, marked place')
-    ax.imshow(shown)
+    show_on(ax, shown, shown.shape)
     y, x = at[0] * shown.shape[0] - 0.5, at[1] * shown.shape[1] - 0.5
-    ax.plot(x, y, '+', color='black', ms=15, mew=4)
-    ax.plot(x, y, '+', color=OUTLINE, ms=14, mew=2)
+    ax.plot(x, y, '+', color='black', ms=15, mew=4, clip_on=False)
+    ax.plot(x, y, '+', color=OUTLINE, ms=14, mew=2, clip_on=False)
     ax = bare(place(fig, 1.8, 0.3, width=1.6, height=1.6), 'damaged to normal')
     side = max(np.abs(heat).max(), 1e-9)
-    look = dict(cmap=SIGNED, vmin=-side, vmax=side, extent=stretched(shown.shape))
-    beside(ax, ax.imshow(heat, **look), 'log-ratio')
+    drawn = show_on(ax, heat, shown.shape, cmap=SIGNED, vmin=-side, vmax=side)
+    beside(ax, drawn, 'log-ratio')
 
 
 def _cell_size(names, shape):
     "Width and height of a map in inches; a wide image takes less height, a line of text at least."
-    cell = min(0.6, (WIDTH - 1.3) / len(names))
-    return cell, max(0.32, cell * min(1.0, shape[0] / shape[1]))
+    cell, (high, wide) = min(0.6, (WIDTH - 1.3) / len(names)), drawn_size(shape)
+    return cell, max(0.32, cell * min(1.0, high / wide))
 
 
 def _token_panels(fig, maps, names, *, at, role, shape):
@@ -321,10 +352,12 @@ def _token_panels(fig, maps, names, *, at, role, shape):
     bars = place(fig, left, 2.55, width=across, height=0.75)
     _token_bars(bars, place_attention(maps, at), everywhere, role)
     grid = bare(place(fig, left, 4.0, width=across, height=high * len(maps)))
-    _mosaic_panel(grid, maps, names, cell=cell, high=high, steep=shape[0] / shape[1])
+    _mosaic_panel(grid, maps, names, cell=cell, high=high, shape=shape)
     cax = place(fig, left, 4.0 + high * len(maps) + 0.4, width=1.6, height=0.09)
     bar = fig.colorbar(ScalarMappable(Normalize(0, 1), HEAT), cax=cax, orientation='horizontal')
-    bar.set_ticks([0, 1], labels=['lowest', 'highest share in each column'])
+    note = _note(shape)
+    told = 'highest share in each column' + f'; {note}' * bool(note)
+    bar.set_ticks([0, 1], labels=['lowest', told])
     bar.ax.tick_params(labelsize=_SMALL, length=0)
     bar.ax.get_xticklabels()[1].set_ha('left')
 
