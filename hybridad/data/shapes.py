@@ -23,6 +23,9 @@ from .images import image_size
 from ..errors import ConfigError, DataError
 
 # %% ../../nbs/01_shapes.ipynb #69f35378
+_LEAST = 0.5**0.5  # px between the centre and a corner of a pixel
+
+
 def _polygon(canvas, points):
     "Mark the pixels inside x1, y1, x2, y2, ..."
     x, y = np.asarray(points[0::2]) - 0.5, np.asarray(points[1::2]) - 0.5
@@ -50,10 +53,10 @@ def _box(canvas, left, top, width, height, degrees=0):
 
 
 def _ellipse(canvas, x, y, across, down, degrees=0):
-    "Mark the pixels of an ellipse with these half axes, turned clockwise."
+    "Mark the pixels of an ellipse with these half axes, turned clockwise; a point marks one."
+    across, down = max(across, _LEAST), max(down, _LEAST)
     rows, columns = np.mgrid[: canvas.shape[0], : canvas.shape[1]] + 0.5
     along, beside = _turned(columns - x, rows - y, -degrees)
-    across, down = max(across, 0.71), max(down, 0.71)  # then the centre of a pixel is inside
     canvas |= (along / across) ** 2 + (beside / down) ** 2 <= 1
 
 # %% ../../nbs/01_shapes.ipynb #c5b1f0a1
@@ -151,9 +154,6 @@ def _stencil(canvas, png, left, top):
     _paste(canvas, marked, left, top)
 
 # %% ../../nbs/01_shapes.ipynb #240dc7f2
-_LEAST = 0.5**0.5  # px between the centre and a corner of a pixel
-
-
 def _near(canvas, ends, reach):
     "Mark the pixels whose centre is within `reach` of a straight line."
     (x0, y0), (x1, y1) = ends

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 from traitlets import Bool, Bytes, Int, List, Tuple, Unicode
 
+from ..errors import ConfigError
 from .plots import OUTLINE, to_picture
 
 # %% ../../nbs/70ga_clicks.ipynb #edbb17b0
@@ -213,5 +214,9 @@ class ClickPicture(_Picture):
 
     def mark(self, y: float, x: float) -> None:
         "Choose a place, as a click does."
+        if not np.isfinite([y, x]).all():
+            raise ConfigError(
+                f'({y}, {x}) is no place: give shares of height and width from 0 to 1'
+            )
         self.at = tuple(min(max(float(v), 0.0), 0.999) for v in (y, x))
         self.clicked()

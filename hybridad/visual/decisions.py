@@ -21,6 +21,7 @@ from ..data.aspect import stacked
 from ..data.images import as_rgb, image_size, open_image
 from ..models.detector import pool_logits
 from ..models.latents import smooth
+from ..config import check
 from ..errors import ConfigError, printable
 from ..evaluation.evaluate import EvalSet
 from ..inference.overlays import label_font, short_name
@@ -149,6 +150,31 @@ def given_for(
             name = printable(s.image.name)
             raise ConfigError(f'the {what} of {name} hold NaN or infinity: give finite numbers')
     return np.asarray(values)
+
+# %% ../../nbs/70f_decisions.ipynb #c0mpmaps
+def comparable_maps(
+    truth: EvalSet,
+    maps: dict,  # {method: one map for each sample}
+) -> dict:  # the same by names that are text
+    "Maps of two or more methods, which have one size in each image."
+    if not isinstance(maps, dict) or len(maps) < 2:
+        raise ConfigError('a comparison needs maps of two methods: pass {name: maps}')
+    found = {str(k): given_for(truth, f'maps of {printable(k)}', m) for k, m in maps.items()}
+    for s, *each in zip(truth.samples, *found.values()):
+        if len(sizes := {m.shape for m in each}) > 1:
+            said = ' and '.join(map(str, sorted(sizes)))
+            name = printable(s.image.name)
+            raise ConfigError(f'maps of {name} have the sizes {said}: bring them to one')
+    return found
+
+# %% ../../nbs/70f_decisions.ipynb #end0rcel
+def end_or(
+    key: str,  # the argument's name, for the message
+    end: float | None,
+    otherwise: float,  # where prompts have none
+) -> float:
+    "A threshold, or what divides where there is none."
+    return otherwise if check(key, end, float | None) is None else end
 
 # %% ../../nbs/70f_decisions.ipynb #d04dd9e2
 def _caption(fig, mask, label, more=''):

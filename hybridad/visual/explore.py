@@ -13,7 +13,8 @@ import ipywidgets as widgets
 import numpy as np
 from matplotlib.figure import Figure
 
-from ..config import ModelConfig
+from ..config import ModelConfig, check
+from ..fields import in_range
 from ..models.backbone import Backbone
 from .clicks import ClickPicture
 from hybridad.visual.controls import (
@@ -31,10 +32,12 @@ from hybridad.visual.decisions import (
     TILE,
     as_own,
     clicked_tile,
+    comparable_maps,
     comparison_view,
     constant_offset,
     decision_view,
     detail_view,
+    end_or,
     given_for,
     matching,
     outcomes,
@@ -125,7 +128,7 @@ class AttentionExplorer(_Attention):
         images: dict,  # {name: file, or (3, S, S) in [-1, 1]}
         detector: HybridAnomalyDetector | None = None,  # gives learned prompts, nothing else
     ):
-        if not images:
+        if not (isinstance(images, dict) and images):
             raise DataError('there is no image to explore: pass {name: image}')
         if detector and detector.backbone.hash != backbone.hash:
             raise ConfigError(
@@ -199,8 +202,8 @@ class DecisionExplorer(Explorer):
         maps: np.ndarray,  # (N, h, w) log-ratio maps
         offset: float = 0.0,  # added to image scores, as the detector does
         *,
-        threshold: float = 0.0,  # of the image score, a log-ratio
-        pixel_threshold: float = 0.5,  # of the probability map
+        threshold: float | None = None,  # of the image score, a log-ratio; None: 0
+        pixel_threshold: float | None = None,  # of the probability map; None: 0.5
         temperature: float = 1.0,  # to begin with, as the detector's
         model: ModelConfig | None = None,  # its image score and share of cells; None: the default
         scores: np.ndarray | None = None,  # (N,) the detector's own; None: pooled from the maps
@@ -208,11 +211,12 @@ class DecisionExplorer(Explorer):
         self.truth, self.maps, self.offset = truth, given_for(truth, 'maps', maps), offset
         self.scores = None if scores is None else given_for(truth, 'scores', scores)
         share, warm = dict(step=0.01), (min(0.1, temperature), max(5.0, temperature))
-        ends = threshold - 1, threshold + 1  # `draw` widens them to hold every score
+        end = end_or('threshold', threshold, 0.0)
+        cut = end_or('pixel_threshold', pixel_threshold, 0.5)
         controls = dict(
             index=choice('image', _sample_names(truth), int(truth.labels.argmax()), width=400),
-            threshold=slider('image threshold', threshold, ends, **share),
-            pixel_threshold=slider('pixel threshold', pixel_threshold, (0, 1), **share),
+            threshold=slider('image threshold', end, (end - 1, end + 1), **share),  # `draw` widens
+            pixel_threshold=slider('pixel threshold', cut, (0, 1), **share),
             temperature=slider('temperature', temperature, warm, **share),
             smoothing=slider('smoothing, in cells', 0.0, (0, 6), step=0.25),
             **pooling_controls(model or ModelConfig()),
@@ -287,13 +291,15 @@ class ResultsBrowser(_Thumbnails):
         maps: np.ndarray,  # (N, h, w) log-ratio maps
         scores: np.ndarray,  # (N,) log-ratios
         *,
-        threshold: float = 0.0,  # on these scores
+        threshold: float | None = None,  # on these scores; None: 0
         page: int = 12,  # thumbnails at a time
         names: list | None = None,  # of each image's regions, strongest first, as of detector.name
     ):
         self.truth, self.maps = truth, given_for(truth, 'maps', maps)
         self.scores = given_for(truth, 'scores', scores)
+        threshold = end_or('threshold', threshold, 0.0)
         self.became = outcomes(self.scores, truth.labels, threshold)
+        in_range('page', check('page', page, int), '[1, inf)')
         self.page, self.rows = page, ceil(page / COLUMNS)
         self.names = _first_names(names, len(truth.samples))
         self.words = [next(iter(n), '') for n in self.names]
@@ -354,11 +360,8 @@ class CompareExplorer(Explorer):
         truth: EvalSet,
         maps: dict,  # {method: (N, h, w) maps}: two or more
     ):
-        if len(maps) < 2:
-            raise ConfigError('a comparison needs maps of two methods: pass {name: maps}')
-        self.truth = truth
-        self.maps = {k: given_for(truth, f'maps of {printable(k)}', m) for k, m in maps.items()}
-        names = list(maps)
+        self.truth, self.maps = truth, comparable_maps(truth, maps)
+        names = list(self.maps)
         one, two = (self.maps[n] for n in names[:2])
         images = _by_difference(truth, one, two, told=len(names) == 2)
         super().__init__(

@@ -6,6 +6,7 @@
 __all__ = ['place', 'bare', 'beside', 'Nouns']
 
 # %% ../../nbs/70e_views.ipynb #322cc876
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -25,7 +26,7 @@ from .charts import short_layer
 from ..data.loading import image_tensor
 from ..data.aspect import Fit
 from ..data.images import as_rgb, open_image
-from ..errors import ConfigError
+from ..errors import ConfigError, DataError
 from .fonts import no_glyph_warnings
 from .plots import ABNORMAL, HEAT, OUTLINE, SIGNED, WIDTH, to_picture
 from hybridad.visual.words import (
@@ -66,6 +67,11 @@ def open_photo(
     "An image of any mode and size; a file that is none is a DataError that names it."
     if isinstance(source, torch.Tensor):
         return Photo(source, to_picture(source))
+    if not (isinstance(source, str | os.PathLike) or hasattr(source, 'read')):
+        raise DataError(
+            f'an image is given as {type(source).__name__}: give its file, or a tensor (3, H, W) in'
+            ' [-1, 1]'
+        )
     im = as_rgb(open_image(source), source)
     return Photo(image_tensor(im, size), shown_array(im))
 
