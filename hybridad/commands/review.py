@@ -28,6 +28,8 @@ def _arguments(parser: Parser) -> None:
     four = dict(nargs=4, type=Number(float), metavar=edges)
     add('--box', action='append', default=[], help=box, **four)
     add('--forget', help='take a verdict back, and its boxes', **name)
+    root = 'folder of the photographs, if they were moved since they were scored'
+    add('--root', metavar='DIR', help=root)
     add('--count', type=COUNT, default=20, metavar='N', help='images in the list')
 
 # %% ../../nbs/89h_cli_review.ipynb #904acdbe
@@ -82,7 +84,7 @@ def _boxes() -> tuple:
             raise ConfigError('a box has four numbers: left, top, right and bottom in px')
     return tuple(found)
 
-
+# %% ../../nbs/89h_cli_review.ipynb #27d283e0
 def _answer(review, key: str) -> None:
     "Do what a letter asks for."
     if key in _KEYS:
