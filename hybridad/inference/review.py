@@ -151,7 +151,7 @@ class _Named(_Places):
 
     def find(self, name: str) -> int:
         "The place of an image from its number in the list, or from the end of its path."
-        if name.isdigit() and 1 <= int(name) <= len(self):
+        if name.isdecimal() and 1 <= int(name) <= len(self):
             return int(name) - 1
         wanted = tuple(Path(name).parts)
         fits = [i for i in range(len(self)) if Path(self.path(i)).parts[-len(wanted) :] == wanted]
