@@ -36,12 +36,12 @@ def _arguments(parser: Parser) -> None:
 def _line(review, i: int) -> str:
     "An image in one line."
     row, said = review.rows[i], review.said(i)
-    word = said.verdict if said else '-'
+    word = said.kind if said else '-'
     # a killed watch may not have drawn its overlay, and a test draws none
     overlay = review.run / (row.get('overlay') or '')
     look = overlay if overlay.is_file() else row['image']
     return (
-        f'{i + 1:5}  {row["score"]:8.3f}  {row["outcome"]:11}  {word:11}  {printable(row["image"])}'
+        f'{i + 1:5}  {row["score"]:8.3f}  {row["outcome"]:11}  {word:9}  {printable(row["image"])}'
         f'  ({printable(look)})'
     )
 
@@ -50,7 +50,7 @@ def _list(review, count: int) -> str:
     "The images around the place where the review stopped."
     first = max(0, min(review.at - count // 4, len(review) - count))
     lines = [_line(review, i) for i in range(first, min(first + count, len(review)))]
-    head = f'{"no":>5}  {"score":>8}  {"outcome":11}  {"verdict":11}  image (look at)'
+    head = f'{"no":>5}  {"score":>8}  {"outcome":11}  {"you said":9}  image (look at)'
     return '\n'.join([head, *lines])
 
 

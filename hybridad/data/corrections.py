@@ -45,6 +45,11 @@ class Correction:
         return int(found or self.verdict == 'missed')
 
     @property
+    def kind(self) -> str:  # good or defective
+        "The label in words, which hold whatever the decision is by now."
+        return 'defective' if self.label else 'good'
+
+    @property
     def wrong(self) -> bool:
         "True where the verdict contradicts the decision."
         return self.label != (self.decision == 'anomalous')
