@@ -75,20 +75,33 @@ def _record(review, a: Namespace) -> None:
 _KEYS = dict(r='right', f='false alarm', m='missed')
 
 
-def _boxes() -> tuple:
-    "Boxes as somebody types them, until an empty line."
-    found = []
-    while text := input('  box as LEFT TOP RIGHT BOTTOM in px, Enter for no more: ').split():
-        found.append(tuple(map(float, text)))
-        if len(found[-1]) != 4:
-            raise ConfigError('a box has four numbers: left, top, right and bottom in px')
-    return tuple(found)
+def _box(text: str) -> tuple:
+    "A box as somebody types it."
+    try:
+        left, top, right, bottom = map(float, text.split())
+    except ValueError:
+        raise ConfigError('a box has four numbers: left, top, right and bottom in px') from None
+    return left, top, right, bottom
 
 # %% ../../nbs/89h_cli_review.ipynb #27d283e0
+def _boxes(review) -> bool:
+    "Store boxes as somebody types them, until an empty line; True if there was one."
+    found = False
+    while text := input('  box as LEFT TOP RIGHT BOTTOM in px, Enter for no more: ').strip():
+        try:
+            review.say('missed', (_box(text),))
+            found = True
+        except HybridadError as error:
+            print(f'  {error}')
+    return found
+
+# %% ../../nbs/89h_cli_review.ipynb #27d283e1
 def _answer(review, key: str) -> None:
     "Do what a letter asks for."
-    if key in _KEYS:
-        review.say(_KEYS[key], _boxes() if key == 'm' else ())
+    if key not in (*_KEYS, *'csb'):
+        raise ConfigError('type one of the letters r, f, m, c, s, b and q')
+    if key in _KEYS and not (key == 'm' and _boxes(review)):
+        review.say(_KEYS[key])
     if key in (*_KEYS, 's'):
         review.move(1)
     elif key == 'b':
@@ -108,8 +121,6 @@ def _ask(review) -> None:
             _answer(review, key.strip().lower())
         except EOFError:
             return
-        except ValueError:
-            print('  a box has four numbers: left, top, right and bottom in px')
         except HybridadError as error:
             print(f'  {error}')
 
@@ -124,6 +135,7 @@ def review(a: Namespace) -> None:
         )
     from hybridad.data.corrections import FILE
     from hybridad.inference.review import Review, summary
+    from hybridad.metrics.alarms import FEWEST
 
     writable(a.run)
     opened = Review(a.run)
@@ -135,6 +147,9 @@ def review(a: Namespace) -> None:
         _ask(opened)
     else:
         print(_list(opened, a.count))
-    print(f'{summary(opened)}\nnext: hybridad train --corrections {a.run / FILE}')
+    print(summary(opened))
+    if len(opened.corrections.images) < FEWEST:  # which teach nothing
+        return
+    print(f'next: hybridad train --corrections {a.run / FILE}')
     if opened.command == 'test':
         print('images that teach can test no longer: measure what was learned on others')
