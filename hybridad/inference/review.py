@@ -92,7 +92,8 @@ class _Rows:
         self.threshold = facts['threshold']
         self.rows = _worst_first(self.run, self.command, self.threshold)
         self.thumbnails = read_thumbnails(self.run) if self.command == 'test' else {}
-        images = {(r['digest'], Path(r['image']).name): self._named(r) for r in self.rows}
+        base = os.path.basename
+        images = {(r['digest'], base(r['image'])): self._named(r) for r in self.rows}
         self.corrections = Corrections(self.run / FILE, facts, images)
 
     def __len__(self) -> int:
