@@ -28,18 +28,20 @@ def _arguments(parser: Parser) -> None:
     four = dict(nargs=4, type=Number(float), metavar=edges)
     add('--box', action='append', default=[], help=box, **four)
     add('--forget', help='take a verdict back, and its boxes', **name)
+    root = 'folder of the photographs, if they were moved since they were scored'
+    add('--root', metavar='DIR', help=root)
     add('--count', type=COUNT, default=20, metavar='N', help='images in the list')
 
 # %% ../../nbs/89h_cli_review.ipynb #904acdbe
 def _line(review, i: int) -> str:
     "An image in one line."
     row, said = review.rows[i], review.said(i)
-    word = said.verdict if said else '-'
+    word = said.kind if said else '-'
     # a killed watch may not have drawn its overlay, and a test draws none
     overlay = review.run / (row.get('overlay') or '')
     look = overlay if overlay.is_file() else row['image']
     return (
-        f'{i + 1:5}  {row["score"]:8.3f}  {row["outcome"]:11}  {word:11}  {printable(row["image"])}'
+        f'{i + 1:5}  {row["score"]:8.3f}  {row["outcome"]:11}  {word:9}  {printable(row["image"])}'
         f'  ({printable(look)})'
     )
 
@@ -48,7 +50,7 @@ def _list(review, count: int) -> str:
     "The images around the place where the review stopped."
     first = max(0, min(review.at - count // 4, len(review) - count))
     lines = [_line(review, i) for i in range(first, min(first + count, len(review)))]
-    head = f'{"no":>5}  {"score":>8}  {"outcome":11}  {"verdict":11}  image (look at)'
+    head = f'{"no":>5}  {"score":>8}  {"outcome":11}  {"you said":9}  image (look at)'
     return '\n'.join([head, *lines])
 
 
@@ -73,20 +75,33 @@ def _record(review, a: Namespace) -> None:
 _KEYS = dict(r='right', f='false alarm', m='missed')
 
 
-def _boxes() -> tuple:
-    "Boxes as somebody types them, until an empty line."
-    found = []
-    while text := input('  box as LEFT TOP RIGHT BOTTOM in px, Enter for no more: ').split():
-        found.append(tuple(map(float, text)))
-        if len(found[-1]) != 4:
-            raise ConfigError('a box has four numbers: left, top, right and bottom in px')
-    return tuple(found)
+def _box(text: str) -> tuple:
+    "A box as somebody types it."
+    try:
+        left, top, right, bottom = map(float, text.split())
+    except ValueError:
+        raise ConfigError('a box has four numbers: left, top, right and bottom in px') from None
+    return left, top, right, bottom
 
+# %% ../../nbs/89h_cli_review.ipynb #27d283e0
+def _boxes(review) -> bool:
+    "Store boxes as somebody types them, until an empty line; True if there was one."
+    found = False
+    while text := input('  box as LEFT TOP RIGHT BOTTOM in px, Enter for no more: ').strip():
+        try:
+            review.say('missed', (_box(text),))
+            found = True
+        except HybridadError as error:
+            print(f'  {error}')
+    return found
 
+# %% ../../nbs/89h_cli_review.ipynb #27d283e1
 def _answer(review, key: str) -> None:
     "Do what a letter asks for."
-    if key in _KEYS:
-        review.say(_KEYS[key], _boxes() if key == 'm' else ())
+    if key not in (*_KEYS, *'csb'):
+        raise ConfigError('type one of the letters r, f, m, c, s, b and q')
+    if key in _KEYS and not (key == 'm' and _boxes(review)):
+        review.say(_KEYS[key])
     if key in (*_KEYS, 's'):
         review.move(1)
     elif key == 'b':
@@ -106,8 +121,6 @@ def _ask(review) -> None:
             _answer(review, key.strip().lower())
         except EOFError:
             return
-        except ValueError:
-            print('  a box has four numbers: left, top, right and bottom in px')
         except HybridadError as error:
             print(f'  {error}')
 
@@ -122,6 +135,7 @@ def review(a: Namespace) -> None:
         )
     from hybridad.data.corrections import FILE
     from hybridad.inference.review import Review, summary
+    from hybridad.metrics.alarms import FEWEST
 
     writable(a.run)
     opened = Review(a.run)
@@ -133,6 +147,9 @@ def review(a: Namespace) -> None:
         _ask(opened)
     else:
         print(_list(opened, a.count))
-    print(f'{summary(opened)}\nnext: hybridad train --corrections {a.run / FILE}')
+    print(summary(opened))
+    if len(opened.corrections.images) < FEWEST:  # which teach nothing
+        return
+    print(f'next: hybridad train --corrections {a.run / FILE}')
     if opened.command == 'test':
         print('images that teach can test no longer: measure what was learned on others')

@@ -6,13 +6,16 @@
 __all__ = []
 
 # %% ../../nbs/01d_corrections.ipynb #9311d47c
+import hashlib
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
-from .formats import regular
+from .formats import is_image, reading, regular
 from .pairing import Sample
 from .shapes import Drawn
 from ..errors import ConfigError, DataError, printable
@@ -40,6 +43,11 @@ class Correction:
         "Kind of the image, by the verdict."
         found = self.verdict == 'right' and self.decision == 'anomalous'
         return int(found or self.verdict == 'missed')
+
+    @property
+    def kind(self) -> str:  # good or defective
+        "The label in words, which hold whatever the decision is by now."
+        return 'defective' if self.label else 'good'
 
     @property
     def wrong(self) -> bool:
@@ -94,6 +102,63 @@ def _to_sample(
     defect = 'defect' if correction.label else 'good'
     return Sample(image, mask, correction.label, 'reviewed', defect, 'test')
 
+# %% ../../nbs/01d_corrections.ipynb #01dmovd2
+def _digest(path: str | Path) -> str:
+    "The sha256 of a file's bytes."
+    with open(path, 'rb') as f:
+        return hashlib.file_digest(f, 'sha256').hexdigest()
+
+
+def _is_file(path: str | Path, digest: str | None = None) -> bool:
+    "True for a file that can be read and has this hash; None: any."
+    there = os.path.isfile(path) and os.access(path, os.R_OK)
+    return there and (digest is None or _digest(path) == digest)
+
+# %% ../../nbs/01d_corrections.ipynb #01dmovd3
+class _Near:
+    "Folders in which files may lie that were moved: that of --root, and those around a run."
+
+    def __init__(self, folder: Path, images: dict):
+        root, run = reading()['root'], Path(os.path.abspath(folder))
+        self.root = [Path(os.path.abspath(root))] if root else []
+        self.near = [*self.root, run, *run.parents, Path.cwd()]
+        self.images, self.known, self.folders = images, {}, {}
+
+    @cached_property
+    def renamed(self) -> dict:
+        "The images below --root by their hashes."
+        every = (p for root in self.root for p in root.rglob('*') if is_image(p))
+        return {_digest(p): str(p) for p in every if _is_file(p)}
+
+# %% ../../nbs/01d_corrections.ipynb #01dmovd4
+class _Moved(_Near):
+    "Files that were moved, found."
+
+    def place(self, path: str, digest: str | None) -> str:
+        "The path of a file by now; as it was if it is there, or found nowhere."
+        if os.path.isfile(path):
+            return path
+        if path not in self.known:
+            self.known[path] = self._found(path, digest)
+        return self.known[path]
+
+    def _found(self, path, digest):
+        "The same, searched; one file that is found tells where the others of its folder are."
+        folder, name = os.path.split(path)
+        if os.path.isfile(there := os.path.join(self.folders.get(folder, folder), name)):
+            return there
+        parts = Path(path).parts[1:]
+        ends = [Path(*parts[k:]) for k in range(len(parts) - (digest is None))]
+        every = (str(near / end) for end in ends for near in self.near)
+        found = next((p for p in every if _is_file(p, digest)), None)
+        found = found or self.renamed.get(digest, path)
+        image = self.images.get((digest, name), path)
+        if found == path != image:
+            return self.place(image, digest)
+        if os.path.basename(found) == name:
+            self.folders[folder] = os.path.dirname(found)
+        return found
+
 # %% ../../nbs/01d_corrections.ipynb #645d3d39
 FILE = 'corrections.json'
 
@@ -104,15 +169,25 @@ def _marks(row: dict) -> dict:  # boxes, strokes
     return dict(boxes=tuple(map(tuple, row['boxes'])), strokes=strokes)
 
 
-def _read(path: Path) -> dict:  # about, images
-    "The content of a file of corrections."
+def _with_marks(c: Correction, before: Correction | None) -> Correction:
+    "A correction with the marks of an earlier one of its image, too."
+    if before is None:
+        return c
+    boxes = tuple(dict.fromkeys(before.boxes + c.boxes))
+    return replace(c, boxes=boxes, strokes=tuple(dict.fromkeys(before.strokes + c.strokes)))
+
+# %% ../../nbs/01d_corrections.ipynb #01dread1
+def _read(path: Path, moved: _Moved) -> dict:  # about, images
+    "The content of a file of corrections, whose images are where they lie by now."
     try:
         regular(path)
-        stored = json.loads(path.read_text(encoding='utf-8'))
-        images = {r['image']: Correction(**r | _marks(r)) for r in stored['images']}
-        for c in images.values():
+        stored, images = json.loads(path.read_text(encoding='utf-8')), {}
+        for row in stored['images']:
+            c = Correction(**row | _marks(row))
             _check(c)
             _check_marks(c)
+            c = replace(c, image=moved.place(c.image, c.digest))
+            images[c.image] = _with_marks(c, images.get(c.image))  # an image that moved, once
         return dict(about=dict(stored['about']), images=images)
     except (OSError, LookupError, TypeError, ValueError, RecursionError, ConfigError) as error:
         raise DataError(
@@ -135,19 +210,23 @@ class _Stored:
         self,
         path: Path | str,  # RUN/corrections.json, which need not exist
         about: dict | None = None,  # of the run: its threshold and checkpoint; None: as stored
+        images: dict | None = None,  # of the run, as it names them: (hash, file name) -> path
     ):
-        self.path = Path(path)
+        self.path, self.moved = Path(path), _Moved(Path(path).parent, images or {})
         if about is None and not self.path.is_file():
             raise DataError(f'there is no file {path}: make one with hybridad review RUN')
-        stored = _read(self.path) if self.path.is_file() else dict(about={}, images={})
+        known = self.path.is_file()
+        stored = _read(self.path, self.moved) if known else dict(about={}, images={})
         self.about, self.images = stored['about'] | (about or {}), stored['images']
+        if start := self.about.get('checkpoint'):
+            self.about['checkpoint'] = self.moved.place(start, None)
 
     @contextmanager
     def _changed(self) -> Iterator[dict]:
         "Corrections as they are stored now; what is done to them is stored."
         with run_lock(self.path.parent, patience=10.0):  # of a moment's work of each reviewer
             if self.path.is_file():
-                self.images = _read(self.path)['images']
+                self.images = _read(self.path, self.moved)['images']
             yield self.images
             _write(self.path, dict(about=self.about, images=self.images))
 
@@ -158,10 +237,7 @@ class Corrections(_Stored):
     def put(self, correction: Correction) -> Correction:  # with all marks of its image
         "Store a correction in place of an earlier one, whose marks stay."
         with self._changed() as images:
-            before = images.get(correction.image, correction)
-            boxes = tuple(dict.fromkeys(before.boxes + correction.boxes))
-            strokes = tuple(dict.fromkeys(before.strokes + correction.strokes))
-            said = replace(correction, boxes=boxes, strokes=strokes)
+            said = _with_marks(correction, images.get(correction.image))
             _check(said)
             _check_marks(said)
             images[said.image] = said
@@ -171,6 +247,15 @@ class Corrections(_Stored):
         "Forget the correction of an image, and its marks."
         with self._changed() as images:
             images.pop(image, None)
+
+    def place(self, path: str, digest: str | None) -> str:
+        "The path of an image by now, under which its correction is stored."
+        found = self.moved.place(path, digest)
+        if found in self.images or os.path.isfile(found):
+            return found
+        same = (n for n, c in self.images.items() if c.digest == digest)
+        name = os.path.basename(path)
+        return next((n for n in same if os.path.basename(n) == name or os.path.isfile(n)), found)
 
     def samples(self) -> list[Sample]:
         "The corrected images, to learn from."

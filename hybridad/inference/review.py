@@ -24,9 +24,8 @@ from ..metrics.alarms import FEWEST, corrected_threshold
 
 # %% ../../nbs/63i_review.ipynb #b8c2c61b
 def _folder(about: dict) -> str:
-    "The folder in which relative names of a run begin; '' for that of today, if it is gone."
-    noted = (about.get('provenance') or {}).get('folder') or ''
-    return noted if os.path.isdir(noted) else ''
+    "The folder in which relative names of a run begin, which may be gone; '' for that of today."
+    return (about.get('provenance') or {}).get('folder') or ''
 
 
 def _prompts_of(about: dict) -> dict:  # checkpoint, prompts: their hash
@@ -35,7 +34,8 @@ def _prompts_of(about: dict) -> dict:  # checkpoint, prompts: their hash
         start = (about.get('provenance') or {}).get('checkpoint')
         return dict(checkpoint=start, prompts=about['asked']['prompts'])
     config = about['config']
-    checkpoint = os.path.abspath(os.path.join(_folder(about), config['checkpoint']))
+    begun = _folder(about) if os.path.isdir(_folder(about)) else ''
+    checkpoint = os.path.abspath(os.path.join(begun, config['checkpoint']))
     return dict(checkpoint=checkpoint, prompts=config.get('prompts'))
 
 
@@ -92,15 +92,22 @@ class _Rows:
         self.threshold = facts['threshold']
         self.rows = _worst_first(self.run, self.command, self.threshold)
         self.thumbnails = read_thumbnails(self.run) if self.command == 'test' else {}
-        self.corrections = Corrections(self.run / FILE, facts)
+        base = os.path.basename
+        images = {(r['digest'], base(r['image'])): self._named(r) for r in self.rows}
+        self.corrections = Corrections(self.run / FILE, facts, images)
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def path(self, i: int) -> str:
-        "The absolute path of an image; an address as it is."
-        name = self.rows[i]['image']
+    def _named(self, row):
+        "The absolute path of an image as the run names it; an address as it is."
+        name = row['image']
         return name if is_address(name) else os.path.abspath(os.path.join(self.folder, name))
+
+    def path(self, i: int) -> str:
+        "The same by now."
+        name = self._named(self.rows[i])
+        return name if is_address(name) else self.corrections.place(name, self.rows[i]['digest'])
 
     def said(self, i: int) -> Correction | None:
         "The word on an image; None: nobody spoke."
@@ -145,7 +152,7 @@ class _Named(_Places):
 
     def find(self, name: str) -> int:
         "The place of an image from its number in the list, or from the end of its path."
-        if name.isdigit() and 1 <= int(name) <= len(self):
+        if name.isdecimal() and 1 <= int(name) <= len(self):
             return int(name) - 1
         wanted = tuple(Path(name).parts)
         fits = [i for i in range(len(self)) if Path(self.path(i)).parts[-len(wanted) :] == wanted]
@@ -164,6 +171,11 @@ def _scored(path, digest):
         raise DataError(
             f'{printable(path)} is a frame, or lies in an archive or at an address, and words are'
             ' about files: copy its image into a folder, score that and review it'
+        )
+    if not os.path.exists(path):
+        raise DataError(
+            f'{printable(path)} is gone: restore it, or give the folder it lies in by now, in a'
+            ' shell as --root'
         )
     if digest not in (None, sample_digest(path)):
         raise DataError(

@@ -55,7 +55,12 @@ def check_corrections(
         )
     for c in every:
         if not Path(c.image).is_file():
-            raise DataError(f'{printable(c.image)} is gone since it was reviewed: restore it')
+            name = printable(Path(c.image).name)
+            raise DataError(
+                f'{printable(c.image)} is gone since it was reviewed: give the folder it lies in'
+                ' by now as --root, or take its verdict back with hybridad review'
+                f' {corrections.path.parent} --forget {name}'
+            )
         if sample_digest(c.image) != c.digest:
             raise DataError(
                 f'{printable(c.image)} was replaced since it was reviewed: score and review it'

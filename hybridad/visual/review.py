@@ -217,7 +217,7 @@ class ReviewExplorer(_Verdicts):
 def _status(review: Review, at: int) -> str:
     "An image, its decision and its verdict, in one line."
     row, said = review.rows[at], review.said(at)
-    word = f'you said <b>{said.verdict}</b>' if said else 'no verdict yet'
+    word = f'you said <b>{said.kind}</b>' if said else 'no verdict yet'
     if said and said.verdict != 'missed' and (said.boxes or said.strokes):
         word += ', so its marks do not count'
     name = html.escape(printable(Path(row['image']).name))
