@@ -7,6 +7,10 @@ __all__ = ['QueryRecorder', 'split_heads', 'wide', 'products', 'prompt_keys', 't
            'read_maps', 'log_ratio']
 
 # %% ../../nbs/10_attention.ipynb #cd68029a
+from contextlib import ExitStack
+from threading import RLock
+from weakref import WeakKeyDictionary
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -32,31 +36,36 @@ def _as_image(
     return values.unflatten(1, (h, w))
 
 # %% ../../nbs/10_attention.ipynb #09073026
-class _Handles:
-    "Context manager that takes off its hooks at the end, also when its block fails."
+_TURNS = WeakKeyDictionary()  # a lock for each model
 
-    def __init__(self):
-        self._handles = []
+
+class Handles:
+    "Context manager that takes off its hooks at the end; threads that share a model take turns."
+
+    def __init__(self, model: nn.Module):
+        self.model, self._open = model, ExitStack()
 
     def __enter__(self):
-        self._handles.extend(self._hooked())
+        with ExitStack() as begun:
+            begun.enter_context(_TURNS.setdefault(self.model, RLock()))
+            for handle in self._hooked():
+                begun.callback(handle.remove)
+            self._open.enter_context(begun.pop_all())
         return self
 
     def __exit__(self, *error):
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
+        self._open.close()
 
     def _hooked(self):
         "The handles of all hooks, which are set while this runs."
         return ()
 
 # %% ../../nbs/10_attention.ipynb #9c708910
-class _Hooks(_Handles):
+class _Hooks(Handles):
     "Context manager: while it is open, each forward pass leaves the queries of its layers."
 
     def __init__(self, unet: nn.Module, layers: dict[str, nn.Module]):
-        super().__init__()
+        super().__init__(unet)
         self.unet, self.layers = unet, layers
         self.found, self._sizes = {}, {}
 

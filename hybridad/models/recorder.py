@@ -8,14 +8,13 @@ __all__ = []
 # %% ../../nbs/10h_recorder.ipynb #551015a0
 import inspect
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import BackboneError, ConfigError
-from .attention import products, split_heads, wide
+from .attention import Handles, products, split_heads, wide
 from .denominators import Denominators
 from hybridad.models.transformers import (
     READABLE,
@@ -158,25 +157,20 @@ class _Enough(Exception):
     "Raised inside the model once the last wanted layer has run."
 
 # %% ../../nbs/10h_recorder.ipynb #854609ff
-class _Hooked:
+class _Hooked(Handles):
     "Context manager: while it is open, `_note` is called with what each layer was given."
 
     def __init__(self, model: nn.Module, views: dict[str, View]):
-        self.model, self.views = model, views
-        self._grids, self._open, self._fixed = {}, ExitStack(), None
-        self._totals = Denominators()
+        super().__init__(model)
+        self.views, self._totals = views, Denominators()
+        self._grids, self._fixed = {}, None
 
-    def __enter__(self):
+    def _hooked(self):
         modules = dict(self.model.named_modules())
         for name, view in self.views.items():
             place = view.family.embed or name.rsplit('.transformer_blocks', 1)[0]
-            grid = modules[place].register_forward_pre_hook(self._note_grid(name))
-            for handle in (grid, *self._watch(name, view)):
-                self._open.callback(handle.remove)
-        return self
-
-    def __exit__(self, *error):
-        self._open.close()
+            yield modules[place].register_forward_pre_hook(self._note_grid(name))
+            yield from self._watch(name, view)
 
     def _note_grid(self, name):
         def hook(module, inputs):
