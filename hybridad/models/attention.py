@@ -7,7 +7,8 @@ __all__ = ['QueryRecorder', 'split_heads', 'wide', 'products', 'prompt_keys', 't
            'read_maps', 'log_ratio']
 
 # %% ../../nbs/10_attention.ipynb #cd68029a
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from threading import RLock
 from weakref import WeakKeyDictionary
 
@@ -39,18 +40,27 @@ def _as_image(
 _TURNS = WeakKeyDictionary()  # a lock for each model
 
 
+@contextmanager
+def hooked(
+    model: nn.Module,
+    hooks: Iterable = (),  # handles, of hooks that are set while this is asked for them
+) -> Iterator[None]:
+    "Hold hooks on a model until the end of a block; threads that share it take turns."
+    with ExitStack() as held:
+        held.enter_context(_TURNS.setdefault(model, RLock()))
+        for handle in hooks:
+            held.callback(handle.remove)
+        yield
+
+
 class Handles:
-    "Context manager that takes off its hooks at the end; threads that share a model take turns."
+    "Context manager that holds its hooks."
 
     def __init__(self, model: nn.Module):
         self.model, self._open = model, ExitStack()
 
     def __enter__(self):
-        with ExitStack() as begun:
-            begun.enter_context(_TURNS.setdefault(self.model, RLock()))
-            for handle in self._hooked():
-                begun.callback(handle.remove)
-            self._open.enter_context(begun.pop_all())
+        self._open.enter_context(hooked(self.model, self._hooked()))
         return self
 
     def __exit__(self, *error):

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import BackboneError, ConfigError
+from .attention import hooked
 from .text import as_texts, encode_embeddings, overwriting
 from .transformers import READABLE, Text
 
@@ -70,15 +71,12 @@ def _run_embeddings(
             f'{len(deep)} deep prompts need more than the {len(blocks)} layers that this text '
             'encoder runs: lower depth'
         )
-    handles = [
+    hooks = (
         blocks[i + 1].register_forward_pre_hook(overwriting(d, kind.start), with_kwargs=True)
         for i, d in enumerate(deep)
-    ]
-    try:
+    )
+    with hooked(encoder, hooks):
         return encoder(inputs_embeds=embeddings.to(encoder.dtype), attention_mask=mask)[0]
-    finally:
-        for handle in handles:
-            handle.remove()
 
 # %% ../../nbs/10j_language.ipynb #7018b61d
 class Rows(NamedTuple):
@@ -219,7 +217,8 @@ def _marks(parts: list[Tensor]) -> Tensor:  # (P, L') bool
 
 def _summary(tower: _Tower, texts: list[str]) -> Tensor:  # (P, D)
     "The vector with which a CLIP sums up a prompt."
-    out = tower.encoder(tower.tokenize(texts)[0])
+    with hooked(tower.encoder):
+        out = tower.encoder(tower.tokenize(texts)[0])
     found = getattr(out, 'text_embeds', None)
     return out.pooler_output if found is None else found
 

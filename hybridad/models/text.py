@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError
+from .attention import hooked
 
 # %% ../../nbs/10b_text.ipynb #998b719f
 def overwriting(
@@ -57,21 +58,16 @@ def encode_embeddings(
     "Run the text encoder from embeddings, with deep compound prompts (AnomalyCLIP's semantics)."
     layers = getattr(text_encoder, 'text_model', text_encoder).encoder.layers
     _check_prompt(text_encoder, embeddings, deep, len(layers) - penultimate)
-    handles = [
-        text_encoder.get_input_embeddings().register_forward_hook(
-            lambda module, inputs, output: embeddings.to(output.dtype)
-        )
-    ]
-    handles += [
-        layers[i + 1].register_forward_pre_hook(overwriting(d, start), with_kwargs=True)
-        for i, d in enumerate(deep)
-    ]
+
+    def hooks():
+        table = text_encoder.get_input_embeddings()
+        yield table.register_forward_hook(lambda module, ids, output: embeddings.to(output.dtype))
+        for i, d in enumerate(deep):
+            yield layers[i + 1].register_forward_pre_hook(overwriting(d, start), with_kwargs=True)
+
     ids = torch.zeros(embeddings.shape[:2], dtype=torch.long, device=embeddings.device)
-    try:
+    with hooked(text_encoder, hooks()):
         out = text_encoder(input_ids=ids, output_hidden_states=penultimate)
-    finally:
-        for handle in handles:
-            handle.remove()
     return out.hidden_states[-2] if penultimate else out.last_hidden_state
 
 # %% ../../nbs/10b_text.ipynb #cc000792
@@ -171,9 +167,9 @@ class Tokens(TextTowers):
 # %% ../../nbs/10b_text.ipynb #e2a64fd7
 def _of_tower(encoder: nn.Module, ids: Tensor, double: bool) -> Tensor:
     "Text features of one encoder; beside a second one its last layer is left out."
-    if double:
-        return encoder(ids, output_hidden_states=True).hidden_states[-2]
-    return encoder(ids).last_hidden_state
+    with hooked(encoder):  # not by those of another thread
+        out = encoder(ids, output_hidden_states=double)
+    return out.hidden_states[-2] if double else out.last_hidden_state
 
 # %% ../../nbs/10b_text.ipynb #2204af02
 class TextSide(Tokens):
@@ -184,10 +180,12 @@ class TextSide(Tokens):
 
     def word_embeddings(self, text: str) -> list[Tensor]:  # of each encoder (n, D)
         "Embeddings of the words of a text alone."
-        return [
-            e.get_input_embeddings()(ids)[token_mask(ids, tokenizer, end=False)]
-            for (tokenizer, _), (e, ids) in zip(self.towers, self._inputs([text]))
-        ]
+        found = []
+        for (tokenizer, _), (e, ids) in zip(self.towers, self._inputs([text])):
+            with hooked(e):
+                every = e.get_input_embeddings()(ids)
+            found.append(every[token_mask(ids, tokenizer, end=False)])
+        return found
 
     def embed(self, texts: Iterable[str]) -> Tensor:  # P strings -> (P, L, D)
         "Token embeddings, before positions."
