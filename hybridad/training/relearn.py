@@ -23,7 +23,7 @@ from ..metrics.exact import rate_threshold
 from ..models.checkpoint import read_checkpoint
 from ..models.detector import HybridAnomalyDetector
 from ..models.features import FeatureCache, digests, read_cached
-from ..models.tiles import tiling_of
+from ..models.tiles import growth_of_scores, tiling_of
 from ..runs import provenance, write_json
 from .loop import fit, training_run
 from .validation import cache_parts
@@ -122,7 +122,8 @@ def _thresholds(corrections: Corrections, stored: dict, scores: np.ndarray) -> d
     labels = [c.label for c in corrections.images.values()]
     image = corrected_threshold(scores.tolist(), labels, _before(corrections, stored))
     rule = f'fewest mistakes on {len(labels)} corrected images'
-    return stored | dict(image=image, rule=rule, good=None)
+    growth = stored.get('growth', growth_of_scores(stored.get('good')))  # with the number of tiles
+    return stored | dict(image=image, rule=rule, good=None, growth=growth)
 
 # %% ../../nbs/60f_relearn.ipynb #a1d9aa1c
 def _same_share(end: float, before: np.ndarray, after: np.ndarray) -> float:
