@@ -58,6 +58,7 @@ def test_notebooks_and_modules_agree(copy_checkout, tmp_path):
         (checkout / name).unlink()
     tool('nbdev_clean', checkout)
     tool('nbdev_export', checkout)
+    runpy.run_path(str(ROOT / 'tools' / 'wrap.py'))['main'](checkout)
     cleaned = notebooks(checkout)
     wrong = [f'{n} is not clean.' for n, data in sorted(notes.items()) if cleaned[n] != data]
     wrong += difference(kept, modules(checkout))

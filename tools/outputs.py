@@ -17,8 +17,8 @@ from PIL import Image
 from hybridad.visual.plots import few_colours
 
 NBS = Path(__file__).resolve().parents[1] / 'nbs'
-LIMITS = 150, 100, 75, 50  # kB of an image, one after the other until the notebook is small
-NOTEBOOK = 500_000  # bytes
+LIMITS = 150, 100, 75, 50, 40, 30, 20  # kB of an image, one after the other until the notebook is small
+NOTEBOOK = 300_000  # bytes
 
 
 def small(png, limit):  # bytes, kB -> mime type, bytes
@@ -27,7 +27,7 @@ def small(png, limit):  # bytes, kB -> mime type, bytes
     if len(packed) > 1000 * limit:
         picture = Image.open(io.BytesIO(png))
         known = dict(dpi=picture.info['dpi']) if 'dpi' in picture.info else {}
-        picture.convert('RGB').save(file := io.BytesIO(), 'JPEG', quality=85, **known)
+        picture.convert('RGB').save(file := io.BytesIO(), 'JPEG', quality=75, **known)
         if file.tell() < len(packed):
             return 'image/jpeg', file.getvalue()
     return 'image/png', packed

@@ -30,7 +30,6 @@ photos, unread = parser.parse_args().photos, []
 session = onnxruntime.InferenceSession(Path(__file__).with_name($model))
 about = json.loads(session.get_modelmeta().custom_metadata_map['hybridad'])
 threshold = (about['thresholds'] or {}).get('image') or 0.0
-
 for path in photos:
     try:
         photo = ImageOps.exif_transpose(Image.open(path))

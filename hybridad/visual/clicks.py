@@ -215,8 +215,6 @@ class ClickPicture(_Picture):
     def mark(self, y: float, x: float) -> None:
         "Choose a place, as a click does."
         if not np.isfinite([y, x]).all():
-            raise ConfigError(
-                f'({y}, {x}) is no place: give shares of height and width from 0 to 1'
-            )
+            raise ConfigError(f'({y}, {x}) is no place: give shares from 0 to 1, height first')
         self.at = tuple(min(max(float(v), 0.0), 0.999) for v in (y, x))
         self.clicked()

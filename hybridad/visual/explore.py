@@ -229,8 +229,7 @@ class DecisionExplorer(Explorer):
         self.controls['top_fraction'].disabled = value['score'] != 'topk'
         scores = self.scores if as_own(value, self.own) else None
         fig = decision_view(self.truth, self.maps, offset=self.offset, scores=scores, **value)
-        low, high = fig.axes[-1].get_xlim()  # of the histogram of all scores
-        asked = self.controls['threshold']
+        asked, (low, high) = self.controls['threshold'], fig.axes[-1].get_xlim()  # of all scores
         asked.min, asked.max = min(asked.min, low), max(asked.max, high)
         return fig
 
