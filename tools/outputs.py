@@ -17,7 +17,15 @@ from PIL import Image
 from hybridad.visual.plots import few_colours
 
 NBS = Path(__file__).resolve().parents[1] / 'nbs'
-LIMITS = 150, 100, 75, 50, 40, 30, 20  # kB of an image, one after the other until the notebook is small
+LIMITS = (
+    150,
+    100,
+    75,
+    50,
+    40,
+    30,
+    20,
+)  # kB of an image, one after the other until the notebook is small
 NOTEBOOK = 300_000  # bytes
 
 

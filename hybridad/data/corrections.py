@@ -6,7 +6,6 @@
 __all__ = []
 
 # %% ../../nbs/01d_corrections.ipynb #9311d47c
-import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from .formats import is_image, reading, regular
+from .formats import file_hash, is_image, reading, regular
 from .pairing import Sample
 from .shapes import Drawn
 from ..errors import ConfigError, DataError, printable
@@ -103,16 +102,10 @@ def _to_sample(
     return Sample(image, mask, correction.label, 'reviewed', defect, 'test')
 
 # %% ../../nbs/01d_corrections.ipynb #01dmovd2
-def _digest(path: str | Path) -> str:
-    "The sha256 of a file's bytes."
-    with open(path, 'rb') as f:
-        return hashlib.file_digest(f, 'sha256').hexdigest()
-
-
 def _is_file(path: str | Path, digest: str | None = None) -> bool:
     "True for a file that can be read and has this hash; None: any."
     there = os.path.isfile(path) and os.access(path, os.R_OK)
-    return there and (digest is None or _digest(path) == digest)
+    return there and (digest is None or file_hash(path) == digest)
 
 # %% ../../nbs/01d_corrections.ipynb #01dmovd3
 class _Near:
@@ -128,7 +121,7 @@ class _Near:
     def renamed(self) -> dict:
         "The images below --root by their hashes."
         every = (p for root in self.root for p in root.rglob('*') if is_image(p))
-        return {_digest(p): str(p) for p in every if _is_file(p)}
+        return {file_hash(p): str(p) for p in every if _is_file(p)}
 
 # %% ../../nbs/01d_corrections.ipynb #01dmovd4
 class _Moved(_Near):

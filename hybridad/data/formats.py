@@ -6,6 +6,7 @@
 __all__ = ['READING']
 
 # %% ../../nbs/00_formats.ipynb #a41e4d57
+import hashlib
 import importlib.util
 import mmap
 import os
@@ -196,6 +197,14 @@ def regular(
         raise DataError(f'cannot read {path}: it is no regular file, remove it')
     with open(path, 'rb') as f:
         check_pointer(path, f.read(40))
+
+# %% ../../nbs/00_formats.ipynb #f1lehash
+def file_hash(
+    path: str | os.PathLike,
+) -> str:  # 64 hex digits
+    "The sha256 of a file's bytes."
+    with open(path, 'rb') as f:
+        return hashlib.file_digest(f, 'sha256').hexdigest()
 
 # %% ../../nbs/00_formats.ipynb #m3nt0001
 def mentions(

@@ -18,7 +18,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, default_collate
 from .aspect import Fit, as_fit
 from ..errors import DataError
-from .formats import reading, regular
+from .formats import file_hash, reading, regular
 from .images import as_rgb, enough, full_size, open_image, turned
 from .layouts import mask_files, read_dataset, read_folder
 from .masks import marked_pixels
@@ -263,8 +263,7 @@ def sample_digest(
         return hashlib.sha256(hashes.encode()).hexdigest()
     try:
         regular(path)
-        with open(path, 'rb') as f:
-            return hashlib.file_digest(f, 'sha256').hexdigest()
+        return file_hash(path)
     except OSError as err:
         raise DataError(f'cannot read {path}: {err.strerror}, check the path') from None
 
