@@ -12,6 +12,7 @@ import json
 import os
 import time
 from collections import defaultdict
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,7 @@ DEFECTS = 'hole , scratch , stain , crack , patch , spots'
 KIND_NAMES = [k for k in KINDS if k not in HELD_OUT_KINDS]
 
 
+@lru_cache
 def held_out(count: int, damaged: bool = True) -> list:
     "Held-out images: (image, labels, Contents, mask, kind)."
     rows, i = [], 0
@@ -49,6 +51,7 @@ def held_out(count: int, damaged: bool = True) -> list:
     return rows
 
 
+@lru_cache
 def auxiliary(count: int) -> list:
     "Corpus images of an unused seed: (image, labels, Contents)."
     textures = SHARED / 'textures'

@@ -6,15 +6,15 @@ Command:  python experiments/shapes.py [strips] [scan] [alarms] [train_tiles] (w
 Duration: `cpu_seconds` inside, about ten minutes of one core in all
 Data:     surfaces drawn by hybridad.synthetic.materials: strips of 128 x 512 px with one defect on
           two of three; one scan of 9000 x 12000 px, a TIFF in compressed tiles; good pictures of
-          320 px that give nine tiles of 128 px, each of which is also a picture of one tile; for
-          learning, pictures of 512 px with defects in 40 px, eleven materials to learn from and
-          eleven others to test on
+          320 px (drawn surfaces, photographs of textures and of ball screws) that give nine tiles
+          of 128 px, each of which is also a picture of one tile; for learning, pictures of 512 px
+          with defects in 40 px, eleven materials to learn from and eleven others to test on
 
 All but the last are read with the prompts of the package, good pictures in one view. Pixel metrics
 of strips are taken at the size of the file, whatever the way it was read. The share of false alarms
 asked for is 10 percent: the threshold is found on some good pictures and tried on others, the mean
-of many splits. Prompts
-that are learned make as many steps on whole pictures as on tiles."""
+of many splits. Found in one tile, `one_tile_scores` is the correction by scores of whole pictures
+alone. Prompts that are learned make as many steps on whole pictures as on tiles."""
 
 import argparse
 import os
@@ -28,7 +28,7 @@ import numpy as np
 import tifffile
 import torch
 import torch.nn.functional as F
-from common import RESULTS, about, fresh, priority
+from common import RESULTS, SHARED, about, fresh, photographs, priority
 from PIL import Image
 from watch import one_view
 
@@ -44,9 +44,11 @@ from hybridad.models.detector import HybridAnomalyDetector
 from hybridad.models.tiled import open_tiled, read_tiled
 from hybridad.models.tiles import (
     Tiling,
+    growth_of_images,
     growth_of_scores,
     growth_of_tiles,
     photo_score,
+    quarters,
     tiler_of,
     tiling_of,
 )
@@ -163,17 +165,22 @@ def scan() -> dict:
     return found
 
 
-def tile_scores(scorer, path: Path) -> list[float]:
-    "Scores of the nine tiles of a picture."
-    detector, text = scorer.detector, scorer.text
+def tile_scores(scorer, path: Path) -> tuple[list, list]:
+    "Scores of the nine tiles of a picture, and of the four quarters of the first tile."
+    detector, text, parts = scorer.detector, scorer.text, []
+
+    def scores(maps):
+        out = detector.outputs(torch.stack([torch.zeros_like(maps), maps], 1))
+        return out['image_logits'].diff(dim=1)[:, 0].double()
 
     def read(tiles, shape):
         masses = detector.masses(tiles, text, range(detector.config.model.views))
-        out = detector.outputs(masses)
-        return out['logits'], out['image_logits'].diff(dim=1)[:, 0].double(), None
+        maps = detector.outputs(masses)['logits']
+        parts.extend(scores(quarters(maps[0])).tolist())
+        return maps, scores(maps), None
 
     with torch.no_grad():
-        return read_tiled(read, open_tiled(path, scorer.tiler), 9)[1]
+        return read_tiled(read, open_tiled(path, scorer.tiler), 9)[1], parts[:4]
 
 
 def shares(scores: np.ndarray, area: float, growth: float, threshold: float) -> dict:
@@ -187,36 +194,56 @@ def shares(scores: np.ndarray, area: float, growth: float, threshold: float) -> 
     return found
 
 
-def found_in(good: np.ndarray, other: np.ndarray, area: float) -> dict:
+def found_in(good: tuple, other: np.ndarray, area: float) -> dict:
     "Shares of false alarms, the threshold found in nine tiles or in one of the good pictures."
-    in_tiles, alone = growth_of_tiles(good, [area] * len(good)), growth_of_scores(good[:, 0])
-    photos = [photo_score(s, area, in_tiles) for s in good]
-    nine, one = np.quantile(photos, 1 - ASKED), np.quantile(good[:, 0], 1 - ASKED)
-    return dict(
-        nine_tiles=dict(growth=in_tiles) | shares(other, area, in_tiles, nine),
-        one_tile=dict(growth=alone) | shares(other, area, alone, one),
-    )
+    tiles, parts = good
+    in_tiles, alone = growth_of_tiles(tiles, [area] * len(tiles)), tiles[:, 0]
+    photos = [photo_score(s, area, in_tiles) for s in tiles]
+    nine, one = np.quantile(photos, 1 - ASKED), np.quantile(alone, 1 - ASKED)
+    found = dict(nine_tiles=dict(growth=in_tiles) | shares(other, area, in_tiles, nine))
+    ways = dict(one_tile=growth_of_images(alone, parts), one_tile_scores=growth_of_scores(alone))
+    return found | {k: dict(growth=g) | shares(other, area, g, one) for k, g in ways.items()}
 
 
-def alarms(count: int = 480, known: int = 160, splits: int = 200) -> dict:
+def on_texture(seed: int, side: int) -> np.ndarray:  # (side, side, 3) in [0, 1]
+    "A photograph of a surface from the folder of textures."
+    files = sorted((SHARED / 'textures').glob('[!g]*/*.*'))  # no groceries: they fill no picture
+    path = [f for f in files if f.suffix in ('.jpg', '.png')][seed]
+    return np.asarray(Image.open(path).convert('RGB').resize((side, side))) / 255
+
+
+def on_ballscrew(seed: int, side: int) -> np.ndarray:  # (side, side, 3) in [0, 1]
+    "A photograph of a good ball screw."
+    path = [s.image for s in photographs('ballscrew') if not s.label][seed]
+    return np.asarray(Image.open(path).convert('RGB').resize((side, side))) / 255
+
+
+GOOD = dict(surface=(surface, 320), texture=(on_texture, 320), ballscrew=(on_ballscrew, 90))
+
+
+def alarms_of(name: str, splits: int = 200) -> dict:
     "False alarms of good pictures, the threshold found on others; means over splits of them."
-    folder, scores = fresh('alarms'), []
+    (draw, count), folder = GOOD[name], fresh(f'alarms_{name}')
     prompts = one_view(folder.with_suffix('.safetensors'))
     scorer = load_scorer(prompts, device='cpu', tiles=Tiling(scale=1.0, overlap=32), names=[])
-    for seed in range(count):
-        path = save(folder / f'{seed:03d}.png', surface(seed, 320))
-        scores.append(tile_scores(scorer, path))
-    scores, area = np.array(scores), scorer.tiler((320, 320)).area
-    rows = []
+    paths = (save(folder / f'{k:03d}.png', draw(k, 320)) for k in range(count))
+    tiles, parts = map(np.array, zip(*[tile_scores(scorer, p) for p in paths]))
+    area, rows, known = scorer.tiler((320, 320)).area, [], count // 2
     for seed in range(splits):
         order = np.random.default_rng(seed).permutation(count)
-        rows.append(found_in(scores[order[:known]], scores[order[known:]], area))
+        learn, test = order[:known], order[known:]
+        rows.append(found_in((tiles[learn], parts[learn]), tiles[test], area))
     means = {
         f'found_in_{way}': {k: round(float(np.mean([r[way][k] for r in rows])), 4) for k in row}
         for way, row in rows[0].items()
     }
     good_pictures = dict(to_calibrate=known, to_test=count - known, splits=splits)
-    return dict(good_pictures=good_pictures, asked=ASKED, area=round(area, 2)) | means
+    return dict(good_pictures=good_pictures, area=round(area, 2)) | means
+
+
+def alarms() -> dict:
+    "False alarms of three kinds of good pictures, drawn and photographed."
+    return dict(asked=ASKED) | {name: alarms_of(name) for name in GOOD}
 
 
 def large(folder: Path, material: str, seed: int, bad: bool) -> Sample:

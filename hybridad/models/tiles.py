@@ -284,7 +284,7 @@ def growth_of_tiles(
             found.append((max(scores) - float(np.mean(scores))) / (harmonic - 1))
     return float(np.mean(found)) if found else None
 
-
+# %% ../../nbs/50a_tiles.ipynb #gr0w0002
 def growth_of_scores(
     scores: Sequence[float] | None,  # of good images as a whole
     least: int = 10,
@@ -294,3 +294,21 @@ def growth_of_scores(
         return 0.0
     high = np.sort(np.asarray(scores, float))[len(scores) // 2 :]
     return float(np.mean(high - high[0]))
+
+
+def quarters(
+    maps: Tensor,  # (..., H, W)
+) -> Tensor:  # (..., 4, h, w)
+    "The four quarters of maps; an odd last row or column is left out."
+    h, w = maps.shape[-2] // 2, maps.shape[-1] // 2
+    corners = ((y, x) for y in (0, h) for x in (0, w))
+    return torch.stack([maps[..., y : y + h, x : x + w] for y, x in corners], -3)
+
+
+def growth_of_images(
+    scores: Sequence[float],  # of good images of one tile each
+    parts: Sequence,  # for each of them the scores of its four quarters
+) -> float:  # 0 where there are too few
+    "Mean excess of good tiles between what whole images and what their quarters say."
+    within = growth_of_tiles(parts, [4.0] * len(parts)) or 0.0
+    return math.sqrt(max(0.0, within) * growth_of_scores(scores))

@@ -80,13 +80,14 @@ def new_unet(
 ) -> UNet2DConditionModel:
     "A UNet whose text projections are random."
     torch.manual_seed(recipe.seed + 1)
+    channels = [8 * round(n * recipe.width / 8) for n in (48, 80, 160)]  # for norms and heads
     unet = UNet2DConditionModel(
         sample_size=recipe.size // 4,
         in_channels=8,
         out_channels=8,
         down_block_types=('CrossAttnDownBlock2D',) * 3,
         up_block_types=('CrossAttnUpBlock2D',) * 3,
-        block_out_channels=(48, 80, 160),
+        block_out_channels=channels,
         layers_per_block=1,
         cross_attention_dim=128,
         attention_head_dim=(2, 4, 8),

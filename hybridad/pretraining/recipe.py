@@ -28,6 +28,7 @@ _LIMITS = dict(
     batch=(2, 4096),
     full_batch=(2, 4096),
     prompts=(3, 8),
+    width=(0.2, 8),
     clean=(0, 1),
     hard=(0, 1),
     solid=(0, 1),
@@ -77,8 +78,8 @@ def _check_together(recipe):
     taken = [k for k in ('unet', 'text') if getattr(recipe, k)]
     if taken and not recipe.start:
         raise ConfigError(f'a recipe with {taken[0]}=true needs start, the backbone it comes from')
-    if recipe.unet and recipe.arch != 'unet':
-        raise ConfigError("unet=true takes over a UNet: choose arch='unet' with it")
+    if recipe.unet and (recipe.arch != 'unet' or recipe.width != 1):
+        raise ConfigError("unet=true takes over a UNet: choose arch='unet' and width=1 with it")
 
 # %% ../../nbs/62b_recipe.ipynb #im4ge001
 @dataclass
@@ -110,6 +111,7 @@ class Recipe(Images):
     unet: bool = False  # take over its UNet as well; what reads text only together with `text`
     text: bool = False  # take over its text encoder and tokenizer; text_lr=0 freezes them
     arch: str = 'unet'  # one of ARCHITECTURES
+    width: float = 1.0  # of a UNet: times its (48, 80, 160) channels
     vae_pictures: int = 2_400  # of the corpus, for the autoencoder
     vae_steps: int = 1_500
     vae_batch: int = 16  # crops of vae_crop pixels

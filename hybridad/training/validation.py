@@ -10,6 +10,7 @@ import math
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from ..data.aspect import flat, stacked
 from ..data.loading import split_validation
@@ -19,7 +20,7 @@ from ..metrics.exact import anomaly_metrics, f1_threshold, mean_metrics, rate_th
 from ..models.detector import HybridAnomalyDetector
 from ..models.features import FeatureCache, read_cached
 from ..models.tile_samples import cut_samples
-from ..models.tiles import growth_of_scores, tiler_of, tiling_of
+from ..models.tiles import growth_of_images, quarters, tiler_of, tiling_of
 from ..runs import to_json_value
 
 # %% ../../nbs/60a_validation.ipynb #dfe36dd6
@@ -58,11 +59,26 @@ def cache_parts(
     learn = FeatureCache(detector, train, pairs, scale=1.0, **how)
     return learn, FeatureCache(detector, valid, **how) if valid else None
 
+# %% ../../nbs/60a_validation.ipynb #gr0wv002
+def _growth(
+    detector: HybridAnomalyDetector,
+    maps: np.ndarray,  # (N, h, w) log-ratio maps, smoothed where that was asked for
+    scores: np.ndarray,  # (N,) image logits
+    *,
+    normal: np.ndarray,  # (N,) bool
+) -> float:
+    "Growth of the worst score with tiles, from good images, see growth_of_images."
+    parts = []
+    for m in (torch.as_tensor(maps[i]) for i in np.flatnonzero(normal)):
+        pair = torch.stack([torch.zeros_like(q := quarters(m)), q], 1).to(detector.backbone.device)
+        parts.append(detector.outputs(pair)['image_logits'].diff(dim=1)[:, 0].tolist())
+    return growth_of_images(scores[normal], parts)
+
 # %% ../../nbs/60a_validation.ipynb #8fc9ad20
 def validate(
     detector: HybridAnomalyDetector,
     cached: FeatureCache,
-) -> tuple:  # {metric: mean over categories, val_score: mean of all}, {image, pixel, good}
+) -> tuple:  # {metric: mean over categories, val_score: mean of all}, thresholds
     "Metrics, thresholds and scores of the good images, at the resolution of the maps."
     maps, scores = read_cached(detector, cached)
     names = np.array([s.category for s in cached.samples])
@@ -79,6 +95,7 @@ def validate(
     pixel = f1_threshold(flat(maps[known]), flat(masks[known])) if known.any() else math.nan
     good = np.sort(scores[labels == 0]).round(6)
     thresholds = dict(image=rate_threshold(scores, labels, 0.1), pixel=pixel, good=good)
+    thresholds['growth'] = _growth(detector, maps, scores, normal=labels == 0)
     if key := tiling_of(detector.config).key:
-        thresholds |= dict(tiling=key, growth=growth_of_scores(good))
+        thresholds |= dict(tiling=key)
     return found | {'val_score': score}, to_json_value(thresholds)
