@@ -4,6 +4,7 @@ Notebooks show each step alone; here one data set goes through all of them, as a
 
 import json
 import shutil
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from PIL import Image
 
 from hybridad import cli
 from hybridad.inference.rows import read_scores
+from hybridad.models import compiled
 from hybridad.models.checkpoint import read_checkpoint
 from hybridad.synthetic.plain import picture
 
@@ -212,3 +214,22 @@ def test_bad_tiles(folder, capsys, flags, said):
     out = folder / 'refused'
     assert cli.hybridad(['score', str(folder / 'set'), '--out', str(out), *flags]) == 2
     assert said in capsys.readouterr().err and not out.exists()
+
+
+def test_compiled_blocks_score_alike_and_are_a_setting_of_the_run(folder, monkeypatch, capsys):
+    "Traced without a code generator here: what it makes faster is for a GPU."
+    traced = partial(compiled.compile_parts, backend='eager')
+    monkeypatch.setattr(compiled, 'compile_parts', traced)
+    command = ['score', str(folder / 'set/thing/test/good'), '--device', 'cpu', '--quiet']
+    command += ['--checkpoint_path', str(folder / 'run/best.safetensors')]
+    plain, quick = folder / 'plain', folder / 'quick'
+    assert cli.hybridad([*command, '--out', str(plain)]) == 0
+    assert cli.hybridad([*command, '--out', str(quick), '--compile']) == 0
+    scores = [[r['score'] for r in read_scores(out)] for out in (plain, quick)]
+    assert np.allclose(*scores, atol=1e-4) and len(scores[0]) == 6
+    assert json.loads((quick / 'run.json').read_text())['asked']['compiled'] is True
+    capsys.readouterr()
+    assert cli.hybridad([*command, '--out', str(quick), '--resume']) == 2
+    assert 'another compiled' in capsys.readouterr().err
+    assert cli.hybridad([*command, '--compile', '--engine', 'ray']) == 2
+    assert '--compile is for one process' in capsys.readouterr().err

@@ -6,36 +6,19 @@
 __all__ = []
 
 # %% ../../nbs/72c_bench_gpu.ipynb #e11191b3
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from statistics import median
 
 import torch
-from torch import nn
 
 from .cases import step_cases, words_of
 from .timing import ceilings, gflop
 from ..models.backbone import Backbone
+from ..models.compiled import compiled_blocks
 from ..models.parts import first_line
 from ..models.pipeline import EasonADPipeline
-
-# %% ../../nbs/72c_bench_gpu.ipynb #cff41d1a
-@contextmanager
-def _compiled_blocks(unet: nn.Module, **options) -> Iterator[None]:
-    "Residual blocks and feed-forward layers compiled with these options of `torch.compile`."
-    from diffusers.models.attention import FeedForward
-    from diffusers.models.resnet import ResnetBlock2D
-
-    blocks = [m for m in unet.modules() if isinstance(m, (ResnetBlock2D, FeedForward))]
-    with torch._dynamo.config.patch(recompile_limit=len(blocks) + 8):
-        for m in blocks:
-            m.compile(dynamic=False, **options)
-        try:
-            yield
-        finally:
-            for m in blocks:
-                m._compiled_call_impl = None
 
 # %% ../../nbs/72c_bench_gpu.ipynb #92a29efe
 @dataclass(frozen=True)
@@ -172,7 +155,7 @@ def _swept(
     "Rows of a setting, one for each batch size."
     backbone, setting, rows = scoring.backbone, scoring.setting, []
     blocks = 'blocks' in setting.compiled
-    with _compiled_blocks(backbone.unet) if blocks else nullcontext():
+    with compiled_blocks(backbone.unet) if blocks else nullcontext():
         for b in setting.batches:
             images = _images(setting, b, size=size, device=backbone.device)
             rows.append(_row(scoring, images, floor))

@@ -19,6 +19,7 @@ from hybridad.commands.flags import (
     COUNT,
     Number,
     backbone_arguments,
+    compile_argument,
     names_argument,
     out_arguments,
     pictures_argument,
@@ -52,6 +53,7 @@ def decision_arguments(parser: Parser) -> Adder:  # the group of options
     usual = 'normal reference images; two or more set thresholds'
     add('--normals', nargs='+', metavar='DIR', help=usual)
     sight_arguments(group)
+    compile_argument(group)
     names_argument(group)
     rule = 'of an image; default: by references or checkpoint'
     add('--threshold', type=Number(float), metavar='X', help=rule)
@@ -109,6 +111,8 @@ def _check_engine(a: Namespace) -> None:
             '--actors are those of --engine ray, which no other process joins: leave out --actors'
             ' or --join'
         )
+    if a.compile:
+        raise ConfigError('--compile is for one process: leave it out with --engine ray')
     if not find_spec('ray'):
         raise ConfigError('--engine ray needs Ray: pip install hybridad[ray]')
 
@@ -127,7 +131,7 @@ def _folder(a: Namespace, world: int) -> Path:
     return out
 
 # %% ../../nbs/89e_cli_score.ipynb #542e28c3
-def scorer_settings(
+def _scorer_settings(
     a: Namespace,  # with the flags of `decision_arguments` and among
     found: object = None,  # image_files.Found, the photographs
 ) -> dict:
@@ -150,6 +154,20 @@ def scorer_settings(
         square=bool(a.square),
         names=read_names(a.names),
     )
+
+# %% ../../nbs/89e_cli_score.ipynb #l0adsc01
+def loaded_scorer(
+    a: Namespace,  # as for _scorer_settings
+    found: object = None,  # likewise
+) -> object:  # scoring.Scorer
+    "The scorer that the flags describe."
+    from hybridad.inference.scoring import load_scorer
+    from hybridad.models.compiled import compile_parts
+
+    scorer = load_scorer(**_scorer_settings(a, found))
+    if a.compile:
+        compile_parts(scorer.detector.backbone)
+    return scorer
 
 # %% ../../nbs/89e_cli_score.ipynb #3a7f01bc
 def print_decider(
@@ -180,7 +198,7 @@ def _engine(a: Namespace, found) -> dict:
         return {}
     from hybridad.inference.engine import RayEngine
 
-    return dict(work=RayEngine(a.actors, **scorer_settings(a, found)))
+    return dict(work=RayEngine(a.actors, **_scorer_settings(a, found)))
 
 
 def _run(a: Namespace, found, out: Path, scorer, tell) -> Counter:
@@ -243,13 +261,13 @@ def _outlines(tool: str, out: Path) -> Path:
 
 def _score(a: Namespace, out: Path, where: Path | str) -> int:
     "Score into a folder of this machine, which is called `where`; the exit code."
-    from hybridad.inference.scoring import Strangers, load_scorer
+    from hybridad.inference.scoring import Strangers
     from tqdm.auto import tqdm
 
     rank, world, _ = processes()
     found = _found(a, rank)
     with waiting('loading the weights'):
-        scorer, begun = load_scorer(**scorer_settings(a, found)), time.perf_counter()
+        scorer, begun = loaded_scorer(a, found), time.perf_counter()
     if rank == 0:
         _begin(a, scorer, len(found.names))
     strangers = Strangers(scorer)

@@ -14,6 +14,7 @@ from hybridad.commands.flags import (
     COUNT,
     Number,
     backbone_arguments,
+    compile_argument,
     data_arguments,
     names_argument,
     out_arguments,
@@ -47,6 +48,7 @@ def _model(parser: Parser) -> None:
     for key in ('image_size', 'eval_size', 'smoothing'):
         setting_argument(group, key, 'as in training')
     sight_arguments(group)
+    compile_argument(group)
     names_argument(group)
 
 # %% ../../nbs/89c_cli_test.ipynb #b2a86c5f

@@ -20,7 +20,7 @@ from hybridad.commands.flags import (
     pictures_argument,
     setting_argument,
 )
-from .score import decision_arguments, print_decider, scorer_settings
+from .score import decision_arguments, loaded_scorer, print_decider
 from hybridad.commands.shared import (
     Parser,
     arguments,
@@ -117,10 +117,10 @@ def _summary(found, out):
 def watch(a: Namespace) -> int | None:
     "Score images as they come, until Ctrl-C. Exit code 0: it was stopped, 3: a video is damaged."
     out = _folder(a)
-    from hybridad.inference.scoring import Strangers, load_scorer
+    from hybridad.inference.scoring import Strangers
     from hybridad.inference.watching import watch as watched
 
-    scorer = load_scorer(**scorer_settings(a))
+    scorer = loaded_scorer(a)
     print_decider(scorer)
     strangers = Strangers(scorer)
 

@@ -47,6 +47,7 @@ class TestRequest:
     overlap: int | None = None
     tile_scale: float | None = None
     smoothing: float | None = None
+    compile: bool = False  # blocks of the backbone first
     allow_seen: bool = False  # score images of the training run, too
     unseen: bool = False  # leave them out
     other_backbone: bool = False  # accept a checkpoint of other frozen weights

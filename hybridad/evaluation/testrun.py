@@ -44,6 +44,7 @@ from ..inference.scoring_runs import weights_hash
 from ..metrics.checks import METRICS
 from ..metrics.streaming import bootstrap_intervals
 from ..models.checkpoint import same_backbone
+from ..models.compiled import compile_parts
 from ..models.detector import HybridAnomalyDetector
 from ..models.naming import RegionNamer, known_namer
 from ..models.forecast import forecast
@@ -134,6 +135,8 @@ def _detector(a: TestRequest) -> tuple:
         other_backbone=a.other_backbone,
         precision=a.precision,
     )
+    if a.compile:
+        compile_parts(detector.backbone)
     was = dict(image_size=detector.image_size, smoothing=detector.config.model.smoothing)
     was |= dict(square=detector.config.data.square)
     changed = [k for k, v in was.items() if getattr(a, k) not in (None, v)]

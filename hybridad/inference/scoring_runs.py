@@ -78,6 +78,7 @@ def asked_of(
         normals=reference_hash(d),
         backbone_hash=d.backbone.hash,
         neutral=d.backbone.settings['neutral'],
+        compiled=d.backbone.compiled or None,
         image_size=d.image_size,
         square=d.config.data.square or None,  # as runs have it that never heard of it
         tiles=scorer.tiling.tiles,

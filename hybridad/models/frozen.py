@@ -104,6 +104,7 @@ class Named(_Told):
 
     precise: tuple[nn.Module, ...] = ()  # those that stay in float32 under bfloat16
     delicate: str = ''  # name of a part of the model that does so, too
+    compiled: bool = False  # by compiled.compile_parts
 
     def _freeze(self, name: str, settings: dict | None) -> None:
         "Call once the parts are there."
