@@ -22,12 +22,22 @@ def _shown(c: str) -> str:  # of one character
         return c
     return c.encode('unicode_escape').decode()
 
+# %% ../nbs/00_errors.ipynb #s3crets0
+_USER = re.compile(r'(?<!zip)(?<!tar)://[^/?#\s]*@')  # a member of an archive may hold an @
+_SIGNED = re.compile(
+    r'([?&](?:sig|expires|key-pair-id|x-(?:amz|goog)-[^=&\s]*|[^=&\s]*(?:signature|token|secret'
+    r"|passw|pwd|credential|access_?key|api[-_]?key)[^=&\s]*)=)[^&#\s'\"]*[^&#\s'\":,;]",
+    re.IGNORECASE,
+)
+
 
 def printable(
     text: object,  # str or path: a file name, a category, a field of a checkpoint
 ) -> str:  # one line
-    "Show text on a terminal: control characters, line breaks and invalid bytes are spelled out."
-    return ''.join(map(_shown, os.fspath(text) if isinstance(text, os.PathLike) else str(text)))
+    "Show text, control characters spelled out, and addresses without password and signature."
+    text = os.fspath(text) if isinstance(text, os.PathLike) else str(text)
+    shown = ''.join(map(_shown, text))
+    return _SIGNED.sub(r'\1...', _USER.sub('://', shown)) if '://' in shown else shown
 
 # %% ../nbs/00_errors.ipynb #0numberof
 def number_of(

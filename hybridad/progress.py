@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from tqdm.std import tqdm
+
 # %% ../nbs/00e_progress.ipynb #56649deb
 _EVERY = 30.0  # seconds from one line to the next
 
@@ -92,7 +94,7 @@ def waiting(
     after: float = 2.0,  # seconds
 ) -> Iterator[None]:  # a context
     "Say what is going on, once, where it takes a while."
-    timer = threading.Timer(after, lambda: print(f'{what} ...', file=sys.stderr))
+    timer = threading.Timer(after, lambda: tqdm.write(f'{what} ...', file=sys.stderr))
     timer.daemon = True
     for outer in _TIMERS:  # what it is part of is no longer what goes on
         outer.cancel()

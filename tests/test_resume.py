@@ -15,8 +15,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
@@ -31,7 +33,7 @@ from hybridad.data.formats import reading_as
 from hybridad.data.layouts import read_mvtec
 from hybridad.errors import CheckpointError, ConfigError, DataError, HybridadError
 from hybridad.evaluation.baselines import LinearProbe, WordsDetector
-from hybridad.inference import parts, scoring_runs
+from hybridad.inference import loader, parts, scoring_runs
 from hybridad.inference.rows import read_scores
 from hybridad.inference.scoring import Scorer
 from hybridad.inference.scoring_runs import score_folder
@@ -479,6 +481,70 @@ def test_overlays_that_are_gone_are_drawn_again(loaded, photos, tmp_path, form):
     assert looked == [f'{i}.bmp' for i in (2, 3, 6, 7, 8, 9)]
     assert len(notes) == 1 and '3 finished parts scored again' in notes[0]
     assert overlays(out) == before and scored(loaded, photos, out, **how) == ([], [])
+
+
+@pytest.fixture
+def web(photos):
+    "An address with a user and a password, whose server is too busy for one of its photographs."
+    pytest.importorskip('aiohttp')
+
+    class Server(BaseHTTPRequestHandler):
+        def do_GET(self):
+            name, _, query = self.path.partition('?')
+            known = 'SECRETSIG' in query and 'Authorization' in self.headers
+            self.send_response(503 if 'busy' in name else 200 if known else 403)
+            self.end_headers()
+            if known and 'busy' not in name:
+                self.wfile.write((photos / name[1:]).read_bytes())
+
+        def log_message(self, *args):
+            pass
+
+    server = ThreadingHTTPServer(('127.0.0.1', 0), Server)
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    yield f'http://me:SECRETPW@127.0.0.1:{server.server_port}'
+    server.shutdown()
+    server.server_close()
+
+
+def test_dead_addresses_are_rows_and_no_secret_is_written(
+    loaded, photos, web, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(loader, 'PATIENCE', 0.5)
+    signed = lambda sig: [f'{web}/{n}.bmp?sig={sig}' for n in ('0', 'busy', '1', '2')]
+    (tmp_path / 'day.txt').write_text('\n'.join(['http://127.0.0.1:9/x.png', *signed('SECRETSIG')]))
+    out = tmp_path / 'out'
+    looked, notes = scored(loaded, tmp_path / 'day.txt', out, part=1, batch_size=1)
+    assert len(looked) == 5 and notes == ['2 photographs could not be opened: --resume tries again']
+    rows = list(read_scores(out))
+    assert [r['decision'] == 'unreadable' for r in rows] == [True, False, True, False, False]
+    assert [r['image'].partition('.bmp')[2] for r in rows] == ['', *['?sig=...'] * 4]
+    assert all('does not answer' in rows[i]['reason'] for i in (0, 2))
+    assert capsys.readouterr().err.count('it is waited for, 0 s at most') == 2
+    files = [p for p in out.rglob('*') if p.is_file()]
+    assert not [p for p in files if b'SECRET' in p.read_bytes()]
+    (out / 'parts' / 'part-000004.csv').unlink()  # of a run that was killed, and signed anew
+    new = ['http://127.0.0.1:9/x.png', *signed('SECRETSIG2')]
+    (tmp_path / 'day.txt').write_text('\n'.join(new))
+    assert scored(loaded, tmp_path / 'day.txt', out, part=1, batch_size=1)[0] == [
+        '2.bmp?sig=SECRETSIG2'
+    ]
+
+
+def test_an_inbox_that_is_emptied_leaves_rows(loaded, photos, tmp_path):
+    out, names = tmp_path / 'out', []
+
+    def emptied(finding):
+        names.append(finding.image)
+        for p in photos.iterdir():
+            p.rename(tmp_path / p.name)
+
+    words = Scorer(WordsDetector(CONFIG, loaded[0]), 0.0, 0.0)
+    how = dict(part=1, batch_size=1, progress=False, note=str, tell=emptied)
+    begun = time.monotonic()
+    counts, _ = score_folder(photos, out, words, **how)
+    assert time.monotonic() < begun + 60 and len(names) == 10
+    assert counts['unreadable'] >= 8 and (out / 'scores.csv').exists()
 
 
 def test_a_refused_continuation_changes_nothing(loaded, photos, tmp_path):

@@ -226,7 +226,7 @@ def _summary(counts: Counter, seconds: float, out) -> str:
     kinds = ', '.join(f'{counts[k]} {k}' for k in ('anomalous', 'normal', 'unreadable'))
     report = os.path.join(out, 'report.html')
     many = number_of(counts.total(), 'image')
-    return f'\n{many}, {kinds}, {seconds:.0f} s: {out}\nreport: {report}'
+    return f'\n{many}, {kinds}, {seconds:.0f} s: {printable(out)}\nreport: {printable(report)}'
 
 # %% ../../nbs/89e_cli_score.ipynb #cad4a801
 def _found(a: Namespace, rank: int):

@@ -82,18 +82,25 @@ def _sound(p, folder, root):
 _ASIDE = '__macosx', '@eadir', '$recycle.bin', 'thumbnails', 'thumbs', 'overlay', 'overlays'
 
 
+def is_aside(
+    path: str,  # below what is listed, with slashes
+) -> bool:
+    "True for what is hidden or put there by other programs, and for all that lies in it."
+    parts = [part for part in path.split('/') if part not in ('.', '..')]
+    return any(part[:1] == '.' or part.casefold() in _ASIDE for part in parts)
+
+
 def listing(
     folder: Path,  # the folder to list
     root: Path,  # the data set it belongs to
 ) -> list:  # paths in name order
     "The visible entries of `folder` but copies; one that must not be read is a DataError."
     try:
-        entries = sorted(p for p in folder.iterdir() if p.name[0] != '.')
+        entries = sorted(p for p in folder.iterdir() if not is_aside(p.name))
     except OSError as err:
         raise DataError(
             f'cannot list {folder}: {err.strerror}, give a folder you may read'
         ) from None
-    entries = [p for p in entries if p.name.casefold() not in _ASIDE]
     for p in entries:
         _sound(p, folder, root)
     return entries

@@ -11,6 +11,8 @@ import json
 import os
 from itertools import islice
 from pathlib import Path
+from typing import TextIO
+
 from ..errors import DataError
 from .formats import reading, regular
 from .pairing import MASKS, NORMAL, Sample, category_name, is_text, nfc, plain_name
@@ -158,7 +160,10 @@ def _from_list(rows, folder, path, *, named=False):
     return _from_rows([r | {k: _relative(r[k], root) for k in paths} for r in rows], root, path)
 
 # %% ../../nbs/01_tables.ipynb #f2a6b7c8
-def _plain(names, path):
+def plain_columns(
+    names: list | None,  # as they stand in a table
+    path: str | os.PathLike,  # of the table, for messages
+) -> list[str]:
     "Column names as they are compared: without case and blanks around them, and each once."
     names = [str(n).strip().casefold() for n in names or ()]
     for name in filter(None, names):
@@ -167,20 +172,29 @@ def _plain(names, path):
     return names
 
 
+def csv_table(
+    file: TextIO,  # at its beginning
+    path: str | os.PathLike,  # its name, for messages
+) -> csv.DictReader:
+    "The rows of a table that are separated by commas, semicolons or tabs."
+    header = file.readline()
+    file.seek(0)
+    # spreadsheets write what their country separates numbers in a list by
+    table = csv.DictReader(file, delimiter=max(',;\t', key=header.count), strict=True)
+    table.fieldnames = plain_columns(table.fieldnames, path)
+    return table
+
+# %% ../../nbs/01_tables.ipynb #r3adrows
 def _read_rows(path, most=None):
     "Column names and rows of a table, or its first rows."
     regular(path)
     if path.suffix.lower() == '.parquet':
         import pyarrow.parquet as pq
 
-        names = _plain(pq.read_schema(path).names, path)
+        names = plain_columns(pq.read_schema(path).names, path)
         return names, [] if most == 0 else pq.read_table(path).rename_columns(names).to_pylist()
     with open(path, newline='', encoding='utf-8-sig') as f:
-        header = f.readline()
-        f.seek(0)
-        # spreadsheets write what their country separates numbers in a list by
-        table = csv.DictReader(f, delimiter=max(',;\t', key=header.count), strict=True)
-        table.fieldnames = _plain(table.fieldnames, path)
+        table = csv_table(f, path)
         return table.fieldnames, list(islice(table, most))
 
 # %% ../../nbs/01_tables.ipynb #3786dc3f

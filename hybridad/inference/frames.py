@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Iterator
 from importlib.util import find_spec
 from threading import Condition, Event, Thread
 from typing import Any
-from urllib.parse import urlsplit
 
 from ..data.formats import SUFFIXES, regular
 from ..errors import ConfigError, DataError, printable
@@ -35,16 +34,6 @@ def is_camera(
 ) -> bool:
     "True for camera, camera:1, or /dev/video0."
     return source.split(':')[0] == 'camera' or source.startswith('/dev/video')
-
-
-def shown(
-    source: str,
-) -> str:  # without the name and the password of a user
-    "A source as it may be printed and written."
-    if not is_stream(source):
-        return printable(source)
-    parts = urlsplit(source)
-    return printable(parts._replace(netloc=parts.netloc.rpartition('@')[2]).geturl())
 
 
 def _device(source):
@@ -79,10 +68,10 @@ def _opened(source):
         container = av.open(name, format=form, options=options, timeout=(10.0, 10.0))
     except (av.error.FFmpegError, OSError) as error:
         said = printable(error.strerror or type(error).__name__)
-        raise DataError(f'{shown(source)} cannot be opened ({said}): {_advice(source)}') from None
+        raise DataError(f'{source} cannot be opened ({said}): {_advice(source)}') from None
     if not container.streams.video:
         container.close()
-        raise DataError(f'{shown(source)} holds no pictures: give a video')
+        raise DataError(f'{source} holds no pictures: give a video')
     container.streams.video[0].thread_type = 'AUTO'
     return container, container.streams.video[0]
 
@@ -126,7 +115,7 @@ class _Frames:
         sight: int = 512,  # longest side of the copy to draw on, px; 0: none
         say: Callable = print,  # called with a sentence on what happens to the source
     ):
-        self.source, self.name, self.side, self.sight = source, shown(source), side, sight
+        self.source, self.name, self.side, self.sight = source, printable(source), side, sight
         self.fps, self.say, self.decoder = fps, say, _Decoder(source)
         self.done, self.first = set(), 0  # numbers with a row, and the first behind them
 

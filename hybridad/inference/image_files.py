@@ -8,7 +8,6 @@ __all__ = []
 # %% ../../nbs/63a_image_files.ipynb #08b63eb3
 import hashlib
 import os
-import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
@@ -25,11 +24,12 @@ from ..data.aspect import Fit
 from ..data.formats import SUFFIXES, reading
 from ..data.images import as_rgb, bits_beside, enough, full_size, is_deep, may_be_deep
 from ..data.loading import image_tensor, sample_digest
+from ..data.pairing import is_aside
 from ..errors import CheckpointError, DataError, printable
 from ..models.tiled import in_tiles
 from ..models.tiles import Tiler
 from .rows import FILE
-from .sources import Fetched, Unreached, bits_at, file_times, inner_name
+from .sources import Fetched, Unreached, as_path, bits_at, file_times, inner_name
 from .sources import is_address, is_source, names_in, opened
 from ..runs import Run
 
@@ -40,6 +40,8 @@ def upright(
 ) -> Image.Image:  # mode RGB, or F with values 0..255
     "The image as a viewer shows it: any mode, turned as its EXIF note says."
     elsewhere = is_address(path) or isinstance(path, Fetched)
+    if not elsewhere and os.path.isdir(path):
+        raise DataError(f'{path} is a folder: give its files by name, or the folder itself')
     if not elsewhere and os.path.exists(path) and not os.path.isfile(path):
         raise DataError(f'cannot read {path}: it is no regular file, remove it')
     im = opened(path, least)
@@ -173,20 +175,49 @@ def _common(names):
 # %% ../../nbs/63a_image_files.ipynb #h0me0001
 def _home(name, homes):
     "The innermost of some folders that a photograph lies in; '' for none."
-    path = Path(_on_this_machine(name))
-    return max((h for h in homes if h and path.is_relative_to(h)), key=len, default='')
+    folders = map(str, Path(_on_this_machine(name)).parents)
+    return next((f for f in folders if f in homes), '')
 
 
-def _is_out_of_reach(folder):
-    "True where not one file is left of a folder: a share that is not mounted."
+def _host(name):
+    "The server or bucket that a photograph, or its archive, lies on; '' on this machine."
+    scheme, _, path = (name.partition('::')[2] or name).partition('://')
+    return f'{scheme}://{path.partition("/")[0]}' if path else ''
+
+
+def _answers(name):
+    "True if the server of an address answers, be it that there is no such file."
     try:
-        with os.scandir(folder) as entries:
-            return next(entries, None) is None
-    except OSError:
-        return True
+        Fetched(name)
+    except DataError as error:
+        return not isinstance(error, Unreached)
+    return True
 
-# %% ../../nbs/63a_image_files.ipynb #2f78d959
-PATIENCE = 120.0  # seconds to wait for a folder that is out of reach
+# %% ../../nbs/63a_image_files.ipynb #1dent1ty
+def _identity(folder):
+    "Device and number of a folder; None where there is none."
+    with suppress(OSError):
+        entry = os.stat(folder)
+        return entry.st_dev, entry.st_ino
+    return None
+
+
+def _is_out_of_reach(folder, then):
+    "True where not one file is left, and it is not the folder it was: a share is not mounted."
+    with suppress(OSError), os.scandir(folder) as entries:
+        if next(entries, None):
+            return False
+    return then is None or _identity(folder) != then
+
+
+def was_removed(
+    folder: str,
+    then: tuple | None,  # device and number that it had
+) -> bool:
+    "True where a folder is gone, or was replaced, and the disk that it lay on is not."
+    while not (now := _identity(folder)):
+        folder = os.path.dirname(folder)
+    return then is not None and now[0] == then[0]
 
 # %% ../../nbs/63a_image_files.ipynb #2f78d95a
 class Photos(Dataset):
@@ -201,8 +232,8 @@ class Photos(Dataset):
         sight: int = 512,  # longest side of the small copy to draw on, px; 0: none
     ):
         self.paths, self.size, self.refused, self.sight = paths, size, refused or {}, sight
-        self.homes = *getattr(paths, 'homes', ()), _common(paths)
-        self.away = None  # when a folder or server was first found out of reach, while it is
+        homes = {*getattr(paths, 'homes', ()), _common(paths)} - {''}
+        self.homes = {h: _identity(h) for h in homes}
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -211,21 +242,34 @@ class Photos(Dataset):
         "The folder or server that is out of reach, in words; '' where it is not that."
         if item.pop('unreached', False):
             return item['reason']
-        home = 'reason' in item and _home(item['path'], self.homes)
-        out = home and _is_out_of_reach(home)
+        if 'reason' not in item or item['path'] in self.refused:
+            return ''
+        home = _home(item['path'], self.homes)
+        out = home and _is_out_of_reach(home, self.homes[home])
         return f'{home} is out of reach, or nothing is left in it' if out else ''
 
     def __getitem__(self, i: int) -> dict:
-        "One item; `lost` says that its folder or server is out of reach, and stayed so."
-        while True:
-            item = dict(index=i, path=self.paths[i]) | read_item(self, self.paths[i])
-            if not (lost := self._lost(item)):
-                self.away = None
-                return item
-            self.away = self.away or time.monotonic()  # one wait for all of a batch
-            if time.monotonic() > self.away + PATIENCE:
-                return item | dict(lost=lost)
-            time.sleep(PATIENCE / 60)
+        "One item; `lost` says that its folder or server is out of reach."
+        item = dict(index=i, path=self.paths[i]) | read_item(self, self.paths[i])
+        lost = self._lost(item)
+        return item | dict(lost=lost) if lost else item
+
+# %% ../../nbs/63a_image_files.ipynb #pl4ce0f1
+def place_of(
+    photos: Photos,
+    i: int,
+) -> str:  # '' for neither
+    "The folder or the server that one photograph lies in or on."
+    return _home(photos.paths[i], photos.homes) or _host(photos.paths[i])
+
+
+def is_there(
+    photos: Photos,
+    i: int,
+) -> bool:
+    "True if one photograph can be asked for: its file is there, or its server answers."
+    path = _on_this_machine(photos.paths[i])
+    return os.path.exists(path) if path else _answers(photos.paths[i])
 
 # %% ../../nbs/63a_image_files.ipynb #01bc7e91
 def read_item(
@@ -269,12 +313,12 @@ def images_below(
 ) -> Iterator[str]:
     "Paths of the images below a folder, in order."
     for folder, inside, names in os.walk(root, onerror=unlisted):
-        seen = sorted(n for n in inside if not n.startswith('.'))
+        seen = sorted(n for n in inside if not is_aside(n))
         other['linked folder'] += sum(os.path.islink(os.path.join(folder, n)) for n in seen)
         runs = [n for n in seen if _is_scoring_run(Path(folder, n))]
         other['folder of a scoring run'] += len(runs)
         inside[:] = [n for n in seen if n not in runs]
-        for n in sorted(n for n in names if not n.startswith('.')):
+        for n in sorted(n for n in names if not is_aside(n)):
             if n.lower().endswith(SUFFIXES):
                 yield os.path.join(folder, n)
             else:
@@ -333,7 +377,7 @@ def find_images(
         return paths
     found, refused, other = {}, {}, Counter()
     roots = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
-    given = [os.path.expanduser(os.fspath(r)) for r in roots]
+    given = [as_path(os.path.expanduser(os.fspath(r))) for r in roots]
     with tqdm(desc='list', unit='file', delay=2) as bar:
         for root in given:
             for name, why in _images_in(root, other):

@@ -7,14 +7,104 @@ __all__ = []
 
 # %% ../../nbs/63i_loader.ipynb #d8f8eb09
 import os
+import sys
+import time
 from collections.abc import Iterable, Iterator
+from itertools import chain, islice
 
 import torch
 from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
 
 from ..config import check
-from ..errors import DataError
-from .image_files import Photos
+from ..errors import DataError, printable
+from .image_files import Photos, is_there, place_of, was_removed
+from .sources import is_address
+
+# %% ../../nbs/63i_loader.ipynb #p4t1enc1
+PATIENCE = 120.0  # seconds to wait for a folder or a server that is out of reach
+_TRIES = 3  # for a photograph whose server answers for others
+_NEAR, _ASKED = 1000, 3  # photographs among which others are looked for, and how many are asked
+
+
+class _Absent:
+    "Photographs of a run that can be asked for in place of one that is out of reach."
+
+    def __init__(self, photos: Photos):
+        self.photos, self.read = photos, []  # the last one that was read
+        self.heard, self.since, self.told = {*photos.homes}, {}, set()  # all of places
+
+    def other_answers(
+        self,
+        i: int,  # place of the one that is out of reach
+        near: bool,  # of the same folder or server; False: of any other one
+    ) -> bool:
+        "True if another photograph is there, or its server says that it is not."
+        photos, where = self.photos, place_of(self.photos, i)
+        around = chain(self.read, range(i + 1, len(photos)), range(i - 1, -1, -1))
+        others = (
+            k
+            for k in islice(around, _NEAR)
+            if k != i and photos.paths[k] not in photos.refused
+            if (place_of(photos, k) == where) == near
+        )
+        return any(is_there(photos, k) for k in islice(others, _ASKED))
+
+    def end(self, item: dict) -> None:
+        "Refuse to go on where nothing else is there."
+        where, homes = place_of(self.photos, item['index']), self.photos.homes
+        removed = where in homes and was_removed(where, homes[where])
+        if not (removed or self.other_answers(item['index'], near=False)):
+            raise DataError(f'{item["lost"]}: continue with --resume or --join once it is back')
+
+# %% ../../nbs/63i_loader.ipynb #p4t1enc2
+class _Waiting(_Absent):
+    "Waits for folders and servers that are out of reach, and says so once."
+
+    def _tell(self, item, where):
+        if where not in self.told:
+            self.told.add(where)
+            text = f'{printable(item["lost"])}; it is waited for, {PATIENCE:.0f} s at most'
+            tqdm.write(text, file=sys.stderr)
+
+    def waited(self, item, where):
+        "The item as soon as it can be read, or once it is known to be a row."
+        tries, who = 0, where if where in self.heard else ''  # all never heard of share one wait
+        if who not in self.since:
+            item = self.photos[item['index']]  # it may be back since that was read ahead
+        since = self.since.setdefault(who, time.monotonic())
+        while 'lost' in item and tries < _TRIES:
+            if time.monotonic() > since + PATIENCE:
+                self.end(item)
+                break
+            self._tell(item, where)
+            time.sleep(PATIENCE / 60)
+            tries += self.other_answers(item['index'], near=True)
+            item = self.photos[item['index']]
+        else:
+            self.since.pop(who)
+            self.heard.add(where)
+            if 'lost' not in item:
+                self.told.discard(where)
+        return {k: v for k, v in item.items() if k != 'lost'}
+
+# %% ../../nbs/63i_loader.ipynb #p4t1enc3
+class _Patience(_Waiting):
+    "Photographs that are there, or known to be gone."
+
+    def __call__(self, item: dict) -> dict:
+        "An item of Photos, read again while it is out of reach; in the end a row."
+        where = ''
+        if 'lost' in item or self.since or is_address(item['path']):
+            where = place_of(self.photos, item['index'])
+        if 'lost' in item:
+            item = self.waited(item, where)
+        elif where:
+            self.heard.add(where)
+            self.since.pop(where, None)
+        if 'reason' not in item:
+            self.read = [item['index']]
+        return item
 
 # %% ../../nbs/63i_loader.ipynb #3e060b4d
 _MOST = 8  # more seldom read faster, and each needs memory
@@ -40,6 +130,7 @@ class PhotoLoader:
     ):
         check('num_workers', num_workers, int | None)
         workers = _usual_workers(device) if num_workers is None else num_workers
+        self.there = _Patience(photos)
         self.loader = DataLoader(
             photos,
             batch_sampler=batches,
@@ -50,8 +141,6 @@ class PhotoLoader:
         )
 
     def __iter__(self) -> Iterator[list]:  # of items of Photos, in the order of `batches`
-        "One round; photographs that are out of reach end it, before they count as unreadable."
+        "One round; it ends where every photograph is out of reach, before all count as unreadable."
         for batch in self.loader:
-            if lost := next((item['lost'] for item in batch if 'lost' in item), None):
-                raise DataError(f'{lost}: continue with --resume or --join once it is back')
-            yield batch
+            yield [self.there(item) for item in batch]

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from ..errors import DataError, HybridadError
+from ..errors import DataError, HybridadError, printable
 from .sources import inner_name, is_address, opened_store, reason_of
 
 # %% ../../nbs/63k_remote_runs.ipynb #put0ne01
@@ -75,7 +75,8 @@ class _Mirror:
             try:
                 self.send()
             except Exception as error:  # of any store; the last attempt, at the end, counts
-                print(f'cannot write to {self.address} now: {reason_of(error)}', file=sys.stderr)
+                why = f'cannot write to {self.address} now: {reason_of(error)}'
+                print(printable(why), file=sys.stderr)
 
 
 def _is_plan(file):

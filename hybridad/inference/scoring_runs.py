@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 
 from ..claims import POLL, claims_in, held
 from ..config import check
-from ..errors import ConfigError
+from ..errors import ConfigError, printable
 from .image_files import Found, Photos, find_images, grey_bits
 from .loader import PhotoLoader
 from .parts import ClaimedBatches, Parts, all_there, by_part, check_all_there
@@ -28,6 +28,7 @@ from .parts import outdated, remove_outdated, tell_lost, tidy, write_part
 from .report import report_of_scores
 from .rows import other_threshold, read_scores, write_scores
 from .scoring import Scorer
+from .sources import is_address
 from ..locks import run_lock
 from ..models.detector import HybridAnomalyDetector
 from ..models.reference import reference_hash
@@ -49,7 +50,8 @@ def _list_digest(names):
     "A hash of the names in their order."
     digest = hashlib.sha256()
     for n in names:
-        digest.update(os.fsencode(n) + b'\0')
+        shown = printable(n) if is_address(n) else n  # signed anew, it is the same list
+        digest.update(os.fsencode(shown) + b'\0')
     return digest.hexdigest()[:16]
 
 # %% ../../nbs/64a_scoring_runs.ipynb #78a679cd

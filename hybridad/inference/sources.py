@@ -27,8 +27,10 @@ from PIL import Image
 
 from ..data.formats import SUFFIXES, check_pointer, formats_of, regular
 from ..data.images import may_be_deep, open_image, set_bits
-from ..data.pairing import MASKS, plain_name
-from ..errors import DataError
+from ..data.pairing import MASKS, is_aside, plain_name
+from ..data.tables import csv_table, plain_columns
+from ..errors import DataError, printable
+from ..progress import waiting
 
 # %% ../../nbs/63_sources.ipynb #e99d1c68
 _SCHEME = re.compile(r'[a-z][a-z0-9+.-]+(://|::)')
@@ -39,6 +41,13 @@ def is_address(
 ) -> bool:
     "True for an address, False for a path."
     return isinstance(name, str) and bool(_SCHEME.match(name))
+
+
+def as_path(
+    name: str,  # as a person wrote it
+) -> str:
+    "A path that exists, written so that it is no address; any other name as it is."
+    return os.path.join('.', name) if is_address(name) and os.path.lexists(name) else name
 
 
 def inner_name(
@@ -102,11 +111,20 @@ def reason_of(error: Exception) -> str:
     return f'{text}; check the address, and your credentials where it needs some'
 
 # %% ../../nbs/63_sources.ipynb #st0reof1
+_PACKED = dict(gz='gzip', tgz='gzip', bz2='bz2', tbz2='bz2', xz='xz', txz='xz')
+
+
 @lru_cache(64)
 def _store_of(root: str, process: int):
+    from fsspec import filesystem
     from fsspec.core import url_to_fs
 
-    return url_to_fs(root)[0]
+    scheme, _, archive = root.partition('://::')
+    ending = inner_name(archive).lower().rpartition('.')[2]
+    how = dict(compression=_PACKED.get(ending)) if scheme == 'tar' else {}
+    if archive and not is_address(archive):  # whose path may hold a '::'
+        return filesystem(scheme, fo=open(archive, 'rb'), skip_instance_cache=True, **how)
+    return url_to_fs(root, **({scheme: how} if archive else {}))[0]
 
 
 def opened_store(
@@ -207,7 +225,8 @@ def size_of(
     return 0
 
 # %% ../../nbs/63_sources.ipynb #66598b7e
-_ARCHIVES = '.zip', '.tar', '.tar.gz', '.tgz', '.tar.bz2', '.tar.xz'
+_ARCHIVES = '.zip', '.tar', '.tar.gz', '.tgz', '.tar.bz2', '.tbz2', '.tar.xz', '.txz'
+_SEALED = '.7z', '.rar', '.tar.zst', '.tzst'  # archives that nothing here can open
 _LISTS = '.csv', '.parquet', '.txt'
 
 
@@ -219,9 +238,18 @@ def is_source(
     root: str,  # a path, or an address of fsspec
 ) -> bool:
     "True for an archive, a list of names, or anything at an address."
-    return is_address(root) or os.path.isfile(root) and _ends(root, (*_ARCHIVES, *_LISTS))
+    return is_address(root) or os.path.isfile(root) and _ends(root, (*_ARCHIVES, *_SEALED, *_LISTS))
 
 # %% ../../nbs/63_sources.ipynb #m3mbers1
+def _refusal(name, link, archive):
+    "The reason why a member of an archive is not read, or ''."
+    if '::' in name:
+        return f"{name} in {archive} holds '::': pack it under another name"
+    if name.startswith(('/', '\\')) or '..' in re.split(r'[/\\]', name):
+        return f'{name} leads out of {archive}: pack it under another name'
+    return f'{name} is a link in {archive}: pack the file itself' if link else ''
+
+# %% ../../nbs/63_sources.ipynb #m3mbers2
 def _members(archive: str) -> Iterator[tuple[str, str]]:
     "(address, '' or why it is refused) of each file in an archive, in its order."
     scheme = 'zip' if _ends(archive, '.zip') else 'tar'
@@ -232,17 +260,16 @@ def _members(archive: str) -> Iterator[tuple[str, str]]:
         members = store.tar.getmembers()
         names = [(m.name, not m.isreg()) for m in members if m.isreg() or m.issym() or m.islnk()]
     for name, link in names:
-        out = name.startswith(('/', '\\')) or '..' in re.split(r'[/\\]', name) or '::' in name
-        why = f'{name} is a link in {archive}: pack the file itself' if link else ''
-        why = f'{name} leads out of {archive}: pack it under another name' if out else why
-        yield f'{scheme}://{name}::{archive}', why
+        if not is_aside(name):
+            why = _refusal(name, link, archive)
+            yield f'{scheme}://{name.replace("::", "%3A%3A")}::{archive}', why
 
 # %% ../../nbs/63_sources.ipynb #2212a18f
 def _column(names, source) -> str:
     "The column that holds file names."
     found = next((c for c in ('image', 'path') if c in names), None)
     if found is None:
-        shown = ', '.join(map(str, names)) or 'none'
+        shown = ', '.join(names) or 'none'
         raise DataError(f'{source} has no column image or path, only {shown}: add one')
     return found
 
@@ -253,22 +280,27 @@ def _entries(source: str, content: bytes) -> list[tuple[int, str]]:
         import pyarrow.parquet as pq
 
         table = pq.ParquetFile(io.BytesIO(content))
-        column = _column(table.schema_arrow.names, source)
+        columns = plain_columns(table.schema_arrow.names, source)
+        column = table.schema_arrow.names[columns.index(_column(columns, source))]
         names = table.read([column])[column].to_pylist()
         return [(k, str(n or '')) for k, n in enumerate(names, 1)]
     text = content.decode('utf-8-sig')
     if _ends(source, '.txt'):
         lines = enumerate(map(str.strip, text.splitlines()), 1)
         return [(k, line) for k, line in lines if line]
-    rows = csv.DictReader(io.StringIO(text, newline=''), strict=True)
-    column = _column(rows.fieldnames or [], source)
+    rows = csv_table(io.StringIO(text, newline=''), source)
+    column = _column(rows.fieldnames, source)
     return [(rows.line_num, (r[column] or '').strip()) for r in rows]
 
 # %% ../../nbs/63_sources.ipynb #l1sted01
 def _joined(source: str, name: str) -> str:
-    "A relative name in a list, which begins where the list lies."
+    "A name in a list; a relative one begins where the list lies."
     if not is_address(source):
-        return os.path.join(os.path.dirname(source), name)
+        path = as_path(os.path.join(os.path.dirname(source), os.path.expanduser(name)))
+        known = '://' in name or not os.path.lexists(path)
+        return name if is_address(name) and known else path
+    if is_address(name) or os.path.isabs(name):
+        return name
     scheme, _, folder = source.rpartition('/')[0].partition('://')
     path = f'{folder}/{name}'
     return f'{scheme}://{posixpath.normpath(path) if ".." in name.split("/") else path}'
@@ -279,7 +311,7 @@ def _listed(source: str) -> Iterator[tuple[str, str]]:
     content = Fetched(source).getvalue() if is_address(source) else Path(source).read_bytes()
     for line, name in _entries(source, content):
         if name:
-            yield name if is_address(name) or os.path.isabs(name) else _joined(source, name), ''
+            yield _joined(source, name), ''
         else:
             why = f'line {line} of {source} names no file: write a name there, or remove it'
             yield f'{source}, line {line}', why
@@ -292,7 +324,8 @@ def _below(root: str) -> Iterator[tuple[str, str]]:
     if not found:
         store.info(path)  # which raises where nothing answers, unlike `find`
         raise FileNotFoundError
-    return ((root.rstrip('/') + p.removeprefix(base), '') for p in sorted(found))
+    inside = (p.removeprefix(base) for p in sorted(found))
+    return ((root.rstrip('/') + name, '') for name in inside if not is_aside(name))
 
 
 def _searched(root: str) -> Iterator[tuple[str, str]]:
@@ -312,10 +345,13 @@ def names_in(
     other: Counter,  # files left alone, counted by ending
 ) -> Iterator[tuple[str, str]]:  # (name, '' or why it is refused) of each image
     "The photographs of a source, in its order."
+    if _ends(root, _SEALED):
+        raise DataError(f'{root} is an archive that cannot be read: pack it as .zip or .tar')
     if not is_address(root):
         regular(root)
     try:
-        found = list(_searched(root))
+        with waiting(f'listing {printable(root)}'):
+            found = list(_searched(root))
     except DataError:
         raise
     except Exception as error:  # of any store, or of a damaged archive or list
@@ -326,11 +362,9 @@ def names_in(
         last = inner_name(name).rpartition('/')[2]
         if _ends(root, _LISTS):
             yield name, why
-        elif last.startswith('.') or not last:
-            continue
         elif last.lower().endswith(SUFFIXES):
             yield name, why
-        else:
+        elif last:
             other[Path(last).suffix.lower() or 'without ending'] += 1
 
 # %% ../../nbs/63_sources.ipynb #b1ts0002

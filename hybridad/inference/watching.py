@@ -21,7 +21,7 @@ from ..config import check
 from ..errors import ConfigError, csv_cell, printable
 from .arrivals import FolderArrivals
 from .drift import EwmaChart, draw_chart, drift_text
-from .frames import frames_of, shown
+from .frames import frames_of
 from .image_files import grey_bits, grey_line
 from .overlays import captioned
 from .parts import lost_overlays
@@ -228,9 +228,9 @@ def _source(source, out, scorer, *, fps, poll, **how):
 
 def _asked(source, scorer, batch_size, **how):
     "Settings that must be equal for a watch to be continued."
-    asked = asked_of(scorer, [shown(source)], batch_size, part=_PART, format='csv', **how)
+    asked = asked_of(scorer, [printable(source)], batch_size, part=_PART, format='csv', **how)
     size = os.path.getsize(source) if os.path.isfile(source) else None
-    return asked | dict(watched=shown(source), bytes=size)
+    return asked | dict(watched=printable(source), bytes=size)
 
 
 def _check_choices(pictures, fps, poll):
