@@ -22,7 +22,7 @@ from ..config import check
 from ..errors import ConfigError, DataError, csv_cell, printable
 from .arrivals import FolderArrivals
 from .drift import EwmaChart, draw_chart, drift_text
-from .frames import frames_of, shown
+from .frames import frames_of, plain, shown
 from .image_files import grey_bits, grey_line
 from .overlays import captioned
 from .parts import lost_overlays
@@ -321,7 +321,7 @@ def watch(
     "Score images as they come, until `stop` is set or a video ends."
     _check_choices(pictures, fps, poll)
     check('batch_size', batch_size, int)
-    source, stop = os.path.expanduser(os.fspath(source)), stop or Event()
+    source, stop = plain(source), stop or Event()
     sight = 512 * (pictures != 'none')
     arrivals = _source(source, out, scorer, fps=fps, poll=poll, sight=sight, say=note)
     run = ScoringRun(out, 'score', _asked(source, scorer, batch_size, pictures=pictures, fps=fps))
