@@ -28,7 +28,7 @@ from .overlays import captioned
 from .parts import lost_overlays
 from .report import report_of_scores
 from .rows import COLUMNS, FILE, decision_at, join_parts, other_threshold
-from .rows import row_of, rows_of
+from .rows import WHEN, row_of, rows_of
 from .scoring import Finding, Scorer
 from .scoring_runs import ScoringRun, asked_of, origin_of
 from ..locks import run_lock
@@ -37,7 +37,6 @@ from ..runs import write_atomic
 # %% ../../nbs/66c_watching.ipynb #1735a7c8
 _PART = 1000  # rows of a part
 _OUTAGE = 1.0  # s between two looks for a folder that is away
-_WHEN = ('time', 'latency')  # of a row: when it was written (UTC), and s since the image was seen
 
 
 def _line(values):
@@ -84,12 +83,12 @@ class Table:
         "Append one row; it is on disk afterwards, and where that failed it may be tried again."
         path = self.folder / f'part-{self.count // _PART:06d}.csv'
         now = time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())
-        row = row | dict(zip(_WHEN, (now, round(latency, 4))))
+        row = row | dict(zip(WHEN, (now, round(latency, 4))))
         with open(path, 'ab', buffering=0) as file:
             begun = min(file.tell(), self.end if self.count % _PART else 0)
             file.truncate(begun)  # what an attempt that failed has left
-            line = _line([row[c] for c in (*COLUMNS, *FILE, *_WHEN)])
-            file.write(line if begun else _line((*COLUMNS, *FILE, *_WHEN)) + line)
+            line = _line([row[c] for c in (*COLUMNS, *FILE, *WHEN)])
+            file.write(line if begun else _line((*COLUMNS, *FILE, *WHEN)) + line)
             os.fsync(file.fileno())
             end = file.tell()
         self.count, self.end = self.count + 1, end
@@ -173,6 +172,7 @@ class _Counted:
         self.counts, self.latency, self.clock = Counter(), _Latency(), WallClock()
         self.drawn = (0, 0.0)  # rows of the last picture, and when it was made
         self.grey = {}  # {folder: bits at which 16-bit grey is read}
+        self.early = set()  # images that could not be read, or not yet
         other = other_threshold(out)
         named = []
         for r in self.table.rows():
@@ -183,6 +183,11 @@ class _Counted:
 
     def _count(self, row):
         "Take one row into account; True where its score has changed the state of the chart."
+        if row['image'] in self.early:
+            self.counts['unreadable'] -= 1
+            self.early.remove(row['image'])
+        if row['decision'] == 'unreadable':
+            self.early.add(row['image'])
         self.counts[row['decision']] += 1
         return row['score'] is not None and self.chart.add(row['score'])
 
