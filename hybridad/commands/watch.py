@@ -75,8 +75,9 @@ def _stopped_by_signals() -> Iterator[Event]:
 # %% ../../nbs/89h_cli_watch.ipynb #f875ade7
 def _folder(a: Namespace) -> Path:
     "The run's folder; what cannot be watched is refused before anything is loaded."
-    from hybridad.inference.frames import is_camera, is_stream
+    from hybridad.inference.frames import is_camera, is_stream, plain
 
+    a.source = plain(a.source)
     if a.checkpoint and a.checkpoint_path:
         raise ConfigError('CHECKPOINT was given twice: leave one of the two out')
     a.checkpoint_path = a.checkpoint or a.checkpoint_path

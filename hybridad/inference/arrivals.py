@@ -13,38 +13,35 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from threading import Event
 
-from ..errors import DataError, printable
-from .image_files import Photos, images_below, leads_out, read_item
+from ..errors import DataError, number_of, printable
+from .image_files import Photos, file_digest, images_below, leads_out
+from .image_files import read_item
+from .rows import FILE
 
 # %% ../../nbs/66a_arrivals.ipynb #0e1b3dff
 _STILL = 0.05  # s that size and time must stand still, at least
 _DAMAGED, _AWAY = 3.0, 90.0  # s until a file counts as damaged, or as not to be had
 _AGAIN = 0.2  # s until it is tried again
 _OUTAGE = 1.0  # s between attempts to list a folder that is away
+_SELDOM = 10  # times as long as it takes is the time between two looks at every file
 
 
 @dataclass
 class _Pending:
     "A file that has been seen and not been read."
 
-    stamp: tuple  # bytes and time of its contents
+    stamp: tuple  # bytes, time of its contents and of its entry
     since: float  # s, when it was first seen so
     due: float  # s, when it is looked at next
 
 
 def _stamp(path):
-    "Bytes and time of the contents of a file; None where it is gone, or a link to nothing."
+    "Bytes and times of a file; None where it is gone, or a link to nothing."
     try:
         entry = os.stat(path)
     except OSError:
         return None
-    return entry.st_size, entry.st_mtime_ns
-
-
-def _stamps(root, unlisted):
-    "Stamps of the images below a folder; `unlisted` is told of folders that cannot be listed."
-    found = ((path, _stamp(path)) for path in images_below(root, Counter(), unlisted))
-    return {path: stamp for path, stamp in found if stamp}
+    return entry.st_size, entry.st_mtime_ns, entry.st_ctime_ns
 
 # %% ../../nbs/66a_arrivals.ipynb #5cc6826b
 class _Folder:
@@ -62,6 +59,7 @@ class _Folder:
         self.root, self.side, self.sight, self.poll = os.fspath(root), side, sight, poll
         self.say, self.done, self.pending, self.left_out = say, {}, {}, set()
         self.away = None  # when the folder was last there, while it is not
+        self.links, self.due = 0, 0.0  # linked folders; when every file is looked at next
         if not os.path.isdir(self.root):
             raise DataError(f'there is no folder {self.root}: check the path')
 
@@ -71,11 +69,11 @@ class _Folder:
     ) -> None:
         "Leave out the files that have a row."
         for r in rows:
-            self.done[r['image']] = r['bytes'], r['modified'], r['digest']
+            self.done[r['image']] = tuple(r.get(k) for k in FILE)
 
 # %% ../../nbs/66a_arrivals.ipynb #d5c78922
 class _Listed(_Folder):
-    "A folder that may be away for a while."
+    "A folder that is listed."
 
     def _unlisted(self, error):
         "Name a folder below that cannot be listed, once; without the watched one nothing goes on."
@@ -86,15 +84,33 @@ class _Listed(_Folder):
             why = f'{printable(error.filename)} cannot be listed ({error.strerror})'
             self.say(f'{why}: its images are left out until it can')
 
+    def _stamps(self, now):
+        "Stamps of new files and of those waited for, at times of all; links are counted."
+        begun, every, other = time.monotonic(), now >= self.due, Counter()
+        paths = images_below(self.root, other, self._unlisted)
+        asked = (p for p in paths if every or p in self.pending or p not in self.done)
+        found = {path: stamp for path in asked if (stamp := _stamp(path))}
+        if every:
+            self.due = now + _SELDOM * (time.monotonic() - begun)
+        if other['linked folder'] > self.links:
+            self.links = other['linked folder']
+            which = number_of(self.links, 'linked folder is', 'linked folders are')
+            self.say(f'{which} left out in {self.root}: copy the files in, or watch them there')
+        return found
+
+# %% ../../nbs/66a_arrivals.ipynb #66a0rch1
+class _Reached(_Listed):
+    "A folder that may be away for a while."
+
     def _update(self, now):
         "List the folder."
-        listed = _stamps(self.root, self._unlisted)
+        listed = self._stamps(now)
         for path in [p for p in self.pending if p not in listed]:
             del self.pending[path]
             self.say(f'{printable(path)} vanished before it was read')
         for path, stamp in listed.items():
-            known = self.done.get(printable(path), ())[:2] == stamp
-            if not known and getattr(self.pending.get(path), 'stamp', None) != stamp:
+            row = self.done.get(path) or self.done.get(printable(path), ())
+            if row[:3] != stamp and getattr(self.pending.get(path), 'stamp', None) != stamp:
                 self.pending[path] = _Pending(stamp, now, now)
 
     def finished(self, now: float) -> list[str]:
@@ -115,30 +131,20 @@ class _Listed(_Folder):
             self.say(f'{self.root} cannot be reached: it is tried again every second')
 
 # %% ../../nbs/66a_arrivals.ipynb #2f1a235f
-class _Read(_Listed):
-    "Photographs of a folder, read, and confirmed once they were scored."
+class _Settled(_Reached):
+    "A folder whose files are done with once their contents have a row."
 
-    def _read(self, path, now):
-        "The item of one photograph; None while it may still become whole, or is known already."
-        out = f'{path} is a link that leads out of {self.root}: copy the file in'
-        refused = {path: out} if leads_out(path, self.root) else {}
-        item = read_item(Photos([path], self.side, refused, sight=self.sight), path)
-        pending, (size, modified, _, digest) = self.pending[path], item['file']
-        patience = 0 if refused else _DAMAGED if digest else _AWAY
-        waits = 'reason' in item and now - pending.since < patience
-        pending.due = now + _AGAIN
-        if waits or (size, modified) != pending.stamp:
-            return None
-        before = self.done.get(printable(path))
-        if before and digest and before[2] == digest:
-            self._finish(path, item['file'])
-            return None
-        return item | dict(path=path, seen=pending.since)
+    def _is_known(self, path, stamp):
+        "True where the contents of a file have a row already, which is noted."
+        digest = self.done.get(printable(path), ('',))[-1]
+        known = bool(digest) and file_digest(path) == digest
+        if known and _stamp(path) == stamp:
+            self._finish(path, (*stamp, digest))
+        return known
 
     def _finish(self, path, file):
         "Note that a file is done with."
-        size, modified, _, digest = file
-        self.done[printable(path)] = size, modified, digest
+        self.done[printable(path)] = file
         self.pending.pop(path, None)
 
     def confirm(
@@ -148,10 +154,31 @@ class _Read(_Listed):
         "Count a file as done if it has stood still."
         time.sleep(max(0.0, item['seen'] + _STILL - time.monotonic()))
         now, pending = _stamp(item['path']), self.pending.get(item['path'])
-        if now and pending and now != pending.stamp:  # None: moved away after it was read
+        changed = now and pending and now != pending.stamp  # None: moved away after it was read
+        if changed and file_digest(item['path']) != item['file'][-1]:
             return False
         self._finish(item['path'], item['file'])
         return True
+
+# %% ../../nbs/66a_arrivals.ipynb #66a0read
+class _Read(_Settled):
+    "Photographs of a folder, read, and confirmed once they were scored."
+
+    def _read(self, path, now):
+        "The item of one photograph; None while it may still become whole, or is known already."
+        out = f'{path} is a link that leads out of {self.root}: copy the file in'
+        refused = {path: out} if leads_out(path, self.root) else {}
+        pending = self.pending[path]
+        pending.due = now + _AGAIN
+        if not refused and self._is_known(path, pending.stamp):
+            return None
+        item = read_item(Photos([path], self.side, refused, sight=self.sight), path)
+        *stamp, digest = item['file']
+        patience = 0 if refused else _DAMAGED if digest else _AWAY
+        waits = 'reason' in item and now - pending.since < patience
+        if waits or tuple(stamp) != pending.stamp:
+            return None
+        return item | dict(path=path, seen=pending.since)
 
 # %% ../../nbs/66a_arrivals.ipynb #3632e959
 class FolderArrivals(_Read):

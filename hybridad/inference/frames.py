@@ -46,6 +46,13 @@ def _device(source):
         return f'/dev/video{name}', 'v4l2'
     return (f'video={name}' if system == 'win32' else name), _DEVICES[system]
 
+# %% ../../nbs/66b_frames.ipynb #66b0pla1
+def plain(
+    source: str,
+) -> str:
+    "A source as a path where it names one: ~/line.mp4, file:///data/line.mp4."
+    return os.path.expanduser(os.fspath(source).removeprefix('file://'))
+
 # %% ../../nbs/66b_frames.ipynb #7e56781a
 def _library():
     "PyAV, or the way to get it."
@@ -62,6 +69,7 @@ def _opened(source):
     av = _library()
     name, form = _device(source) if is_camera(source) else (source, None)
     options = {'rtsp_transport': 'tcp'} if source.startswith('rtsp') else {}
+    options |= {'reconnect': '1'} if source.startswith('http') else {}
     if os.path.isfile(source):
         regular(source)
     try:
@@ -114,9 +122,10 @@ class _Frames:
         fps: float | None = None,  # frames to score in a second; None: as many as can be
         sight: int = 512,  # longest side of the copy to draw on, px; 0: none
         say: Callable = print,  # called with a sentence on what happens to the source
+        decoder: _Decoder | None = None,  # of the source, if it is open
     ):
         self.source, self.name, self.side, self.sight = source, printable(source), side, sight
-        self.fps, self.say, self.decoder = fps, say, _Decoder(source)
+        self.fps, self.say, self.decoder = fps, say, decoder or _Decoder(source)
         self.done, self.first = set(), 0  # numbers with a row, and the first behind them
 
     def resume(
@@ -135,8 +144,11 @@ class _Frames:
         return True
 
     def _item(self, number, frame, seen):
-        "A frame as `Photos` gives an image."
-        item = photo_item(frame.to_image(), self.side, self.sight)
+        "A frame as `Photos` gives an image, turned as its container says."
+        image = frame.to_image()
+        if frame.rotation:
+            image = image.rotate(frame.rotation, expand=True)
+        item = photo_item(image, self.side, self.sight)
         name = f'{self.name}#{number:07d}'
         return item | dict(path=name, file=(0, 0, 0, ''), seen=seen)
 
@@ -155,6 +167,13 @@ def _expected(decoder):
     if stream.frames or not length or not stream.average_rate:
         return stream.frames
     return round(length * 1e-6 * float(stream.average_rate))
+
+
+def _ends(decoder):
+    "True for what states its length."
+    container, frames = decoder.container, decoder.stream.frames
+    # a live stream, which has no size, may take its first fragment for all there is
+    return bool(frames or (container.duration and container.size > 0))
 
 
 class _Chosen(_Frames):
@@ -294,8 +313,12 @@ def frames_of(
     **how: Any,  # as for _Frames
 ) -> _VideoFrames | _LiveFrames:
     "The frames of a source."
-    if is_camera(source) or is_stream(source):
+    if is_camera(source):
         return _LiveFrames(source, side, **how)
+    if is_stream(source):
+        decoder = _Decoder(source)
+        kind = _VideoFrames if _ends(decoder) else _LiveFrames
+        return kind(source, side, decoder=decoder, **how)
     if not os.path.isfile(source):
         raise DataError(
             f'there is no {printable(source)}: give a folder, a video, an address such as'

@@ -158,15 +158,40 @@ def decision_at(
         return row['decision']
     return 'anomalous' if row['score'] >= threshold else 'normal'
 
+# %% ../../nbs/63_rows.ipynb #63r0ear1
+WHEN = (
+    'time',
+    'latency',
+)  # of a row of a watch: when it was written (UTC), and s since it was seen
+
+
+def _is_watched(path):
+    "True for a part that a watch has written, in which an image may have several rows."
+    with open(path, 'rb') as file:
+        return file.readline().rstrip().endswith(','.join(WHEN).encode())
+
+
+def _too_early(parts):
+    "Part and place of each row that says unreadable where its image has a later row."
+    waiting, found = {}, set()
+    for path in filter(_is_watched, parts):
+        for n, r in enumerate(rows_of(path)):
+            found.add(waiting.pop(r['image'], None))
+            if r['decision'] == 'unreadable':
+                waiting[r['image']] = path, n
+    return found
+
 # %% ../../nbs/63_rows.ipynb #9acabf78
 def read_scores(
     out: str | os.PathLike,  # folder of a scoring run
 ) -> Iterator[dict]:  # one per image, in order, part by part
     "Findings of a scoring run so far as rows; a missing score is None."
-    threshold = other_threshold(out)
-    for path in sorted((Path(out) / 'parts').glob('part-*')):
-        if path.suffix in ('.csv', '.parquet'):
-            for r in rows_of(path):
+    threshold, files = other_threshold(out), sorted((Path(out) / 'parts').glob('part-*'))
+    files = [path for path in files if path.suffix in ('.csv', '.parquet')]
+    early = _too_early(files)
+    for path in files:
+        for n, r in enumerate(rows_of(path)):
+            if (path, n) not in early:
                 known = {c: r[c] for c in (*COLUMNS, 'digest')}
                 yield known | dict(decision=decision_at(r, threshold))
 

@@ -16,18 +16,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median, quantiles
 from threading import Event
+from typing import Any
 
 from ..config import check
-from ..errors import ConfigError, csv_cell, printable
+from ..errors import ConfigError, DataError, csv_cell, printable
 from .arrivals import FolderArrivals
 from .drift import EwmaChart, draw_chart, drift_text
-from .frames import frames_of
+from .frames import frames_of, plain
 from .image_files import grey_bits, grey_line
 from .overlays import captioned
 from .parts import lost_overlays
 from .report import report_of_scores
 from .rows import COLUMNS, FILE, decision_at, join_parts, other_threshold
-from .rows import row_of, rows_of
+from .rows import WHEN, row_of, rows_of
 from .scoring import Finding, Scorer
 from .scoring_runs import ScoringRun, asked_of, origin_of
 from ..locks import run_lock
@@ -35,7 +36,7 @@ from ..runs import write_atomic
 
 # %% ../../nbs/66c_watching.ipynb #1735a7c8
 _PART = 1000  # rows of a part
-_WHEN = ('time', 'latency')  # of a row: when it was written (UTC), and s since the image was seen
+_OUTAGE = 1.0  # s between two looks for a folder that is away
 
 
 def _line(values):
@@ -61,11 +62,13 @@ class Table:
         out: Path,  # folder of the run
     ):
         self.folder = Path(out) / 'parts'
+        self.folder.mkdir(exist_ok=True)
         parts = sorted(self.folder.glob('part-*.csv'))
         for path in parts[-1:]:
             _without_torn_line(path)
         # a part that was removed leaves its numbers unused, as its overlays may be there
         self.count = sum(int(p.stem[5:]) * _PART + len(rows_of(p)) for p in parts[-1:])
+        self.end = sum(p.stat().st_size for p in parts[-1:])  # bytes of whole rows in the last part
 
     def rows(self) -> Iterator[dict]:
         "Rows of all parts with their types."
@@ -77,17 +80,18 @@ class Table:
         row: dict,  # from `row_of`
         latency: float,  # s
     ) -> None:
-        "Append one row; it is on disk afterwards."
-        self.folder.mkdir(parents=True, exist_ok=True)
+        "Append one row; it is on disk afterwards, and where that failed it may be tried again."
         path = self.folder / f'part-{self.count // _PART:06d}.csv'
         now = time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())
-        row = row | dict(zip(_WHEN, (now, round(latency, 4))))
+        row = row | dict(zip(WHEN, (now, round(latency, 4))))
         with open(path, 'ab', buffering=0) as file:
-            begun = file.tell() > 0
-            line = _line([row[c] for c in (*COLUMNS, *FILE, *_WHEN)])
-            file.write(line if begun else _line((*COLUMNS, *FILE, *_WHEN)) + line)
+            begun = min(file.tell(), self.end if self.count % _PART else 0)
+            file.truncate(begun)  # what an attempt that failed has left
+            line = _line([row[c] for c in (*COLUMNS, *FILE, *WHEN)])
+            file.write(line if begun else _line((*COLUMNS, *FILE, *WHEN)) + line)
             os.fsync(file.fileno())
-        self.count += 1
+            end = file.tell()
+        self.count, self.end = self.count + 1, end
 
 # %% ../../nbs/66c_watching.ipynb #0b76d169
 class _Latency:
@@ -123,6 +127,37 @@ class WallClock:
             ' order in which images came, only their column time jumps'
         )
 
+# %% ../../nbs/66c_watching.ipynb #66c0home
+class _Home:
+    "The folder of a run, which may be away for a while."
+
+    def __init__(self, out, note, stop):
+        self.out, self.note, self.stop = Path(out), note, stop
+
+    def _is_there(self):
+        return os.path.isfile(self.out / 'run.json')
+
+    def _wait(self):
+        "Wait for the folder, and say so."
+        if self._is_there():
+            return
+        begun, gone = time.monotonic(), f'{self.out} cannot be reached'
+        self.note(f'{gone}: what was found is written once it is back')
+        while not self._is_there():
+            if self.stop.wait(_OUTAGE):
+                raise DataError(f'{gone}, so rows are missing: say --resume once it is back')
+        self.note(f'{self.out} is back after {time.monotonic() - begun:.0f} s')
+
+    def __call__(self, write: Callable, *args: Any) -> Any:
+        "Do what writes into the folder once it is there; it may be done twice."
+        while True:
+            self._wait()
+            try:
+                return write(*args)
+            except OSError:
+                if self._is_there():
+                    raise
+
 # %% ../../nbs/66c_watching.ipynb #6474ec4d
 _REDRAWN = 10.0  # s between two pictures of the chart
 
@@ -130,13 +165,14 @@ _REDRAWN = 10.0  # s between two pictures of the chart
 class _Counted:
     "Table, chart, latency and decisions of a watch."
 
-    def __init__(self, out, scorer, *, pictures, tell, note):
+    def __init__(self, out, scorer, *, pictures, tell, note, stop):
         self.out, self.scorer, self.pictures = Path(out), scorer, pictures
-        self.tell, self.note = tell, note
+        self.tell, self.note, self.home = tell, note, _Home(out, note, stop)
         self.table, self.chart = Table(out), EwmaChart(scorer.good)
         self.counts, self.latency, self.clock = Counter(), _Latency(), WallClock()
         self.drawn = (0, 0.0)  # rows of the last picture, and when it was made
         self.grey = {}  # {folder: bits at which 16-bit grey is read}
+        self.early = set()  # images that could not be read, or not yet
         other = other_threshold(out)
         named = []
         for r in self.table.rows():
@@ -147,6 +183,11 @@ class _Counted:
 
     def _count(self, row):
         "Take one row into account; True where its score has changed the state of the chart."
+        if row['image'] in self.early:
+            self.counts['unreadable'] -= 1
+            self.early.remove(row['image'])
+        if row['decision'] == 'unreadable':
+            self.early.add(row['image'])
         self.counts[row['decision']] += 1
         return row['score'] is not None and self.chart.add(row['score'])
 
@@ -161,10 +202,15 @@ class _Session(_Counted):
         n = self.table.count
         return f'pictures/{n // _PART:06d}/{n:07d}.jpg'
 
+    def _append(self, row, seen):
+        "Write one row; how long it took."
+        self.table.add(row, seconds := time.monotonic() - seen)
+        return seconds
+
     def add(self, finding, seen):
         "Write what was found in one image, and tell it; the place of its overlay."
         row = row_of(finding, self._place(finding))
-        self.table.add(row, seconds := time.monotonic() - seen)
+        seconds = self.home(self._append, row, seen)
         self.latency.last.append(seconds)
         if self.tell:
             self.tell(finding, seconds)
@@ -178,7 +224,8 @@ class _Session(_Counted):
         "Draw the chart, if there is something new and enough time has passed."
         rows, when = self.drawn
         if self.table.count > rows and time.monotonic() - when >= least:
-            write_atomic(self.out / 'drift.png', draw_chart(self.chart, self.scorer.image))
+            chart = draw_chart(self.chart, self.scorer.image)
+            self.home(write_atomic, self.out / 'drift.png', chart)
             self.drawn = self.table.count, time.monotonic()
 
 # %% ../../nbs/66c_watching.ipynb #ce1b3920
@@ -195,7 +242,8 @@ class _Drawing(_Session):
 
     def _overlay(self, finding, place):
         path = self.out / place
-        path.parent.mkdir(parents=True, exist_ok=True)
+        for folder in (path.parents[1], path.parent):  # not the one of the run, which may be away
+            folder.mkdir(exist_ok=True)
         half = path.with_suffix('.partial')
         captioned(finding, self.scorer.image).save(half, 'JPEG', quality=90)
         os.replace(half, path)
@@ -209,7 +257,7 @@ class _Drawing(_Session):
                 drawn.append((finding, self.add(finding, item['seen'])))
         for finding, place in drawn:
             if place:
-                self._overlay(finding, place)
+                self.home(self._overlay, finding, place)
 
 # %% ../../nbs/66c_watching.ipynb #c250be8b
 def _source(source, out, scorer, *, fps, poll, **how):
@@ -232,7 +280,7 @@ def _asked(source, scorer, batch_size, **how):
     size = os.path.getsize(source) if os.path.isfile(source) else None
     return asked | dict(watched=printable(source), bytes=size)
 
-
+# %% ../../nbs/66c_watching.ipynb #66c0ch01
 def _check_choices(pictures, fps, poll):
     if pictures not in ('all', 'anomalous', 'none'):
         raise ConfigError(f"pictures '{pictures}' does not exist: choose all, anomalous or none")
@@ -245,7 +293,7 @@ def _check_choices(pictures, fps, poll):
 def _finish(session, run):
     "Table, picture and report of what there is so far."
     session.draw(0.0)
-    join_parts(session.out)
+    session.home(join_parts, session.out)
     run.finish()
     report_of_scores(session.out)
 
@@ -278,14 +326,14 @@ def watch(
     "Score images as they come, until `stop` is set or a video ends."
     _check_choices(pictures, fps, poll)
     check('batch_size', batch_size, int)
-    source, stop = os.path.expanduser(os.fspath(source)), stop or Event()
+    source, stop = plain(source), stop or Event()
     sight = 512 * (pictures != 'none')
     arrivals = _source(source, out, scorer, fps=fps, poll=poll, sight=sight, say=note)
     run = ScoringRun(out, 'score', _asked(source, scorer, batch_size, pictures=pictures, fps=fps))
     with run_lock(out):
         run.check(bool(resume))
         run.open(provenance=origin_of(scorer))
-        session = _Drawing(out, scorer, pictures=pictures, tell=tell, note=note)
+        session = _Drawing(out, scorer, pictures=pictures, tell=tell, note=note, stop=stop)
         arrivals.resume(session.table.rows())
         for items in arrivals.batches(stop, batch_size):
             if items:
