@@ -27,7 +27,8 @@ def printable(
     text: object,  # str or path: a file name, a category, a field of a checkpoint
 ) -> str:  # one line
     "Show text on a terminal: control characters, line breaks and invalid bytes are spelled out."
-    return ''.join(map(_shown, os.fspath(text) if isinstance(text, os.PathLike) else str(text)))
+    text = os.fspath(text) if isinstance(text, os.PathLike) else str(text)
+    return text if text.isprintable() else ''.join(map(_shown, text))  # tables have many cells
 
 # %% ../nbs/00_errors.ipynb #0numberof
 def number_of(
