@@ -11,6 +11,7 @@ import os
 import re
 import uuid
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -22,7 +23,7 @@ from ..data.formats import reading, reading_in
 from ..errors import ConfigError, printable
 from .image_files import Photos
 from .loader import PhotoLoader
-from .parts import Parts, by_part, check_there, write_part
+from .parts import Parts, by_part, check_there, in_reach, write_part
 from .rows import arrow_table, row_of, rows_of
 from .scoring import Finding, Scorer, findings, load_scorer
 
@@ -153,7 +154,7 @@ def _sentence(error):
 def _reported(parts, k, tell):
     "Tell of each image of a finished part, as its rows say."
     fields = 'image', 'decision', 'score', 'regions', 'width', 'height', 'reason', 'unlike'
-    for row in rows_of(parts.file(k)):
+    for row in in_reach(parts, partial(rows_of, parts.file(k))):
         tell(Finding(**{f: row[f] for f in fields}))
 
 

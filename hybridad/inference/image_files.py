@@ -8,6 +8,7 @@ __all__ = []
 # %% ../../nbs/63a_image_files.ipynb #08b63eb3
 import hashlib
 import os
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
@@ -18,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 from tqdm.auto import tqdm
 
 from ..data.aspect import Fit
@@ -188,6 +189,27 @@ def _is_out_of_reach(folder):
 # %% ../../nbs/63a_image_files.ipynb #2f78d959
 PATIENCE = 120.0  # seconds to wait for a folder that is out of reach
 
+
+class Patience:
+    "The waiting for a folder or a server that is out of reach, and may come back."
+
+    def __init__(self):
+        self.since = None  # when it was first found out of reach, while it is
+
+    def is_over(
+        self,
+        what: str,  # is out of reach, in words
+    ) -> bool:
+        "True where it stayed away; else wait for a moment, and say so the first time."
+        if self.since is None:
+            self.since = time.monotonic()  # one wait for all of a batch
+            if not (worker := get_worker_info()) or worker.id == 0:
+                tqdm.write(f'{what}: waiting for it', file=sys.stderr)
+        if time.monotonic() > self.since + PATIENCE:
+            return True
+        time.sleep(PATIENCE / 60)
+        return False
+
 # %% ../../nbs/63a_image_files.ipynb #2f78d95a
 class Photos(Dataset):
     "Photographs at the size of the backbone; one that cannot be read is a reason instead."
@@ -202,7 +224,7 @@ class Photos(Dataset):
     ):
         self.paths, self.size, self.refused, self.sight = paths, size, refused or {}, sight
         self.homes = *getattr(paths, 'homes', ()), _common(paths)
-        self.away = None  # when a folder or server was first found out of reach, while it is
+        self.patience = Patience()
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -220,12 +242,10 @@ class Photos(Dataset):
         while True:
             item = dict(index=i, path=self.paths[i]) | read_item(self, self.paths[i])
             if not (lost := self._lost(item)):
-                self.away = None
+                self.patience.since = None
                 return item
-            self.away = self.away or time.monotonic()  # one wait for all of a batch
-            if time.monotonic() > self.away + PATIENCE:
+            if self.patience.is_over(lost):
                 return item | dict(lost=lost)
-            time.sleep(PATIENCE / 60)
 
 # %% ../../nbs/63a_image_files.ipynb #01bc7e91
 def read_item(

@@ -365,6 +365,13 @@ def write_report(
     return write_atomic(Path(out) / 'report.html', text.encode('utf-8', 'backslashreplace'), by)
 
 # %% ../../nbs/63g_report.ipynb #rep0spl1
+def _pictures(out, rows):
+    "Rows as `write_thumbnails` takes them, with a bar where it takes a while."
+    for r in tqdm(rows, desc='report', unit='image', delay=2):
+        yield thumbnail_key(r), overlay_of(out, r), (r['width'], r['height'])
+    about_run(out)  # which raises where the folder went away: it must not be made anew
+
+
 def report_of_scores(
     out: str | os.PathLike,  # folder of a finished run of score
     by: str = '',  # who writes, where several processes may
@@ -372,7 +379,5 @@ def report_of_scores(
 ) -> Path:  # its report.html
     "Thumbnails of the stored overlays, and the report with them."
     seen = seen or Overview(rows_of_run(out, 'score'))
-    rows = tqdm(seen.shown, desc='report', unit='image', delay=2)
-    pictures = ((thumbnail_key(r), overlay_of(out, r), (r['width'], r['height'])) for r in rows)
-    write_thumbnails(out, pictures, len(rows), by=by)
+    write_thumbnails(out, _pictures(out, seen.shown), len(seen.shown), by=by)
     return write_report(out, by, seen=seen)

@@ -13,6 +13,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from importlib.util import find_spec
 
 import torch
@@ -24,7 +25,14 @@ from ..errors import ConfigError, number_of
 from .image_files import Found, Photos, find_images, grey_bits
 from .loader import PhotoLoader
 from .parts import ClaimedBatches, Parts, all_there, by_part, check_all_there
-from .parts import outdated, remove_outdated, tell_lost, tidy, write_part
+from hybridad.inference.parts import (
+    in_reach,
+    outdated,
+    remove_outdated,
+    tell_lost,
+    tidy,
+    write_part,
+)
 from .overview import overview_of_scores
 from .report import report_of_scores
 from .rows import other_threshold, read_scores, write_scores
@@ -198,17 +206,8 @@ class _Counted:
             self.away += gone and r['image'] not in self.parts.refused
             yield r
 
-    def told(self, note):
-        "All decisions, which another process wrote if none was passed on; a sentence on the rest."
-        if not self.decisions:
-            deque(self(read_scores(self.parts.out)), maxlen=0)
-        if self.away:
-            many = number_of(self.away, 'photograph')
-            note(f'{many} could not be opened: --resume tries again')
-        return self.decisions
-
 # %% ../../nbs/64a_scoring_runs.ipynb #f1n1sh01
-def _finish(run, parts, claims, note):
+def _finished(run, parts, claims):
     "Join the parts and write the report, by one process while the others wait; count decisions."
     check_all_there(parts)
     counted = _Counted(parts)
@@ -221,7 +220,18 @@ def _finish(run, parts, claims, note):
             seen = overview_of_scores(counted(rows))
             run.finish(claims.token)
             report_of_scores(parts.out, claims.token, seen)
-    return counted.told(note)
+    if not counted.decisions:  # another process wrote the table
+        deque(counted(read_scores(parts.out)), maxlen=0)
+    return counted
+
+
+def _finish(run, parts, claims, note):
+    "End a run; a sentence where photographs were not there to be read."
+    counted = in_reach(parts, partial(_finished, run, parts, claims))
+    if counted.away:
+        many = number_of(counted.away, 'photograph')
+        note(f'{many} could not be opened: --resume tries again')
+    return counted.decisions
 
 # %% ../../nbs/64a_scoring_runs.ipynb #1022149f
 def _check_choices(form, pictures, part):
