@@ -85,12 +85,15 @@ class Claims(_Beating):
     """Pieces of work, each claimed by the process that creates its file. A piece may be done twice,
     where a process stood still and woke up: what is done must be the same then, and be whole."""
 
-    def _is_free(self, path):
-        "True for a claim of the dead, or one that this process saw unchanged for too long."
+    def _is_free(self, name):
+        "True for a claim of the dead, one unchanged for too long, or one that we could not remove."
+        path = self.path(name)
         try:
             text = path.read_text(encoding='utf-8', errors='replace')
         except FileNotFoundError:
             return False  # let go of just now: it is created in the usual way
+        if text.startswith(self.me):
+            return name not in self.mine
         now = time.monotonic()
         before, since = self.seen.get(path, (None, now))
         if text != before:
@@ -100,7 +103,7 @@ class Claims(_Beating):
     def take(self, name: str) -> bool:
         "Claim a piece; False where another process that lives is at it."
         path = self.path(name)
-        if self._is_free(path):
+        if self._is_free(name):
             path.unlink(missing_ok=True)  # of those that see it free, one creates it again
         try:
             with open(path, 'x', encoding='utf-8') as f:
@@ -113,7 +116,7 @@ class Claims(_Beating):
     def drop(self, name: str) -> None:
         "Let go of a piece, done or not; what was taken over meanwhile is another's."
         self.mine.discard(name)
-        with suppress(FileNotFoundError):
+        with suppress(OSError):  # also where the folder is out of reach: the claim grows stale
             if self.path(name).read_text(encoding='utf-8').startswith(self.me):
                 self.path(name).unlink()
 

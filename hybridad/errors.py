@@ -36,7 +36,7 @@ def printable(
 ) -> str:  # one line
     "Show text, control characters spelled out, and addresses without password and signature."
     text = os.fspath(text) if isinstance(text, os.PathLike) else str(text)
-    shown = ''.join(map(_shown, text))
+    shown = text if text.isprintable() else ''.join(map(_shown, text))  # tables have many cells
     return _SIGNED.sub(r'\1...', _USER.sub('://', shown)) if '://' in shown else shown
 
 # %% ../nbs/00_errors.ipynb #0numberof

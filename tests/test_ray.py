@@ -15,7 +15,7 @@ from PIL import Image
 
 from hybridad.cli import hybridad
 from hybridad.config import get_default_config
-from hybridad.errors import DataError
+from hybridad.errors import CheckpointError
 from hybridad.inference import engine
 from hybridad.inference.parts import Parts
 from hybridad.inference.rows import read_scores
@@ -75,6 +75,7 @@ def test_same_rows_on_ray_with_an_actor_killed(place, tmp_path):
         process = subprocess.Popen(command, stdout=file, stderr=file)
         there = kill_one(process, out)
         assert process.wait(400) == 3, log.read_text()
+    assert 'starting Ray' in log.read_text() and '.cc:' not in log.read_text()  # of its own log
     assert 0 < there < 9, 'the kill came too late to show anything'
     for name in ['scores.csv', *(f'parts/part-{k:06}.csv' for k in range(10))]:
         assert (out / name).read_bytes() == (tmp_path / 'plain' / name).read_bytes(), name
@@ -85,11 +86,11 @@ def test_same_rows_on_ray_with_an_actor_killed(place, tmp_path):
 
 
 def check_failure_is_one_sentence(place, tmp_path):
-    "An error of ours comes out of Ray's wrappings: here the folder of the run is gone."
-    work = engine.RayEngine(1, checkpoint=place / 'prompts.safetensors', device='cpu')
+    "An error of ours comes out of Ray's wrappings: here the prompts are gone."
+    work = engine.RayEngine(1, checkpoint=tmp_path / 'gone.safetensors', device='cpu')
     parts = Parts(tmp_path / 'gone', [str(place / 'photos' / '00.png')])
     how = dict(pictures='none', batch_size=1, num_workers=0, progress=False, tell=None)
-    with pytest.raises(DataError, match='was moved or removed') as failed:
+    with pytest.raises(CheckpointError, match='gone.safetensors') as failed:
         work(parts, None, load_scorer(place / 'prompts.safetensors', device='cpu'), **how)
     assert '\n' not in str(failed.value) and 'Traceback' not in str(failed.value)
 

@@ -585,7 +585,8 @@ def test_what_vanishes_during_a_scoring_is_an_error(loaded, photos, tmp_path, mo
                 (out / 'run.json').unlink()
 
     monkeypatch.setattr(parts, 'write_atomic', vanishing)
-    told = 'part-000000.csv vanished' if what == 'a part' else 'was moved or removed'
+    monkeypatch.setattr(parts, 'PATIENCE', 0.0)
+    told = 'part-000000.csv vanished' if what == 'a part' else 'with --join or --resume once'
     with pytest.raises(DataError, match=told):
         scored(loaded, photos, out)
     assert not (out / 'scores.csv').exists()
@@ -593,6 +594,41 @@ def test_what_vanishes_during_a_scoring_is_an_error(loaded, photos, tmp_path, mo
     monkeypatch.undo()
     if what == 'a part':
         assert scored(loaded, photos, out)[0] == ['0.bmp', '1.bmp']
+
+
+@pytest.mark.parametrize(
+    'when', ['a part begins', 'photographs are scored', 'the table is written']
+)
+@pytest.mark.parametrize('join', [False, True])
+def test_a_run_folder_out_of_reach_is_waited_for(
+    loaded, photos, tmp_path, monkeypatch, capsys, when, join
+):
+    "A share that is away for a moment: nothing is lost, done twice, or made anew beside it."
+    out, away, looked = tmp_path / 'out', tmp_path / 'away', []
+    scored(loaded, photos, tmp_path / 'undisturbed', pictures='all')
+    monkeypatch.setattr(parts, 'PATIENCE', 6.0)  # looks are a sixtieth of it apart
+
+    def vanish(instead=None, *args):
+        if not looked:
+            looked.append(1)
+            out.rename(away)
+            threading.Timer(0.3, away.rename, [out]).start()
+        return instead and instead(*args)
+
+    if when == 'a part begins':
+        monkeypatch.setattr(parts, 'half_written', partial(vanish, parts.half_written))
+    elif when == 'the table is written':
+        monkeypatch.setattr(scoring_runs, 'tidy', partial(vanish, scoring_runs.tidy))
+    else:
+        monkeypatch.setattr(parts, 'captioned', partial(vanish, parts.captioned))
+    names, _ = scored(loaded, photos, out, pictures='all', join=join)
+    assert looked and len(names) == len(set(names)) == len(os.listdir(photos))
+    assert capsys.readouterr().err.count('is out of reach') == 1
+    whole = [
+        {p.relative_to(d): p.read_bytes() for p in d.rglob('*') if p.suffix in ('.csv', '.jpg')}
+        for d in (out, tmp_path / 'undisturbed')
+    ]
+    assert whole[0] == whole[1] and (out / 'report.html').is_file() and not away.exists()
 
 
 def test_a_lone_process_whose_parts_vanish_does_not_end_with_code_0(

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
+from tqdm.auto import tqdm
 
 from .formats import DAMAGED, formats_of, is_image, reading, regular
 from .gigapixels import decoded
@@ -185,7 +186,7 @@ _MAY_BE_DEEP = '.png', '.tif', '.tiff', '.jp2', '.j2k', '.pgm', '.pnm', '.ppm'
 
 def may_be_deep(name: str | Path) -> bool:
     "True for a name whose format knows 16-bit grey."
-    return Path(name).suffix.lower() in _MAY_BE_DEEP
+    return os.fspath(name).lower().endswith(_MAY_BE_DEEP)
 
 
 def is_deep(path: str | Path) -> bool:
@@ -222,7 +223,8 @@ def set_bits(
 ) -> int | None:
     "The bits that hold the largest value of the 16-bit grey files; None where there are none."
     tops = []
-    for file in files[:: max(1, -(-len(files) // most))]:
+    some = files[:: max(1, -(-len(files) // most))]
+    for file in tqdm(some, desc='read 16-bit grey', unit='file', delay=2):
         try:
             im = read(file)
         except DataError:
@@ -262,8 +264,9 @@ def _bits_in(folders: tuple[Path, ...], changed: int) -> int | None:
     "The bits of some folders; of one alone found again once files come or go."
     deep = []
     for folder in folders:
-        images = sorted(p for p in folder.iterdir() if is_image(p))
-        deep += [p for p in beside(images)[0] if is_deep(p)]
+        images = beside(sorted(p for p in folder.iterdir() if is_image(p)))[0]
+        shown = tqdm(images, desc='find 16-bit grey', unit='file', delay=2)
+        deep += [p for p in shown if is_deep(p)]
     return set_bits(deep, 200 if folders[1:] else 32)
 
 # %% ../../nbs/01_images.ipynb #d3ep0005

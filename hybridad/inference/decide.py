@@ -13,7 +13,7 @@ from collections import Counter
 from pathlib import Path
 
 from ..errors import ConfigError
-from .overview import read_images, rows_of_run
+from .overview import Overview, overview_of_scores, read_images, rows_of_run
 from .report import about_run, stored_threshold, write_report
 from .rows import DECIDED, decision_at, other_threshold, write_scores
 from ..metrics.alarms import alarm_promise, alarm_text, alarm_threshold
@@ -54,15 +54,25 @@ def _write_images(out, threshold):
         writer.writerow(r | dict(decision=decision_at(at, threshold)))
     write_atomic(Path(out) / 'images.csv', text.getvalue().encode())
 
+# %% ../../nbs/63h_decide.ipynb #dec1spl1
+def _of_test(out, threshold):
+    "The table of a test anew; the overview of it, and the counts before."
+    was = Counter(r['outcome'] for r in rows_of_run(out, 'test'))
+    _write_images(out, threshold)
+    return Overview(rows_of_run(out, 'test')), was
 
-def _write(out, about, threshold, said):
-    "The choice, the table and the report."
-    write_json(Path(out) / DECIDED, dict(threshold=threshold, said=said))
-    if about['command'] == 'test':
-        _write_images(out, threshold)
-    else:
-        write_scores(out, about['asked']['format'])
-    write_report(out)
+# %% ../../nbs/63h_decide.ipynb #dec1spl2
+def _before(rows, threshold, was):
+    "Pass rows on, and count what was decided on them at the threshold before."
+    for r in rows:
+        was[decision_at(r | dict(decision=r['stored']), threshold)] += 1
+        yield r
+
+
+def _of_scores(out, about, before):
+    "The table of a scoring anew, in one look at each row; the same two."
+    rows, was = write_scores(out, about['asked']['format']), Counter()
+    return overview_of_scores(_before(rows, before, was)), was
 
 # %% ../../nbs/63h_decide.ipynb #6744963a
 def decide_anew(
@@ -76,8 +86,10 @@ def decide_anew(
     out, about = Path(out), about_run(out)
     threshold, said = _wanted(_good_scores(out, about), threshold, false_alarms)
     before = other_threshold(out)
-    was = Counter(r['outcome'] for r in rows_of_run(out, about['command']))
-    _write(out, about, threshold, said)
-    now = Counter(r['outcome'] for r in rows_of_run(out, about['command']))
+    write_json(out / DECIDED, dict(threshold=threshold, said=said))
+    test = about['command'] == 'test'
+    seen, was = _of_test(out, threshold) if test else _of_scores(out, about, before)
+    write_report(out, seen=seen)
     before = stored_threshold(about) if before is None else before
-    return dict(threshold=threshold, before=before, said=said, counts=now, counts_before=was)
+    found = dict(threshold=threshold, before=before, said=said)
+    return found | dict(counts=seen.outcomes, counts_before=was)

@@ -9,8 +9,11 @@ __all__ = ['PartScorer']
 import logging
 import os
 import re
+import sys
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -22,7 +25,7 @@ from ..data.formats import reading, reading_in
 from ..errors import ConfigError, printable
 from .image_files import Photos
 from .loader import PhotoLoader
-from .parts import Parts, by_part, check_there, write_part
+from .parts import Parts, by_part, check_there, in_reach, write_part
 from .rows import arrow_table, row_of, rows_of
 from .scoring import Finding, Scorer, findings, load_scorer
 
@@ -110,6 +113,7 @@ def ray_library() -> Any:
     if not find_spec('ray'):
         raise ConfigError('--engine ray needs Ray: pip install hybridad[ray]')
     os.environ.setdefault('RAY_USAGE_STATS_ENABLED', '0')  # nothing is sent anywhere
+    os.environ.setdefault('RAY_BACKEND_LOG_LEVEL', 'fatal')  # what ends a run is an exception, too
     import ray.data
 
     return ray
@@ -118,12 +122,26 @@ def ray_library() -> Any:
 _ATTEMPTS = 3  # to start it here: Ray gives itself 30 s, which is short on a busy machine
 
 
+@contextmanager
+def _no_lines():
+    "Nothing of what libraries write past Python: the log level of Ray is told in a log line."
+    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nothing)
+
+
 def _tried(ray, attempts):
     "Start or join Ray, several times if need be."
     here = 'RAY_ADDRESS' not in os.environ
     how = dict(log_to_driver=False, logging_level=logging.ERROR)
     try:
-        ray.init(**how, **(dict(include_dashboard=False) if here else {}))
+        with _no_lines():
+            ray.init(**how, **(dict(include_dashboard=False) if here else {}))
     except Exception as error:  # of many kinds, some of them plain
         ray.shutdown()
         if here and attempts > 1:
@@ -134,16 +152,17 @@ def _tried(ray, attempts):
             ' out --engine'
         ) from None
 
-
+# %% ../../nbs/67_engine.ipynb #5b2espl1
 def start_ray(
     ray: Any,  # from `ray_library`
 ) -> None:
     "Start Ray on this machine, or join the cluster that RAY_ADDRESS names."
+    print('starting Ray ...', file=sys.stderr)
     _tried(ray, _ATTEMPTS)
     logging.getLogger('ray.data').setLevel(logging.CRITICAL)
     ray.data.DataContext.get_current().enable_progress_bars = False
 
-
+# %% ../../nbs/67_engine.ipynb #5b2espl2
 def _sentence(error):
     "The failure of ours that Ray has wrapped, by its text, or None."
     found = re.findall(r'hybridad\.errors\.(\w+): (.+)', str(error))
@@ -153,7 +172,7 @@ def _sentence(error):
 def _reported(parts, k, tell):
     "Tell of each image of a finished part, as its rows say."
     fields = 'image', 'decision', 'score', 'regions', 'width', 'height', 'reason', 'unlike'
-    for row in rows_of(parts.file(k)):
+    for row in in_reach(parts, partial(rows_of, parts.file(k))):
         tell(Finding(**{f: row[f] for f in fields}))
 
 
@@ -218,7 +237,9 @@ class RayEngine(_RayWork):
                 self.ray.shutdown()
 
     def _score(self, parts, settings, *, progress, tell):
-        with tqdm(total=len(parts.names), desc='score', unit='image', disable=not progress) as bar:
+        written = (k for k in range(parts.count) if parts.file(k).exists())
+        shown = dict(initial=sum(len(parts.indices(k)) for k in written), disable=not progress)
+        with tqdm(total=len(parts.names), desc='score', unit='image', **shown) as bar:
             for k in self._numbers(parts, **settings):
                 bar.update(len(parts.indices(k)))
                 if tell:

@@ -60,14 +60,21 @@ def _bits_as_read(name) -> int | None:
         return None  # said by whoever reads it
 
 
+def _bits_of_some(names):
+    "The bits of the first of some photographs, spread evenly, that is 16-bit grey; else None."
+    most = 4 if is_address(names[0]) else 32  # where it lies elsewhere, all of a file is fetched
+    return next(filter(None, map(_bits_as_read, names[:: -(-len(names) // most)])), None)
+
+# %% ../../nbs/63a_image_files.ipynb #gr3y0004
 def grey_bits(
     names: list,  # photographs, paths or addresses
 ) -> dict[str, int]:  # {folder or archive: bits}; empty where none is 16-bit grey
-    "The bits at which 16-bit grey is read, in the first folders and archives."
-    first = {}
+    "The bits at which 16-bit grey is read, in the first folders and archives that may hold some."
+    places = {}
     for n in names:
-        first.setdefault(n.partition('::')[2] or os.path.dirname(n) or '.', n)
-    found = {place: _bits_as_read(n) for place, n in islice(first.items(), 8)}
+        if may_be_deep(inner_name(n)):
+            places.setdefault(n.partition('::')[2] or os.path.dirname(n) or '.', []).append(n)
+    found = {place: _bits_of_some(inside) for place, inside in islice(places.items(), 8)}
     return {printable(place): bits for place, bits in found.items() if bits}
 
 

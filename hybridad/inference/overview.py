@@ -51,20 +51,23 @@ def _score_row(r):
     return r | dict(outcome=r['decision'], unlike=unlike if odd else '', label=None, kind='')
 
 # %% ../../nbs/63f_overview.ipynb #7d41db8a
-def read_images(
-    out: str | os.PathLike,  # folder of a finished run of `hybridad test`
-) -> list[dict]:  # as they stand in images.csv
-    "The rows of images.csv as text."
+def _tested(out):
+    "The rows of images.csv as text, each with its types."
     path = Path(out) / 'images.csv'
     try:
         with open(path, newline='', encoding='utf-8') as f:
-            rows = list(csv.DictReader(f))
-        [_test_row(r) for r in rows]
+            return [(r, _test_row(r)) for r in csv.DictReader(f)]
     except (OSError, ValueError, LookupError, TypeError, csv.Error) as error:
         raise CheckpointError(
             f'{path} is damaged ({type(error).__name__}): test again into another --out'
         ) from None
-    return rows
+
+# %% ../../nbs/63f_overview.ipynb #0verspl1
+def read_images(
+    out: str | os.PathLike,  # folder of a finished run of `hybridad test`
+) -> list[dict]:  # as they stand in images.csv
+    "The rows of images.csv as text."
+    return [text for text, _ in _tested(out)]
 
 
 def rows_of_run(
@@ -75,7 +78,7 @@ def rows_of_run(
     if command == 'score':
         yield from map(_score_row, read_scores(out))
     else:
-        yield from map(_test_row, read_images(out))
+        yield from (r for _, r in _tested(out))
 
 # %% ../../nbs/63f_overview.ipynb #c4fc85a0
 SHOWN = 1000  # images in a report
@@ -118,6 +121,13 @@ class Overview:
     def count(self) -> int:
         "The number of rows."
         return self.decisions.total()
+
+# %% ../../nbs/63f_overview.ipynb #0verspl2
+def overview_of_scores(
+    rows: Iterable[dict],  # from rows.read_scores or rows.write_scores
+) -> Overview:
+    "The overview of a scored folder."
+    return Overview(map(_score_row, rows))
 
 # %% ../../nbs/63f_overview.ipynb #557eaa20
 _BINS, _WIDE, _HIGH = 40, 640, 120  # bars, and px of the drawing

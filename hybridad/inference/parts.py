@@ -9,14 +9,21 @@ __all__ = []
 import math
 import os
 import shutil
+import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
 
 from ..claims import Claims, claims_in
-from ..errors import CheckpointError, DataError, number_of, printable
+from ..errors import CheckpointError, DataError, HybridadError, number_of, printable
 from .image_files import replaced
+from .loader import PATIENCE
 from .overlays import captioned
 from .rows import encode, read_scores, row_of, rows_of
 from ..runs import half_written, write_atomic
@@ -58,15 +65,40 @@ class Parts:
         return self.out / 'pictures' / f'{k:06d}'
 
 # %% ../../nbs/63j_parts.ipynb #b80c822d
+def _is_there(parts):
+    "True where the folder is that of the run; a share that is away raises errors of its own."
+    return os.path.isfile(parts.out / 'run.json')
+
+
 def check_there(parts: Parts) -> None:
-    "Refuse to go on in a folder that is no longer that of the run."
-    if not (parts.out / 'run.json').is_file():
-        raise DataError(
-            f'{parts.out} was moved or removed while photographs were scored, so there is no'
-            ' table: score into another --out, where nothing else writes'
-        )
+    "Wait for the folder of the run where it is out of reach, and refuse to go on without it."
+    if _is_there(parts):
+        return
+    text, end = f'{parts.out} is out of reach, or its run.json is gone', time.monotonic() + PATIENCE
+    tqdm.write(f'{text}; it is waited for, {PATIENCE:.0f} s at most', file=sys.stderr)
+    while not _is_there(parts):
+        time.sleep(PATIENCE / 60)
+        if time.monotonic() > end:
+            raise DataError(
+                f'{parts.out} was moved or removed, or stayed out of reach: start the same command'
+                ' again with --join or --resume once it is back, nothing in it is lost'
+            )
 
 
+def in_reach(
+    parts: Parts,
+    do: Callable,  # what needs the folder of the run, and may be done again
+) -> Any:  # what it returns
+    "Do something; once more where the folder of the run went out of reach meanwhile."
+    while True:
+        check_there(parts)
+        try:
+            return do()
+        except (OSError, HybridadError):
+            if _is_there(parts):
+                raise
+
+# %% ../../nbs/63j_parts.ipynb #b80call1
 def all_there(parts: Parts) -> bool:
     "True where no part is missing."
     return all(parts.file(k).exists() for k in range(parts.count))
@@ -109,7 +141,6 @@ class ClaimedBatches:
 
     def _mine(self, k):
         "True for a part to score; others are passed, or left for the next round."
-        check_there(self.parts)
         claimed = not self._is_there(k) and self.claims.take(self.parts.claim(k))
         if claimed and not self._is_there(k):
             return True
@@ -127,7 +158,7 @@ class ClaimedBatches:
     def __iter__(self) -> Iterator[list[int]]:
         "One round through the parts that are left."
         left, self.left = self.left, []
-        for k in filter(self._mine, left):
+        for k in (k for k in left if in_reach(self.parts, partial(self._mine, k))):
             places = self.parts.indices(k)
             steps = range(0, len(places), self.size)
             yield from (list(places[i : i + self.size]) for i in steps)
@@ -148,6 +179,16 @@ def by_part(
         yield k, (f for batch in chain([first], rest) for f in score(batch, size))
 
 # %% ../../nbs/63j_parts.ipynb #a207733b
+def _unless_written(parts, k, do):
+    "Put something of a part in place, unless another took over: what it wrote is the same."
+    try:
+        if not parts.file(k).exists():
+            do()
+    except FileNotFoundError:
+        if not parts.file(k).exists():
+            raise  # else another took over just now, and has tidied up
+
+
 def _place_overlays(parts, k, drawn):
     "Put the overlays of a part in place, in one step."
     if parts.overlays(k).exists():  # of a killed attempt, or of photographs replaced since
@@ -157,13 +198,19 @@ def _place_overlays(parts, k, drawn):
 
 def _place(parts, k, rows, *, drawn, pictures, by):
     "Put a part in place, its overlays first."
-    try:
-        if pictures != 'none':
-            _place_overlays(parts, k, drawn)
-        write_atomic(parts.file(k), encode(rows, parts.form), by)
-    except FileNotFoundError:
-        if not parts.file(k).exists():
-            raise  # else another took over just now, and has tidied up
+    steps = [partial(write_atomic, parts.file(k), encode(rows, parts.form), by)]
+    if pictures != 'none':
+        steps.insert(0, partial(_place_overlays, parts, k, drawn))
+    for step in steps:
+        in_reach(parts, partial(_unless_written, parts, k, step))
+
+# %% ../../nbs/63j_parts.ipynb #r0wsdraw
+def _draw(drawn, file=None, image=None):
+    "Save an overlay into a folder, which whoever took over from us may have tidied away."
+    drawn.parent.mkdir(exist_ok=True)  # but not the folder of the run, which may be out of reach
+    drawn.mkdir(exist_ok=True)
+    if image:
+        image.save(drawn / file, 'JPEG', quality=90)
 
 
 def _rows(parts, k, found, *, drawn, pictures, threshold):
@@ -172,8 +219,7 @@ def _rows(parts, k, found, *, drawn, pictures, threshold):
         overlay = ''
         if f.map is not None and (pictures == 'all' or pictures == f.decision):
             name = f'{k * parts.part + i:07d}.jpg'
-            drawn.mkdir(exist_ok=True)  # whoever took over from us may have tidied it away
-            captioned(f, threshold).save(drawn / name, 'JPEG', quality=90)
+            in_reach(parts, partial(_draw, drawn, name, captioned(f, threshold)))
             overlay = (parts.overlays(k) / name).relative_to(parts.out).as_posix()
         yield row_of(f, overlay)
 
@@ -188,15 +234,12 @@ def write_part(
     by: str,  # token of this process
 ) -> None:
     "Score what is in one part, with its overlays, and write it in one step."
-    check_there(parts)
     drawn = half_written(parts.overlays(k), by)
     if pictures != 'none':
-        drawn.mkdir(parents=True, exist_ok=True)
+        in_reach(parts, partial(_draw, drawn))
     try:
         rows = list(_rows(parts, k, found, drawn=drawn, pictures=pictures, threshold=threshold))
-        check_there(parts)
-        if not parts.file(k).exists():  # else another took over: its rows are the same
-            _place(parts, k, rows, drawn=drawn, pictures=pictures, by=by)
+        _place(parts, k, rows, drawn=drawn, pictures=pictures, by=by)
     finally:
         shutil.rmtree(drawn, ignore_errors=True)
 
@@ -229,7 +272,8 @@ def outdated(
     "Finished parts whose photographs were replaced or whose overlays are gone."
     with ThreadPoolExecutor(8) as pool:
         there = [k for k in mine if parts.file(k).exists()]
-        found = {k: _changed_in(parts, k, pool) for k in there}
+        shown = tqdm(there, desc='check', unit='part', delay=2)
+        found = {k: _changed_in(parts, k, pool) for k in shown}
     return {k: gone for k, gone in found.items() if gone}
 
 

@@ -10,6 +10,8 @@ import os
 from collections import Counter
 from pathlib import Path
 
+from tqdm.auto import tqdm
+
 from .. import __version__
 from ..errors import ConfigError, number_of, printable
 from .overview import Overview, histogram, rows_of_run
@@ -320,10 +322,11 @@ def _legend(seen):
     return f'blue: {normal}, red: {number_of(len(seen.bad), "defective one")}'
 
 # %% ../../nbs/63g_report.ipynb #eff6d460
-def _context(out, about):
+def _context(out, about, seen):
     "All that the template is given."
     test, other = about['command'] == 'test', other_threshold(out)
-    seen, thumbnails = Overview(rows_of_run(out, about['command'])), read_thumbnails(out)
+    seen = seen or Overview(rows_of_run(out, about['command']))
+    thumbnails = read_thumbnails(out)
     threshold = stored_threshold(about) if other is None else other
     cards = [_card(r, _thumbnail(r, thumbnails)) for r in seen.shown]
     counted = ', '.join(f'{n} {kind}' for kind, n in seen.outcomes.most_common() if kind)
@@ -350,24 +353,31 @@ def write_report(
     by: str = '',  # who writes, where several processes may
     *,
     ended: bool = True,  # refuse a run that is not finished
+    seen: Overview | None = None,  # of its rows; None: they are read
 ) -> Path:  # its report.html
     "One page about a run that needs nothing else: to be mailed, filtered and printed."
     from jinja2 import Environment
     from markupsafe import Markup
 
     page = Environment(autoescape=True, trim_blocks=True).from_string(_HEAD + _CARDS)
-    text = page.render(
-        style=Markup(_STYLE), script=Markup(_SCRIPT), **_context(out, about_run(out, ended))
-    )
+    shown = _context(out, about_run(out, ended), seen)
+    text = page.render(style=Markup(_STYLE), script=Markup(_SCRIPT), **shown)
     return write_atomic(Path(out) / 'report.html', text.encode('utf-8', 'backslashreplace'), by)
+
+# %% ../../nbs/63g_report.ipynb #rep0spl1
+def _pictures(out, rows):
+    "Rows as `write_thumbnails` takes them, with a bar where it takes a while."
+    for r in tqdm(rows, desc='report', unit='image', delay=2):
+        yield thumbnail_key(r), overlay_of(out, r), (r['width'], r['height'])
+    about_run(out)  # which raises where the folder went away: it must not be made anew
 
 
 def report_of_scores(
     out: str | os.PathLike,  # folder of a finished run of score
     by: str = '',  # who writes, where several processes may
+    seen: Overview | None = None,  # of its rows; None: they are read
 ) -> Path:  # its report.html
     "Thumbnails of the stored overlays, and the report with them."
-    shown = Overview(rows_of_run(out, 'score')).shown
-    pictures = ((thumbnail_key(r), overlay_of(out, r), (r['width'], r['height'])) for r in shown)
-    write_thumbnails(out, pictures, len(shown), by=by)
-    return write_report(out, by)
+    seen = seen or Overview(rows_of_run(out, 'score'))
+    write_thumbnails(out, _pictures(out, seen.shown), len(seen.shown), by=by)
+    return write_report(out, by, seen=seen)

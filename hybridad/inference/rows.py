@@ -13,6 +13,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from tqdm.auto import tqdm
+
 from ..errors import CheckpointError, csv_cell, from_csv_cell, printable
 from ..runs import half_written, read_json, write_atomic
 
@@ -98,44 +100,53 @@ def _raw_rows(path):
 
         return pq.read_table(path).to_pylist()
     text = io.StringIO(path.read_bytes().decode('utf-8'), newline='')
-    return [{k: from_csv_cell(v) for k, v in r.items()} for r in csv.DictReader(text)]
+    rows = csv.reader(text)
+    head = next(rows, [])
+    return [dict(zip(head, map(from_csv_cell, cells), strict=True)) for cells in rows if cells]
 
-
+# %% ../../nbs/63_rows.ipynb #r0wspl01
 def _number(value):
     return None if value in ('', None) else float(value)
 
 
 def _typed(r):
     "A row with its types; a part of an older run lacks some columns."
-    return (
-        {c: r[c] for c in _FIRST}
-        | {c: int(r[c]) for c in FILE[:3] if c in r}
-        | {c: r.get(c) or '' for c in ('name', 'overlay')}
-        | {c: _number(r.get(c)) for c in _NUMBERS[1:]}
-        | dict(
-            digest=r.get('digest'),
-            score=_number(r['score']),
-            regions=json.loads(r['regions']),
-            width=int(r['width']),
-            height=int(r['height']),
-        )
+    return dict(
+        image=r['image'],
+        decision=r['decision'],
+        score=_number(r['score']),
+        regions=json.loads(r['regions']),
+        width=int(r['width']),
+        height=int(r['height']),
+        reason=r['reason'],
+        name=r.get('name') or '',
+        probability=_number(r.get('probability')),
+        unlike=_number(r.get('unlike')),
+        overlay=r.get('overlay') or '',
+        digest=r.get('digest'),
+        **{c: int(r[c]) for c in FILE[:3] if c in r},
     )
 
 # %% ../../nbs/63_rows.ipynb #098ae1df
 _NOT_A_PART = (ValueError, LookupError, TypeError, AttributeError, RecursionError, OSError)
 
 
-def rows_of(
-    path: Path,  # of one part
-) -> list[dict]:
-    "The rows of one part with their types."
+def _both(path):
+    "Rows of one part as they stand there, each with the same row with its types."
     try:
-        return [_typed(r) for r in _raw_rows(path)]
+        return [(r, _typed(r)) for r in _raw_rows(path)]
     except (*_NOT_A_PART, csv.Error) as error:
         raise CheckpointError(
             f'{path} is damaged ({type(error).__name__}): remove it and say --resume to score those'
             ' of its images again that are still there'
         ) from None
+
+# %% ../../nbs/63_rows.ipynb #r0wspl02
+def rows_of(
+    path: Path,  # of one part
+) -> list[dict]:
+    "The rows of one part with their types."
+    return [typed for _, typed in _both(path)]
 
 # %% ../../nbs/63_rows.ipynb #742355c2
 DECIDED = 'decided.json'
@@ -182,52 +193,70 @@ def _too_early(parts):
     return found
 
 # %% ../../nbs/63_rows.ipynb #9acabf78
+def _files_of(out):
+    "The parts of a run in order."
+    every = (Path(out) / 'parts').glob('part-*')
+    return sorted(p for p in every if p.suffix in ('.csv', '.parquet'))
+
+
+def _both_of(out):
+    "Each part of a run, with both forms of its rows but for those that came too early."
+    parts = _files_of(out)
+    early = _too_early(parts)
+    for path in tqdm(parts, desc='rows', unit='part', delay=2):
+        yield path, [both for n, both in enumerate(_both(path)) if (path, n) not in early]
+
+# %% ../../nbs/63_rows.ipynb #r0wspl03
 def read_scores(
     out: str | os.PathLike,  # folder of a scoring run
 ) -> Iterator[dict]:  # one per image, in order, part by part
     "Findings of a scoring run so far as rows; a missing score is None."
-    threshold, files = other_threshold(out), sorted((Path(out) / 'parts').glob('part-*'))
-    files = [path for path in files if path.suffix in ('.csv', '.parquet')]
-    early = _too_early(files)
-    for path in files:
-        for n, r in enumerate(rows_of(path)):
-            if (path, n) not in early:
-                known = {c: r[c] for c in (*COLUMNS, 'digest')}
-                yield known | dict(decision=decision_at(r, threshold))
+    threshold = other_threshold(out)
+    for _, both in _both_of(out):
+        for _, r in both:
+            known = {c: r[c] for c in (*COLUMNS, 'digest')}
+            known['decision'] = decision_at(r, threshold)
+            yield known
 
 # %% ../../nbs/63_rows.ipynb #65065730
-def join_parts(
-    out: str | os.PathLike,  # folder of a scoring run with csv parts
-    by: str = '',  # who writes, where several processes may
-) -> None:
+def _decided(both, threshold):
+    "Both forms of the rows of a part with the decisions of today, and what `stored` says."
+    for raw, r in both:
+        r['stored'] = r['decision']
+        r['decision'] = raw['decision'] = decision_at(r, threshold)
+        yield raw, r
+
+# %% ../../nbs/63_rows.ipynb #r0wspl04
+def _join_parts(out, by):
     "Join csv parts into one table, under a name of this process until it is whole."
-    temporary = half_written(Path(out) / 'scores.csv', by)
+    threshold, temporary = other_threshold(out), half_written(Path(out) / 'scores.csv', by)
     with open(temporary, 'w', newline='', encoding='utf-8') as f:
         writer = csv.DictWriter(f, COLUMNS, extrasaction='ignore')
         writer.writeheader()
-        for r in read_scores(out):
-            row = r | dict(regions=json.dumps(r['regions']))
-            writer.writerow({k: csv_cell(v) for k, v in row.items()})
+        for _, both in _both_of(out):
+            for raw, r in _decided(both, threshold):
+                row = r | dict(regions=raw['regions'])
+                writer.writerow({c: csv_cell(row[c]) for c in COLUMNS})
+                yield r
         f.flush()
         os.fsync(f.fileno())
     os.replace(temporary, Path(out) / 'scores.csv')
 
 # %% ../../nbs/63_rows.ipynb #dec1de01
-def _decide_parts(out):
-    "Write Parquet parts again, with the decisions of today."
+def _decide_parts(out, by):
+    "Write Parquet parts again, where their decisions are no longer those of today."
     threshold = other_threshold(out)
-    for path in sorted((Path(out) / 'parts').glob('part-*.parquet')):
-        rows = [r | dict(decision=decision_at(r, threshold)) for r in _raw_rows(path)]
-        write_atomic(path, encode(rows, 'parquet'))
+    for path, both in _both_of(out):
+        both = list(_decided(both, threshold))
+        if threshold is not None:
+            write_atomic(path, encode([raw for raw, _ in both], 'parquet'), by)
+        yield from (r for _, r in both)
 
-
+# %% ../../nbs/63_rows.ipynb #r0wspl05
 def write_scores(
     out: str | os.PathLike,  # folder of a scoring run
     form: str,  # of its parts: csv or parquet
     by: str = '',  # who writes, where several processes may
-) -> None:
-    "Write the table of a run, which where parts are Parquet is the parts."
-    if form == 'csv':
-        join_parts(out, by)
-    elif other_threshold(out) is not None:
-        _decide_parts(out)
+) -> Iterator[dict]:  # as of `read_scores`, with the decision `stored` in the part
+    "The rows of a run; once all are asked for, its table is written, or its Parquet parts are."
+    return _join_parts(out, by) if form == 'csv' else _decide_parts(out, by)

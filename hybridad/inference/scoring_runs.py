@@ -10,9 +10,10 @@ import hashlib
 import math
 import os
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from importlib.util import find_spec
 
 import torch
@@ -20,11 +21,19 @@ from tqdm.auto import tqdm
 
 from ..claims import POLL, claims_in, held
 from ..config import check
-from ..errors import ConfigError, printable
+from ..errors import ConfigError, number_of, printable
 from .image_files import Found, Photos, find_images, grey_bits
 from .loader import PhotoLoader
 from .parts import ClaimedBatches, Parts, all_there, by_part, check_all_there
-from .parts import outdated, remove_outdated, tell_lost, tidy, write_part
+from hybridad.inference.parts import (
+    in_reach,
+    outdated,
+    remove_outdated,
+    tell_lost,
+    tidy,
+    write_part,
+)
+from .overview import overview_of_scores
 from .report import report_of_scores
 from .rows import other_threshold, read_scores, write_scores
 from .scoring import Scorer
@@ -187,30 +196,45 @@ def _score_parts(parts, claims, scorer, *, pictures, progress, tell, batch_size,
                 time.sleep(POLL)
 
 # %% ../../nbs/64a_scoring_runs.ipynb #f1152698
-def _counted(parts, note):
-    "Decisions, counted, and a sentence where photographs were not there to be read."
-    counts, away = Counter(), 0
-    for r in read_scores(parts.out):
-        counts[r['decision']] += 1
-        gone = r['decision'] == 'unreadable' and r['digest'] == ''
-        away += gone and r['image'] not in parts.refused
-    if away:
-        note(f'{away} photograph{"s" * (away > 1)} could not be opened: --resume tries again')
-    return counts
+class _Counted:
+    "Decisions of rows that are passed on, and how many photographs were not there to be read."
+
+    def __init__(self, parts: Parts):
+        self.parts, self.decisions, self.away = parts, Counter(), 0
+
+    def __call__(self, rows):
+        for r in rows:
+            self.decisions[r['decision']] += 1
+            gone = r['decision'] == 'unreadable' and r['digest'] == ''
+            self.away += gone and r['image'] not in self.parts.refused
+            yield r
 
 # %% ../../nbs/64a_scoring_runs.ipynb #f1n1sh01
-def _finish(run, parts, claims, note):
+def _finished(run, parts, claims):
     "Join the parts and write the report, by one process while the others wait; count decisions."
     check_all_there(parts)
+    counted = _Counted(parts)
     with held(claims, 'table'):
         report, table = parts.out / 'report.html', parts.out / 'scores.csv'
         if not (run.finished and report.exists() and (table.exists() or parts.form != 'csv')):
             report.unlink(missing_ok=True)  # of before; written last, it says that all is done
             tidy(parts)
-            write_scores(parts.out, parts.form, claims.token)
+            rows = write_scores(parts.out, parts.form, claims.token)
+            seen = overview_of_scores(counted(rows))
             run.finish(claims.token)
-            report_of_scores(parts.out, claims.token)
-    return _counted(parts, note)
+            report_of_scores(parts.out, claims.token, seen)
+    if not counted.decisions:  # another process wrote the table
+        deque(counted(read_scores(parts.out)), maxlen=0)
+    return counted
+
+
+def _finish(run, parts, claims, note):
+    "End a run; a sentence where photographs were not there to be read."
+    counted = in_reach(parts, partial(_finished, run, parts, claims))
+    if counted.away:
+        many = number_of(counted.away, 'photograph')
+        note(f'{many} could not be opened: --resume tries again')
+    return counted.decisions
 
 # %% ../../nbs/64a_scoring_runs.ipynb #1022149f
 def _check_choices(form, pictures, part):

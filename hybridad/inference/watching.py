@@ -26,9 +26,10 @@ from .frames import frames_of, plain
 from .image_files import grey_bits, grey_line
 from .overlays import captioned
 from .parts import lost_overlays
+from .overview import overview_of_scores
 from .report import report_of_scores
-from .rows import COLUMNS, FILE, decision_at, join_parts, other_threshold
-from .rows import WHEN, row_of, rows_of
+from .rows import COLUMNS, FILE, WHEN, decision_at, other_threshold
+from .rows import row_of, rows_of, write_scores
 from .scoring import Finding, Scorer
 from .scoring_runs import ScoringRun, asked_of, origin_of
 from ..locks import run_lock
@@ -290,12 +291,17 @@ def _check_choices(pictures, fps, poll):
         raise ConfigError(f'--poll {poll} is out of range: choose 0.01 to 3600 seconds')
 
 
+def _joined(out):
+    "The overview of a watch, whose table is written on the way."
+    return overview_of_scores(write_scores(out, 'csv'))
+
+
 def _finish(session, run):
     "Table, picture and report of what there is so far."
     session.draw(0.0)
-    session.home(join_parts, session.out)
+    seen = session.home(_joined, session.out)
     run.finish()
-    report_of_scores(session.out)
+    report_of_scores(session.out, seen=seen)
 
 # %% ../../nbs/66c_watching.ipynb #1817641b
 @dataclass
