@@ -6,9 +6,49 @@
 __all__ = ['SUPPORTED', 'cross_attention', 'select_layers']
 
 # %% ../../nbs/09_layers.ipynb #cbf06da9
+import re
+
+import torch
 from torch import nn
 
 from ..errors import BackboneError, ConfigError
+
+# %% ../../nbs/09_layers.ipynb #whole002
+_WIDE = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
+
+
+def _is_hidden(module: nn.Module) -> bool:
+    "True for a compiled module with attention or token embeddings inside."
+    if module._compiled_call_impl is None and '_orig_mod' not in module._modules:
+        return False
+    inside = module.modules()
+    return any(isinstance(m, nn.Embedding) or 'Attention' in type(m).__name__ for m in inside)
+
+
+def _is_low(module: nn.Module) -> bool:
+    "True for weights that are no floating point numbers of two bytes or more."
+    own = {p.dtype for p in module._parameters.values() if p is not None}
+    return not own <= _WIDE or '.quantized.' in type(module).__module__
+
+# %% ../../nbs/09_layers.ipynb #whole004
+def check_whole(
+    model: nn.Module,  # a UNet, a transformer or a text encoder
+) -> None:
+    "Refuse a model that hooks cannot see into, or without floating point weights."
+    kind = type(getattr(model, '_orig_mod', model)).__name__
+    told = getattr(model, 'is_quantized', False) or getattr(model, 'hf_quantizer', None)
+    for name, module in model.named_modules():
+        place = f' in {name}' if name else ''
+        if _is_hidden(module):
+            raise BackboneError(
+                f'{kind} is compiled{place}, and reading cannot see into compiled layers: give it '
+                'as it was before torch.compile, for a wrapped one its _orig_mod'
+            )
+        if told or _is_low(module):
+            raise BackboneError(
+                f'{kind} is quantised{place}: supported are weights in float32, bfloat16 or '
+                'float16; load it without quantization_config'
+            )
 
 # %% ../../nbs/09_layers.ipynb #e5c5ade7
 SUPPORTED = 'supported are UNets of the Stable Diffusion family: 1.x, 2.x, BK-SDM, SDXL'
@@ -31,6 +71,7 @@ def cross_attention(
     kind: str = 'attn2',  # 'attn2': pixels look at words, 'attn1': pixels look at pixels
 ) -> dict[str, nn.Module]:  # {name: layer} in the order of execution
     "Find the cross-attention layers of a UNet."
+    check_whole(unet)
     found = [(n, m) for n, m in unet.named_modules() if _is_attention(n, m, kind)]
     if not found:
         named = dict(attn2='cross', attn1='self').get(kind)
@@ -38,6 +79,25 @@ def cross_attention(
             f'{type(unet).__name__} has no {named}-attention layer ({kind}): {SUPPORTED}'
         )
     return dict(sorted(found, key=lambda f: _stage(f[0])))
+
+# %% ../../nbs/09_layers.ipynb #chosen02
+def chosen_names(
+    every: list[str],  # names of layers in the order of execution
+    layers: list[str | int] | None,  # beginnings of names, as 'up', or depths, as -1 or '-1'
+) -> list[str]:  # in the order of execution; of None all
+    "Choose among the names of layers."
+    asked = [''] if layers is None else [str(a) for a in layers]
+    deep = [int(a) for a in asked if re.fullmatch(r'-?\d+', a)]
+    starts = tuple(a for a in asked if not re.fullmatch(r'-?\d+', a))
+    wrong = [d for d in deep if not -len(every) <= d < len(every)]
+    wrong += [s for s in starts if not any(n.startswith(s) for n in every)]
+    if wrong or not asked:
+        raise ConfigError(
+            f'layers {asked} match no layer: choose depths from 0 to {len(every) - 1}, or '
+            f'beginnings of {", ".join(every)}'
+        )
+    wanted = {every[d] for d in deep} | {n for n in every if n.startswith(starts)}
+    return [n for n in every if n in wanted]
 
 # %% ../../nbs/09_layers.ipynb #7373b3a4
 def _check_layer(name: str, layer: nn.Module) -> None:
@@ -56,18 +116,12 @@ def _check_layer(name: str, layer: nn.Module) -> None:
 # %% ../../nbs/09_layers.ipynb #5034ab09
 def select_layers(
     unet: nn.Module,
-    layers: list[str] | None = None,  # names or beginnings, as 'up' or 'up_blocks.1'; None: all
+    layers: list[str | int] | None = None,  # as in chosen_names
     kind: str = 'attn2',  # as in cross_attention
 ) -> dict[str, nn.Module]:  # {name: layer} in the order of execution
-    "Choose cross-attention layers by name."
+    "Choose cross-attention layers by name or by depth."
     every = cross_attention(unet, kind)
-    asked = [''] if layers is None else list(layers)
-    unknown = [p for p in asked if not any(n.startswith(p) for n in every)]
-    if unknown or not asked:
-        raise ConfigError(
-            f'layers {asked} match no layer ({kind}): choose among {", ".join(every)}'
-        )
-    chosen = {n: m for n, m in every.items() if n.startswith(tuple(asked))}
+    chosen = {n: every[n] for n in chosen_names(list(every), layers)}
     for name, layer in chosen.items():
         _check_layer(name, layer)
     return chosen

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..errors import BackboneError, ConfigError
 from .attention import split_heads, wide
+from .layers import check_whole, chosen_names
 
 # %% ../../nbs/10g_transformers.ipynb #1df770ae
 class Text(NamedTuple):
@@ -149,29 +150,12 @@ READABLE = (
     'PixArt, Sana, Stable Diffusion 3 and FLUX.1'
 )
 
-# %% ../../nbs/10g_transformers.ipynb #6d60341c
-def _check_whole(model: nn.Module) -> None:
-    "Refuse a model that hooks cannot see into, or without floating point weights."
-    name = type(model).__name__
-    if hasattr(model, '_orig_mod') or any(m._compiled_call_impl for m in model.modules()):
-        raise BackboneError(
-            f'{name} is compiled, and compiled layers show no queries: give the model as it was '
-            'before torch.compile, for a wrapped one model._orig_mod'
-        )
-    quantised = getattr(model, 'is_quantized', False) or getattr(model, 'hf_quantizer', None)
-    whole = all(p.is_floating_point() for p in model.parameters())
-    if quantised or not whole:
-        raise BackboneError(
-            f'{name} is quantised: its weights are no floating point numbers; load it in float32, '
-            'bfloat16 or float16, without quantization_config'
-        )
-
 # %% ../../nbs/10g_transformers.ipynb #8ae393ae
 def family_of(
     model: nn.Module,  # a UNet or a transformer of diffusers
 ) -> Family:
     "The row of the table for a model; refuses what is not in it, compiled and quantised models."
-    _check_whole(model)
+    check_whole(model)
     found = [FAMILIES[c.__name__] for c in type(model).__mro__ if c.__name__ in FAMILIES]
     if not found:
         raise BackboneError(f'{type(model).__name__} cannot be read: {READABLE}')
@@ -246,25 +230,14 @@ def _check_view(name: str, view: View) -> None:
 # %% ../../nbs/10g_transformers.ipynb #e39e8dc8
 def select_views(
     model: nn.Module,  # a UNet or a transformer of diffusers
-    layers: list[str | int] | None = None,  # names, beginnings of names, or depths; None: all
+    layers: list[str | int] | None = None,  # as in chosen_names
 ) -> dict[str, View]:  # {name: layer} in the order of execution
     "Choose layers by name or by depth."
     every = _every_view(model)
-    names = list(every)
-    asked = [''] if layers is None else list(layers)
-    deep = [a for a in asked if isinstance(a, int)]
-    starts = tuple(a for a in asked if isinstance(a, str))
-    wrong = [a for a in deep if not -len(names) <= a < len(names)]
-    wrong += [s for s in starts if not any(n.startswith(s) for n in names)]
-    if wrong or not asked:
-        raise ConfigError(
-            f'layers {asked} match no layer: choose depths from 0 to {len(names) - 1}, or among '
-            f'{", ".join(names)}'
-        )
-    wanted = {names[d] for d in deep} | {n for n in names if n.startswith(starts)}
+    wanted = chosen_names(list(every), layers)
     for name in wanted:
         _check_view(name, every[name])
-    return {n: v for n, v in every.items() if n in wanted}
+    return {n: every[n] for n in wanted}
 
 # %% ../../nbs/10g_transformers.ipynb #d7eb66f2
 def rotated(
