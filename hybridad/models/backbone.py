@@ -125,8 +125,8 @@ class _Readable(_Frozen):
             return self.select(self.settings['layers'])
         return default_layers(self.unet)
 
-    def select(self, layers: list[str] | None = None) -> dict[str, nn.Module]:
-        "Layers by names or their beginnings; None: all."
+    def select(self, layers: list | None = None) -> dict[str, nn.Module]:
+        "Layers by names, their beginnings, or depths such as 7 or '7'; None: all."
         return select_layers(self.unet, layers)
 
     def recorder(self, layers: list[str], keys: bool = False) -> QueryRecorder:

@@ -321,8 +321,7 @@ class _Selecting(_Conditioned):
 
     def select(self, layers: list | None = None) -> dict[str, View]:
         "Layers by names, their beginnings, or depths such as 7 or '7'; None: all."
-        asked = layers and [int(a) if str(a).lstrip('-').isdigit() else a for a in layers]
-        return select_views(self.transformer, asked)
+        return select_views(self.transformer, layers)
 
 # %% ../../nbs/10k_families.ipynb #bc7fe77f
 class TransformerBackbone(_Selecting):
