@@ -343,4 +343,6 @@ def test_check_backbone_takes_half_precision_files_and_stays_offline(tmp_path, c
     assert 'nothing localises' in capsys.readouterr().out
     asked = ['check-backbone', 'nobody/nothing', '--revision', 'abc', *how]
     assert hybridad(asked) == 2
-    assert 'nobody/nothing' in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "'nobody/nothing' at revision abc is not on this machine" in said
+    assert 'PixArt' in said and "'unet'" not in said

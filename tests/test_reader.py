@@ -274,7 +274,7 @@ def test_scores_are_the_softmax_of_the_library(model, inputs):
             .flatten(2, 3)
             .flatten(0, 1)
         )
-        torch.testing.assert_close(ours, seen[n], atol=1e-5, rtol=0)
+        torch.testing.assert_close(ours, seen[n], atol=1e-6, rtol=0)
 
 
 def test_early_exit_and_batches_agree_with_the_whole(model):
@@ -490,6 +490,16 @@ def test_a_quantised_unet_is_refused(tmp_path, mistake):
         EasonADPipeline(model)
 
 
+def test_a_quantised_part_of_a_folder_is_named(tmp_path):
+    place = save(random_backbone(complete('sd2', tmp_path / 'sd2')), tmp_path / 'model')
+    for part in ('text_encoder', 'unet'):
+        file = place / part / 'config.json'
+        told = dict(quantization_config=dict(quant_method='bitsandbytes', load_in_8bit=True))
+        file.write_text(json.dumps(json.loads(file.read_text()) | told))
+        with pytest.raises(BackboneError, match=f"part '{part}' is quantised.*bfloat16"):
+            load_backbone(place, 'cpu')
+
+
 def test_layers_of_a_unet_are_chosen_by_depth(model):
     every = list(cross_attention(model.unet))
     assert list(model.select([0, '-1'])) == [every[0], every[-1]]
@@ -515,6 +525,8 @@ def test_what_does_not_belong_is_refused(tmp_path):
     )
     with pytest.raises(BackboneError, match='do not fit'):
         mix(unet=b.unet)
+    with pytest.raises(BackboneError, match="part 'scheduler' is left out"):
+        mix(scheduler=None)
     with pytest.raises(BackboneError, match='of width 24'):
         mix(text_encoder=b.text_encoder_2)
     with pytest.raises(BackboneError, match='inpainting'):
