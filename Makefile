@@ -40,6 +40,8 @@ results: $(READY)   # after new weights or metrics: every figure of the results 
 	done
 
 proof: $(READY)     # hours: kills, hostile files, bad inputs, 20,000 images, two processes, benchmark, ablation
+	$(BIN)/pip install --no-deps attention-map-diffusers==1.0.0
+	$(BIN)/pytest tests/test_families.py -k attention_map_diffusers
 	$(BIN)/python experiments/bad_inputs.py
 	HYBRIDAD_FUZZ=4000 $(BIN)/pytest tests/test_fuzz.py
 	$(BIN)/python experiments/kills.py
@@ -47,7 +49,6 @@ proof: $(READY)     # hours: kills, hostile files, bad inputs, 20,000 images, tw
 	$(BIN)/python experiments/scale.py
 	$(BIN)/python experiments/join.py
 	HYBRIDAD_SLOW=1 $(BIN)/pytest tests/test_reader.py -k one_piece
-	$(BIN)/pip install --no-deps attention-map-diffusers==1.0.0
 	rm -rf results/bench && OMP_NUM_THREADS=2 $(BIN)/hybridad_bench --out results/bench
 	$(BIN)/python experiments/explorers.py
 	$(BIN)/python experiments/onnx_graph.py

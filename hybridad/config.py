@@ -83,7 +83,7 @@ _SCALES = 'sizes of the views in turn, as multiples of image_size; None = all at
 _TILE_SCALE = 'or the scale of tiles: 1 = all pixels'
 _OVERLAP = 'of tiles in px; None = half a tile'
 _LAYERS = (
-    "beginnings of layer names, as 'up', or depths of a transformer; None = the backbone's own"
+    "beginnings of layer names, as 'up', or depths, 0 = first, -1 = last; None = the backbone's own"
 )
 _SMOOTHING = (
     'sigma in cells of a Gaussian over the maps that are shown, never in training; 0 = none'

@@ -16,6 +16,7 @@ from hybridad.errors import BackboneError, ConfigError
 from hybridad.models.attention import log_ratio
 from hybridad.models.backbone import load_backbone
 from hybridad.models.detector import HybridAnomalyDetector
+from hybridad.models.families import TransformerBackbone
 from hybridad.models.features import FeatureCache
 from hybridad.models.pipeline import EasonADPipeline
 from hybridad.models.recorder import Recorder, probabilities
@@ -269,8 +270,17 @@ def test_quantised_weights_are_refused(folder, tmp_path, capsys):
     loaded.proj_out.weight = torch.nn.Parameter(
         loaded.proj_out.weight.to(torch.int8), requires_grad=False
     )
-    with pytest.raises(BackboneError, match='is quantised'):
+    with pytest.raises(BackboneError, match='is quantised in proj_out'):
         Recorder(loaded)
+
+
+@pytest.mark.filterwarnings('ignore:torch')
+@pytest.mark.parametrize('part', ['transformer', 'text_encoder'])
+def test_dynamic_quantisation_is_refused(folder, part):
+    parts = dict(tiny_pipeline(folder.name).components)
+    torch.ao.quantization.quantize_dynamic(parts[part], {torch.nn.Linear}, inplace=True)
+    with pytest.raises(BackboneError, match=f'{type(parts[part]).__name__} is quantised in '):
+        EasonADPipeline(TransformerBackbone('changed', parts, 24), timestep=50)
 
 
 def test_a_missing_shard_is_named(folder, tmp_path, capsys):
@@ -301,6 +311,15 @@ def test_compiled_and_fused_transformers_are_refused(folder):
             Recorder(model)
 
 
+def test_a_compiled_text_encoder_is_refused(folder):
+    fresh = load_backbone(folder, 'cpu')
+    embeddings, deep = fresh.embed(WORDS), [torch.ones(2, fresh.width)]
+    encoder = fresh.text.towers[-1].encoder
+    encoder.compile(backend='eager')
+    with pytest.raises(BackboneError, match=f'{type(encoder).__name__} is compiled'):
+        fresh.encode_embeddings(embeddings, deep)
+
+
 def test_an_image_whose_patches_do_not_fit_is_refused(backbone):
     odd = torch.full((1, 3, SIZE, SIZE + backbone.factor), -0.5)
     patch = getattr(backbone.transformer.config, 'patch_size', 1)
@@ -324,4 +343,6 @@ def test_check_backbone_takes_half_precision_files_and_stays_offline(tmp_path, c
     assert 'nothing localises' in capsys.readouterr().out
     asked = ['check-backbone', 'nobody/nothing', '--revision', 'abc', *how]
     assert hybridad(asked) == 2
-    assert 'nobody/nothing' in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "'nobody/nothing' at revision abc is not on this machine" in said
+    assert 'PixArt' in said and "'unet'" not in said

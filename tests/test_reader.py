@@ -274,7 +274,7 @@ def test_scores_are_the_softmax_of_the_library(model, inputs):
             .flatten(2, 3)
             .flatten(0, 1)
         )
-        torch.testing.assert_close(ours, seen[n], atol=1e-5, rtol=0)
+        torch.testing.assert_close(ours, seen[n], atol=1e-6, rtol=0)
 
 
 def test_early_exit_and_batches_agree_with_the_whole(model):
@@ -431,6 +431,83 @@ def test_compiles_in_one_piece(backend):
     torch._dynamo.reset()
 
 
+@pytest.mark.parametrize('part', ['', 'down_blocks.1.attentions.0.transformer_blocks.0'])
+def test_a_compiled_unet_is_refused_before_it_reads_nothing(tmp_path, part):
+    model = random_backbone(complete('sd2', tmp_path / 'sd2'))
+    model.unet.get_submodule(part).compile(backend='eager')  # once it ran, it calls no new hooks
+    readers = AttentionReader, lambda u, *_: QueryRecorder(u), lambda u, g: probing(u, g)
+    for reader in readers:
+        with pytest.raises(BackboneError, match='UNet2DConditionModel is compiled'):
+            with reader(model.unet, torch.ones(1, model.length)):
+                pass
+    with pytest.raises(BackboneError, match=f'compiled{part and " in " + part},'):
+        EasonADPipeline(model)
+
+
+def test_a_wrapped_unet_is_refused_where_its_layers_are_asked_for(tmp_path):
+    model = random_backbone(complete('sd2', tmp_path / 'sd2'))
+    model.unet = torch.compile(model.unet, backend='eager')
+    with pytest.raises(BackboneError, match='UNet2DConditionModel is compiled.*_orig_mod'):
+        print(model.layers)
+
+
+@pytest.mark.parametrize('mistake', ['compiled', 'quantised'])
+def test_a_changed_text_encoder_is_refused(tmp_path, mistake):
+    model = random_backbone(complete('sd2', tmp_path / 'sd2'))
+    embeddings, deep = model.embed(WORDS), [torch.ones(2, model.width)]
+    if mistake == 'compiled':
+        model.text_encoder.compile(backend='eager')
+    else:
+        layer = model.text_encoder.get_submodule('encoder.layers.0.mlp.fc1')
+        layer.weight = torch.nn.Parameter(layer.weight.to(torch.int8), requires_grad=False)
+    with pytest.raises(BackboneError, match=f'CLIPTextModel is {mistake}'):
+        model.encode_embeddings(embeddings, deep)
+
+
+def test_a_pass_in_which_a_layer_is_not_seen_is_refused(tmp_path):
+    model, latents = random_backbone(complete('sd2', tmp_path / 'sd2')), torch.randn(1, 4, 16, 16)
+    text, groups = model.encode_text(WORDS[:1]), torch.ones(1, model.length)
+    name, last = list(cross_attention(model.unet).items())[-1]
+    with AttentionReader(model.unet, groups) as reader, torch.no_grad():
+        model.unet(latents, 10, text)
+        last.set_processor(lambda attn, x, *args, **more: x)
+        with pytest.raises(BackboneError, match=f'layer {name} ran without its to_q'):
+            model.unet(latents, 10, text)
+        assert name not in reader.maps  # not those of the pass before
+
+
+@pytest.mark.filterwarnings('ignore:torch')
+@pytest.mark.parametrize('mistake', ['int8', 'dynamic'])
+def test_a_quantised_unet_is_refused(tmp_path, mistake):
+    model = random_backbone(complete('sd2', tmp_path / 'sd2'))
+    layer = list(cross_attention(model.unet).values())[0]
+    if mistake == 'int8':
+        weight = layer.to_k.weight.to(torch.int8)
+        layer.to_k.weight = torch.nn.Parameter(weight, requires_grad=False)
+    else:
+        torch.ao.quantization.quantize_dynamic(model.unet, {torch.nn.Linear}, inplace=True)
+    with pytest.raises(BackboneError, match='UNet2DConditionModel is quantised in .*float16'):
+        EasonADPipeline(model)
+
+
+def test_a_quantised_part_of_a_folder_is_named(tmp_path):
+    place = save(random_backbone(complete('sd2', tmp_path / 'sd2')), tmp_path / 'model')
+    for part in ('text_encoder', 'unet'):
+        file = place / part / 'config.json'
+        told = dict(quantization_config=dict(quant_method='bitsandbytes', load_in_8bit=True))
+        file.write_text(json.dumps(json.loads(file.read_text()) | told))
+        with pytest.raises(BackboneError, match=f"part '{part}' is quantised.*bfloat16"):
+            load_backbone(place, 'cpu')
+
+
+def test_layers_of_a_unet_are_chosen_by_depth(model):
+    every = list(cross_attention(model.unet))
+    assert list(model.select([0, '-1'])) == [every[0], every[-1]]
+    assert list(EasonADPipeline(model, layers=[-1]).layers) == every[-1:]
+    with pytest.raises(ConfigError, match=f'depths from 0 to {len(every) - 1}'):
+        model.select([len(every)])
+
+
 def test_what_does_not_belong_is_refused(tmp_path):
     models = {f: random_backbone(complete(f, tmp_path / f)) for f in ('sd1', 'sdxl')}
     a, b = models['sd1'], models['sdxl']
@@ -448,6 +525,8 @@ def test_what_does_not_belong_is_refused(tmp_path):
     )
     with pytest.raises(BackboneError, match='do not fit'):
         mix(unet=b.unet)
+    with pytest.raises(BackboneError, match="part 'scheduler' is left out"):
+        mix(scheduler=None)
     with pytest.raises(BackboneError, match='of width 24'):
         mix(text_encoder=b.text_encoder_2)
     with pytest.raises(BackboneError, match='inpainting'):

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..config import MASSES
 from ..errors import BackboneError, ConfigError
-from .layers import select_layers
+from .layers import check_whole, select_layers
 
 # %% ../../nbs/10_attention.ipynb #1476075c
 def _as_image(
@@ -46,6 +46,7 @@ def hooked(
     hooks: Iterable = (),  # handles, of hooks that are set while this is asked for them
 ) -> Iterator[None]:
     "Hold hooks on a model until the end of a block; threads that share it take turns."
+    check_whole(model)
     with ExitStack() as held:
         held.enter_context(_TURNS.setdefault(model, RLock()))
         for handle in hooks:
@@ -70,17 +71,41 @@ class Handles:
         "The handles of all hooks, which are set while this runs."
         return ()
 
-# %% ../../nbs/10_attention.ipynb #9c708910
-class _Hooks(Handles):
-    "Context manager: while it is open, each forward pass leaves the queries of its layers."
+# %% ../../nbs/10_attention.ipynb #88bd0aad
+def _check_found(layers: dict, found: dict) -> None:
+    "Refuse a pass in which a layer was never seen."
+    if missed := [n for n in layers if n not in found]:
+        kind = type(layers[missed[0]].processor).__name__
+        raise BackboneError(
+            f'layer {missed[0]} ran without its to_q, so there is nothing to read: its processor '
+            f'{kind} is not supported; take it off with unet.set_default_attn_processor()'
+        )
+
+
+class _Passes(Handles):
+    "Context manager: each pass leaves in `found` what was seen of its layers, and of all of them."
 
     def __init__(self, unet: nn.Module, layers: dict[str, nn.Module]):
         super().__init__(unet)
-        self.unet, self.layers = unet, layers
-        self.found, self._sizes = {}, {}
+        self.unet, self.layers, self.found = unet, layers, {}
 
     def _hooked(self):
-        modules = dict(self.unet.named_modules())
+        yield self.unet.register_forward_pre_hook(self._begin)
+        yield self.unet.register_forward_hook(self._end)
+
+    def _begin(self, module, inputs):
+        self.found = {}
+
+    def _end(self, module, inputs, output):
+        _check_found(self.layers, self.found)
+
+# %% ../../nbs/10_attention.ipynb #9c708910
+class _Hooks(_Passes):
+    "Context manager: while it is open, each forward pass leaves the queries of its layers."
+
+    def _hooked(self):
+        yield from super()._hooked()
+        modules, self._sizes = dict(self.unet.named_modules()), {}
         for name, layer in self.layers.items():
             block = modules[name.rsplit('.transformer_blocks', 1)[0]]
             yield block.register_forward_pre_hook(self._note_size(name))
@@ -145,7 +170,7 @@ class _Stopping(_Hooks):
 
     def _pass(self, *inputs, **conditions):
         "Run the UNet, as far as is wanted."
-        self.found, self._running = {}, True
+        self._running = True
         try:
             self.unet(*inputs, **conditions)
         except _Enough:
@@ -160,7 +185,7 @@ class QueryRecorder(_Stopping):
     def __init__(
         self,
         unet: nn.Module,
-        layers: list[str] | None = None,  # as in select_layers
+        layers: list[str | int] | None = None,  # as in select_layers
         *,
         stop: bool = False,  # leave the pass after the last wanted layer (use `run`)
         kind: str = 'attn2',  # as in cross_attention
@@ -183,16 +208,6 @@ class QueryRecorder(_Stopping):
         self._pass(latents, timestep, context, **conditions)
         _check_found(self.layers, self.found)
         return self.found
-
-# %% ../../nbs/10_attention.ipynb #88bd0aad
-def _check_found(layers: dict, found: dict) -> None:
-    "Refuse a pass in which a layer was never seen."
-    if missed := [n for n in layers if n not in found]:
-        kind = type(layers[missed[0]].processor).__name__
-        raise BackboneError(
-            f'layer {missed[0]} ran without its to_q, so there is nothing to read: its processor '
-            f'{kind} is not supported'
-        )
 
 # %% ../../nbs/10_attention.ipynb #d431e90e
 def split_heads(

@@ -19,8 +19,8 @@ from .attention import QueryRecorder, prompt_keys
 from .layers import SUPPORTED, cross_attention, select_layers
 from ..errors import BackboneError
 from .families import TransformerBackbone, is_transformer, load_transformer
-from .frozen import Settled, check_finite, one_sentence
-from .parts import load_parts, part_classes, pick_device, plain_name, quiet
+from .frozen import Settled, all_there, check_finite, one_sentence
+from .parts import PARTS, load_parts, part_classes, pick_device, plain_name, quiet
 from .text import TextSide
 
 # %% ../../nbs/11_backbone.ipynb #e91e3f2d
@@ -83,6 +83,7 @@ class _Frozen(TextSide, Settled):
         self.towers = [(tokenizer, text_encoder)]
         if text_encoder_2 is not None:
             self.towers.append((tokenizer_2, text_encoder_2))
+        all_there(name, {k: getattr(self, k) for k in PARTS})
         self._freeze(name, settings)
         _check_family(name, vae, unet, width=self.width, towers=len(self.towers))
 
@@ -125,8 +126,8 @@ class _Readable(_Frozen):
             return self.select(self.settings['layers'])
         return default_layers(self.unet)
 
-    def select(self, layers: list[str] | None = None) -> dict[str, nn.Module]:
-        "Layers by names or their beginnings; None: all."
+    def select(self, layers: list | None = None) -> dict[str, nn.Module]:
+        "Layers by names, their beginnings, or depths such as 7 or '7'; None: all."
         return select_layers(self.unet, layers)
 
     def recorder(self, layers: list[str], keys: bool = False) -> QueryRecorder:

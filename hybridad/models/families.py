@@ -15,12 +15,13 @@ from huggingface_hub import hf_hub_download
 from torch import Tensor, nn
 
 from ..errors import BackboneError
-from .frozen import Settled
+from .frozen import Settled, all_there
 from .language import SpokenPrompts
+from .layers import READABLE
 from .parts import HUB, first_line, load_part, settings_of
 from .prompt_reader import text_keys
 from .recorder import Recorder, channels_of, text_width
-from .transformers import READABLE, View, family_of, select_views
+from .transformers import View, family_of, select_views
 
 # %% ../../nbs/10k_families.ipynb #65ee5ade
 PIPELINES = {
@@ -91,31 +92,6 @@ def is_transformer(
     except (BackboneError, OSError, ValueError):
         return False  # the loader of UNets says what is missing
     return 'transformer' in index and 'unet' not in index
-
-# %% ../../nbs/10k_families.ipynb #6250cb67
-def _config_of(folder: Path) -> dict:
-    "The config.json of a part, empty where there is none."
-    path = folder / 'config.json'
-    return json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
-
-
-def _check_folder(source: str, part: str) -> None:
-    "Refuse a part that is quantised, or that lacks a shard."
-    folder = Path(source) / part
-    if not folder.is_dir():
-        return  # a Hub id, or missing: said when it is loaded
-    if 'quantization_config' in _config_of(folder):
-        raise BackboneError(
-            f"backbone '{source}': part '{part}' is quantised, and gradients need floating point "
-            'weights: give the original in float32, bfloat16 or float16'
-        )
-    for index in sorted(folder.glob('*.safetensors.index*.json')):
-        shards = set(json.loads(index.read_text(encoding='utf-8'))['weight_map'].values())
-        if lost := sorted(s for s in shards if not (folder / s).is_file()):
-            raise BackboneError(
-                f"backbone '{source}': part '{part}' lacks {lost[0]} ({len(lost)} of "
-                f'{len(shards)} shards are missing): copy or download it again'
-            )
 
 # %% ../../nbs/10k_families.ipynb #5cf107e5
 def _class_of(source: str, part: str, entry: list) -> type:
@@ -212,9 +188,8 @@ class _Spoken(Settled):
         *,
         settings: dict | None = None,  # laid over frozen.DEFAULTS
     ):
-        self.transformer, self.vae, self.scheduler = (
-            parts[k] for k in ('transformer', 'vae', 'scheduler')
-        )
+        all_there(name, {k: parts.get(k) for k in _NEEDED})
+        self.transformer, self.vae, self.scheduler = (parts[k] for k in _NEEDED)
         self.family = family_of(self.transformer)
         texts = {k: v for k, v in parts.items() if k.startswith(('text_encoder', 'tokenizer'))}
         self.text = SpokenPrompts(self.transformer, length, **texts)
@@ -321,8 +296,7 @@ class _Selecting(_Conditioned):
 
     def select(self, layers: list | None = None) -> dict[str, View]:
         "Layers by names, their beginnings, or depths such as 7 or '7'; None: all."
-        asked = layers and [int(a) if str(a).lstrip('-').isdigit() else a for a in layers]
-        return select_views(self.transformer, asked)
+        return select_views(self.transformer, layers)
 
 # %% ../../nbs/10k_families.ipynb #bc7fe77f
 class TransformerBackbone(_Selecting):
@@ -364,7 +338,6 @@ def load_transformer(
     parts = {}
     for part, entry in _wanted(index).items():
         cls = _class_of(source, part, entry)
-        _check_folder(source, part)
         parts[part] = load_part(source, part, cls, dtype=dtype, remedy=remedy, **hub)
     length = PIPELINES[index['_class_name']]
     return TransformerBackbone(name, parts, length, settings=settings_of(name))

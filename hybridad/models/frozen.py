@@ -30,6 +30,18 @@ DEFAULTS = dict(
     nouns=None,  # and of all else
 )
 
+
+def all_there(
+    name: str,  # of the backbone
+    parts: dict,  # {part: component}
+) -> None:
+    "Refuse a backbone that lacks a part."
+    if lost := [k for k, v in parts.items() if v is None]:
+        raise BackboneError(
+            f"backbone {name}: part '{lost[0]}' is left out, and reading needs "
+            f'{", ".join(parts)}: load the pipeline whole'
+        )
+
 # %% ../../nbs/10ea_frozen.ipynb #6128b08c
 def _cast(x: object, dtype: torch.dtype) -> object:
     "Floating point tensors in another precision, all else as it is."

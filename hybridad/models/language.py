@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from ..errors import BackboneError, ConfigError
 from .attention import hooked
+from .layers import READABLE
 from .text import as_texts, encode_embeddings, overwriting
-from .transformers import READABLE, Text
+from .transformers import Text
 
 # %% ../../nbs/10j_language.ipynb #44cac22d
 class _Kind(NamedTuple):

@@ -17,11 +17,11 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-from huggingface_hub import try_to_load_from_cache, utils as hub_utils
+from huggingface_hub import hf_hub_download, try_to_load_from_cache, utils as hub_utils
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
-from .layers import SUPPORTED
+from .layers import READABLE, SUPPORTED
 from ..config import check
 from ..errors import BackboneError, ConfigError
 from ..data.formats import is_pointer, regular
@@ -171,6 +171,23 @@ def _check_files(folder: Path) -> None:
             'model as safetensors'
         )
 
+# %% ../../nbs/10e_parts.ipynb #shards02
+def _check_weights(folder: Path) -> None:
+    "Refuse a part that is quantised, or that lacks a shard."
+    told, config = f"backbone '{folder.parent}': part '{folder.name}'", folder / 'config.json'
+    if config.is_file() and 'quantization_config' in json.loads(config.read_text('utf-8')):
+        raise BackboneError(
+            f'{told} is quantised, and gradients need floating point weights: give the original '
+            'in float32, bfloat16 or float16'
+        )
+    for index in sorted(folder.glob('*.safetensors.index*.json')):
+        shards = set(json.loads(index.read_text('utf-8'))['weight_map'].values())
+        if lost := sorted(s for s in shards if not (folder / s).is_file()):
+            raise BackboneError(
+                f'{told} lacks {lost[0]} ({len(lost)} of {len(shards)} shards are missing): copy '
+                'or download it again'
+            )
+
 # %% ../../nbs/10e_parts.ipynb #64e702e6
 def _variant(folder: Path) -> dict:  # variant='fp16' where weights lie under such a name only
     "The variant of the weights, as diffusers calls the part of a name before .safetensors."
@@ -195,6 +212,7 @@ def _from_pretrained(source: str, part: str, cls: type, how: dict):
     folder = Path(source) / part
     if folder.is_dir():
         _check_files(folder)
+        _check_weights(folder)
         return cls.from_pretrained(source, subfolder=part, **how, **_variant(folder))
     try:
         return cls.from_pretrained(source, subfolder=part, **how)
@@ -248,8 +266,22 @@ def load_part(
     return loaded[0]
 
 # %% ../../nbs/10e_parts.ipynb #11d3b92d
+def _check_reachable(source: str, remedy: str, revision: str | None = None, **hub) -> None:
+    "Refuse a Hub id of which no UNet can be had."
+    try:
+        hf_hub_download(source, 'unet/config.json', revision=revision, **hub)
+    except Exception as error:  # of any kind: libraries for the network raise many
+        at = f' at revision {revision}' if revision else ''
+        raise BackboneError(
+            f"backbone '{source}'{at} is not on this machine and could not be fetched "
+            f'({first_line(error)}): {remedy}'
+        ) from error
+
+
 def _load_parts(source: str, dtype: torch.dtype, remedy: str, **hub) -> dict:
     "Every part by its name."
+    if not Path(source).is_dir():
+        _check_reachable(source, remedy, **hub)
     how = dict(dtype=dtype, remedy=remedy, **hub)
     unet = load_part(source, 'unet', UNet2DConditionModel, **how)
     double = unet.config.addition_embed_type == 'text_time'
@@ -356,10 +388,11 @@ def load_parts(
             f"backbone '{source}' is no folder: give 'mini', one of {', '.join(HUB)}, a diffusers "
             'folder, or a Hub id such as owner/model'
         )
+    asked = revision or asked
     remedy = (
-        f"on a machine with network, load_backbone('{name}') puts the files into the Hub cache; "
-        'copy that cache here and point HF_HOME to it, or give the model as a folder; '
-        f'{SUPPORTED}'
+        f"on a machine with network, load_backbone('{base}{asked and '@' + asked}') puts the "
+        'files into the Hub cache; copy that cache here and point HF_HOME to it, or give '
+        f'the model as a folder; {READABLE}'
     )
-    hub = dict(revision=revision or asked or pin, local_files_only=local_files_only)
+    hub = dict(revision=asked or pin, local_files_only=local_files_only)
     return _load_parts(str(where), dtype, remedy, **hub), settings_of(name)

@@ -50,7 +50,7 @@ class _ReadOut:
         self,
         backbone: Backbone | TransformerBackbone,
         readout: str = 'replay',  # one of READOUTS
-        layers: list[str] | None = None,  # names or their beginnings; None: the backbone's own
+        layers: list | None = None,  # as in backbone.select; None: the backbone's own
         *,
         timestep: int | list | None = None,  # one, or several to average; None: the backbone's
         draws: int = 1,  # noise samples that are averaged, at each timestep

@@ -46,7 +46,7 @@ class AttentionReader(QueryRecorder):
         self,
         unet: nn.Module,
         groups: Tensor,  # as in group_masses
-        layers: list[str] | None = None,  # as in select_layers
+        layers: list[str | int] | None = None,  # as in select_layers
         *,
         stop: bool = False,  # as in QueryRecorder
     ):
@@ -109,7 +109,7 @@ class _GroupProbe:
 def probing(
     unet: nn.Module,
     groups: Tensor,  # as in group_masses
-    layers: list[str] | None = None,  # as in select_layers
+    layers: list[str | int] | None = None,  # as in select_layers
 ) -> Iterator[dict[str, _GroupProbe]]:  # by the names of the layers
     "Put probes into cross-attention layers, and the old processors back afterwards."
     chosen = select_layers(unet, layers)
@@ -171,7 +171,7 @@ class SelfRecorder(QueryRecorder):
     def __init__(
         self,
         unet: nn.Module,
-        layers: list[str] | None = None,  # as in select_layers
+        layers: list[str | int] | None = None,  # as in select_layers
         *,
         stop: bool = False,  # as in QueryRecorder
     ):

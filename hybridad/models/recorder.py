@@ -16,14 +16,8 @@ from torch import Tensor, nn
 from ..errors import BackboneError, ConfigError
 from .attention import Handles, products, split_heads, wide
 from .denominators import Denominators
-from hybridad.models.transformers import (
-    READABLE,
-    Text,
-    View,
-    family_of,
-    rotated,
-    select_views,
-)
+from .layers import READABLE
+from .transformers import Text, View, family_of, rotated, select_views
 
 # %% ../../nbs/10h_recorder.ipynb #f76b7cbb
 class Seen(NamedTuple):
