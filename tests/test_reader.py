@@ -645,3 +645,13 @@ def test_stable_diffusion_2_1_at_full_size():
             pipeline.queries(latents), prompts, content=learner.counted(pipeline.mass)
         )
     assert maps.shape == (1, 2, 64, 64) and maps.isfinite().all() and maps.std() > 0
+
+
+def test_a_letter_that_the_tokenizer_lacks_is_told(recwarn):
+    "CLIP's end token stands for it, so words behind it would be lost without a word."
+    mini = load_backbone('mini', 'cpu')
+    mini.encode_text(['a photo of an object', ''])
+    assert not recwarn.list
+    for text in ('a na\u00efve object', 'caf\u00e9'):
+        with pytest.warns(UserWarning, match=f'lacks a letter of {text!r}'):
+            mini.encode_text(['a photo of an object', text])

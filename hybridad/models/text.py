@@ -6,6 +6,7 @@
 __all__ = []
 
 # %% ../../nbs/10b_text.ipynb #544c7b32
+import warnings
 from collections.abc import Callable, Iterable
 
 import torch
@@ -131,6 +132,17 @@ def as_texts(
         raise ConfigError(f'texts are the one text {texts!r}: give a list of texts')
     return list(texts)
 
+# %% ../../nbs/10b_text.ipynb #10b0cut1
+def _tell_cut(texts: list[str], found, end: int) -> None:
+    "Warn of prompts that end early: CLIP has its end token for a letter that it lacks, too."
+    for text, row, used in zip(texts, found.input_ids, getattr(found, 'attention_mask', [])):
+        if end in row and row.index(end) < sum(used) - 1:
+            warnings.warn(
+                f'the tokenizer lacks a letter of {text!r}, so the prompt is read up to there: '
+                'write it in other letters',
+                stacklevel=4,
+            )
+
 # %% ../../nbs/10b_text.ipynb #17194937
 class Tokens(TextTowers):
     "Words as token ids, and the tokens among them that belong to a prompt."
@@ -143,7 +155,9 @@ class Tokens(TextTowers):
         "Token ids padded to the model's length, with the model's own padding token."
         texts = as_texts(texts)
         tokenizer, _ = self.towers[tower]
-        ids = tokenizer(texts, padding='max_length', max_length=self.length).input_ids
+        found = tokenizer(texts, padding='max_length', max_length=self.length)
+        ids = found.input_ids
+        _tell_cut(texts, found, tokenizer.eos_token_id)
         for text, row in zip(texts, ids):
             if len(row) > self.length:
                 raise ConfigError(
