@@ -57,7 +57,7 @@ def costs(
     backbone: Backbone | TransformerBackbone,
     size: int,  # px of an image
 ) -> dict:  # {work: dict(seconds, gb)}, and weights_gb
-    "Time and peak memory of scoring an image, and of a step of learning from one."
+    "Time and peak memory of scoring an image, and of a step of learning from two views of it."
     images = torch.full((1, 3, size, size), -0.5, device=backbone.device)
     weights = sum(p.nbytes for m in backbone.modules for p in m.parameters())
     found = dict(weights_gb=weights / 1e9)
@@ -68,9 +68,11 @@ def costs(
             queries = [detector.pipeline.queries(latents)] if readout == 'replay' else None
 
         def learn(detector=detector, latents=latents, queries=queries):
-            text = detector.text()
-            seen = queries or [detector.pipeline.queries(latents, text)]
-            log_ratio(detector.read(seen, text)).square().mean().backward()
+            text, maps = detector.text(), []
+            for _ in range(2):  # the loss compares two views
+                seen = queries or [detector.pipeline.queries(latents, text)]
+                maps.append(log_ratio(detector.read(seen, text)))
+            torch.stack(maps).square().mean().backward()
 
         found[f'learn {readout}'] = _peak(learn, backbone.device)
         if readout == 'replay':
