@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from common import RESULTS, about
 
+from hybridad.bench.check_backbone import levels
 from hybridad.bench.localise import areas_under
 from hybridad.inference.scoring import SHIPPED
 from hybridad.models.attention import log_ratio
@@ -41,19 +42,8 @@ def flat(side: int) -> torch.Tensor:
     return torch.tensor(GREYS)[:, None, None, None].expand(-1, 3, side, side).contiguous()
 
 
-def zones(side: int) -> dict:
-    "Masks of corners, borders and the middle; the outer sixteenth is border."
-    at = torch.arange(side)
-    edge = (at < side // 16) | (at >= side - side // 16)
-    both, either = edge[:, None] & edge, edge[:, None] | edge
-    return dict(corners=both, borders=either & ~both, middle=~either)
-
-
-def levels(maps: torch.Tensor) -> dict:
-    "Mean log-ratio of each zone over flat images, and the spread over the middle."
-    found = {k: float(maps[:, z].mean()) for k, z in zones(maps.shape[-1]).items()}
-    middle = maps[:, zones(maps.shape[-1])['middle']]
-    return {k: round(v, 4) for k, v in (found | dict(spread=float(middle.std(1).mean()))).items()}
+def rounded(found: dict) -> dict:
+    return {k: round(v, 4) for k, v in found.items()}
 
 
 def defects(count: int = 20) -> list:
@@ -72,7 +62,9 @@ def judged(maps_of: Callable) -> dict:
     truth = masks.reshape(1, -1)
     both = dict(plain=maps, subtracted=maps - empty.mean(0))
     found = {k: areas_under(m.numpy().reshape(1, -1), truth)[0] for k, m in both.items()}
-    return levels(empty) | dict(pixel_auroc={k: round(float(v), 4) for k, v in found.items()})
+    return rounded(levels(empty)) | dict(
+        pixel_auroc=rounded({k: float(v) for k, v in found.items()})
+    )
 
 
 def of_miniature() -> dict:
@@ -97,7 +89,7 @@ def of_random(name: str) -> dict:
     else:
         backbone = TransformerBackbone(name, tiny_pipeline(name).components, 24)
     maps = log_ratio(EasonADPipeline(backbone, timestep=50)(flat(32), WORDS))
-    return levels(maps / maps[:, zones(maps.shape[-1])['middle']].std(1).mean())
+    return rounded(levels(maps / levels(maps)['spread']))
 
 
 @torch.no_grad()

@@ -340,7 +340,9 @@ def test_check_backbone_takes_half_precision_files_and_stays_offline(tmp_path, c
     how = ['--offline', '--device', 'cpu']
     small = ['--size', str(SIZE), '--seconds', '0.1']
     assert hybridad(['check-backbone', str(place), *how, *small]) == 0
-    assert 'nothing localises' in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert said.startswith('about') and '12 drawn pictures' in said.splitlines()[0]
+    assert 'nothing localises' in said and 'by mass: competing' in said
     asked = ['check-backbone', 'nobody/nothing', '--revision', 'abc', *how]
     assert hybridad(asked) == 2
     said = capsys.readouterr().err

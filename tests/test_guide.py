@@ -77,7 +77,8 @@ def test_what_is_kept_is_used(places, tmp_path):
 
     names = list(load_backbone(folder, 'cpu').select(['up']))
     choice = dict(timestep=7, layers=names[:1], mass='content')
-    keep_choice(str(folder), dict(verdict='nouns are localised well', proposed=choice))
+    verdict = 'nouns are localised well'
+    keep_choice(str(folder), dict(verdict=verdict, proposed=choice, stays=False))
     again = load_backbone(folder, 'cpu')
     assert (again.timestep, list(again.layers), again.mass) == (7, names[:1], 'content')
 

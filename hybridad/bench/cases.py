@@ -142,6 +142,8 @@ def step_cases(
     backbone: Backbone,
     latents: torch.Tensor,  # (B, C, h, w)
     whole: bool,  # with the text encoder and all learned tokens; False: ends at text features
+    *,
+    views: int = 1,  # 2: a second look at each image, as the loss compares two
 ) -> dict[str, Callable]:  # exact, replay
     "One training step of the prompts, exact and from cached queries."
     learner = MinimalPromptLearner(backbone)
@@ -157,9 +159,11 @@ def step_cases(
         return fixed.clone().requires_grad_()
 
     def step(pipeline, queries):
-        prompts = learned()
-        found = queries or pipeline.queries(latents, prompts.to(latents.dtype))
+        prompts, maps = learned(), []
         content = learner.counted(pipeline.mass) if whole else tokens
-        log_ratio(pipeline.masses(found, prompts, content=content)).square().mean().backward()
+        for _ in range(views):
+            found = queries or pipeline.queries(latents, prompts.to(latents.dtype))
+            maps.append(log_ratio(pipeline.masses(found, prompts, content=content)))
+        torch.stack(maps).square().mean().backward()
 
     return dict(exact=lambda: step(exact, None), replay=lambda: step(replay, cached))

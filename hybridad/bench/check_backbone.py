@@ -16,6 +16,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from tqdm.auto import tqdm
+
+from .cases import words_of
 from .localise import Question, areas_under, choose
 from .memory import LiveBytes
 from ..config import get_default_config
@@ -26,22 +29,25 @@ from ..models.detector import HybridAnomalyDetector
 from ..models.families import TransformerBackbone
 from ..models.parts import settings_file
 from ..models.pipeline import EasonADPipeline
+from ..progress import waiting
 from ..runs import write_atomic
 
 # %% ../../nbs/73a_check_backbone.ipynb #2cdaaa84
 def _peak(work: Callable, device: torch.device) -> dict:  # seconds, gb beside the weights
-    "Time of a second call of some work, and its peak memory."
-    on_gpu = device.type == 'cuda'
+    "Peak memory of some work, and the time of a second call, or of the first if that is long."
+    on_gpu, begun = device.type == 'cuda', time.perf_counter()
     with LiveBytes() as counted:
         work()
+    seconds = time.perf_counter() - begun
     if on_gpu:
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
-    begun = time.perf_counter()
-    work()
-    if on_gpu:
-        torch.cuda.synchronize(device)
-    seconds = time.perf_counter() - begun
+    if on_gpu or seconds < 10:  # counting weighs, and a GPU has to warm up
+        begun = time.perf_counter()
+        work()
+        if on_gpu:
+            torch.cuda.synchronize(device)
+        seconds = time.perf_counter() - begun
     most = torch.cuda.max_memory_allocated(device) - before if on_gpu else counted.peak
     return dict(seconds=seconds, gb=most / 1e9)
 
@@ -53,29 +59,29 @@ def _small_config(backbone: Backbone, size: int, readout: str) -> object:  # Con
     return get_default_config(backbone=backbone.name, **sizes)
 
 # %% ../../nbs/73a_check_backbone.ipynb #fb1b90ba
-def costs(
-    backbone: Backbone | TransformerBackbone,
-    size: int,  # px of an image
-) -> dict:  # {work: dict(seconds, gb)}, and weights_gb
-    "Time and peak memory of scoring an image, and of a step of learning from one."
+def _of_scoring(backbone: Backbone | TransformerBackbone, size: int) -> dict:
+    "Time and peak memory of scoring an image."
+    detector = HybridAnomalyDetector(_small_config(backbone, size, 'replay'), backbone)
     images = torch.full((1, 3, size, size), -0.5, device=backbone.device)
-    weights = sum(p.nbytes for m in backbone.modules for p in m.parameters())
-    found = dict(weights_gb=weights / 1e9)
-    for readout in ('replay', 'exact'):
-        detector = HybridAnomalyDetector(_small_config(backbone, size, readout), backbone)
-        with torch.no_grad():
-            latents = backbone.encode_image(images)
-            queries = [detector.pipeline.queries(latents)] if readout == 'replay' else None
+    return _peak(torch.no_grad()(lambda: detector(images)), backbone.device)
 
-        def learn(detector=detector, latents=latents, queries=queries):
-            text = detector.text()
+
+def _of_learning(backbone: Backbone | TransformerBackbone, size: int, readout: str) -> dict:
+    "Time and peak memory of a step of learning from two views of an image, as the loss asks."
+    detector = HybridAnomalyDetector(_small_config(backbone, size, readout), backbone)
+    images = torch.full((1, 3, size, size), -0.5, device=backbone.device)
+    with torch.no_grad():
+        latents = backbone.encode_image(images)
+        queries = [detector.pipeline.queries(latents)] if readout == 'replay' else None
+
+    def learn():
+        text, maps = detector.text(), []
+        for _ in range(2):
             seen = queries or [detector.pipeline.queries(latents, text)]
-            log_ratio(detector.read(seen, text)).square().mean().backward()
+            maps.append(log_ratio(detector.read(seen, text)))
+        torch.stack(maps).square().mean().backward()
 
-        found[f'learn {readout}'] = _peak(learn, backbone.device)
-        if readout == 'replay':
-            found['score'] = _peak(lambda: detector(images), backbone.device)
-    return found
+    return _peak(learn, backbone.device)
 
 # %% ../../nbs/73a_check_backbone.ipynb #2e3a781e
 @torch.no_grad()
@@ -87,7 +93,7 @@ def _idle_shares(
     b, text = question.backbone, [question.backbone.settings['neutral']]
     p = EasonADPipeline(b, layers=list(b.select()), timestep=timestep)
     features = b.encode_text(text)
-    keys, queries = p.keys(features), p.queries(question.latents[:4])
+    keys, queries = p.keys(features), {n: q[:4] for n, q in question.queries(p).items()}
     words = b.token_mask(text)[0]
     seen = (features[0] != 0).any(-1) if b.masked else torch.ones_like(words)
     found = {}
@@ -108,7 +114,7 @@ _FOUND, _GAIN = 0.65, 0.05  # least score, and least gain over invented words, t
 
 def _verdict(report: dict) -> str:
     score, control = report['score'], report['nonsense']
-    figures = f'{score:.3f} of 1 for nouns, {control:.3f} for invented words, 0.5 is chance'
+    figures = f'at best {score:.3f} of 1 for nouns, {control:.3f} for invented words, 0.5 is chance'
     if score < _FOUND or score < control + _GAIN:
         return (
             f'nothing localises: attention does not follow words in any layer ({figures}); prompts '
@@ -117,25 +123,65 @@ def _verdict(report: dict) -> str:
     how = 'well' if score >= 0.8 else 'roughly'
     return f'nouns are localised {how} ({figures}): prompts can be learned on this backbone'
 
+
+def _why(report: dict) -> str:
+    "Reason to keep the settings that are there, or to change them."
+    gain = f'{report["gain"]:+.3f} ± {report["uncertainty"]:.3f} on pictures that did not choose'
+    if report['stays']:
+        return f'its settings stay: the best others change the score by {gain}'
+    return f'better than its settings, by {gain}'
+
 # %% ../../nbs/73a_check_backbone.ipynb #6a3d8ad1
 _TIMESTEPS = (1, 25, 50, 100, 200, 400)
+_LEAST = 12  # pictures, which ask for 35 nouns
 
 
-def _room(seconds: float, look: float, timesteps: list) -> tuple[list, int]:
-    "Timesteps and pictures that fit into some seconds, at so many seconds for a picture."
-    if look * 24 * len(timesteps) > seconds:
-        timesteps = timesteps[::2]
-    return timesteps, int(min(48, max(24, seconds / (look * len(timesteps)))))
+def _room(seconds: float, look: float, timesteps: list, own: int) -> tuple[list, int]:
+    "Timesteps, the own one last, and pictures for some seconds, at so many for one picture."
+    others = [t for t in timesteps if t != own]
+    if look * 24 * (len(others) + 3) > seconds:
+        others = others[::3]
+    passes = len(others) + 3  # with the own one, the encoder and the invented words
+    return [*others, own], int(min(48, max(_LEAST, seconds / (look * passes))))
 
 
-def _own(question: Question) -> dict:
-    "The choice of a backbone's own settings, judged as any other."
-    b = question.backbone
-    names, maps = question.maps(b.timestep, list(b.layers), mass=b.mass)
-    weights = b.weights_of(b.layers) or [1 / len(names)] * len(names)
-    mean = (maps * np.array(weights)[:, None, None]).sum(0)
-    scores = areas_under(mean, question.truth)
-    return dict(timestep=b.timestep, layers=names, mass=b.mass, score=float(scores.mean()))
+def _ahead(backbone, size: int, count: int, *, steps: list, look: float) -> str:
+    "Forecast of the work and its time, from the seconds of a look at a picture."
+    seconds = look * (count * (len(steps) + 2) + 20)  # the steps of learning: some 20 looks
+    about = f'{seconds:.0f} s' if seconds < 100 else f'{seconds / 60:.0f} min'
+    return (
+        f'about {about} on {backbone.device}: {count} drawn pictures of {size} px at '
+        f'{len(steps)} timesteps, {look:.2g} s for a look at one'
+    )
+
+# %% ../../nbs/73a_check_backbone.ipynb #e2code03
+_MASSES = 'competing', 'content'
+
+
+def _by_mass(question: Question, timestep: int, layers: list, *, own: bool = False) -> dict:
+    "Scores of all regions by each way to take masses; first that of the backbone's own choice."
+    b, found = question.backbone, {}
+    for mass in dict.fromkeys((b.mass, *_MASSES) if own else _MASSES):
+        names, maps = question.maps(timestep, layers, mass=mass)
+        weights = own and b.weights_of(b.layers) or [1] * len(names)
+        mean = (maps * np.array(weights)[:, None, None]).sum(0)
+        found[mass] = areas_under(mean, question.truth)
+    return found
+
+
+def _gain(question: Question, found: np.ndarray, usual: np.ndarray) -> tuple[float, float]:
+    "Mean gain of a picture's score and two standard errors of it, from scores of the regions."
+    owners = question.owners
+    gains = np.bincount(owners, found - usual) / np.bincount(owners)
+    return float(gains.mean()), float(2 * gains.std(ddof=1) / len(gains) ** 0.5)
+
+
+def _best_mass(question: Question, found: dict) -> str:
+    "The first way to take masses, unless another finds more by more than its uncertainty."
+    first, *others = found
+    gains = {m: _gain(question, found[m], found[first]) for m in others}
+    sure = [m for m, (gain, off) in gains.items() if gain > off]
+    return max(sure, key=gains.get) if sure else first
 
 
 def _control(question: Question, timestep: int, draws: int = 3) -> float:
@@ -143,39 +189,83 @@ def _control(question: Question, timestep: int, draws: int = 3) -> float:
     renames = [partial(_nonsense, draw=i) for i in range(draws)]
     return float(np.mean([choose(question, [timestep], r)[0]['score'] for r in renames]))
 
+# %% ../../nbs/73a_check_backbone.ipynb #e2code06
+def levels(
+    maps: torch.Tensor,  # (B, h, w) of flat pictures, square
+) -> dict[str, float]:  # corners, borders, middle; spread
+    "Mean of each zone, the outer sixteenth being border, and the spread over the middle."
+    side = maps.shape[-1]
+    at, width = torch.arange(side, device=maps.device), max(1, side // 16)
+    edge = (at < width) | (at >= side - width)
+    both, either = edge[:, None] & edge, edge[:, None] | edge
+    zones = dict(corners=both, borders=either & ~both, middle=~either)
+    found = {k: float(maps[:, z].mean()) for k, z in zones.items()}
+    return found | dict(spread=float(maps[:, zones['middle']].std(1).mean()))
 
-def _best_mass(question: Question, timestep: int, layers: list[str]) -> str:
-    "The way to take masses that finds most; in doubt the default."
-    found = {}
-    for mass in ('competing', 'content'):
-        maps = question.maps(timestep, layers, mass=mass)[1]
-        found[mass] = areas_under(maps.mean(0), question.truth).mean()
-    return 'content' if found['content'] > found['competing'] + 0.005 else 'competing'
+
+@torch.no_grad()
+def _corners(backbone: Backbone | TransformerBackbone, size: int, choice: dict) -> float:
+    "Height of the corners of flat grey pictures above their middle, in spreads of the middle."
+    p, words = EasonADPipeline(backbone, **choice), words_of(backbone)
+    greys = torch.linspace(-0.8, -0.05, 3, device=backbone.device)  # all of them in [-1, 1]
+    flat = greys[:, None, None, None].expand(-1, 3, size, size)
+    found = levels(torch.cat([log_ratio(p(x, words)) for x in flat.split(1)]).float())
+    return (found['corners'] - found['middle']) / max(found['spread'], 1e-6)
 
 # %% ../../nbs/73a_check_backbone.ipynb #60c087ee
+def _searched(question: Question, steps: list) -> dict:
+    "Findings of a search beside the backbone's own choice, whose timestep is swept last."
+    b, swept = question.backbone, choose(question, steps)
+    best, own = swept[0], dict(timestep=b.timestep, layers=list(b.layers))
+    owns = _by_mass(question, **own, own=True)  # its queries are those that were cached last
+    usual = float(owns[b.mass].mean())
+    control = _control(question, best['timestep'])
+    gain, off = _gain(question, best['regions'], owns[b.mass])
+    stays = gain <= off
+    choice = own if stays else {k: best[k] for k in own}
+    found = owns if stays else _by_mass(question, **choice)
+    return dict(
+        sweep=swept,
+        own=own | dict(mass=b.mass, score=usual),
+        score=max(best['score'], usual),
+        nonsense=control,
+        gain=gain,
+        uncertainty=off,
+        stays=stays,
+        masses={m: float(s.mean()) for m, s in found.items()},
+        proposed=choice | dict(mass=_best_mass(question, found)),
+        idle=_idle_shares(question, best['timestep']),
+    )
+
+# %% ../../nbs/73a_check_backbone.ipynb #e2code09
 def check_backbone(
     backbone: Backbone | TransformerBackbone,
     size: int | None = None,  # px; None: the backbone's own
     *,
-    seconds: float = 30.0,  # for the search, about
+    seconds: float = 30.0,  # for the search, about; a dozen pictures are read in any case
+    tell: Callable[[str], object] = str,  # is given a sentence on how long it takes
+    progress: bool = False,  # show a bar
 ) -> dict:  # figures, the proposed choice, and `verdict`
     "Measure how a backbone is best read, what it costs and whether its attention follows words."
     size = size or backbone.image_size
-    measured = costs(backbone, size)
-    steps = [t for t in sorted({*_TIMESTEPS, backbone.timestep}) if t <= backbone.last_step]
-    steps, count = _room(seconds, measured['score']['seconds'], steps)
-    question = Question(backbone, count, size)
-    swept = choose(question, steps)
-    best, own = swept[0], _own(question)
-    control = _control(question, best['timestep'])
-    choice = dict(timestep=best['timestep'], layers=best['layers'])
-    choice['mass'] = _best_mass(question, **choice)
-    report = dict(size=size, pictures=len(question.pictures), costs=measured, sweep=swept)
-    report |= dict(own=own, score=best['score'], nonsense=control, proposed=choice)
-    report['idle'] = _idle_shares(question, best['timestep'])
-    if backbone.settings['layers'] and own['score'] >= best['chosen'] - 0.005:
-        report |= dict(proposed={k: own[k] for k in choice}, score=own['score'])
-    return report | dict(verdict=_verdict(report))
+    scored = _of_scoring(backbone, size)
+    look, steps = scored['seconds'], [t for t in _TIMESTEPS if t <= backbone.last_step]
+    steps, count = _room(seconds, look, steps, backbone.timestep)
+    tell(_ahead(backbone, size, count, steps=steps, look=look))
+    weights = sum(p.nbytes for m in backbone.modules for p in m.parameters())
+    costs = dict(weights_gb=weights / 1e9, score=scored)
+    for readout in ('replay', 'exact'):
+        with waiting(f'timing a step of learning, {readout}'):
+            costs[f'learn {readout}'] = _of_learning(backbone, size, readout)
+    how = dict(desc='pictures', disable=not progress, leave=False)
+    with tqdm(total=count * (len(steps) + 2), **how) as bar:
+        question = Question(backbone, count, size, tick=bar.update)
+        report = dict(size=size, pictures=count, costs=costs) | _searched(question, steps)
+    report['corners'] = _corners(backbone, size, report['proposed'])
+    verdict = _verdict(report)
+    if not verdict.startswith('nothing'):
+        verdict += f'; {_why(report)}'
+    return report | dict(verdict=verdict)
 
 # %% ../../nbs/73a_check_backbone.ipynb #b215f3ef
 def _cost_lines(found: dict) -> list[str]:
@@ -215,6 +305,8 @@ def described(
         f'\nits settings so far: timestep {own["timestep"]}, {len(own["layers"])} layers, '
         f'mass {own["mass"]}: {own["score"]:.3f}',
         f'proposed (*): timestep {p["timestep"]}, {len(p["layers"])} layers, mass {p["mass"]}',
+        'by mass: ' + ', '.join(f'{m} {s:.3f}' for m, s in report['masses'].items()),
+        f'corners of a flat picture: {report["corners"]:+.1f} spreads of its middle',
         f'\n{report["verdict"]}',
     ]
     return '\n'.join(parts)
@@ -238,6 +330,9 @@ def keep_choice(
     path = settings_file(name)
     there = json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
     path.parent.mkdir(parents=True, exist_ok=True)
-    there.pop('weights', None)  # they belong to the layers that were there
-    write_atomic(path, json.dumps(there | report['proposed'], indent=1).encode())
+    kept = report['proposed'] | there | dict(mass=report['proposed']['mass'])
+    if not report['stays']:
+        kept |= report['proposed']
+        kept.pop('weights', None)  # they belong to the layers that were there
+    write_atomic(path, json.dumps(kept, indent=1).encode())
     return path

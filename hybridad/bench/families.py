@@ -225,6 +225,8 @@ def exact_step_bytes(
     batch: int = 4,
     checkpointing: bool = True,
     name: str = 'SD 2.1',  # or 'SDXL'
+    *,
+    views: int = 2,  # of each image: the loss compares two; 1: without consistency
 ) -> dict[str, int]:  # weights, beside (peak of all else), peak
     "Memory of an exact training step through a UNet, 512 px, bfloat16."
     unet, x, text = full_size(name)
@@ -233,8 +235,9 @@ def exact_step_bytes(
     how = dict(readout='exact', mass='competing_all', **_conditions(unet))
     reader = PromptReader(unet, list(default_layers(unet)), **how)
     prompts = text.features.expand(2, -1, -1).clone().requires_grad_()
+    images, how = x.expand(batch, -1, -1, -1), dict(size=(64, 64))
     with _flash(), LiveBytes() as counted:
-        maps = reader(x.expand(batch, -1, -1, -1), Text(prompts), size=(64, 64))
-        log_ratio(maps).square().mean().backward()
+        maps = [log_ratio(reader(images, Text(prompts), **how)) for _ in range(views)]
+        torch.stack(maps).square().mean().backward()
     weights = _bytes(unet) + _autoencoder_bytes() + _text_bytes(name)
     return dict(weights=weights, beside=counted.peak, peak=weights + counted.peak)

@@ -133,14 +133,14 @@ def _described(setting: _Setting, batch: int) -> dict:
 
 
 def _row(scoring: _Scoring, images: torch.Tensor, floor: float) -> dict:
-    "Times of scoring and of its encoder alone; a graph that cannot be recorded says why."
+    "Times of scoring and of its encoder alone; what cannot be recorded or does not fit says why."
     count, row = len(images), _described(scoring.setting, len(images))
     try:
         scoring.fix(images)
+        ms = _cuda_ms(lambda: scoring.score(images)) / count
+        encoder = _cuda_ms(lambda: scoring.parts[0](images)) / count
     except RuntimeError as error:
         return row | dict(failed=first_line(error))
-    ms = _cuda_ms(lambda: scoring.score(images)) / count
-    encoder = _cuda_ms(lambda: scoring.parts[0](images)) / count
     return row | dict(ms_per_image=ms, ms_encoder=encoder, times_floor=ms / floor)
 
 # %% ../../nbs/72c_bench_gpu.ipynb #838e89c0
@@ -164,14 +164,14 @@ def _swept(
 
 # %% ../../nbs/72c_bench_gpu.ipynb #c219c673
 def _training_peak(backbone: Backbone, size: int) -> float:  # GB (1e9 bytes)
-    "Peak memory of one exact training step of four images, with gradient checkpointing."
+    "Peak memory of an exact training step of two views of four images, with checkpointing."
     backbone.to(torch.bfloat16)
     backbone.unet.enable_gradient_checkpointing()
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     channels, side = backbone.unet.config.in_channels, size // backbone.factor
     latents = torch.randn(4, channels, side, side, device=backbone.device, dtype=torch.bfloat16)
-    step_cases(backbone, latents, True)['exact']()
+    step_cases(backbone, latents, True, views=2)['exact']()
     backbone.unet.disable_gradient_checkpointing()
     return torch.cuda.max_memory_allocated() / 1e9
 
@@ -191,7 +191,7 @@ def gpu_figures(
     tell: Callable[[dict], None] = lambda row: None,  # is given each row of the sweep
 ) -> (
     dict
-):  # ms_per_image at a batch of 8 or more, ms_one at one, train_peak_gb, floor_ms, sweep, ..
+):  # ms_per_image at a batch of 8 or more, ms_one at one (None: all failed), floor_ms, sweep, ..
     "Scoring with autoencoder and replay, and peak memory of exact training with checkpointing."
     peak, (floor, top), sweep = _training_peak(backbone, size), _floor(backbone, size), []
     for setting in _SETTINGS:
@@ -199,8 +199,8 @@ def gpu_figures(
     halves = [r for r in sweep if r['dtype'] == 'bfloat16' and 'failed' not in r]
     return dict(
         device=torch.cuda.get_device_name(),
-        ms_per_image=min(r['ms_per_image'] for r in halves if r['batch'] >= 8),
-        ms_one=min(r['ms_per_image'] for r in halves if r['batch'] == 1),
+        ms_per_image=min((r['ms_per_image'] for r in halves if r['batch'] >= 8), default=None),
+        ms_one=min((r['ms_per_image'] for r in halves if r['batch'] == 1), default=None),
         floor_ms=floor,
         train_peak_gb=peak,
         ceilings=top,

@@ -57,6 +57,15 @@ def _as_images(pictures: list[Picture], size: int) -> Tensor:  # (B, 3, size, si
     how = dict(mode='bilinear', align_corners=False, antialias=True)
     return F.interpolate(images, (size, size), **how).clamp(-1, 1)
 
+
+def _each(images: Tensor, look: Callable, tick: Callable[[int], object]) -> list:
+    "Results of a look at a few images at a time, which are counted."
+    found = []
+    for part in images.split(4):
+        found.append(look(part))
+        tick(len(part))
+    return found
+
 # %% ../../nbs/73_localise.ipynb #661b9e07
 class _Asked:
     "Drawn pictures encoded for a backbone, and the regions that are sought in them."
@@ -68,24 +77,27 @@ class _Asked:
         backbone: Backbone | TransformerBackbone,
         count: int = 24,  # pictures
         size: int | None = None,  # px; None: the backbone's own
+        *,
+        tick: Callable[[int], object] = int,  # is told how many more pictures were seen
     ):
-        self.backbone = backbone
+        self.backbone, self.tick, self._texts = backbone, tick, {}
         self.pictures = [(p, _regions(p)) for p in _drawn(count)]
         images = _as_images([p for p, _ in self.pictures], size or backbone.image_size)
-        self.latents = torch.cat([backbone.encode_image(x) for x in images.split(4)])
+        self.latents = torch.cat(_each(images, backbone.encode_image, tick))
         self.words = sorted({n for _, regions in self.pictures for n, _ in regions})
         self.rows = [[self.words.index(n) for n, _ in regions] for _, regions in self.pictures]
         self.truth = np.stack([m for _, regions in self.pictures for _, m in regions])
         owners = [i for i, (_, regions) in enumerate(self.pictures) for _ in regions]
-        self.choosing = np.array(owners) % 2 == 0  # (R,) bool: every second picture
+        self.owners = np.array(owners)  # (R,) the picture of each region
+        self.choosing = self.owners % 2 == 0  # (R,) bool: every second picture
 
     @torch.no_grad()
-    def _queries(self, p: EasonADPipeline) -> dict[str, Tensor]:  # by layer
+    def queries(self, p: EasonADPipeline) -> dict[str, Tensor]:  # by layer
         "Queries of all pictures; those of one timestep are cached."
         timestep, found = self._last
         if timestep != p.timestep or not set(p.layers) <= set(found):
             self._last, found = (None, {}), {}  # frees what was there
-            parts = [p.queries(z) for z in self.latents.split(4)]
+            parts = _each(self.latents, p.queries, self.tick)
             found = {n: torch.cat([part[n] for part in parts]) for n in p.layers}
             self._last = p.timestep, found
         return found
@@ -107,10 +119,17 @@ class Question(_Asked):
         how = dict(timestep=timestep, mass=mass)
         p = EasonADPipeline(self.backbone, layers=layers or list(self.backbone.select()), **how)
         texts = [f'a photo of a {rename(w)}' for w in self.words]
-        keys, content = p.keys(self.backbone.encode_text(texts)), p.tokens(texts)
-        queries = self._queries(p)
+        keys, content = p.keys(self._encoded(texts)), p.tokens(texts)
+        queries = self.queries(p)
         found = [self._of_layer(p, queries[n], keys[n], n=n, content=content) for n in p.layers]
         return list(p.layers), np.stack(found)
+
+    def _encoded(self, texts):
+        "Text features, which are asked for again at every timestep."
+        known = tuple(texts)
+        if known not in self._texts:
+            self._texts[known] = self.backbone.encode_text(texts)
+        return self._texts[known]
 
     def _of_layer(self, p, queries, keys, *, n, content):  # (R, N)
         maps = []
@@ -143,20 +162,23 @@ def choose(
     question: Question,
     timesteps: list[int],
     rename: Callable = str,  # as in Question.maps
-) -> list[dict]:  # best first: timestep, layers, their score, that of unseen regions, of each layer
+) -> list[dict]:  # best first: timestep, layers, `chosen` from them, `score` and `regions` unseen
     "The best layers at each timestep by all pictures, with the score of choices by halves of them."
     half, truth, found = question.choosing, question.truth, []
     for t in timesteps:
         names, maps = question.maps(t, rename=rename)
         how = dict(alone=areas_under(maps, truth))
         layers, chosen = _best_layers(maps, truth, half | True, **how)
-        unseen = [_best_layers(maps, truth, rows, **how)[1][~rows] for rows in (half, ~half)]
+        unseen = np.empty(len(truth))
+        for rows in (half, ~half):
+            unseen[~rows] = _best_layers(maps, truth, rows, **how)[1][~rows]
         found.append(
             dict(
                 timestep=t,
                 layers=[names[i] for i in layers],
                 chosen=float(chosen.mean()),
-                score=float(np.concatenate(unseen).mean()),
+                score=float(unseen.mean()),
+                regions=unseen,  # (R,) of which each was judged by the choice of the other half
                 each={n: float(s) for n, s in zip(names, how['alone'].mean(-1))},
             )
         )

@@ -192,6 +192,18 @@ def _latents(model: Backbone, side: int, device: torch.device) -> torch.Tensor:
     shape = (1, model.unet.config.in_channels, side, side)
     return torch.randn(shape, generator=generator).to(device)
 
+# %% ../../nbs/72f_bench.ipynb #e1code03
+def _told(row: dict) -> str:
+    "A row of the sweep over settings of a GPU: its time, or why there is none."
+    extras = [f'compiled {row["compiled"]}'] * bool(row['compiled'])
+    extras += [k.replace('_', ' ') for k in ('channels_last', 'graphs') if row[k]]
+    halves = f'{row["dtype"]}, autoencoder {row["autoencoder"]}'
+    setting = ', '.join([halves, *extras, f'{row["batch"]} images'])
+    if 'failed' in row:
+        return f'{setting}: failed, {row["failed"]}'
+    times = f'{row["times_floor"]:.1f} times the least at the measured ceiling'
+    return f'{setting}: {row["ms_per_image"]:.2f} ms each, {times}'
+
 # %% ../../nbs/72f_bench.ipynb #3f29d9cf
 def _measure(
     model: Backbone,
@@ -208,7 +220,7 @@ def _measure(
     results['spread']['mini_images_per_s'], results['mini_images_per_s'] = speed, speed['median']
 
     def tell_row(row):
-        tell(f'{row["dtype"]}, {row["batch"]} images: {row["ms_per_image"]:.2f} ms each')
+        tell(_told(row))
 
     measured = latents.is_cuda and not quick
     results['gpu'] = gpu_figures(model, tell=tell_row) if measured else None

@@ -44,7 +44,7 @@ def _bar_rows(results: dict) -> list[list[str]]:
 
 def _gpu_rows(gpu: dict | None) -> list[list[str]]:
     "Figures of a GPU, with their bars."
-    told = gpu or {}  # earlier versions measured less
+    told = {k: v for k, v in (gpu or {}).items() if v is not None}  # some fail, some are of old
     said = {k: f'{told[k]:.4g}' if k in told else 'not measured' for k in _GPU_BARS}
     return [[f'gpu.{key}', said[key], '', bar] for key, bar in _GPU_BARS.items()]
 

@@ -257,7 +257,7 @@ def _check_backbone(parser: Parser) -> None:
     setting_argument(parser, 'precision', default='float32')
     add('--revision', metavar='NAME', help='of a model of the Hub')
     add('--offline', action='store_true', help='never touch the network')
-    limit = 'seconds for the search; more pictures and timesteps fit into more'
+    limit = 'seconds for the search, about; it reads 12 to 48 drawn pictures'
     add('--seconds', type=Number(float, '(0, inf)'), default=30.0, metavar='X', help=limit)
     add('--write', action='store_true', help='keep the proposed choice for later commands')
 
@@ -271,7 +271,8 @@ def check_backbone(a: Namespace) -> None:
 
     how = dict(revision=a.revision, local_files_only=a.offline)
     backbone = load_backbone(a.name, a.device, getattr(torch, a.precision), **how)
-    report = check_backbone(backbone, a.image_size, seconds=a.seconds)
+    how = dict(seconds=a.seconds, tell=print, progress=True)
+    report = check_backbone(backbone, a.image_size, **how)
     print(f'{a.name} on {backbone.device}, {described(report)}')
     if a.write:
         print(f'kept for later commands in {keep_choice(a.name, report)}')

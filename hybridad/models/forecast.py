@@ -63,7 +63,7 @@ def forecast(
         if not steps and images * looks * first < least:  # later ones are faster
             return ''
         look = _second_time(lambda: detector.queries(blank, text))
-    learn = _learning_time(detector, look) if steps else 0.0
+    learn = _learning_time(detector, looks * look) if steps else 0.0
     seconds = images * looks * look + steps * learn
     if seconds < least:
         return ''
