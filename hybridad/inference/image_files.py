@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -31,7 +32,7 @@ from ..models.tiled import in_tiles
 from ..models.tiles import Tiler
 from .rows import FILE
 from .sources import Fetched, Unreached, bits_at, file_times, inner_name
-from .sources import is_address, is_source, names_in, opened
+from .sources import entries_in, is_address, is_source, names_in, opened
 from ..runs import Run
 
 # %% ../../nbs/63a_image_files.ipynb #b57ad3ad
@@ -70,7 +71,7 @@ def grey_bits(
 ) -> dict[str, int]:  # {folder or archive: bits}; empty where none is 16-bit grey
     "The bits at which 16-bit grey is read, in the first folders and archives that may hold some."
     places = {}
-    for n in names:
+    for n in names[:: max(1, len(names) // 4096)]:
         if may_be_deep(inner_name(n)):
             places.setdefault(n.partition('::')[2] or os.path.dirname(n) or '.', []).append(n)
     found = {place: _bits_of_some(inside) for place, inside in islice(places.items(), 8)}
@@ -288,24 +289,30 @@ def _is_scoring_run(folder):
         return os.path.isfile(folder / 'run.json') and Run(folder, 'score', {}).of_this_command
     return False
 
-
+# %% ../../nbs/63a_image_files.ipynb #eac7spl2
 def images_below(
     root: str,  # the folder
     other: Counter,  # counts what is left alone, by kind
     unlisted: Callable = _cannot_list,  # called with the OSError of a folder
+    *,
+    links: set | None = None,  # is given the paths of those that are links
 ) -> Iterator[str]:
     "Paths of the images below a folder, in order."
-    for folder, inside, names in os.walk(root, onerror=unlisted):
-        seen = sorted(n for n in inside if not n.startswith('.'))
-        other['linked folder'] += sum(os.path.islink(os.path.join(folder, n)) for n in seen)
-        runs = [n for n in seen if _is_scoring_run(Path(folder, n))]
-        other['folder of a scoring run'] += len(runs)
-        inside[:] = [n for n in seen if n not in runs]
-        for n in sorted(n for n in names if not n.startswith('.')):
-            if n.lower().endswith(SUFFIXES):
-                yield os.path.join(folder, n)
-            else:
-                other[Path(n).suffix.lower() or 'without ending'] += 1
+    folders, files, linked = entries_in(root, unlisted)
+    for n in files:
+        if n.lower().endswith(SUFFIXES):
+            path = os.path.join(root, n)
+            if linked and links is not None and n in linked:
+                links.add(path)
+            yield path
+        else:
+            other[Path(n).suffix.lower() or 'without ending'] += 1
+    for n in folders:
+        runs = _is_scoring_run(Path(root, n))
+        other['folder of a scoring run'] += runs
+        other['linked folder'] += n in linked
+        if n not in linked and not runs:
+            yield from images_below(os.path.join(root, n), other, unlisted, links=links)
 
 # %% ../../nbs/63a_image_files.ipynb #d0a8f9e6
 def leads_out(
@@ -343,8 +350,9 @@ def _images_in(root, other):
         return
     if not os.path.lexists(root):
         raise DataError(f'there is no file or folder {root}: check the path')
-    for path in images_below(root, other) if os.path.isdir(root) else [root]:
-        out = path != root and leads_out(path, root)
+    links = set()
+    for path in images_below(root, other, links=links) if os.path.isdir(root) else [root]:
+        out = path in links and leads_out(path, root)
         yield path, f'{path} is a link that leads out of {root}: copy the file in' if out else ''
 
 
@@ -361,10 +369,12 @@ def find_images(
     found, refused, other = {}, {}, Counter()
     roots = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
     given = [os.path.expanduser(os.fspath(r)) for r in roots]
+    absolute = lru_cache(os.path.abspath)  # of folders, which have many files
     with tqdm(desc='list', unit='file', delay=2) as bar:
         for root in given:
             for name, why in _images_in(root, other):
-                found.setdefault(name if is_address(name) else os.path.abspath(name), name)
+                folder, last = os.path.split(name)
+                found.setdefault(name if is_address(name) else (absolute(folder), last), name)
                 if why:
                     refused[name] = why
                 bar.update()

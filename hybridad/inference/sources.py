@@ -16,7 +16,7 @@ import tarfile
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
 from functools import lru_cache
 from pathlib import Path
@@ -38,7 +38,7 @@ def is_address(
     name: Any,  # a path, or an address of fsspec
 ) -> bool:
     "True for an address, False for a path."
-    return isinstance(name, str) and bool(_SCHEME.match(name))
+    return isinstance(name, str) and ':' in name and bool(_SCHEME.match(name))
 
 
 def inner_name(
@@ -302,6 +302,32 @@ def _searched(root: str) -> Iterator[tuple[str, str]]:
     if _ends(root, _LISTS):
         return _listed(root)
     return iter([(root, '')]) if _ends(root, SUFFIXES) else _below(root)
+
+# %% ../../nbs/63_sources.ipynb #eac7spl1
+def _is_folder(entry):
+    with suppress(OSError):  # a link to itself
+        return entry.is_dir()
+    return False
+
+
+def entries_in(
+    folder: str,
+    unlisted: Callable,  # called with the OSError of a folder
+) -> tuple[list, list, set]:  # folders, files, and which of both are links
+    "Names of folders, files and links; no file is asked what it is, which takes a share long."
+    folders, files, links = [], [], set()
+    try:
+        with os.scandir(folder) as entries:
+            for e in entries:
+                if e.name.startswith('.'):
+                    continue
+                (folders if _is_folder(e) else files).append(e.name)
+                if e.is_symlink():
+                    links.add(e.name)
+    except OSError as error:
+        unlisted(error)
+        return [], [], set()
+    return sorted(folders), sorted(files), links
 
 # %% ../../nbs/63_sources.ipynb #nam3sin1
 _POINTER = 1024  # bytes that a pointer of Git LFS has at most
