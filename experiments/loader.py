@@ -53,7 +53,7 @@ def jpegs(folder: Path, count: int) -> Path:
 
 def model_alone(scorer: Scorer, folder: Path) -> np.ndarray:
     "Seconds to score images that are in memory, without regions drawn or files written."
-    photos = Photos(sorted(map(str, folder.iterdir())), scorer.side, sight=0)
+    photos = Photos(sorted(map(str, folder.iterdir())), scorer.fit, sight=0)
     items = [photos[i] for i in range(len(photos))]
     batches = [items[i : i + BATCH] for i in range(0, len(items), BATCH)]
     return timed(lambda: [scorer(batch) for batch in batches])

@@ -82,7 +82,7 @@ def _arguments(parser: Parser) -> None:
     add('--engine', choices=('plain', 'ray'), default='plain', metavar='WHO', help=engine)
     add('--actors', type=COUNT, metavar='N', help='of Ray; default: one a GPU, or one a core')
     setting_argument(run, 'batch_size', default=8)
-    setting_argument(run, 'num_workers', 'by device')
+    setting_argument(run, 'num_workers', 'none on a CPU, else one a core, at most 8')
     add('--part', type=COUNT, default=256, metavar='N', help='images that are written together')
     forms = dict(choices=('csv', 'parquet'), default='csv', metavar='FORMAT')
     add('--format', help='of the parts: csv or parquet', **forms)

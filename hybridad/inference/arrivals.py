@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from threading import Event
 
 from ..errors import DataError, number_of, printable
-from .image_files import Photos, file_digest, images_below, leads_out
+from .folders import images_below, leads_out
+from .image_files import Photos, file_digest
 from .image_files import read_item
 from .rows import FILE
 

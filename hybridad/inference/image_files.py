@@ -9,8 +9,9 @@ __all__ = []
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection
 from contextlib import suppress
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -24,11 +25,11 @@ from ..data.aspect import Fit
 from ..data.formats import SUFFIXES, reading
 from ..data.images import as_rgb, bits_beside, enough, full_size, is_deep, may_be_deep
 from ..data.loading import image_tensor, sample_digest
-from ..data.pairing import is_aside
-from ..errors import CheckpointError, DataError, printable
+from ..errors import DataError, printable
 from ..models.tiled import in_tiles
 from ..models.tiles import Tiler
 from .rows import FILE
+from .folders import images_below, leads_out
 from .sources import Fetched, Unreached, as_path, bits_at, file_times, inner_name
 from .sources import is_address, is_source, names_in, opened
 from ..runs import Run
@@ -71,7 +72,7 @@ def grey_bits(
 ) -> dict[str, int]:  # {folder or archive: bits}; empty where none is 16-bit grey
     "The bits at which 16-bit grey is read, in the first folders and archives that may hold some."
     places = {}
-    for n in names:
+    for n in names[:: max(1, len(names) // 4096)]:
         if may_be_deep(inner_name(n)):
             places.setdefault(n.partition('::')[2] or os.path.dirname(n) or '.', []).append(n)
     found = {place: _bits_of_some(inside) for place, inside in islice(places.items(), 8)}
@@ -299,49 +300,7 @@ def read_item(
         return dict(reason=reason, file=(*before, 'changing'))
     return item | dict(file=(*before, digest))
 
-# %% ../../nbs/63a_image_files.ipynb #eac7f6c4
-def _cannot_list(error):
-    raise DataError(f'cannot list {error.filename}: {error.strerror}, give a folder you may read')
-
-
-def _is_scoring_run(folder):
-    "True for a folder whose images are overlays of a scoring run."
-    if os.path.isfile(folder / 'scoring.json'):  # of an earlier version
-        return True
-    with suppress(CheckpointError):  # some other run.json
-        return os.path.isfile(folder / 'run.json') and Run(folder, 'score', {}).of_this_command
-    return False
-
-
-def images_below(
-    root: str,  # the folder
-    other: Counter,  # counts what is left alone, by kind
-    unlisted: Callable = _cannot_list,  # called with the OSError of a folder
-) -> Iterator[str]:
-    "Paths of the images below a folder, in order."
-    for folder, inside, names in os.walk(root, onerror=unlisted):
-        seen = sorted(n for n in inside if not is_aside(n))
-        other['linked folder'] += sum(os.path.islink(os.path.join(folder, n)) for n in seen)
-        runs = [n for n in seen if _is_scoring_run(Path(folder, n))]
-        other['folder of a scoring run'] += len(runs)
-        inside[:] = [n for n in seen if n not in runs]
-        for n in sorted(n for n in names if not is_aside(n)):
-            if n.lower().endswith(SUFFIXES):
-                yield os.path.join(folder, n)
-            else:
-                other[Path(n).suffix.lower() or 'without ending'] += 1
-
 # %% ../../nbs/63a_image_files.ipynb #d0a8f9e6
-def leads_out(
-    path: str,
-    root: str,  # the folder it lies in
-) -> bool:
-    "True for a link to something outside a folder."
-    return os.path.islink(path) and not Path(os.path.realpath(path)).is_relative_to(
-        os.path.realpath(root)
-    )
-
-
 def _nothing(roots, other):
     "The error for arguments that hold no image."
     counted = ', '.join(f'{n} {kind}' for kind, n in sorted(other.items()))
@@ -367,8 +326,9 @@ def _images_in(root, other):
         return
     if not os.path.lexists(root):
         raise DataError(f'there is no file or folder {root}: check the path')
-    for path in images_below(root, other) if os.path.isdir(root) else [root]:
-        out = path != root and leads_out(path, root)
+    links = set()
+    for path in images_below(root, other, links=links) if os.path.isdir(root) else [root]:
+        out = path in links and leads_out(path, root)
         yield path, f'{path} is a link that leads out of {root}: copy the file in' if out else ''
 
 
@@ -385,10 +345,12 @@ def find_images(
     found, refused, other = {}, {}, Counter()
     roots = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
     given = [as_path(os.path.expanduser(os.fspath(r))) for r in roots]
+    absolute = lru_cache(os.path.abspath)  # of folders, which have many files
     with tqdm(desc='list', unit='file', delay=2) as bar:
         for root in given:
             for name, why in _images_in(root, other):
-                found.setdefault(name if is_address(name) else os.path.abspath(name), name)
+                folder, last = os.path.split(name)
+                found.setdefault(name if is_address(name) else (absolute(folder), last), name)
                 if why:
                     refused[name] = why
                 bar.update()

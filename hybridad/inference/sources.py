@@ -40,7 +40,7 @@ def is_address(
     name: Any,  # a path, or an address of fsspec
 ) -> bool:
     "True for an address, False for a path."
-    return isinstance(name, str) and bool(_SCHEME.match(name))
+    return isinstance(name, str) and ':' in name and bool(_SCHEME.match(name))
 
 
 def as_path(
