@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 # %% ../../nbs/10ga_denominators.ipynb #3f4213cc
 _STOCK = F.scaled_dot_product_attention
 _FLASH = 1  # the number of the kernel that gives denominators
+_FLOATS = torch.float32, torch.bfloat16, torch.float16  # denominators are in float32 for all
 
 
 def _gives(query: Tensor, key: Tensor, value: Tensor, attn_mask=None, **more) -> bool:
@@ -22,7 +23,7 @@ def _gives(query: Tensor, key: Tensor, value: Tensor, attn_mask=None, **more) ->
     learns = torch.is_grad_enabled() and any(t.requires_grad for t in given)
     if attn_mask is not None or any(more.values()) or learns:
         return False
-    usual = query.device.type == 'cpu' and query.dtype == torch.float32
+    usual = query.device.type == 'cpu' and query.dtype in _FLOATS
     return usual and torch._fused_sdp_choice(*given) == _FLASH
 
 # %% ../../nbs/10ga_denominators.ipynb #55cd6ee6
