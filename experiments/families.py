@@ -9,9 +9,9 @@ Data:     none; random weights in the sizes of published models, one image of 51
 read against a plain pass, and the bytes that reading allocates against the scores of one layer.
 `exact_step` is the memory of a training step through a UNet with checkpointing, by images in a
 batch, two views of each. Bar of the time is 1.05. In the joint layers of SD 3.5 the scores of the
-image's own keys are 4 % of all products (`products_ratio`) and their softmax is more; on a CPU, in
-without gradients they are not computed again, as the model's own attention gives their
-sum. `again` is the time where they are, as on a GPU and while learning."""
+image's own keys are 4 % of all products (`products_ratio`) and their softmax is more; on a CPU and
+without gradients they are not computed again, as the model's own attention gives their sum.
+`again` is the time where they are, as on a GPU and while learning."""
 
 import json
 from unittest.mock import patch
