@@ -19,12 +19,11 @@ from ..data.formats import is_image
 from ..data.pairing import Sample, listing
 from ..data.samples import read_set, without_normal
 
-# %% ../../nbs/86_testrequest.ipynb #ebaeffce
+# %% ../../nbs/86_testrequest.ipynb #da7a0001
 @dataclass
-class TestRequest:
-    "A test run as it was asked for."
+class _Data:
+    "Images to test on, and how their files are read."
 
-    __test__ = False  # pytest would collect a class of this name
     data_path: str  # folder of the data set
     dataset: str = 'auto'  # its layout
     categories: list | None = None  # only these; None = all
@@ -33,6 +32,13 @@ class TestRequest:
     bits: int | None = None
     masks: str | None = None
     root: str | None = None  # where the paths of a table begin
+
+# %% ../../nbs/86_testrequest.ipynb #ebaeffce
+@dataclass
+class TestRequest(_Data):
+    "A test run as it was asked for."
+
+    __test__ = False  # pytest would collect a class of this name
     backbone: str | None = None  # None = that of the checkpoint
     device: str = 'auto'
     precision: str | None = None  # None = as in training

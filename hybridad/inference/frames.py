@@ -110,6 +110,12 @@ class _Decoder:
                 self.count += len(frames)
                 yield from frames
 
+
+def _upright(frame):
+    "A frame as an image, turned as its container says."
+    image = frame.to_image()
+    return image.rotate(frame.rotation, expand=True) if frame.rotation else image
+
 # %% ../../nbs/66b_frames.ipynb #18b04107
 class _Frames:
     "Frames with names and numbers, those of an earlier run left out."
@@ -144,11 +150,8 @@ class _Frames:
         return True
 
     def _item(self, number, frame, seen):
-        "A frame as `Photos` gives an image, turned as its container says."
-        image = frame.to_image()
-        if frame.rotation:
-            image = image.rotate(frame.rotation, expand=True)
-        item = photo_item(image, self.side, self.sight)
+        "A frame as `Photos` gives an image."
+        item = photo_item(_upright(frame), self.side, self.sight)
         name = f'{self.name}#{number:07d}'
         return item | dict(path=name, file=(0, 0, 0, ''), seen=seen)
 
