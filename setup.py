@@ -39,7 +39,17 @@ setup(
     install_requires=split(cfg['requirements']),
     extras_require={
         extra: split(cfg[f'{extra}_requirements'])
-        for extra in ('dev', 'docs', 'export', 'labels', 'ray', 'remote', 'tracking', 'video')
+        for extra in (
+            'dev',
+            'docs',
+            'export',
+            'labels',
+            'large',
+            'ray',
+            'remote',
+            'tracking',
+            'video',
+        )
     },
     entry_points={
         'console_scripts': split(cfg['console_scripts']),

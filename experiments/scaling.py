@@ -130,13 +130,11 @@ def named_cells(backbone: str, count: int) -> tuple:
     return torch.cat(x).float(), torch.from_numpy(np.concatenate(y)), test, dict(names)
 
 
-def probe_aurocs(model: nn.Module, test: list, names: dict, norm: tuple) -> dict:
-    "Each name against the other names of an image, by a classifier of cells."
-    found, (mean, spread) = defaultdict(list), norm
-    for q, labels, shown in test:
-        with torch.no_grad():
-            cells = (q.float().flatten(1).T - mean) / spread
-            scores = model(cells)[:, [names[n] for n in shown]]
+def auroc_by_name(rows, names: dict) -> dict:
+    "Names against the other names of their image; rows: logits (cells, names), labels, shown."
+    found = defaultdict(list)
+    for logits, labels, shown in rows:
+        scores = logits[:, [names[n] for n in shown]]
         for i, name in enumerate(shown):
             here = labels.ravel() == i
             if len(shown) > 1 and 0.002 < here.mean() < 0.998:
@@ -145,6 +143,14 @@ def probe_aurocs(model: nn.Module, test: list, names: dict, norm: tuple) -> dict
     each = {k: np.mean(v) for k, v in found.items() if len(v) >= 3}
     design, kinds = ([v for k, v in each.items() if (k in KINDS) == w] for w in (False, True))
     return dict(design=round(float(np.mean(design)), 4), kinds=round(float(np.mean(kinds)), 4))
+
+
+def probe_aurocs(model: nn.Module, test: list, names: dict, norm: tuple) -> dict:
+    "Names of whole images by a classifier of cells."
+    mean, spread = norm
+    with torch.no_grad():
+        cells = [((q.float().flatten(1).T - mean) / spread, *rest) for q, *rest in test]
+        return auroc_by_name([(model(x), *rest) for x, *rest in cells], names)
 
 
 def probed(backbone: str = 'mini', count: int = 3000) -> dict:

@@ -183,20 +183,22 @@ def test_scored_beside_others_as_alone(folder):
         assert (r['width'], r['height']) == (single[name]['width'], single[name]['height'])
 
 
-def test_large_tiff_in_bands(folder, capsys):
-    "A TIFF beyond the limit is scored as one below it; a PNG is a row with a reason that helps."
+def test_large_files_in_bands(folder, capsys):
+    "Beyond the limit a TIFF and a PNG are scored as below it; a BMP is a row with what helps."
+    pytest.importorskip('pyvips', reason="needs pip install 'hybridad[large]'")
     pixels = np.kron(picture(7, 1, SIDE).image, np.ones((3, 3, 1), np.uint8))
     (folder / 'large').mkdir()
     tifffile.imwrite(folder / 'large/scan.tif', pixels, photometric='rgb', rowsperstrip=40)
     Image.fromarray(pixels).save(folder / 'large/scan.png')
+    Image.fromarray(pixels).save(folder / 'large/scan.bmp')
     prompts = ['--checkpoint_path', str(folder / 'run/best.safetensors'), '--device', 'cpu']
     base = ['score', str(folder / 'large'), *prompts, '--quiet', '--tile_scale', '1']
     assert cli.hybridad([*base, '--out', str(folder / 'fits')]) == 0
     code = cli.hybridad([*base, '--out', str(folder / 'beyond'), '--max_pixels', '25000'])
     whole, bands = (list(read_scores(folder / n)) for n in ('fits', 'beyond'))
     assert code == 3 and len({r['score'] for r in whole}) == 1
-    png, tiff = sorted(bands, key=lambda r: r['image'])
-    assert tiff['score'] == whole[1]['score'] and '--max_pixels' in png['reason']
+    bmp, png, tiff = sorted(bands, key=lambda r: r['image'])
+    assert tiff['score'] == png['score'] == whole[0]['score'] and '--max_pixels' in bmp['reason']
 
 
 @pytest.mark.parametrize(

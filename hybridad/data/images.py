@@ -8,7 +8,6 @@ __all__ = ['turned']
 # %% ../../nbs/01_images.ipynb #78599876
 import importlib
 import os
-import struct
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -20,7 +19,7 @@ from tqdm.auto import tqdm
 
 from .formats import DAMAGED, formats_of, is_image, reading, regular
 from .gigapixels import decoded
-from .headers import amended, header, header_bits, sixteen
+from .headers import NOTES, amended, header, header_bits, notes_behind, sixteen
 from .pairing import MASKS, NORMAL, beside, plain_name
 from ..errors import DataError
 
@@ -57,16 +56,13 @@ def turned(
     return np.asarray(Image.fromarray(array.astype(np.uint8)).transpose(_TURNS[tag])) > 0
 
 # %% ../../nbs/01_images.ipynb #0265e4df
-_NOTES = 'exif', 'Raw profile type exif', 'xmp', 'XML:com.adobe.xmp'
-
-
 def _upright(im: Image.Image, turn: int) -> Image.Image:
     "The image as a viewer shows it, without its EXIF note."
     if turn == 1:
         return im
     form, full = im.format, im.info.get('full_size')
     im = im.transpose(_TURNS[turn]) if im.format != 'TIFF' else im  # Pillow turns a TIFF itself
-    for note in _NOTES:
+    for note in NOTES:
         im.info.pop(note, None)
     im.format = form
     im.info['turned'] = turn
@@ -84,17 +80,7 @@ def full_size(
 # %% ../../nbs/01_images.ipynb #n0te0001
 def _noted(im: Image.Image, file: BinaryIO) -> bool:
     "False for a PNG in which no note says how it is turned."
-    if im.format != 'PNG' or any(note in im.info for note in _NOTES):
-        return True
-    pixels = False
-    file.seek(8)  # behind the signature
-    while len(head := file.read(8)) == 8:
-        length, kind = struct.unpack('>I4s', head)
-        pixels |= kind == b'IDAT'
-        if pixels and kind in (b'eXIf', b'tEXt', b'zTXt', b'iTXt'):
-            return True
-        file.seek(length + 4, 1)  # contents and a sum to check them by
-    return False
+    return im.format != 'PNG' or any(note in im.info for note in NOTES) or notes_behind(file)
 
 # %% ../../nbs/01_images.ipynb #6f053b25
 def image_size(path: str | Path) -> tuple[int, int]:  # (width, height) in px
@@ -102,9 +88,8 @@ def image_size(path: str | Path) -> tuple[int, int]:  # (width, height) in px
     try:
         regular(path)
         with open(path, 'rb') as file, header(file, formats_of(path)) as im:
-            (width, height), place = im.size, file.tell()
+            width, height = im.size
             asked = im.format != 'TIFF' and _noted(im, file)
-            file.seek(place)
             turn = _tag(im, path) if asked else 1
     except (Image.UnidentifiedImageError, DataError, *DAMAGED):
         return full_size(open_image(path))  # which says what is wrong

@@ -99,6 +99,7 @@ class _Deciding(_Sized):
         self.namer = known_namer(detector.pipeline, names)
         with torch.no_grad():
             self.text, self.temperature = detector.text(), float(detector.log_temperature.exp())
+            self.context = detector.pipeline.context(self.text)
 
 # %% ../../nbs/64_scoring.ipynb #95976b73
 class Scorer(_Deciding):
@@ -149,18 +150,23 @@ def _findings_of(scorer, batch, size):
 
 # %% ../../nbs/64_scoring.ipynb #53703698
 def _read(scorer, images, shape=None):
-    "The detector's outputs for (b, 3, H, W) images, and log masses of the names or None."
-    detector, named = scorer.detector, [None]
+    "The detector's outputs for (b, 3, H, W) images, and queries that name regions, if any do."
+    detector, first = scorer.detector, []
     shape = shape or detector.pipeline.map_shape(images.shape[-2:])
 
     def read(view):
-        queries = detector.queries(detector.seen(images, view), scorer.text)
+        queries = detector.queries(detector.seen(images, view), scorer.text, scorer.context)
         if view == 0 and scorer.namer:
-            named[0] = scorer.namer.masses(queries, shape)
+            first.extend(queries)
         return detector.read(queries, scorer.text, size=shape)
 
     masses = over_views(read, range(detector.config.model.views))
-    return detector.outputs(masses), named[0]
+    return detector.outputs(masses), first
+
+
+def _named(scorer, queries, shape):
+    "Log masses of the names, on the CPU."
+    return scorer.namer.masses(queries, shape).float().cpu()
 
 
 def _logits(out):
@@ -170,9 +176,10 @@ def _logits(out):
 
 def _whole(scorer, items, size):
     "Map, score and masses of names of each photograph, read in one look."
-    out, named = _read(scorer, torch.stack([b['image'] for b in items]))
+    out, queries = _read(scorer, torch.stack([b['image'] for b in items]))
     maps = smooth(out['logits'], scorer.detector.config.model.smoothing).float().cpu().numpy()
-    names = [None] * len(items) if named is None else named.float().cpu()
+    wanted = queries and (maps >= scorer.pixel).any()  # most photographs have no region to name
+    names = _named(scorer, queries, maps.shape[1:]) if wanted else [None] * len(items)
     return zip(maps, _logits(out).tolist(), names)
 
 
@@ -180,7 +187,8 @@ def _in_tiles(scorer, items, size):
     "Map, score and masses of names of each photograph, read `size` tiles at a time."
 
     def read(tiles, shape):
-        out, named = _read(scorer, tiles, shape)
+        out, queries = _read(scorer, tiles, shape)
+        named = _named(scorer, queries, shape) if queries else None
         return out['logits'], _logits(out), named
 
     for b in items:

@@ -220,10 +220,15 @@ class _Reading(_Viewing):
         "Features of the normal and the abnormal prompt."
         return self.backbone.encode_embeddings(*self.prompts())
 
-    def queries(self, images: Tensor, text: Tensor | None = None) -> list[dict]:
-        "Queries for each draw, {name: tensor}; those of replay depend on no prompt."
-        latents = self.backbone.encode_image(images)
-        return [self.pipeline.queries(latents, text, d) for d in range(self.pipeline.draws)]
+    def queries(
+        self,
+        images: Tensor,  # (B, 3, H, W) in [-1, 1]
+        text: Tensor | None = None,  # (2, L, D); not needed for replay
+        context: Tensor | None = None,  # pipeline.context(text), where it is known already
+    ) -> list[dict]:  # for each draw {name: tensor}
+        "Queries of images; those of replay depend on no prompt."
+        latents, pipeline = self.backbone.encode_image(images), self.pipeline
+        return [pipeline.queries(latents, text, d, context=context) for d in range(pipeline.draws)]
 
     def read(
         self,
@@ -254,10 +259,11 @@ class _Masses(_Reading):
         scale: float | None = None,  # one for all views; None: each has its own
     ) -> Tensor:  # (B, 2, h, w) log masses, in the shape of the images
         "Masses of images, averaged over views."
-        size = self.pipeline.map_shape(images.shape[-2:])
+        size, context = self.pipeline.map_shape(images.shape[-2:]), self.pipeline.context(text)
 
         def read(view):
-            return self.read(self.queries(self.seen(images, view, scale), text), text, size=size)
+            queries = self.queries(self.seen(images, view, scale), text, context)
+            return self.read(queries, text, size=size)
 
         return over_views(read, views)
 

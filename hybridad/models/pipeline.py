@@ -152,9 +152,11 @@ class _Queries(_Passes):
         latents: Tensor,  # (B, C, h, w) clean latents
         prompts: Tensor | None = None,  # (P, L, D) text features; not needed for replay
         draw: int = 0,  # which of the `draws` passes
+        *,
+        context: Tensor | None = None,  # `context(prompts)`, where it is known already
     ) -> dict[str, Tensor]:  # {name: (B, h, w, C)}, for exact {name: (B, P, h, w, C)}
         "Run the UNet once and keep its queries; it stops after the last layer that is read."
-        context = self.context(prompts)
+        context = self.context(prompts) if context is None else context
         recorder = self.backbone.recorder(self.recorded, keys=self.readout != 'replay')
         learned = torch.is_grad_enabled() and self.readout != 'replay'
         with recorder, torch.set_grad_enabled(learned):

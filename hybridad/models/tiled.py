@@ -20,8 +20,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..data.formats import reading
-from ..data.gigapixels import TiffBands
+from ..data.gigapixels import bands_of, in_bands
 from ..data.images import as_rgb, full_size, open_image
 from ..errors import DataError
 from .tiles import Grid, Stitch, Tiler
@@ -52,7 +51,7 @@ _MARGIN = 4  # px around a band that scaling looks at
 
 
 class _Bands:
-    "A TIFF of which one band is in memory."
+    "A large file of which one band is in memory."
 
     def __init__(
         self,
@@ -65,7 +64,7 @@ class _Bands:
         self.path, self.at, self.band = path, None, None
         self.like = {'bare': False, 'bits': None, **(like or {})}
         factor = max(1, math.floor(min(n / s for n, s in zip(size, shape))))
-        self.rows = TiffBands(path, size[::-1], factor)
+        self.rows = bands_of(path, size[::-1], factor)
         self.scale = tuple(n / factor / s for n, s in zip(size, shape))
 
     def tile(self, top: int, left: int, height: int, width: int) -> Tensor:
@@ -110,10 +109,11 @@ class Photograph:
         return _as_tensor(self.pixels(corner))
 
 
-def _in_bands(path, size):
-    "True for a TIFF of more pixels than may be decoded."
-    tiff = Path(path).suffix.lower() in ('.tif', '.tiff')
-    return tiff and math.prod(size) > reading()['max_pixels']
+def _needs_bands(im, path, wanted):
+    "True for an image at a fraction of its size whose file has bands, and more of what is wanted."
+    if full_size(im) == im.size or im.info.get('turned'):
+        return False
+    return in_bands(path) == 'TIFF' or in_bands(path) == 'rows' and wanted > im.height
 
 # %% ../../nbs/50b_tiled.ipynb #a86d36fe
 def in_tiles(
@@ -124,15 +124,15 @@ def in_tiles(
     "A photograph with its grid; what cannot be read in parts is a DataError."
     size = full_size(im)[::-1]
     grid = tiler(size)
-    if isinstance(path, (str, os.PathLike)) and _in_bands(path, size):
+    if _needs_bands(im, path, grid.shape[0]):
         bands = _Bands(path, size, grid.shape, like=im.info)
         return Photograph(grid, size, im, bands)
     if full_size(im) != im.size and grid.shape[0] > im.height:
         share = im.height / size[0]
         raise DataError(
             f'cannot read {path} in tiles: its {size[1]} x {size[0]} px are beyond the limit, and '
-            f'all but a TIFF in a folder is read whole; say --tile_scale {share:.2g} or less, or '
-            f'allow it with --max_pixels {math.prod(size)} and '
+            f'all but an upright TIFF, PNG or JPEG in a folder is read whole; say --tile_scale '
+            f'{share:.2g} or less, or allow it with --max_pixels {math.prod(size)} and '
             f'{math.prod(size) * 6 / 1e9:.1f} GB of memory'
         )
     return Photograph(grid, size, im, _Whole(im, grid.shape))
