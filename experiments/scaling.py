@@ -25,9 +25,11 @@ from common import RESULTS, RUNS, SHARED, about
 from matplotlib.figure import Figure
 from miniature import part_controls, part_kinds, part_nouns
 from prompts import Study
+from seeds import Bench
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
+from hybridad.metrics.checks import METRICS
 from hybridad.models.backbone import load_backbone
 from hybridad.models.pipeline import EasonADPipeline
 from hybridad.pretraining.corpus import Corpus
@@ -41,6 +43,7 @@ STEPS, PICTURES = 800, 16_000  # of the middle
 COMPUTE, WIDTHS, IMAGES = (400, 1600), (0.5, 1.5), (500, 4000)
 OUT, FOLDER = RESULTS / 'scaling.json', RUNS / 'scaling'
 BARS = dict(design=0.93, kinds_auxiliary=0.95, kinds_held_out=0.92, own_noun=0.05)
+BARS |= dict(learned_image_auroc=0.91, learned_pixel_auroc=0.965, learned_aupro=0.93)
 
 
 def recipe(steps: int = STEPS, pictures: int = PICTURES, **changes) -> Recipe:
@@ -79,7 +82,14 @@ def measured(backbone: str) -> dict:
     found |= dict(own_noun=kinds['mean_gain'], own_noun_positive=kinds['positive'])
     lists = controls['lists of nouns']
     found |= {f'list_{k}': lists[k] for k in ('pixel_auroc', 'pixel_ap')}
-    return found | dict(photographs=round(study.by_hand('nouns')['mean'], 4))
+    found |= dict(photographs=round(study.by_hand('nouns')['mean'], 4))
+    return found | {f'learned_{k}': v for k, v in learned(backbone).items()}
+
+
+def learned(backbone: str) -> dict:
+    "Prompts learned on auxiliary categories, seed 0, on held-out ones."
+    bench = Bench(argparse.Namespace(backbone=backbone, small=False), 'scaling')
+    return {k: round(v, 4) for k, v in bench.figures(bench.learned(0)).items() if k in METRICS}
 
 
 def trained(steps: int = STEPS, pictures: int = PICTURES, width: float = 1.0) -> dict:

@@ -72,27 +72,6 @@ def header(
                 file.seek(0)  # another format may begin the same way
     raise Image.UnidentifiedImageError(_tiff_kind(file) if 'TIFF' in formats else '')
 
-# %% ../../nbs/01_headers.ipynb #n0te0003
-NOTES = 'exif', 'Raw profile type exif', 'xmp', 'XML:com.adobe.xmp'  # which may say how to turn
-
-
-def notes_behind(
-    file: BinaryIO,  # a PNG; the place in it is kept
-) -> bool:
-    "True for a PNG with notes behind its pixels."
-    place, pixels = file.tell(), False
-    try:
-        file.seek(8)  # behind the signature
-        while len(head := file.read(8)) == 8:
-            length, kind = struct.unpack('>I4s', head)
-            pixels |= kind == b'IDAT'
-            if pixels and kind in (b'eXIf', b'tEXt', b'zTXt', b'iTXt'):
-                return True
-            file.seek(length + 4, 1)  # contents and a sum to check them by
-        return False
-    finally:
-        file.seek(place)
-
 # %% ../../nbs/01_headers.ipynb #h34d0008
 def _tiff_notes(tags: dict, mode: str) -> dict:
     "Notes of a TIFF on its values that Pillow does not heed."

@@ -17,9 +17,10 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
+from .decoding import NOTES, notes_behind
 from .formats import DAMAGED, formats_of, is_image, reading, regular
 from .gigapixels import decoded
-from .headers import NOTES, amended, header, header_bits, notes_behind, sixteen
+from .headers import amended, header, header_bits, sixteen
 from .pairing import MASKS, NORMAL, beside, plain_name
 from ..errors import DataError
 

@@ -60,17 +60,8 @@ class Finding:
     def _repr_png_(self):
         return draw(self)._repr_png_() if self.small is not None and self.map is not None else None
 
-# %% ../../nbs/64_scoring.ipynb #321275d4
-class _Sized:
-    "The size at which photographs are read."
-
-    @property
-    def fit(self) -> Fit | Tiler:
-        "The shapes at which photographs are read, or the tiles."
-        return self.tiler or self.detector.fit
-
 # %% ../../nbs/64_scoring.ipynb #c4032967
-class _Deciding(_Sized):
+class _Deciding:
     "A detector with thresholds."
 
     def __init__(
@@ -104,6 +95,11 @@ class _Deciding(_Sized):
 # %% ../../nbs/64_scoring.ipynb #95976b73
 class Scorer(_Deciding):
     "A detector with the thresholds that turn its numbers into decisions."
+
+    @property
+    def fit(self) -> Fit | Tiler:
+        "The shapes at which photographs are read, or the tiles."
+        return self.tiler or self.detector.fit
 
     @torch.no_grad()
     def __call__(
@@ -164,22 +160,18 @@ def _read(scorer, images, shape=None):
     return detector.outputs(masses), first
 
 
-def _named(scorer, queries, shape):
-    "Log masses of the names, on the CPU."
-    return scorer.namer.masses(queries, shape).float().cpu()
-
-
 def _logits(out):
     "One number for each image."
     return out['image_logits'].diff(dim=1)[:, 0].cpu().double()
 
-
+# %% ../../nbs/64_scoring.ipynb #53703699
 def _whole(scorer, items, size):
     "Map, score and masses of names of each photograph, read in one look."
     out, queries = _read(scorer, torch.stack([b['image'] for b in items]))
     maps = smooth(out['logits'], scorer.detector.config.model.smoothing).float().cpu().numpy()
-    wanted = queries and (maps >= scorer.pixel).any()  # most photographs have no region to name
-    names = _named(scorer, queries, maps.shape[1:]) if wanted else [None] * len(items)
+    names = [None] * len(items)
+    if queries and (maps >= scorer.pixel).any():  # else there is no region to name
+        names = scorer.namer.masses(queries, maps.shape[1:]).float().cpu()
     return zip(maps, _logits(out).tolist(), names)
 
 
@@ -188,7 +180,7 @@ def _in_tiles(scorer, items, size):
 
     def read(tiles, shape):
         out, queries = _read(scorer, tiles, shape)
-        named = _named(scorer, queries, shape) if queries else None
+        named = scorer.namer.masses(queries, shape) if queries else None
         return out['logits'], _logits(out), named
 
     for b in items:
