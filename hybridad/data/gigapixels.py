@@ -279,8 +279,7 @@ class _RowBands(_Bands):
         old = [] if self._cells is None else [self._cells[first - self._first :]]
         end = first + sum(map(len, old))
         if end < last:
-            found, self.largest = _averaged(self._decoder, self.factor, (end, last))
-            old.append(found)
+            old.append(_averaged(self._decoder, self.factor, (end, last))[0])
         self._first, self._cells = first, np.concatenate(old)
         return _as_image(self._cells[: last - first], _STRAIGHT)
 
