@@ -1,7 +1,7 @@
 """What the miniature's UNet reaches when labels teach it directly, without words.
 
 Command:  python experiments/supervised.py [STEPS ...] (adds rows to results/scaling.json)
-Duration: `cpu_seconds` inside; 500 and 2,000 steps are 40 minutes of one core
+Duration: `cpu_seconds` inside; half an hour of one core in all
 Data:     the corpus of scaling.py; its first 300 images are tested on, the others learned on
 
 Beginning with the miniature, all weights of the UNet and a linear classifier of its queries learn
@@ -125,7 +125,7 @@ def grid(count: int = 300) -> dict:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('steps', nargs='*', type=int, default=[500, 2000])
+    parser.add_argument('steps', nargs='*', type=int, default=[250, 500, 1000])
     note(dict(grid=grid()))
     for steps in parser.parse_args().steps:
         note({f'supervised{steps}': supervised(steps)})

@@ -8,7 +8,7 @@ __all__ = []
 # %% ../../nbs/01_decoding.ipynb #01rows02
 import struct
 from collections.abc import Iterator
-from importlib.util import find_spec
+from importlib import import_module
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -21,9 +21,14 @@ HINT = "pip install 'hybridad[large]'"
 
 def has_vips() -> bool:
     "True where libvips and its Python package are installed."
-    return find_spec('pyvips') is not None
+    try:
+        import_module('pyvips')
+    except (ImportError, OSError):  # no package, or no library for it
+        return False
+    return True
 
 
+TURNS = range(2, 9)  # orientations of EXIF other than upright
 _LOADERS = 'pngload', 'jpegload'
 _NUMBERS = dict(uchar=np.uint8, ushort=np.uint16)
 _COLOURS = 'b-w', 'srgb', 'grey16', 'rgb16'
@@ -38,13 +43,22 @@ def _whole_needed(image: Any) -> str:
         return 'and it is interlaced or progressive, so it cannot be read in parts'
     if image.interpretation not in _COLOURS or image.format not in _NUMBERS:
         return 'and its pixels are not 8 or 16 bits of grey or RGB'
-    if 'orientation' in noted and image.get('orientation') != 1:
+    if 'orientation' in noted and image.get('orientation') in TURNS:
         return 'and it is stored turned, so it cannot be read in parts'
     return ''
 
 # %% ../../nbs/01_decoding.ipynb #01rows08
 def _damaged(path) -> DataError:
     return DataError(f'cannot read {path}: it is damaged or cut short, copy it again or remove it')
+
+
+def _is_deep_grey(file) -> bool:
+    "True for a PNG of 16-bit grey, which may leave a value out: Pillow does not heed that."
+    place = file.tell()
+    file.seek(0)
+    deep = file.read(26)[24:] == b'\x10\0'  # bits, and 0 for grey
+    file.seek(place)
+    return deep
 
 
 class _Opened:
@@ -69,8 +83,10 @@ class _Opened:
         except pyvips.Error:
             raise _damaged(path) from None
         self.lacks = _whole_needed(image)  # why it must not be read so, '' where it may
-        self.height, self.width, self.samples = image.height, image.width, image.bands
+        self.height, self.width, self._bands = image.height, image.width, image.bands
         self.dtype = np.dtype(_NUMBERS.get(image.format, np.uint8))
+        self.samples = 1 if self._bands == 2 and _is_deep_grey(file) else self._bands
+        self.straight = self.samples in (2, 4)  # the last one is transparency
         self._region = pyvips.Region.new(image)
 
 # %% ../../nbs/01_decoding.ipynb #01rows8b
@@ -90,7 +106,8 @@ class RowDecoder(_Opened):
         except self._error:
             raise _damaged(self.path) from None
         self.at += count
-        return np.frombuffer(found, self.dtype).reshape(count, self.width, self.samples)
+        rows = np.frombuffer(found, self.dtype).reshape(count, self.width, self._bands)
+        return rows[..., : self.samples]
 
     def bands(
         self,
@@ -105,6 +122,7 @@ class RowDecoder(_Opened):
 
 # %% ../../nbs/01_decoding.ipynb #n0te0003
 NOTES = 'exif', 'Raw profile type exif', 'xmp', 'XML:com.adobe.xmp'  # which may say how to turn
+_TEXTS = b'tEXt', b'zTXt', b'iTXt'
 
 
 def notes_behind(
@@ -117,9 +135,10 @@ def notes_behind(
         while len(head := file.read(8)) == 8:
             length, kind = struct.unpack('>I4s', head)
             pixels |= kind == b'IDAT'
-            if pixels and kind in (b'eXIf', b'tEXt', b'zTXt', b'iTXt'):
+            word = file.read(min(length, 80)).split(b'\0')[0]
+            if pixels and (kind == b'eXIf' or kind in _TEXTS and word.decode('latin-1') in NOTES):
                 return True
-            file.seek(length + 4, 1)  # contents and a sum to check them by
+            file.seek(max(0, length - 80) + 4, 1)  # contents and a sum to check them by
         return False
     finally:
         file.seek(place)

@@ -7,6 +7,7 @@ __all__ = []
 
 # %% ../../nbs/01_gigapixels.ipynb #f9a15514
 import os
+import re
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image
 
-from .decoding import HINT, NOTES, RowDecoder, has_vips, notes_behind
+from .decoding import HINT, NOTES, TURNS, RowDecoder, has_vips, notes_behind
 from .formats import reading
 from ..errors import DataError
 
@@ -52,6 +53,9 @@ def _segments(page, first: int, last: int) -> Iterator[tuple]:
             yield page.decode(file.read(count), index, jpegtables=page.jpegtables)
 
 
+_STRAIGHT = (2,)  # a TIFF's header says so of transparency that colours do not hold, as in a PNG
+
+
 class _TiffPage:
     "Pixels of a TIFF page in parts, as a RowDecoder gives them."
 
@@ -59,6 +63,7 @@ class _TiffPage:
         self.page, self.file, self.dtype = page, file, page.dtype
         self.height, self.width = page.imagelength, page.imagewidth
         self.samples = page.samplesperpixel
+        self.straight = self.samples == 4 and tuple(page.extrasamples[:1]) == _STRAIGHT
 
     def bands(self, first: int, last: int) -> Iterator[tuple[int, int, np.ndarray]]:
         "(row, column, pixels) of parts within some rows, one in memory at a time."
@@ -80,7 +85,14 @@ def _summed(part: np.ndarray, corner: tuple[int, int], factor: int) -> np.ndarra
     for axis, at in enumerate(corner):
         cells = np.arange(at, at + part.shape[axis]) // factor
         first = np.flatnonzero(np.diff(cells, prepend=-1))
-        part = np.add.reduceat(part, first, axis, dtype=np.uint32)
+        part = np.add.reduceat(part, first, axis, dtype=np.promote_types(part.dtype, np.uint32))
+    return part
+
+
+def _weighted(part: np.ndarray) -> np.ndarray:
+    "Colours times 256 alpha and one: what is transparent counts only where all is."
+    part = part.astype(np.uint64)
+    part[..., :-1] *= 256 * part[..., -1:] + 1
     return part
 
 # %% ../../nbs/01_gigapixels.ipynb #2b980533
@@ -91,17 +103,22 @@ def _averaged(
     sides = page.height, page.width
     first, last = rows or (0, -(-sides[0] // factor))
     whole, largest = (last - first, -(-sides[1] // factor)), 0
-    total = np.zeros((*whole, page.samples), np.uint32)
+    total = np.zeros((*whole, page.samples), np.uint64 if page.straight else np.uint32)
     for y, x, part in page.bands(first * factor, min(last * factor, sides[0])):
         largest = max(largest, int(part.max()))
-        sums = _summed(part, (y, x), factor)
+        sums = _summed(_weighted(part) if page.straight else part, (y, x), factor)
         (h, w), (top, left) = sums.shape[:2], (y // factor - first, x // factor)
         total[top : top + h, left : left + w] += sums
     heights, widths = (np.bincount(np.arange(n) // factor) for n in sides)
     mean = np.empty(total.shape, page.dtype)
     for y, height in enumerate(heights[first:last]):  # a row at a time: divisions need gigabytes
-        count = height * widths[:, None]
-        mean[y] = (2 * total[y].astype(np.int64) + count) // (2 * count)
+        sums, count = (
+            total[y].astype(np.int64),
+            np.repeat(height * widths[:, None], page.samples, 1),
+        )
+        if page.straight:
+            count[:, :-1] += 256 * sums[:, -1:]
+        mean[y] = (2 * sums + count) // (2 * count)
     return mean, largest
 
 # %% ../../nbs/01_gigapixels.ipynb #d6224d14
@@ -116,7 +133,6 @@ def _check_page(page, path: str | Path, size: tuple[int, int]):
 
 # %% ../../nbs/01_gigapixels.ipynb #a5bec801
 _ALPHA = {1: 'RGBa', 2: 'RGBA'}  # what a fourth sample is, by the header: colours hold it, or not
-_STRAIGHT = (2,)  # the header of a PNG's transparency
 
 
 def _as_image(pixels: np.ndarray, extra: tuple) -> Image.Image:  # (H, W, samples) uint8 or uint16
@@ -193,12 +209,20 @@ class _Bands:
         raise NotImplementedError
 
 # %% ../../nbs/01_gigapixels.ipynb #r0ws0006
+def _opened(path) -> BinaryIO:
+    "A file that was there before."
+    try:
+        return open(path, 'rb')
+    except OSError as error:
+        raise DataError(f'cannot read {path}: {error.strerror}, it was there before') from None
+
+
 class _TiffBands(_Bands):
     "Rows of a large TIFF."
 
     def read(self, first: int, last: int) -> Image.Image:
         "Some rows."
-        with open(self.path, 'rb') as file:
+        with _opened(self.path) as file:
             return _reduced_tiff(file, self.path, self.full, self.factor, rows=(first, last))
 
 # %% ../../nbs/01_gigapixels.ipynb #8b724373
@@ -212,13 +236,16 @@ def _drafts(im: Image.Image, factor: int) -> bool:
     return im.format in ('JPEG', 'MPO') and factor <= 8 and not im.info.get('progressive')
 
 # %% ../../nbs/01_gigapixels.ipynb #r0ws0001
-def _may_be_turned(im: Image.Image, file: BinaryIO) -> bool:
-    "True for a PNG or JPEG that notes turn, or may turn."
-    if im.format != 'PNG' or 'exif' in im.info:
-        return im.getexif().get(0x0112, 1) != 1
-    kept = {n: str(im.info[n]) for n in NOTES if n in im.info}
-    said = 'Raw profile type exif' in kept or any('rientation' in text for text in kept.values())
-    return said or notes_behind(file)  # which only the whole image would tell
+def may_be_turned(im: Image.Image, file: BinaryIO) -> bool:
+    "True for a PNG or JPEG that notes turn, or may turn; no pixel is decoded for it."
+    if im.format != 'PNG':
+        return im.getexif().get(0x0112, 1) in TURNS
+    if 'exif' in im.info and im.getexif().get(0x0112, 1) in TURNS:
+        return True
+    kept = {n: str(im.info[n]) for n in NOTES[1:] if n in im.info}
+    said = [m for text in kept.values() for m in re.findall(r'rientation(?:="|>)(\d)', text)]
+    unread = 'Raw profile type exif' in kept
+    return unread or any(int(d) in TURNS for d in said) or notes_behind(file)
 
 # %% ../../nbs/01_gigapixels.ipynb #r0ws0005
 def _row_decoder(path: str | Path, size: tuple[int, int], file: BinaryIO) -> RowDecoder:
@@ -235,7 +262,7 @@ def _reduced_rows(im: Image.Image, file: BinaryIO, path: str | Path, factor: int
     if im.format not in ('PNG', 'JPEG', 'MPO'):
         why = 'and only a TIFF, PNG or JPEG can be read at a fraction'
         raise _too_large(path, im.size, why)
-    if _may_be_turned(im, file):
+    if may_be_turned(im, file):
         raise _too_large(path, im.size, 'and a note may turn it, so it cannot be read in parts')
     mean, largest = _averaged(_row_decoder(path, im.size, file), factor)
     small = _as_image(mean, _STRAIGHT)
@@ -245,14 +272,15 @@ def _reduced_rows(im: Image.Image, file: BinaryIO, path: str | Path, factor: int
 # %% ../../nbs/01_gigapixels.ipynb #d1c80090
 def _reduced(im: Image.Image, file: BinaryIO, path: str | Path, limit: float) -> Image.Image:
     "A TIFF, PNG or JPEG at a fraction of its size."
-    size = im.size
+    size, clear = im.size, im.mode in ('RGBA', 'LA') or 'transparency' in im.info
+    share = limit / (8 if clear else 4)  # sums are larger than pixels
     if im.format == 'TIFF' and im.getexif().get(0x0112, 1) == 1:
-        small = _reduced_tiff(file, path, size, _factor(size, limit / 4))  # its sums are larger
+        small = _reduced_tiff(file, path, size, _factor(size, share))
         small.format = 'TIFF'
         return small
     factor = _factor(size, limit)
     if not _drafts(im, factor):
-        return _reduced_rows(im, file, path, _factor(size, limit / 4))
+        return _reduced_rows(im, file, path, _factor(size, share))
     im.draft(im.mode, tuple(n // 2 ** (factor - 1).bit_length() for n in size))
     im.load()
     return im
@@ -261,20 +289,21 @@ def _reduced(im: Image.Image, file: BinaryIO, path: str | Path, limit: float) ->
 class _RowBands(_Bands):
     "Rows of a large PNG or JPEG, best asked for from top to bottom."
 
-    _decoder = _file = None
+    _decoder = _file = _process = None
     _first, _cells = 0, None  # the rows at hand: number of the first, and their means
 
     def __getstate__(self):
         return dict(path=self.path, full=self.full, factor=self.factor, height=self.height)
 
     def _begin(self, first):
-        self._file = open(self.path, 'rb')  # noqa: SIM115  (held until another pass)
+        self._file = _opened(self.path)
         self._decoder = _row_decoder(self.path, self.full, self._file)
-        self._first, self._cells = first, None
+        self._first, self._cells, self._process = first, None, os.getpid()
 
     def read(self, first: int, last: int) -> Image.Image:
         "Some rows."
-        if self._decoder is None or first < self._first:
+        forked = self._process != os.getpid()  # a loader's process has a place in the file, too
+        if self._decoder is None or first < self._first or forked:
             self._begin(first)
         old = [] if self._cells is None else [self._cells[first - self._first :]]
         end = first + sum(map(len, old))

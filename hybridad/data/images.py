@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from .decoding import NOTES, notes_behind
 from .formats import DAMAGED, formats_of, is_image, reading, regular
-from .gigapixels import decoded
+from .gigapixels import decoded, may_be_turned
 from .headers import amended, header, header_bits, sixteen
 from .pairing import MASKS, NORMAL, beside, plain_name
 from ..errors import DataError
@@ -83,15 +83,24 @@ def _noted(im: Image.Image, file: BinaryIO) -> bool:
     "False for a PNG in which no note says how it is turned."
     return im.format != 'PNG' or any(note in im.info for note in NOTES) or notes_behind(file)
 
+
+def _turn_by_header(im: Image.Image, file: BinaryIO, path) -> int:
+    "The orientation; a PNG beyond the limit that may be turned is refused, as its rows are."
+    if im.format == 'TIFF' or not _noted(im, file):
+        return 1
+    if im.format != 'PNG' or im.width * im.height <= reading()['max_pixels']:
+        return _tag(im, path)
+    if may_be_turned(im, file):
+        raise DataError(f'cannot read {path}: a note may turn it')
+    return 1
+
 # %% ../../nbs/01_images.ipynb #6f053b25
 def image_size(path: str | Path) -> tuple[int, int]:  # (width, height) in px
     "The size of the image as `open_image` turns it, from the header where that is enough."
     try:
         regular(path)
         with open(path, 'rb') as file, header(file, formats_of(path)) as im:
-            width, height = im.size
-            asked = im.format != 'TIFF' and _noted(im, file)
-            turn = _tag(im, path) if asked else 1
+            (width, height), turn = im.size, _turn_by_header(im, file, path)
     except (Image.UnidentifiedImageError, DataError, *DAMAGED):
         return full_size(open_image(path))  # which says what is wrong
     return (height, width) if turn > 4 else (width, height)

@@ -113,7 +113,8 @@ def _needs_bands(im, path, wanted):
     "True for an image at a fraction of its size whose file has bands, and more of what is wanted."
     if full_size(im) == im.size or im.info.get('turned'):
         return False
-    return in_bands(path) == 'TIFF' or in_bands(path) == 'rows' and wanted > im.height
+    more = wanted[0] > im.height or wanted[1] > im.width
+    return in_bands(path) == 'TIFF' or in_bands(path) == 'rows' and more
 
 # %% ../../nbs/50b_tiled.ipynb #a86d36fe
 def in_tiles(
@@ -124,7 +125,7 @@ def in_tiles(
     "A photograph with its grid; what cannot be read in parts is a DataError."
     size = full_size(im)[::-1]
     grid = tiler(size)
-    if _needs_bands(im, path, grid.shape[0]):
+    if _needs_bands(im, path, grid.shape):
         bands = _Bands(path, size, grid.shape, like=im.info)
         return Photograph(grid, size, im, bands)
     if full_size(im) != im.size and grid.shape[0] > im.height:
