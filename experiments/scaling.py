@@ -195,23 +195,42 @@ def rows_of(part: str) -> list:
     return [dict(width=w) for w in WIDTHS] if part == 'size' else [dict(pictures=n) for n in IMAGES]
 
 
+SHOWN = {
+    'design': 'nouns\nof the design',
+    'kinds_held_out': 'kinds of\ndefects',
+    'own_noun': 'own noun\nover others',
+    'learned_image_auroc': 'learned:\nimage AUROC',
+    'learned_aupro': 'learned:\nAUPRO',
+    'photographs': 'photographs,\nlist of nouns',
+}
+AXES = dict(compute='cpu_seconds', size='parameters', data='pictures')
+
+
+def drawn(ax, rows: list, name: str, x: str, colour: str):
+    "A figure of some runs, in the order of x."
+    rows = sorted((r for r in rows if name in r), key=lambda r: r[x])
+    ax.plot([r[x] for r in rows], [r[name] for r in rows], 'o-', color=colour)
+    return [r[x] for r in rows]
+
+
 def figure():
-    "Each figure against compute, size and data, with its bar."
-    found, shown = read_json(OUT), dict(design='nouns of the design', kinds_held_out='kinds')
-    shown |= dict(own_noun='own noun', list_pixel_ap='list of nouns', photographs='photographs')
-    axes_of = dict(compute='cpu_seconds', size='parameters', data='pictures')
-    sheet = Figure((9, 7), layout='constrained')
-    axes = sheet.subplots(len(shown), 3, sharey='row', sharex='col')
-    for row, (name, title) in zip(axes, shown.items()):
-        for ax, (part, x) in zip(row, axes_of.items()):
-            runs = [r for k, r in found.items() if k == 'middle' or k.startswith(part)]
-            runs.sort(key=lambda r: r[x])
-            ax.plot([r[x] for r in runs], [r[name] for r in runs], 'o-', color='C0')
+    "Each figure against compute, size and data, with its bar; in orange what labels teach."
+    found, sheet = read_json(OUT), Figure((9, 8.5), layout='constrained')
+    axes = sheet.subplots(len(SHOWN), 3, sharey='row', sharex='col')
+    for row, (name, title) in zip(axes, SHOWN.items()):
+        for ax, (part, x) in zip(row, AXES.items()):
+            rows = [r for k, r in found.items() if k == 'middle' or k.startswith(part)]
+            ticks = drawn(ax, rows, name, x, 'C0')
+            if part == 'compute':
+                taught = [r for k, r in found.items() if k.startswith('supervised')]
+                drawn(ax, taught, name, x, 'C1')
             ax.set_xscale('log')
+            ax.set_xticks(ticks, [f'{t:,}' for t in ticks], fontsize=8)
+            ax.minorticks_off()
             if name in BARS:
                 ax.axhline(BARS[name], color='C3', lw=1)
-        row[0].set_ylabel(title)
-    for ax, (part, x) in zip(axes[-1], axes_of.items()):
+        row[0].set_ylabel(title, fontsize=8)
+    for ax, (part, x) in zip(axes[-1], AXES.items()):
         ax.set_xlabel(f'{part}: {x.replace("_", " ")}')
     write_atomic(RESULTS / 'scaling.png', as_png(sheet))
 
