@@ -96,9 +96,11 @@ def trained(steps: int = STEPS, pictures: int = PICTURES, width: float = 1.0) ->
     "A run, or what is left of it, and its figures."
     folder = FOLDER / f'{steps}_{pictures}_{width}'
     asked = recipe(steps, pictures, width=width, corpus=str(some_images(pictures)))
-    begun = time.process_time()
+    begun, spent = time.process_time(), folder / 'cpu_seconds.json'  # of attempts that ended
+    before = read_json(spent) if spent.exists() else 0
     backbone = pretrain(folder, asked, folder.exists())
-    took, unet = time.process_time() - begun, load_backbone(backbone, 'cpu').unet
+    took, unet = before + time.process_time() - begun, load_backbone(backbone, 'cpu').unet
+    write_json(spent, took)
     seen = sum(asked.batch if i < asked.full_from else asked.full_batch for i in range(steps))
     row = dict(steps=steps, pictures=pictures, width=width, seen=seen, cpu_seconds=round(took))
     row |= dict(parameters=sum(p.numel() for p in unet.parameters()))

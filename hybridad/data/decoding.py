@@ -48,8 +48,7 @@ def _whole_needed(image: Any) -> str:
     return ''
 
 # %% ../../nbs/01_decoding.ipynb #01rows08
-def _damaged(path) -> DataError:
-    return DataError(f'cannot read {path}: it is damaged or cut short, copy it again or remove it')
+CUT_SHORT = 'it is damaged or cut short, copy it again or remove it'
 
 
 def _is_deep_grey(file) -> bool:
@@ -60,7 +59,7 @@ def _is_deep_grey(file) -> bool:
     file.seek(place)
     return deep
 
-
+# %% ../../nbs/01_decoding.ipynb #01rows8a
 class _Opened:
     "A PNG or JPEG that libvips has opened."
 
@@ -81,7 +80,7 @@ class _Opened:
                 self._source, '', access='sequential', fail_on='truncated'
             )
         except pyvips.Error:
-            raise _damaged(path) from None
+            raise DataError(f'cannot read {path}: {CUT_SHORT}') from None
         self.lacks = _whole_needed(image)  # why it must not be read so, '' where it may
         self.height, self.width, self._bands = image.height, image.width, image.bands
         self.dtype = np.dtype(_NUMBERS.get(image.format, np.uint8))
@@ -104,7 +103,7 @@ class RowDecoder(_Opened):
         try:
             found = self._region.fetch(0, self.at, self.width, count)
         except self._error:
-            raise _damaged(self.path) from None
+            raise DataError(f'cannot read {self.path}: {CUT_SHORT}') from None
         self.at += count
         rows = np.frombuffer(found, self.dtype).reshape(count, self.width, self._bands)
         return rows[..., : self.samples]

@@ -112,10 +112,8 @@ def _averaged(
     heights, widths = (np.bincount(np.arange(n) // factor) for n in sides)
     mean = np.empty(total.shape, page.dtype)
     for y, height in enumerate(heights[first:last]):  # a row at a time: divisions need gigabytes
-        sums, count = (
-            total[y].astype(np.int64),
-            np.repeat(height * widths[:, None], page.samples, 1),
-        )
+        sums, cells = total[y].astype(np.int64), height * widths[:, None]
+        count = np.repeat(cells, page.samples, 1)
         if page.straight:
             count[:, :-1] += 256 * sums[:, -1:]
         mean[y] = (2 * sums + count) // (2 * count)
@@ -259,10 +257,10 @@ def _row_decoder(path: str | Path, size: tuple[int, int], file: BinaryIO) -> Row
 
 def _reduced_rows(im: Image.Image, file: BinaryIO, path: str | Path, factor: int) -> Image.Image:
     "A large PNG or JPEG at a fraction of its size, with one row of cells in memory."
-    if im.format not in ('PNG', 'JPEG', 'MPO'):
+    if im.format not in ('TIFF', 'PNG', 'JPEG', 'MPO'):
         why = 'and only a TIFF, PNG or JPEG can be read at a fraction'
         raise _too_large(path, im.size, why)
-    if may_be_turned(im, file):
+    if im.format == 'TIFF' or may_be_turned(im, file):  # an upright TIFF has its own way
         raise _too_large(path, im.size, 'and a note may turn it, so it cannot be read in parts')
     mean, largest = _averaged(_row_decoder(path, im.size, file), factor)
     small = _as_image(mean, _STRAIGHT)

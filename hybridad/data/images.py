@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
-from .decoding import NOTES, notes_behind
+from .decoding import CUT_SHORT, NOTES, notes_behind
 from .formats import DAMAGED, formats_of, is_image, reading, regular
 from .gigapixels import decoded, may_be_turned
 from .headers import amended, header, header_bits, sixteen
@@ -111,7 +111,7 @@ _REASONS = (
     (PermissionError, 'you may not read it, change its permissions'),
     (IsADirectoryError, 'it is a folder, give an image file'),
     (MemoryError, 'it needs more memory than there is, scale it down'),
-    (DAMAGED, 'it is damaged or cut short, copy it again or remove it'),
+    (DAMAGED, CUT_SHORT),
 )
 
 

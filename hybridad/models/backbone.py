@@ -283,7 +283,7 @@ def load_backbone(
     if wide != dtype:
         backbone.to(dtype)  # rounded to bfloat16 the weights would have another hash
     if (backbone := backbone.to(pick_device(device))).device.type == 'cpu':
-        backbone.vae.to(memory_format=torch.channels_last)  # a twentieth of a score's time
+        backbone.vae.to(memory_format=torch.channels_last)  # read faster there
     return check_finite(backbone)
 
 # %% ../../nbs/11_backbone.ipynb #6867d7d6
