@@ -7,6 +7,7 @@ __all__ = []
 
 # %% ../../nbs/62f_batches.ipynb #9163ea22
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -47,10 +48,9 @@ def _crop_cells(
     return z[:, y : y + side, x : x + side], labels[y : y + side, x : x + side]
 
 # %% ../../nbs/62f_batches.ipynb #k1nd0002
-def _kind_cells(labels: np.ndarray, names: list[str]) -> np.ndarray:
-    "(h, w) int64: index of each cell's kind in KNOWN_KINDS, -1 where no defect is."
-    table = [KNOWN_KINDS.index(n) if n in KNOWN_KINDS else -1 for n in names]
-    return np.array(table, np.int64)[labels]
+def _numbered(labels: np.ndarray, names: list[str], among: Sequence[str]) -> np.ndarray:
+    "(h, w) int64: index of each cell's name in another list, -1 where that does not hold it."
+    return np.array([among.index(n) if n in among else -1 for n in names], np.int64)[labels]
 
 
 def _kind_prompts(recipe: Recipe, step: int) -> list[str]:
@@ -71,6 +71,7 @@ class Batch:
     decided: torch.Tensor  # (G, h, w) bool
     kinds: torch.Tensor  # (G, h, w) int64 indices into kind_prompts, -1 where no defect is
     kind_prompts: list  # one for each of KNOWN_KINDS
+    labels: torch.Tensor  # (G, h, w) int64 indices into nouns and KNOWN_KINDS, -1 for other names
 
 
 def _ask(
@@ -111,7 +112,7 @@ def make_batch(
     rng = np.random.default_rng([recipe.seed, 2, step])
     _wait_for(corpus, recipe, step)
     whole, size, plain = _sizes(recipe, step)
-    z, contexts, asked, kinds = [], [], [], []
+    z, contexts, asked, kinds, every = [], [], [], [], []
     for i, at in enumerate(rng.integers(0, len(corpus), size)):
         latent, labels, shown = corpus[at]
         if not whole:
@@ -120,9 +121,13 @@ def make_batch(
         text = caption(rng, shown)
         if i >= plain:
             asked.append(_ask(rng, labels, shown, nouns=nouns, count=recipe.prompts))
-            kinds.append(_kind_cells(labels, shown.names))
+            kinds.append(_numbered(labels, shown.names, KNOWN_KINDS))
+            every.append(_numbered(labels, shown.names, [*nouns, *KNOWN_KINDS]))
             text = NEUTRAL if rng.random() < 0.8 else text
         contexts.append(text)
     prompts, shares, decided = zip(*asked)
-    maps = (torch.from_numpy(np.stack(a)) for a in (shares, decided, kinds))
-    return Batch(torch.stack(z), contexts, list(prompts), *maps, _kind_prompts(recipe, step))
+    shares, decided, kinds, every = (
+        torch.from_numpy(np.stack(a)) for a in (shares, decided, kinds, every)
+    )
+    told = _kind_prompts(recipe, step)
+    return Batch(torch.stack(z), contexts, list(prompts), shares, decided, kinds, told, every)

@@ -97,6 +97,7 @@ def window(
 
 # %% ../../nbs/62a_corpus.ipynb #cf39dbef
 THINGS = frozenset(n.replace('_', ' ') for n in (*OBJECTS, *FAMILIES))
+_KIND_OF = {words[0]: kind for kind, words in KINDS.items()}  # images name kinds by a word
 
 
 def contents_of(
@@ -105,7 +106,7 @@ def contents_of(
 ) -> Contents:
     "Names of an image in the form that grounding takes."
     keys = [n.replace(' ', '_') for n in p.names]
-    names = [k if k in KINDS else k.replace('_', ' ') for k in keys]
+    names = [k if k in KINDS else _KIND_OF.get(k, k.replace('_', ' ')) for k in keys]
     thing = p.category.replace('_', ' ')
     on_ground = source == 'solid' or any(n in THINGS for n in names[1:])
     ground = len(names) > 1 and (names[0] == 'background' or on_ground)

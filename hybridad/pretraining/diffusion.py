@@ -22,8 +22,9 @@ from ..models.attention import read_maps
 from ..models.prompt_reader import text_keys
 from ..models.recorder import Recorder
 from ..models.text import token_mask
-from ..models.transformers import Text, family_of
+from ..models.transformers import Text, family_of, select_views
 from .architectures import ARCHITECTURE, latents_seen
+from .classifier import Classifier, label_loss
 from .batches import Batch, make_batch
 from .corpus import Corpus
 from .grounding import WEIGHTS, grounding_loss
@@ -52,13 +53,18 @@ def _encode_texts(
     return features[at], token_mask(ids, tokenizer)[at]
 
 # %% ../../nbs/62g_diffusion.ipynb #3dbdd640
-def _optimizer(recipe: Recipe, model, text) -> torch.optim.Optimizer:
-    "AdamW with a rate for the model, for what in it reads text, and for the text encoder."
+_CLASSIFIER_LR = 2e-3
+
+
+def _optimizer(recipe: Recipe, model, text, classifier) -> torch.optim.Optimizer:
+    "AdamW with rates for the model, what in it reads text, text encoder and classifier."
     reads = READS_TEXT if recipe.key_lr else ()
     named = list(model.named_parameters())
     rest = [p for n, p in named if not n.endswith(reads)]
     groups = [dict(params=rest, rate=recipe.lr)]
     groups.append(dict(params=list(text.parameters()), rate=recipe.text_lr))
+    if recipe.labels:
+        groups.append(dict(params=list(classifier.parameters()), rate=_CLASSIFIER_LR))
     if reads:
         keys = [p for n, p in named if n.endswith(reads)]
         groups.append(dict(params=keys, rate=recipe.key_lr))
@@ -75,6 +81,7 @@ class Trainer:
         text: CLIPTextModel,
         *,
         tokenizer: CLIPTokenizer,
+        names: int = 0,  # that labels can have, for the classifier
         state: Path,  # the resume file; read where it exists
         device: str | torch.device = 'cpu',
     ):
@@ -82,8 +89,11 @@ class Trainer:
         self.architecture = ARCHITECTURE[recipe.arch]
         self.model = model.to(device, memory_format=torch.channels_last).train()
         self.text = text.to(device).train().requires_grad_(recipe.text_lr > 0)
-        self.parameters = [*model.parameters(), *text.parameters()]
-        self.optimizer = _optimizer(recipe, model, text)
+        views = select_views(model, self.architecture.layers).values()
+        self.classifier = Classifier(views, names).to(device) if recipe.labels else nn.Identity()
+        parts = model, text, self.classifier
+        self.parameters = [p for part in parts for p in part.parameters()]
+        self.optimizer = _optimizer(recipe, *parts)
         self.average = [p.detach().clone() for p in self.parameters]
         self.scheduler, self.step, self.seen = new_scheduler(), 0, 0
         if state.exists():
@@ -185,7 +195,7 @@ def _kind_loss(trainer: 'Trainer', batch: Batch, found: tuple) -> torch.Tensor: 
 def _step_losses(
     trainer: Trainer,
     batch: Batch,
-) -> dict[str, torch.Tensor]:  # scalars: mse, the terms of grounding_loss, kinds
+) -> dict[str, torch.Tensor]:  # scalars: mse, the terms of grounding_loss, kinds, labels
     "Denoising error of a batch and the grounding terms of its last rows."
     device, count, z = trainer.device, len(batch.prompts), batch.z.to(trainer.device)
     texts = batch.contexts + [p for row in batch.prompts for p in row]
@@ -199,6 +209,9 @@ def _step_losses(
     found = grounding_loss(masses, batch.shares.to(device), batch.decided.to(device))
     if trainer.step >= trainer.recipe.kinds_from:
         found['kinds'] = _kind_loss(trainer, batch, read)
+    if trainer.recipe.labels:
+        logits = trainer.classifier(read[1], z.shape[-2:])
+        found['labels'] = label_loss(logits, batch.labels.to(device))
     return dict(mse=F.mse_loss(out, eps), **found)
 
 # %% ../../nbs/62g_diffusion.ipynb #46f3e2d7
@@ -219,7 +232,7 @@ def _advance(
     for g in trainer.optimizer.param_groups:
         g['lr'] = g['rate'] * cosine(trainer.step, r.steps, 200)
     terms = _step_losses(trainer, batch)
-    weights = WEIGHTS | dict(absent=r.absent)
+    weights = WEIGHTS | dict(absent=r.absent, labels=r.labels)
     loss = terms['mse'] + r.ground * sum(w * terms[k] for k, w in weights.items() if k in terms)
     trainer.optimizer.zero_grad()
     loss.backward()
