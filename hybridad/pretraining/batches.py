@@ -14,7 +14,15 @@ import numpy as np
 import torch
 
 from .corpus import Corpus, parts_of
-from .grounding import KNOWN_KINDS, NEUTRAL, Contents, target_shares
+from hybridad.pretraining.grounding import (
+    GENERIC,
+    KNOWN_KINDS,
+    NEUTRAL,
+    Contents,
+    named_by,
+    target_shares,
+    words_of,
+)
 from .prompts import OPENINGS, caption, draw_prompts, named_table, phrase
 from .recipe import Recipe
 from ..synthetic.defects import KINDS
@@ -59,6 +67,32 @@ def _kind_prompts(recipe: Recipe, step: int) -> list[str]:
     opening = OPENINGS[rng.integers(len(OPENINGS))]
     return [opening + KINDS[k][rng.integers(len(KINDS[k]))] for k in KNOWN_KINDS]
 
+# %% ../../nbs/62f_batches.ipynb #n4me0002
+_NAMES = 64  # prompts at least, so that most names in a batch are absent
+
+
+def _every_name(
+    recipe: Recipe,
+    step: int,
+    seen: list[tuple],  # labels (h, w) and Contents of each image that is read
+    nouns: list[str],
+) -> tuple:  # labels (G, h, w), N prompts, (G, N, h, w) bool; as in Batch
+    "Names of all cells; depends on (seed, step) and the images."
+    rng = np.random.default_rng([recipe.seed, 9, step])
+    known = [*nouns, *KNOWN_KINDS]
+    here = sorted({shown.names[i] for labels, shown in seen for i in np.unique(labels)})
+    others = [w for w in known if w not in here and w not in GENERIC]
+    names = [*here, *rng.permutation(others)[: max(_NAMES // 4, _NAMES - len(here))]]
+    words = [words_of(w)[rng.integers(len(words_of(w)))] for w in names]
+    opening = OPENINGS[rng.integers(len(OPENINGS))]
+    named = []
+    for labels, shown in seen:
+        of_word = np.array([named_by(w, shown) for w in words])
+        named.append((of_word | (np.array(names)[:, None] == shown.names))[:, labels])
+    numbered = np.stack([_numbered(labels, shown.names, known) for labels, shown in seen])
+    prompts = [opening + w for w in words]
+    return torch.from_numpy(numbered), prompts, torch.from_numpy(np.stack(named))
+
 # %% ../../nbs/62f_batches.ipynb #bdbf85f6
 @dataclass
 class Batch:
@@ -72,6 +106,8 @@ class Batch:
     kinds: torch.Tensor  # (G, h, w) int64 indices into kind_prompts, -1 where no defect is
     kind_prompts: list  # one for each of KNOWN_KINDS
     labels: torch.Tensor  # (G, h, w) int64 indices into nouns and KNOWN_KINDS, -1 for other names
+    name_prompts: list  # one for each of some names, those in view among them
+    named: torch.Tensor  # (G, N, h, w) bool: cells that each of name_prompts names
 
 
 def _ask(
@@ -112,7 +148,7 @@ def make_batch(
     rng = np.random.default_rng([recipe.seed, 2, step])
     _wait_for(corpus, recipe, step)
     whole, size, plain = _sizes(recipe, step)
-    z, contexts, asked, kinds, every = [], [], [], [], []
+    z, contexts, asked, kinds, seen = [], [], [], [], []
     for i, at in enumerate(rng.integers(0, len(corpus), size)):
         latent, labels, shown = corpus[at]
         if not whole:
@@ -122,12 +158,10 @@ def make_batch(
         if i >= plain:
             asked.append(_ask(rng, labels, shown, nouns=nouns, count=recipe.prompts))
             kinds.append(_numbered(labels, shown.names, KNOWN_KINDS))
-            every.append(_numbered(labels, shown.names, [*nouns, *KNOWN_KINDS]))
+            seen.append((labels, shown))
             text = NEUTRAL if rng.random() < 0.8 else text
         contexts.append(text)
     prompts, shares, decided = zip(*asked)
-    shares, decided, kinds, every = (
-        torch.from_numpy(np.stack(a)) for a in (shares, decided, kinds, every)
-    )
-    told = _kind_prompts(recipe, step)
-    return Batch(torch.stack(z), contexts, list(prompts), shares, decided, kinds, told, every)
+    maps = (torch.from_numpy(np.stack(a)) for a in (shares, decided, kinds))
+    told = _kind_prompts(recipe, step), *_every_name(recipe, step, seen, nouns)
+    return Batch(torch.stack(z), contexts, list(prompts), *maps, *told)

@@ -36,14 +36,31 @@ class Classifier(nn.Module):
         return self.linear(self.norm(torch.cat(maps, 1)))
 
 # %% ../../nbs/62fa_classifier.ipynb #c1a55009
+def by_label(
+    losses: torch.Tensor,  # (B, h, w)
+    labels: torch.Tensor,  # (B, h, w) int64, -1 where nothing counts
+) -> torch.Tensor:  # scalar
+    "Mean over the labels of each image of the mean over their cells."
+    known = labels >= 0
+    image = torch.arange(len(labels), device=labels.device).view(-1, 1, 1).expand_as(labels)
+    which = torch.stack([image[known], labels[known]])
+    _, at, area = which.unique(dim=1, return_inverse=True, return_counts=True)
+    return (losses[known] / area[at]).sum() / max(1, len(area))
+
+
 def label_loss(
     logits: torch.Tensor,  # (B, names, h, w)
     labels: torch.Tensor,  # (B, h, w) int64, -1 where no name is known
 ) -> torch.Tensor:  # scalar
-    "Mean over the labels of each image of the cross entropy of their cells."
-    known = labels >= 0
-    cells = F.cross_entropy(logits, labels, ignore_index=-1, reduction='none')[known]
-    image = torch.arange(len(labels), device=labels.device).view(-1, 1, 1).expand_as(labels)
-    which = torch.stack([image[known], labels[known]])
-    _, at, area = which.unique(dim=1, return_inverse=True, return_counts=True)
-    return (cells / area[at]).sum() / max(1, len(area))
+    "Cross entropy of a classifier, by labels."
+    return by_label(F.cross_entropy(logits, labels, ignore_index=-1, reduction='none'), labels)
+
+
+def names_loss(
+    masses: torch.Tensor,  # (B, N, h, w) log masses of prompts
+    named: torch.Tensor,  # (B, N, h, w) bool: cells that each prompt names
+    labels: torch.Tensor,  # (B, h, w) as before
+) -> torch.Tensor:  # scalar
+    "The same of prompts that compete; a cell may attend to any that names it."
+    right = masses.log_softmax(1).masked_fill(~named, -1e4).logsumexp(1)
+    return by_label(-right, labels)

@@ -24,7 +24,7 @@ from ..models.recorder import Recorder
 from ..models.text import token_mask
 from ..models.transformers import Text, family_of, select_views
 from .architectures import ARCHITECTURE, latents_seen
-from .classifier import Classifier, label_loss
+from .classifier import Classifier, label_loss, names_loss
 from .batches import Batch, make_batch
 from .corpus import Corpus
 from .grounding import WEIGHTS, grounding_loss
@@ -191,6 +191,16 @@ def _kind_loss(trainer: 'Trainer', batch: Batch, found: tuple) -> torch.Tensor: 
     cells = F.cross_entropy(masses.float(), kinds, ignore_index=-1, reduction='none')
     return (cells.flatten(1).sum(1) / (kinds >= 0).flatten(1).sum(1)).mean()
 
+# %% ../../nbs/62g_diffusion.ipynb #l4be0002
+def _label_losses(trainer: 'Trainer', batch: Batch, found: tuple) -> dict:  # {term: scalar}
+    "What labels teach: all names at once, by a classifier and by prompts."
+    labels, named = batch.labels.to(trainer.device), batch.named.to(trainer.device)
+    logits = trainer.classifier(found[1], labels.shape[-2:])
+    args = trainer.text, trainer.tokenizer, batch.name_prompts, trainer.device
+    prompts = tuple(x[:, :_KIND_TOKENS] for x in _encode_texts(*args))
+    masses = _masses(trainer, found, prompts, size=labels.shape[-2:]).float()
+    return dict(labels=label_loss(logits, labels), names=names_loss(masses, named, labels))
+
 # %% ../../nbs/62g_diffusion.ipynb #0f84bb7b
 def _step_losses(
     trainer: Trainer,
@@ -210,8 +220,7 @@ def _step_losses(
     if trainer.step >= trainer.recipe.kinds_from:
         found['kinds'] = _kind_loss(trainer, batch, read)
     if trainer.recipe.labels:
-        logits = trainer.classifier(read[1], z.shape[-2:])
-        found['labels'] = label_loss(logits, batch.labels.to(device))
+        found |= _label_losses(trainer, batch, read)
     return dict(mse=F.mse_loss(out, eps), **found)
 
 # %% ../../nbs/62g_diffusion.ipynb #46f3e2d7
@@ -232,7 +241,7 @@ def _advance(
     for g in trainer.optimizer.param_groups:
         g['lr'] = g['rate'] * cosine(trainer.step, r.steps, 200)
     terms = _step_losses(trainer, batch)
-    weights = WEIGHTS | dict(absent=r.absent, labels=r.labels)
+    weights = WEIGHTS | dict(absent=r.absent, labels=r.labels, names=r.labels)
     loss = terms['mse'] + r.ground * sum(w * terms[k] for k, w in weights.items() if k in terms)
     trainer.optimizer.zero_grad()
     loss.backward()

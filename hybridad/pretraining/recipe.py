@@ -129,7 +129,7 @@ class Recipe(Images):
     key_lr: float = 0.0  # of what reads text in the model; 0: as the rest of it
     ground: float = 1.0  # weight of grounding; 0 is plain denoising
     absent: float = 0.4  # weight, within grounding, of prompts that name nothing in view
-    labels: float = 0.0  # weight, within grounding, of a classifier of all names at once
+    labels: float = 0.0  # weight, within grounding, of all names at once
     kinds_from: int = 0  # first step at which all kinds compete for each defect
     grounded_share: float = 0.75  # of a batch; the rest is denoised at any timestep
     low_t: int = 30  # grounding happens below this timestep
