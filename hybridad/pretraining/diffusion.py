@@ -38,13 +38,14 @@ def _encode_texts(
     tokenizer: CLIPTokenizer,
     texts: list[str],  # (N,)
     device: str | torch.device,
+    length: int | None = None,  # tokens; a short text needs few, and text is read from the left
 ) -> tuple[torch.Tensor, torch.Tensor]:  # (N, L, D) features, (N, L) bool: tokens that count
     "Features of texts; words and the end token count."
     order = {t: i for i, t in enumerate(dict.fromkeys(texts))}
     ids = tokenizer(
         list(order),
         padding='max_length',
-        max_length=tokenizer.model_max_length,
+        max_length=length or tokenizer.model_max_length,
         truncation=True,
         return_tensors='pt',
     ).input_ids.to(device)
@@ -161,7 +162,7 @@ def _run(
         return out, recorder.views, {k: s.queries for k, s in recorder.found.items()}
 
 # %% ../../nbs/62g_diffusion.ipynb #k1nd0005
-_KIND_TOKENS = 10  # of a prompt for a kind: start, an opening of up to five words, a noun, end
+_NAME_TOKENS = 10  # of a prompt for a name: start, an opening of up to five words, the name, end
 
 
 def _masses(
@@ -185,7 +186,7 @@ def _kind_loss(trainer: 'Trainer', batch: Batch, found: tuple) -> torch.Tensor: 
     if not here.any():
         return kinds.new_zeros((), dtype=torch.float32)
     args = trainer.text, trainer.tokenizer, batch.kind_prompts, trainer.device
-    prompts = tuple(x[:, :_KIND_TOKENS] for x in _encode_texts(*args))
+    prompts = _encode_texts(*args, _NAME_TOKENS)
     kinds, queries = kinds[here], {k: q[here] for k, q in queries.items()}
     masses = _masses(trainer, (views, queries), prompts, size=kinds.shape[-2:])
     cells = F.cross_entropy(masses.float(), kinds, ignore_index=-1, reduction='none')
@@ -197,7 +198,7 @@ def _label_losses(trainer: 'Trainer', batch: Batch, found: tuple) -> dict:  # {t
     labels, named = batch.labels.to(trainer.device), batch.named.to(trainer.device)
     logits = trainer.classifier(found[1], labels.shape[-2:])
     args = trainer.text, trainer.tokenizer, batch.name_prompts, trainer.device
-    prompts = tuple(x[:, :_KIND_TOKENS] for x in _encode_texts(*args))
+    prompts = _encode_texts(*args, _NAME_TOKENS)
     masses = _masses(trainer, found, prompts, size=labels.shape[-2:]).float()
     return dict(labels=label_loss(logits, labels), names=names_loss(masses, named, labels))
 
