@@ -7,7 +7,6 @@ __all__ = []
 
 # %% ../../nbs/62f_batches.ipynb #9163ea22
 import math
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -56,9 +55,10 @@ def _crop_cells(
     return z[:, y : y + side, x : x + side], labels[y : y + side, x : x + side]
 
 # %% ../../nbs/62f_batches.ipynb #k1nd0002
-def _numbered(labels: np.ndarray, names: list[str], among: Sequence[str]) -> np.ndarray:
-    "(h, w) int64: index of each cell's name in another list, -1 where that does not hold it."
-    return np.array([among.index(n) if n in among else -1 for n in names], np.int64)[labels]
+def _kind_cells(labels: np.ndarray, names: list[str]) -> np.ndarray:
+    "(h, w) int64: index of each cell's kind in KNOWN_KINDS, -1 where no defect is."
+    table = [KNOWN_KINDS.index(n) if n in KNOWN_KINDS else -1 for n in names]
+    return np.array(table, np.int64)[labels]
 
 
 def _kind_prompts(recipe: Recipe, step: int) -> list[str]:
@@ -74,24 +74,21 @@ _NAMES = 64  # prompts at least, so that most names in a batch are absent
 def _every_name(
     recipe: Recipe,
     step: int,
-    seen: list[tuple],  # labels (h, w) and Contents of each image that is read
+    read: list[tuple],  # labels (h, w) and Contents of each image that is read
     nouns: list[str],
-) -> tuple:  # labels (G, h, w), N prompts, (G, N, h, w) bool; as in Batch
-    "Names of all cells; depends on (seed, step) and the images."
+) -> tuple[list[str], torch.Tensor]:  # N prompts, (G, N, h, w) bool: cells that each names
+    "Prompts for the names in view and for others; depends on (seed, step) and the images."
     rng = np.random.default_rng([recipe.seed, 9, step])
-    known = [*nouns, *KNOWN_KINDS]
-    here = sorted({shown.names[i] for labels, shown in seen for i in np.unique(labels)})
-    others = [w for w in known if w not in here and w not in GENERIC]
+    here = sorted({shown.names[i] for labels, shown in read for i in np.unique(labels)})
+    others = [w for w in (*nouns, *KNOWN_KINDS) if w not in here and w not in GENERIC]
     names = [*here, *rng.permutation(others)[: max(_NAMES // 4, _NAMES - len(here))]]
     words = [words_of(w)[rng.integers(len(words_of(w)))] for w in names]
     opening = OPENINGS[rng.integers(len(OPENINGS))]
     named = []
-    for labels, shown in seen:
+    for labels, shown in read:
         of_word = np.array([named_by(w, shown) for w in words])
         named.append((of_word | (np.array(names)[:, None] == shown.names))[:, labels])
-    numbered = np.stack([_numbered(labels, shown.names, known) for labels, shown in seen])
-    prompts = [opening + w for w in words]
-    return torch.from_numpy(numbered), prompts, torch.from_numpy(np.stack(named))
+    return [opening + w for w in words], torch.from_numpy(np.stack(named))
 
 # %% ../../nbs/62f_batches.ipynb #bdbf85f6
 @dataclass
@@ -105,8 +102,8 @@ class Batch:
     decided: torch.Tensor  # (G, h, w) bool
     kinds: torch.Tensor  # (G, h, w) int64 indices into kind_prompts, -1 where no defect is
     kind_prompts: list  # one for each of KNOWN_KINDS
-    labels: torch.Tensor  # (G, h, w) int64 indices into nouns and KNOWN_KINDS, -1 for other names
-    name_prompts: list  # one for each of some names, those in view among them
+    labels: torch.Tensor  # (G, h, w) int64 numbers of the labels of each image
+    name_prompts: list  # one for each of N names, those in view among them
     named: torch.Tensor  # (G, N, h, w) bool: cells that each of name_prompts names
 
 
@@ -148,7 +145,7 @@ def make_batch(
     rng = np.random.default_rng([recipe.seed, 2, step])
     _wait_for(corpus, recipe, step)
     whole, size, plain = _sizes(recipe, step)
-    z, contexts, asked, kinds, seen = [], [], [], [], []
+    z, contexts, asked, kinds, read = [], [], [], [], []
     for i, at in enumerate(rng.integers(0, len(corpus), size)):
         latent, labels, shown = corpus[at]
         if not whole:
@@ -157,11 +154,12 @@ def make_batch(
         text = caption(rng, shown)
         if i >= plain:
             asked.append(_ask(rng, labels, shown, nouns=nouns, count=recipe.prompts))
-            kinds.append(_numbered(labels, shown.names, KNOWN_KINDS))
-            seen.append((labels, shown))
+            kinds.append(_kind_cells(labels, shown.names))
+            read.append((labels, shown))
             text = NEUTRAL if rng.random() < 0.8 else text
         contexts.append(text)
     prompts, shares, decided = zip(*asked)
     maps = (torch.from_numpy(np.stack(a)) for a in (shares, decided, kinds))
-    told = _kind_prompts(recipe, step), *_every_name(recipe, step, seen, nouns)
-    return Batch(torch.stack(z), contexts, list(prompts), *maps, *told)
+    labels = torch.from_numpy(np.stack([cells for cells, _ in read]).astype(np.int64))
+    more = _kind_prompts(recipe, step), labels, *_every_name(recipe, step, read, nouns)
+    return Batch(torch.stack(z), contexts, list(prompts), *maps, *more)

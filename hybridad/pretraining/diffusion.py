@@ -22,12 +22,11 @@ from ..models.attention import read_maps
 from ..models.prompt_reader import text_keys
 from ..models.recorder import Recorder
 from ..models.text import token_mask
-from ..models.transformers import Text, family_of, select_views
+from ..models.transformers import Text, family_of
 from .architectures import ARCHITECTURE, latents_seen
-from .classifier import Classifier, label_loss, names_loss
 from .batches import Batch, make_batch
 from .corpus import Corpus
-from .grounding import WEIGHTS, grounding_loss
+from .grounding import WEIGHTS, grounding_loss, names_loss
 from .parts import READS_TEXT, new_scheduler
 from .recipe import Recipe
 from .state import JsonLog, cosine, load_state, save_due, save_state
@@ -54,18 +53,13 @@ def _encode_texts(
     return features[at], token_mask(ids, tokenizer)[at]
 
 # %% ../../nbs/62g_diffusion.ipynb #3dbdd640
-_CLASSIFIER_LR = 2e-3
-
-
-def _optimizer(recipe: Recipe, model, text, classifier) -> torch.optim.Optimizer:
-    "AdamW with rates for the model, what in it reads text, text encoder and classifier."
+def _optimizer(recipe: Recipe, model, text) -> torch.optim.Optimizer:
+    "AdamW with a rate for the model, for what in it reads text, and for the text encoder."
     reads = READS_TEXT if recipe.key_lr else ()
     named = list(model.named_parameters())
     rest = [p for n, p in named if not n.endswith(reads)]
     groups = [dict(params=rest, rate=recipe.lr)]
     groups.append(dict(params=list(text.parameters()), rate=recipe.text_lr))
-    if recipe.labels:
-        groups.append(dict(params=list(classifier.parameters()), rate=_CLASSIFIER_LR))
     if reads:
         keys = [p for n, p in named if n.endswith(reads)]
         groups.append(dict(params=keys, rate=recipe.key_lr))
@@ -82,7 +76,6 @@ class Trainer:
         text: CLIPTextModel,
         *,
         tokenizer: CLIPTokenizer,
-        names: int = 0,  # that labels can have, for the classifier
         state: Path,  # the resume file; read where it exists
         device: str | torch.device = 'cpu',
     ):
@@ -90,11 +83,8 @@ class Trainer:
         self.architecture = ARCHITECTURE[recipe.arch]
         self.model = model.to(device, memory_format=torch.channels_last).train()
         self.text = text.to(device).train().requires_grad_(recipe.text_lr > 0)
-        views = select_views(model, self.architecture.layers).values()
-        self.classifier = Classifier(views, names).to(device) if recipe.labels else nn.Identity()
-        parts = model, text, self.classifier
-        self.parameters = [p for part in parts for p in part.parameters()]
-        self.optimizer = _optimizer(recipe, *parts)
+        self.parameters = [*model.parameters(), *text.parameters()]
+        self.optimizer = _optimizer(recipe, model, text)
         self.average = [p.detach().clone() for p in self.parameters]
         self.scheduler, self.step, self.seen = new_scheduler(), 0, 0
         if state.exists():
@@ -193,20 +183,18 @@ def _kind_loss(trainer: 'Trainer', batch: Batch, found: tuple) -> torch.Tensor: 
     return (cells.flatten(1).sum(1) / (kinds >= 0).flatten(1).sum(1)).mean()
 
 # %% ../../nbs/62g_diffusion.ipynb #l4be0002
-def _label_losses(trainer: 'Trainer', batch: Batch, found: tuple) -> dict:  # {term: scalar}
-    "What labels teach: all names at once, by a classifier and by prompts."
+def _names_loss(trainer: 'Trainer', batch: Batch, found: tuple) -> torch.Tensor:  # scalar
+    "Cross entropy over many names in all cells."
     labels, named = batch.labels.to(trainer.device), batch.named.to(trainer.device)
-    logits = trainer.classifier(found[1], labels.shape[-2:])
     args = trainer.text, trainer.tokenizer, batch.name_prompts, trainer.device
-    prompts = _encode_texts(*args, _NAME_TOKENS)
-    masses = _masses(trainer, found, prompts, size=labels.shape[-2:]).float()
-    return dict(labels=label_loss(logits, labels), names=names_loss(masses, named, labels))
+    masses = _masses(trainer, found, _encode_texts(*args, _NAME_TOKENS), size=labels.shape[-2:])
+    return names_loss(masses.float(), named, labels)
 
 # %% ../../nbs/62g_diffusion.ipynb #0f84bb7b
 def _step_losses(
     trainer: Trainer,
     batch: Batch,
-) -> dict[str, torch.Tensor]:  # scalars: mse, the terms of grounding_loss, kinds, labels
+) -> dict[str, torch.Tensor]:  # scalars: mse, the terms of grounding_loss, kinds, names
     "Denoising error of a batch and the grounding terms of its last rows."
     device, count, z = trainer.device, len(batch.prompts), batch.z.to(trainer.device)
     texts = batch.contexts + [p for row in batch.prompts for p in row]
@@ -220,8 +208,8 @@ def _step_losses(
     found = grounding_loss(masses, batch.shares.to(device), batch.decided.to(device))
     if trainer.step >= trainer.recipe.kinds_from:
         found['kinds'] = _kind_loss(trainer, batch, read)
-    if trainer.recipe.labels:
-        found |= _label_losses(trainer, batch, read)
+    if trainer.recipe.names:
+        found['names'] = _names_loss(trainer, batch, read)
     return dict(mse=F.mse_loss(out, eps), **found)
 
 # %% ../../nbs/62g_diffusion.ipynb #46f3e2d7
@@ -242,7 +230,7 @@ def _advance(
     for g in trainer.optimizer.param_groups:
         g['lr'] = g['rate'] * cosine(trainer.step, r.steps, 200)
     terms = _step_losses(trainer, batch)
-    weights = WEIGHTS | dict(absent=r.absent, labels=r.labels, names=r.labels)
+    weights = WEIGHTS | dict(absent=r.absent, names=r.names)
     loss = terms['mse'] + r.ground * sum(w * terms[k] for k, w in weights.items() if k in terms)
     trainer.optimizer.zero_grad()
     loss.backward()

@@ -38,7 +38,7 @@ _LIMITS = dict(
     text_lr=(0, 1),
     key_lr=(0, 1),
     ground=(0, 100),
-    labels=(0, 100),
+    names=(0, 100),
     kinds_from=(0, 10**7),
     grounded_share=(0.1, 0.9),
     low_t=(1, 1000),
@@ -129,7 +129,7 @@ class Recipe(Images):
     key_lr: float = 0.0  # of what reads text in the model; 0: as the rest of it
     ground: float = 1.0  # weight of grounding; 0 is plain denoising
     absent: float = 0.4  # weight, within grounding, of prompts that name nothing in view
-    labels: float = 0.0  # weight, within grounding, of all names at once
+    names: float = 0.0  # weight, within grounding, of all names at once; 0: they are not asked
     kinds_from: int = 0  # first step at which all kinds compete for each defect
     grounded_share: float = 0.75  # of a batch; the rest is denoised at any timestep
     low_t: int = 30  # grounding happens below this timestep

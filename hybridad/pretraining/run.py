@@ -209,8 +209,7 @@ def pretrain(
     maker = encoding(out, 'cpu', workers) if missing_parts(out, asdict(recipe)) else None
     try:
         log(stage='corpus')
-        how = dict(tokenizer=tokenizer, names=len(nouns) + len(KNOWN_KINDS))
-        trainer = Trainer(recipe, model, text, **how, state=state, device=device)
+        trainer = Trainer(recipe, model, text, tokenizer=tokenizer, state=state, device=device)
         log.forget_after(trainer.step)
         corpus = Corpus(out, asdict(recipe), maker)
         train_diffusion(corpus, trainer, nouns, log=log, until=until)
