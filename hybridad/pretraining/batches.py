@@ -68,7 +68,14 @@ def _kind_prompts(recipe: Recipe, step: int) -> list[str]:
     return [opening + KINDS[k][rng.integers(len(KINDS[k]))] for k in KNOWN_KINDS]
 
 # %% ../../nbs/62f_batches.ipynb #n4me0002
-_NAMES = 64  # prompts at least, so that most names in a batch are absent
+_NAMES, _CELLS = 64, 64  # prompts, so that most are absent; cells of an image
+
+
+def _some_cells(rng: np.random.Generator, labels: np.ndarray) -> np.ndarray:  # (K,) int64
+    "Places of cells; each label is as likely, and each cell of it."
+    flat = labels.ravel()
+    places = [np.flatnonzero(flat == label) for label in np.unique(flat)]
+    return np.array([rng.choice(places[i]) for i in rng.integers(len(places), size=_CELLS)])
 
 
 def _every_name(
@@ -76,19 +83,20 @@ def _every_name(
     step: int,
     read: list[tuple],  # labels (h, w) and Contents of each image that is read
     nouns: list[str],
-) -> tuple[list[str], torch.Tensor]:  # N prompts, (G, N, h, w) bool: cells that each names
-    "Prompts for the names in view and for others; depends on (seed, step) and the images."
+) -> tuple[list[str], torch.Tensor, torch.Tensor]:  # N prompts, (G, K) cells, (G, N, K) bool
+    "Names in view and others, and what they name; depends on (seed, step) and the images."
     rng = np.random.default_rng([recipe.seed, 9, step])
     here = sorted({shown.names[i] for labels, shown in read for i in np.unique(labels)})
     others = [w for w in (*nouns, *KNOWN_KINDS) if w not in here and w not in GENERIC]
     names = [*here, *rng.permutation(others)[: max(_NAMES // 4, _NAMES - len(here))]]
     words = [words_of(w)[rng.integers(len(words_of(w)))] for w in names]
     opening = OPENINGS[rng.integers(len(OPENINGS))]
-    named = []
-    for labels, shown in read:
-        of_word = np.array([named_by(w, shown) for w in words])
-        named.append((of_word | (np.array(names)[:, None] == shown.names))[:, labels])
-    return [opening + w for w in words], torch.from_numpy(np.stack(named))
+    cells, named = np.stack([_some_cells(rng, labels) for labels, _ in read]), []
+    for at, (labels, shown) in zip(cells, read):
+        by_word = np.array([named_by(w, shown) for w in words])
+        by_word |= np.array(names)[:, None] == shown.names
+        named.append(by_word[:, labels.ravel()[at]])
+    return [opening + w for w in words], *map(torch.from_numpy, (cells, np.stack(named)))
 
 # %% ../../nbs/62f_batches.ipynb #bdbf85f6
 @dataclass
@@ -102,9 +110,9 @@ class Batch:
     decided: torch.Tensor  # (G, h, w) bool
     kinds: torch.Tensor  # (G, h, w) int64 indices into kind_prompts, -1 where no defect is
     kind_prompts: list  # one for each of KNOWN_KINDS
-    labels: torch.Tensor  # (G, h, w) int64 numbers of the labels of each image
     name_prompts: list  # one for each of N names, those in view among them
-    named: torch.Tensor  # (G, N, h, w) bool: cells that each of name_prompts names
+    name_cells: torch.Tensor  # (G, K) int64 places of some cells, by rows
+    named: torch.Tensor  # (G, N, K) bool: which of these cells each of name_prompts names
 
 
 def _ask(
@@ -160,6 +168,5 @@ def make_batch(
         contexts.append(text)
     prompts, shares, decided = zip(*asked)
     maps = (torch.from_numpy(np.stack(a)) for a in (shares, decided, kinds))
-    labels = torch.from_numpy(np.stack([cells for cells, _ in read]).astype(np.int64))
-    more = _kind_prompts(recipe, step), labels, *_every_name(recipe, step, read, nouns)
+    more = _kind_prompts(recipe, step), *_every_name(recipe, step, read, nouns)
     return Batch(torch.stack(z), contexts, list(prompts), *maps, *more)

@@ -184,11 +184,16 @@ def _kind_loss(trainer: 'Trainer', batch: Batch, found: tuple) -> torch.Tensor: 
 
 # %% ../../nbs/62g_diffusion.ipynb #l4be0002
 def _names_loss(trainer: 'Trainer', batch: Batch, found: tuple) -> torch.Tensor:  # scalar
-    "Cross entropy over many names in all cells."
-    labels, named = batch.labels.to(trainer.device), batch.named.to(trainer.device)
+    "Cross entropy over many names in some cells."
+    (views, queries), size = found, batch.z.shape[-2:]
+    cells, named = batch.name_cells.to(trainer.device), batch.named.to(trainer.device)
     args = trainer.text, trainer.tokenizer, batch.name_prompts, trainer.device
-    masses = _masses(trainer, found, _encode_texts(*args, _NAME_TOKENS), size=labels.shape[-2:])
-    return names_loss(masses.float(), named, labels)
+    prompts, at = _encode_texts(*args, _NAME_TOKENS), {}
+    for layer, q in queries.items():
+        places = F.interpolate(q.movedim(-1, 1), size, mode='nearest').flatten(2).mT
+        at[layer] = places.gather(1, cells[..., None].expand(-1, -1, q.shape[-1]))[:, None]
+    masses = _masses(trainer, (views, at), prompts, size=(1, cells.shape[1]))
+    return names_loss(masses[:, :, 0].float(), named)
 
 # %% ../../nbs/62g_diffusion.ipynb #0f84bb7b
 def _step_losses(

@@ -129,16 +129,11 @@ def grounding_loss(
 
 # %% ../../nbs/62_grounding.ipynb #n4me1002
 def names_loss(
-    masses: torch.Tensor,  # (B, N, h, w) log masses of prompts
-    named: torch.Tensor,  # (B, N, h, w) bool: cells that each prompt names, one at least a cell
-    labels: torch.Tensor,  # (B, h, w) int64 numbers of the labels of each image
+    masses: torch.Tensor,  # (B, N, K) log masses of prompts in K cells
+    named: torch.Tensor,  # (B, N, K) bool: cells that each prompt names; of each cell one does
 ) -> torch.Tensor:  # scalar
-    "Cross entropy of all cells, by label; a cell may attend to any prompt that names it."
-    cells = -masses.log_softmax(1).masked_fill(~named, -1e4).logsumexp(1)
-    image = torch.arange(len(labels), device=labels.device).view(-1, 1, 1).expand_as(labels)
-    which = torch.stack([image, labels]).flatten(1)
-    _, at, area = which.unique(dim=1, return_inverse=True, return_counts=True)
-    return (cells.flatten() / area[at]).sum() / len(area)
+    "Cross entropy of cells that may attend to any prompt that names them."
+    return -masses.log_softmax(1).masked_fill(~named, -1e4).logsumexp(1).mean()
 
 # %% ../../nbs/62_grounding.ipynb #4944adbf
 def label_cells(
