@@ -9,6 +9,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
+from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 
@@ -73,10 +74,17 @@ def photographs(name: str) -> list[Sample]:
     return tests_of(SHARED / 'data' / name)
 
 
+def generator() -> str:
+    "Short fingerprint of the code that generates images, for the names of folders that hold some."
+    files = sorted((ROOT / 'hybridad' / 'synthetic').glob('*.py'))
+    return sha256(b''.join(f.read_bytes() for f in files)).hexdigest()[:8]
+
+
 def sets(seed: int = 0, auxiliary: int = 20, held_out: int = 60) -> Iterator[list[Sample]]:
     "Auxiliary samples to learn from and held-out samples to score, generated as the demo does."
     usual = (auxiliary, held_out) == (20, 60)
-    folder = RUNS / (f'data{seed}' if usual else f'data{seed}_{auxiliary}_{held_out}')
+    counts = '' if usual else f'_{auxiliary}_{held_out}'
+    folder = RUNS / f'data{seed}{counts}_{generator()}'
     for split, count in (('auxiliary', auxiliary), ('held_out', held_out)):
         if not (folder / split).exists():
             write_dataset(

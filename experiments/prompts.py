@@ -25,6 +25,7 @@ from common import (
     cached,
     cached_parts,
     fresh,
+    generator,
     learning,
     photographs,
     short,
@@ -64,7 +65,7 @@ SOURCES = dict(plain=picture, hard=hard_picture, solid=solid_picture, photo=on_t
 
 def generated(source: str, count: int) -> list:
     "Samples of one source, as one category."
-    folder = RUNS / f'source_{source}_{count}'
+    folder = RUNS / f'source_{source}_{count}_{generator()}'
     if not folder.exists():
         write_dataset(folder, seed=SEED, count=count, draw=SOURCES[source], columns=1)
     return [replace(s, category=source) for s in read_mvtec(folder) if s.split == 'test']

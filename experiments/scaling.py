@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import RESULTS, RUNS, SHARED, about
+from common import RESULTS, RUNS, SHARED, about, generator
 from matplotlib.figure import Figure
 from miniature import part_controls, part_kinds, part_nouns
 from prompts import Study
@@ -56,14 +56,14 @@ def recipe(steps: int = STEPS, pictures: int = PICTURES, **changes) -> Recipe:
 
 def images() -> Path:
     "The run whose corpus all others use; it is encoded to the end before its only step."
-    folder = FOLDER / 'corpus'
+    folder = FOLDER / f'corpus_{generator()}'
     pretrain(folder, recipe(1, ahead=1.0), folder.exists(), workers=2)
     return folder
 
 
 def some_images(count: int) -> Path:
     "A folder with the first images of the corpus."
-    whole, some = images(), FOLDER / f'corpus{count}'
+    whole, some = images(), FOLDER / f'corpus{count}_{generator()}'
     if count == PICTURES:
         return whole
     for file in [*sorted((whole / 'corpus').glob('*.npz'))[: count // 100], *whole.glob('vae/*')]:

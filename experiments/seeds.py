@@ -107,6 +107,7 @@ def exchanged(detector, contexts: bool, words: bool) -> HybridAnomalyDetector:
         p.ctx_abnormal.data, p.ctx_normal.data = pair
     if words:
         p.template, p.content = p.template.flip(0), p.content.flip(0)
+        p.ended = p.ended.flip(0)
     return other
 
 

@@ -114,7 +114,7 @@ def grid(count: int = 300) -> dict:
     rows, names = [], {}
     for _, labels, shown in auxiliary(count):
         numbers = [names.setdefault(n, len(names)) for n in shown.names]
-        cells = torch.from_numpy(label_cells(labels, shown.names).astype(np.int64))
+        cells = torch.from_numpy(label_cells(labels, shown).astype(np.int64))
         sure = F.one_hot(cells, len(numbers)).movedim(-1, 0)[None].float()
         maps = F.interpolate(sure, labels.shape, mode='bilinear')[0].flatten(1).T
         logits = torch.full((len(maps), 400), -20.0)

@@ -19,6 +19,7 @@ from ..models.attention import log_masses, token_scores
 from ..models.backbone import Backbone
 from ..models.families import TransformerBackbone
 from ..models.pipeline import EasonADPipeline
+from ..pretraining.corpus import contents_of
 from ..pretraining.grounding import label_cells
 from ..synthetic.plain import Picture, picture
 
@@ -39,7 +40,7 @@ _DRAWN = 128  # px of a picture
 
 def _regions(p: Picture) -> list[tuple[str, np.ndarray]]:
     "Nouns of a picture and the cells of each; those of one cell or of nearly all are left out."
-    cells = label_cells(p.labels, p.names, _DRAWN // _CELLS).ravel()
+    cells = label_cells(p.labels, contents_of(p, 'clean'), _DRAWN // _CELLS).ravel()
     every = [(name, cells == i) for i, name in enumerate(p.names)]
     return [(n, m) for n, m in every if 2 <= m.sum() <= 0.9 * m.size]
 

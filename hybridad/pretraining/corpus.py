@@ -108,8 +108,7 @@ def contents_of(
     keys = [n.replace(' ', '_') for n in p.names]
     names = [k if k in KINDS else _KIND_OF.get(k, k.replace('_', ' ')) for k in keys]
     thing = p.category.replace('_', ' ')
-    on_ground = source == 'solid' or any(n in THINGS for n in names[1:])
-    ground = len(names) > 1 and (names[0] == 'background' or on_ground)
+    ground = len(names) > 1 and (names[0] == 'background' or source == 'solid')
     return Contents(names, ground, thing if thing in THINGS and thing not in names else '')
 
 # %% ../../nbs/62a_corpus.ipynb #669957ef
@@ -167,7 +166,7 @@ def _corpus_part(
     rows = []
     for i in range(number * PART, min((number + 1) * PART, recipe['pictures'])):
         image, labels, shown = make(index=i)
-        rows.append((image, label_cells(labels, shown.names), json.dumps(shown)))
+        rows.append((image, label_cells(labels, shown), json.dumps(shown)))
     images, cells, about = zip(*rows)
     return dict(image=np.stack(images), labels=np.stack(cells), about=np.array(about))
 
@@ -286,19 +285,20 @@ class Corpus:
         maker: subprocess.Popen | None = None,  # from encoding
     ):
         self.files, self.maker = _part_files(work, recipe), maker
-        self.parts, self.z, self.labels, self.about = 0, [], [], []
+        self.z, self.labels, self.about = [], [], []
+        self.rows = []  # of all images: number of the part, place in it
 
     def __len__(self) -> int:
-        return len(self.about)
+        return len(self.rows)
 
     def wait(self, count: int) -> None:
         "Read the first `count` parts, as soon as they are there."
-        while self.parts < min(count, len(self.files)):
-            part = read_arrays(self._ready(self.files[self.parts]))
+        for number in range(len(self.z), min(count, len(self.files))):
+            part = read_arrays(self._ready(self.files[number]))
             self.z.append(torch.from_numpy(part['z']))
             self.labels.append(part['labels'])
-            self.about += [Contents(*json.loads(t)) for t in part['about'].tolist()]
-            self.parts += 1
+            self.about.append([Contents(*json.loads(t)) for t in part['about'].tolist()])
+            self.rows += [(number, at) for at in range(len(part['labels']))]
 
     def _ready(self, file):
         while not file.exists():
@@ -310,5 +310,5 @@ class Corpus:
         return file
 
     def __getitem__(self, row: int) -> tuple:  # z (8, h, w), labels (h, w), Contents
-        part, at = divmod(row, PART)
-        return self.z[part][at].float(), self.labels[part][at], self.about[row]
+        part, at = self.rows[row]
+        return self.z[part][at].float(), self.labels[part][at], self.about[part][at]

@@ -37,6 +37,15 @@ _SYNONYMS = {
     'highlight': ('highlight', 'glare'),
     'shadow': ('shadow', 'shade'),
     'thread': ('thread', 'winding'),
+    'head': ('head', 'screw head'),
+    'screw head': ('screw head', 'head'),
+    'bolt head': ('bolt head', 'head'),
+    'teeth': ('teeth', 'tooth'),
+    'tooth': ('tooth', 'teeth'),
+    'nut': ('nut', 'hex nut'),
+    'hex nut': ('hex nut', 'nut'),
+    'bottle cap': ('bottle cap', 'bottle top'),
+    'bottle top': ('bottle top', 'bottle cap'),
 }
 _HELD_OUT = (*HELD_OUT_CATEGORIES, *HELD_OUT_KINDS, 'bricks')
 HELD_OUT_WORDS = frozenset(w.replace('_', ' ') for w in _HELD_OUT)
@@ -138,13 +147,14 @@ def names_loss(
 # %% ../../nbs/62_grounding.ipynb #4944adbf
 def label_cells(
     labels: np.ndarray,  # (S, S) indices into names
-    names: list[str],
+    shown: Contents,
     factor: int = 4,  # pixels in a side of a cell
 ) -> np.ndarray:  # (S / factor, S / factor) uint8
     "Labels of the latent grid's cells."
     s = len(labels) // factor
     cells = labels.reshape(s, factor, s, factor).transpose(0, 2, 1, 3).reshape(s, s, -1)
-    votes = np.stack([(cells == i).mean(-1) for i in range(len(names))], -1)
-    defect = np.array([n in KINDS for n in names])
-    weight = np.where(defect, 100.0, np.where(np.arange(len(names)) > 1, 2.0, 1.0))
+    votes = np.stack([(cells == i).mean(-1) for i in range(len(shown.names))], -1)
+    defect = np.array([n in KINDS for n in shown.names])
+    drawn = np.arange(len(shown.names)) > shown.ground  # on a part, which may lie on a ground
+    weight = np.where(defect, 100.0, np.where(drawn, 2.0, 1.0))
     return (votes * weight).argmax(-1).astype(np.uint8)

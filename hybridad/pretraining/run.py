@@ -159,10 +159,12 @@ def _begin_run(out: Path, recipe: Recipe, resume: bool) -> Run:
     return run.open(resume, environment())
 
 # %% ../../nbs/62h_pretraining.ipynb #16b76ee0
-def _same_autoencoder(out: Path, recipe: Recipe):
-    "Refuse images that another autoencoder encoded (HybridadError)."
+def _check_corpus(out: Path, recipe: Recipe):
+    "Refuse images of another autoencoder, or of nouns that the recipe lacks (HybridadError)."
     name = 'vae/diffusion_pytorch_model.safetensors'
     for run in filter(None, recipe.corpus.split(',')):
+        if (used := recipe_of(run).textures) and not recipe.textures:
+            raise HybridadError(f'corpus={run} shows nouns of textures={used}: name them, too')
         if (Path(run) / name).read_bytes() != (out / name).read_bytes():
             raise HybridadError(
                 f'corpus={run} was encoded by another autoencoder: start from its own'
@@ -184,7 +186,7 @@ def _prepare(
             write_autoencoder(start.vae, out)
         else:
             train_autoencoder(recipe, out, log, device=device)
-    _same_autoencoder(out, recipe)
+    _check_corpus(out, recipe)
     make = ARCHITECTURE[recipe.arch].make
     return make(recipe, start if recipe.unet else None), text, tokenizer, nouns
 

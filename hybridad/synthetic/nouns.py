@@ -9,7 +9,7 @@ __all__ = []
 import re
 from pathlib import Path
 
-from .defects import DEFECTS
+from .defects import DEFECTS, KINDS
 from .hard import HARD_DEFECTS
 from .plain import HELD_OUT_CATEGORIES
 
@@ -26,7 +26,7 @@ fabric: cloth, textile, canvas, denim, linen, felt
 grass: turf, lawn
 gravel: pebble
 leaves: leaf, foliage, pine needle
-metal: rust, steel, iron, aluminium, copper, brass, chainmail, diamond plate
+metal: steel, iron, aluminium, copper, brass, chainmail, diamond plate
 paper: wallpaper
 paving: paving stone, pavement, cobblestone
 plaster: stucco
@@ -76,6 +76,7 @@ LEFT_OUT = {
 }  # nouns whose photographs are not used, and why
 DEFECT_WORDS = {
     *(w for kind in [*DEFECTS, *HARD_DEFECTS] for w in kind.split('_')),
+    *(w for words in KINDS.values() for w in words),
     *'bent blotchy broken burr chipped corrosion corroded cracked damaged damage dented'.split(),
     *'dirty dusty folded holed old peeling rusted rusty scratched scratches smeared'.split(),
     *'spot spotted stained torn weathered worn wrinkled'.split(),

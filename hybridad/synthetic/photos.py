@@ -148,7 +148,7 @@ def photo_picture(
     good = kind == 'good' or kind is None and rng.random() < NORMAL_SHARE
     kinds = [] if good else [kind] if kind else _order(rng)
     for attempt in range(9):
-        rng = np.random.default_rng([seed, index, 5, attempt])
+        rng = np.random.default_rng([seed, index, 5, attempt + 1])  # 0 would repeat the first
         if (found := _shot(rng, size, textures, kinds)) is not None:
             return found
     raise DataError(f'no defect shows on image {index} of seed {seed}: take another index')

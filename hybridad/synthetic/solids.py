@@ -147,10 +147,10 @@ def _try_picture(rng, size, family, kind):
 
 # %% ../../nbs/03p_solids.ipynb #a678435c
 def _turn_of(index, families):
-    "Family of an index, the number of its turn, and whether the image is normal."
+    "Family of an index, how many damaged ones were before it, and whether the image is normal."
     turn, column = divmod(index, len(families))
     normal = (turn + column) * NORMAL_SHARE % 1 < NORMAL_SHARE - 1e-9
-    return families[column], turn * 7 + column, normal
+    return families[column], int((turn + column) * (1 - NORMAL_SHARE) + 1e-9), normal
 
 # %% ../../nbs/03p_solids.ipynb #6a61eac8
 def solid_picture(
