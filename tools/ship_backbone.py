@@ -5,6 +5,7 @@ and results/pretraining.json. Prompts fit one set of weights only: `make results
 new ones and measures again."""
 
 import shutil
+import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -85,8 +86,8 @@ Left out altogether: the categories {held_categories} and the kinds {held_kinds}
 Trained on images of 128 px. Its vocabulary has some {words} words; any other word
 falls into letters.
 """
-STARTED = """Autoencoder and UNet, but for what reads text, began with the weights of the
-miniature before it (commit bd1151d of this repository), the text encoder with random ones."""
+STARTED = """{parts} began with the weights of the
+miniature before it (*mini* in the command, commit {commit} of this repository)."""
 KEPT = """ Validation
 photographs chose the share to average with, after the run had ended (`results/keep.json`)."""
 
@@ -134,7 +135,7 @@ def corpora(runs: list[Path]) -> list[Path]:
 
 def facts_of(run: Path) -> dict:
     "What the runs behind a backbone were asked, saw and lost."
-    runs, terms = chain(run), ('mse', *WEIGHTS)
+    runs, terms = chain(run), ('mse', *WEIGHTS, 'names')
     rows = [steps_of(r) for r in runs]
     log = [dict(run=run.name) | row for run, of in zip(runs, rows) for row in of]
     return about(command_of(run)) | dict(
@@ -142,7 +143,7 @@ def facts_of(run: Path) -> dict:
         runs={r.name: command_of(r) for r in [*corpora(runs), *runs]},
         hours=sum(hours_of(read_log(r / 'log.jsonl', 'time')) for r in runs),
         seen=sum(of[-1]['seen'] for of in rows),
-        final={k: rows[-1][-1][k] for k in terms},
+        final={k: rows[-1][-1][k] for k in terms if k in rows[-1][-1]},
         log=[{k: r[k] for k in ('run', 'step', *terms) if k in r} for r in log],
     )
 
@@ -159,6 +160,7 @@ def stages(run: Path) -> list[str]:
         rows.append(f'images | {shares}; every pixel labelled; encoded once | {r.pictures:,}')
     crops = min(r.full_from, r.steps)
     how = f'denoising and grounding, kinds from step {r.kinds_from:,}'
+    how += f', all names at a weight of {r.names:g}' if r.names else ''
     if crops:
         rows.append(
             f'crops | {how}, crops of {r.crop}x{r.crop} latents | {crops:,} steps of {r.batch}'
@@ -179,6 +181,16 @@ def sources_of(folder: str) -> str:
     return '\n'.join(f'- {n}: {r["files"]} files, {r["licence"]}' for n, r in rows)
 
 
+def started(first) -> str:
+    "What the first run took over, from which commit."
+    if not first.unet:
+        return ''
+    before = ('git', 'log', '-1', '--format=%h', '--', str(MINI / 'unet'))
+    commit = subprocess.run(before, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    parts = 'All parts' if first.text else 'Autoencoder and UNet, but for what reads text,'
+    return STARTED.format(parts=parts, commit=commit.strip())
+
+
 def card(run: Path, facts: dict, backbone) -> str:
     "The model card."
     runs, recipe = chain(run), asdict(recipe_of(run))
@@ -192,7 +204,7 @@ def card(run: Path, facts: dict, backbone) -> str:
     table = [f'| autoencoder | {taken} |', *(row for r in runs for row in stages(r))]
     seeds = sorted({recipe_of(r).seed for r in [*corpora(runs), *runs]})
     return CARD.format(
-        **recipe | dict(start=(STARTED if first.unet else '') + (KEPT if recipe['keep'] else '')),
+        **recipe | dict(start=started(first) + (KEPT if recipe['keep'] else '')),
         millions=sum(p.numel() for m in modules for p in m.parameters()) / 1e6,
         captions='; '.join(c[13:] for c in CAPTIONS),
         commands='\n\n'.join(f'`{c}`' for c in facts['runs'].values()),
