@@ -176,13 +176,16 @@ def _onnx(a: Namespace):
     detector, thresholds = load_for_graph(a.checkpoint_path, a.backbone, **how)
     images, of = _real(a.images, detector.load_size)
     found = export_onnx(detector, a.out, dict(thresholds=thresholds), images=images)
+    lacking = ''
+    if (thresholds or {}).get('image') is None:
+        lacking = '; no threshold holds for the graph, so it decides nothing: give --normals'
     print(
         f'{a.out}: largest difference to PyTorch on {of}: map {found["map_difference"]:.1e}, '
         f'score {found["score_difference"]:.1e}; one batch in {found["onnx_seconds"] * 1000:.0f} '
         f'ms, PyTorch {found["torch_seconds"] * 1000:.0f} ms, '
         f'{found["speed_ratio"]:.2f} times as fast\n'
         f'{script_of(a.out)}: scores photographs with numpy, pillow and onnxruntime alone, squashed'
-        ' to squares as hybridad score --square does'
+        f' to squares as hybridad score --square does{lacking}'
     )
 
 # %% ../../nbs/89f_cli_tools.ipynb #98a1ad68

@@ -163,8 +163,8 @@ def _marks(row: dict) -> dict:  # boxes, strokes
 
 
 def _with_marks(c: Correction, before: Correction | None) -> Correction:
-    "A correction with the marks of an earlier one of its image, too."
-    if before is None:
+    "A correction with the marks of an earlier one, too, if both are of the same photograph."
+    if before is None or before.digest != c.digest:
         return c
     boxes = tuple(dict.fromkeys(before.boxes + c.boxes))
     return replace(c, boxes=boxes, strokes=tuple(dict.fromkeys(before.strokes + c.strokes)))
@@ -228,7 +228,7 @@ class Corrections(_Stored):
     "The corrections of a run, stored with each change."
 
     def put(self, correction: Correction) -> Correction:  # with all marks of its image
-        "Store a correction in place of an earlier one, whose marks stay."
+        "Store a correction in place of an earlier one; marks on the same photograph stay."
         with self._changed() as images:
             said = _with_marks(correction, images.get(correction.image))
             _check(said)
@@ -253,8 +253,3 @@ class Corrections(_Stored):
     def samples(self) -> list[Sample]:
         "The corrected images, to learn from."
         return [_to_sample(c, self.path) for c in self.images.values()]
-
-    def counts(self) -> dict:  # verdict -> number
-        "The number of each verdict."
-        every = [c.verdict for c in self.images.values()]
-        return {v: every.count(v) for v in VERDICTS}

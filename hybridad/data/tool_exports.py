@@ -21,6 +21,11 @@ from .shapes import Drawn, angle_of, finite, labelme_shape, outline
 from ..errors import ConfigError, DataError, number_of
 
 # %% ../../nbs/01_tool_exports.ipynb #955822bd
+def _place(path):
+    "A path in one form, however it was given."
+    return nfc(Path(os.path.abspath(path)).as_posix())
+
+
 def _shared(path, text):
     "The number of last parts that a path has in common with what a tool calls it."
     parts = (p.split('/')[::-1] for p in (nfc(path.as_posix()), text))
@@ -28,28 +33,33 @@ def _shared(path, text):
 
 
 class _Images:
-    "The images below a folder, found by what a file calls them."
+    "The images below a folder, found by what files call them, and all in the same way."
 
     def __init__(self, root):
-        self.root, self.all = root, list(images_below(root, root))
-        self.by_name = {}
-        for p in self.all:
+        self.root, self.ways, self.by_name, self.by_place = root, {}, {}, {}
+        for p in images_below(root, root):
             self.by_name.setdefault(nfc(p.name), []).append(p)
+            self.by_place.setdefault(_place(p), []).append(p)
 
-    def find(self, text, file) -> Path:
-        "The image that `file` calls so."
-        text = nfc(str(text).replace('\\', '/'))
+    def find(self, text, file, *bases) -> Path:
+        "The image that `file` calls so, as seen from some folders, or from the root."
+        text, bases = nfc(str(text).replace('\\', '/')), bases or [self.root]
         named = self.by_name.get(text.rsplit('/', 1)[-1], [])
-        exact = [p for p in named if nfc(p.relative_to(self.root).as_posix()) == text]
         shared = [_shared(p, text) for p in named]
+        exact = next(filter(None, (self.by_place.get(_place(b / text)) for b in bases)), [])
         found = exact or [p for p, n in zip(named, shared) if n == max(shared)]
+        lost = (
+            f'{file} names {text}, which is not in {bases[-1]}: say --root, the folder of the'
+            ' images, or add the file'
+        )
         if not found:
-            raise DataError(
-                f'{file} names {text}, which is not in {self.root}: say --root, the folder of the'
-                ' images, or add the file'
-            )
+            raise DataError(lost)
         if len(found) > 1:
             raise DataError(f'{file} names {text}, and {found[0]} and {found[1]} may be meant')
+        if not text.startswith(('/', '../')) and ':' not in text:  # not of another machine
+            self.ways.setdefault(2 if exact else max(shared) > text.count('/'), lost)
+        if len(self.ways) > 1:
+            raise DataError(self.ways[min(self.ways)])
         return found[0]
 
 # %% ../../nbs/01_tool_exports.ipynb #0f5edb45
@@ -126,14 +136,6 @@ def _text(file: Path) -> str:
         raise DataError(f'cannot read {file}: {error}, export it again') from None
 
 
-def _json(file: Path):
-    "The content of a JSON file."
-    try:
-        return json.loads(_text(file))
-    except (ValueError, RecursionError) as error:
-        raise DataError(f'cannot read {file}: {error}, export it again') from None
-
-
 def _root(path: Path) -> Path:
     "The folder of the images: --root, else that of the export."
     return Path(reading()['root'] or (path if path.is_dir() else path.parent))
@@ -175,8 +177,8 @@ def _is_coco(file: Path) -> bool:
     if not mentions(file, b'"images"', b'"annotations"'):
         return False
     try:
-        told = _json(file)
-    except DataError:
+        told = json.loads(_text(file))
+    except (DataError, ValueError, RecursionError):
         return False
     return isinstance(told, dict) and {'images', 'annotations'} <= set(told)
 
@@ -198,20 +200,21 @@ def _read_coco(
         raise DataError(f'{path} holds {len(files)} COCO files: give one of them, and --root')
     images = _Images(_root(path))
     try:
-        records = list(_coco_records(_json(files[0]), images, files[0]))
+        records = list(_coco_records(json.loads(_text(files[0])), images, files[0]))
     except _WRONG as error:
         raise _refusal(files[0], _COCO, error) from None
     return _samples(records, images.root, files[0])
 
 # %% ../../nbs/01_tool_exports.ipynb #7d3431c9
-def _labelme_record(file: Path, images: _Images) -> _Record:
+def _labelme_record(file: Path, images: _Images, *bases: Path) -> _Record:
     "The record of one file of labelme."
-    told = _json(file)
     try:
+        told = json.loads(_text(file))
         named = [(str(s['label']), labelme_shape(s)) for s in told['shapes']]
         size = int(told['imageWidth']), int(told['imageHeight'])
         tags = tuple(n for n, holds in (told.get('flags') or {}).items() if holds)
-        return _Record(images.find(told['imagePath'], file), file, named, size, tags=tags)
+        image = images.find(told['imagePath'], file, *bases)
+        return _Record(image, file, named, size, tags=tags)
     except _WRONG as error:
         needs = 'imagePath, imageWidth, imageHeight and shapes [{label, points, shape_type}]'
         raise _refusal(file, needs, error) from None
@@ -231,12 +234,12 @@ def _read_labelme(
     root: str | os.PathLike,  # a folder of images and JSON files
 ) -> list:  # of Sample
     "The samples of a folder in which labelme was used."
-    files, images = _labelme_files(Path(root)), _Images(_root(Path(root)))
-    records = [_labelme_record(f, images) for f in files]
+    root, images = Path(root), _Images(_root(Path(root)))
+    near = {f: images.root / f.parent.relative_to(root) for f in _labelme_files(root)}
+    records = [_labelme_record(f, images, f.parent, there) for f, there in near.items()]
     told = {r.image for r in records}
-    beside = images_below(Path(root), Path(root))
-    bare = [_Record(p, Path(root), []) for p in beside if p not in told]
-    return _samples(records + bare, images.root, Path(root))
+    bare = [_Record(p, root, []) for p in images_below(root, root) if p not in told]
+    return _samples(records + bare, images.root, root)
 
 # %% ../../nbs/01_tool_exports.ipynb #ebe1d153
 _CLASSES = 'classes.txt'  # of Label Studio, and beside the labels of labelImg
@@ -364,16 +367,13 @@ def _read_cvat(
         raise DataError(f'cannot read {file}: CVAT declares no entities, export it again')
     try:
         records = list(_cvat_records(ElementTree.fromstring(text), images, file))
-    except ElementTree.ParseError as error:
-        raise DataError(f'cannot read {file}: {error}, export it again') from None
-    except _WRONG as error:
+    except (ElementTree.ParseError, *_WRONG) as error:
         raise _refusal(file, 'image with name, width, height and shapes', error) from None
     return _samples(records, images.root, file)
 
 # %% ../../nbs/01_tool_exports.ipynb #bb164f87
 EXPORTS = dict(coco=_read_coco, labelme=_read_labelme, yolo=_read_yolo, cvat=_read_cvat)
-# files of a folder that the readers read
-READ_FROM = dict(coco=_coco_files, labelme=_labelme_files, yolo=_yolo_files)
+READ_FROM = dict(coco=_coco_files, labelme=_labelme_files, yolo=_yolo_files)  # of a folder
 READ_FROM['cvat'] = lambda root: [root / 'annotations.xml']
 
 

@@ -74,13 +74,26 @@ def _mask_folder(
     return found[0] if found else None
 
 # %% ../../nbs/01_trees.ipynb #b8c2d3e4
+def _by_plain(folders):
+    "Folders by the names that masks are found by; two of one name are a DataError."
+    found = {}
+    for p in folders:
+        if (other := found.setdefault(plain_name(p.name), p)) != p:
+            raise DataError(
+                f'{other} and {p} differ in case, spaces or hyphens alone, so masks cannot be'
+                ' paired: rename one of them, and the folder of its masks'
+            )
+    return found
+
+
 def _truth(folder, root, many):
     "({type: masks}, masks that lie loose) of a folder of masks, which may be absent."
     if folder is None or not folder.is_dir():
         return {}, []
     entries = listing(folder, root)
     loose = [p for p in entries if is_image(p) and not p.is_dir()]
-    kinds = {plain_name(p.name): images_in(p, root, many) for p in entries if p.is_dir()}
+    kinds = _by_plain(p for p in entries if p.is_dir())
+    kinds = {name: images_in(p, root, many) for name, p in kinds.items()}
     if loose and (many or any(kinds.values())):
         raise DataError(
             f'{loose[0]} lies loose: put it into a folder named good or after its defect'
@@ -91,6 +104,8 @@ def _truth(folder, root, many):
 def _samples(groups, truth, loose, **about):
     "The samples of {(folder name, label): images} with their masks, by type or all in one folder."
     taken, masks = [], {}
+    if truth:
+        _by_plain(images[0].parent for images in groups.values() if images)
     for (name, label), images in groups.items():
         images, own = _beside(images)
         taken += [(name, label, p) for p in images]

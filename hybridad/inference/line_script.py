@@ -29,7 +29,7 @@ photos, unread = parser.parse_args().photos, []
 
 session = onnxruntime.InferenceSession(Path(__file__).with_name($model))
 about = json.loads(session.get_modelmeta().custom_metadata_map['hybridad'])
-threshold = (about['thresholds'] or {}).get('image') or 0.0
+end = (about.get('thresholds') or {}).get('image')  # of what is normal; None: not known
 for path in photos:
     try:
         photo = ImageOps.exif_transpose(Image.open(path))
@@ -47,7 +47,7 @@ for path in photos:
     pixels = np.asarray(square, np.float32).transpose(2, 0, 1)[None] / 127.5 - 1
     (heat,), (score,) = session.run(['maps', 'scores'], {'images': pixels})
     y, x = np.add(np.unravel_index(heat.argmax(), heat.shape), 0.5) / heat.shape * photo.size[::-1]
-    decision = 'anomalous' if score >= threshold else 'normal'
+    decision = 'no threshold' if end is None else 'anomalous' if score >= end else 'normal'
     print(f'{path}: {decision}, score {score:.4f}, worst at x {x:.0f} y {y:.0f}')
 if unread:
     sys.exit(3)  # as hybridad score does

@@ -349,6 +349,12 @@ def load_for_graph(
     detector.config.data.square = True
     if normals:
         detector, _, thresholds = compared_with(detector, normals)
+        if not thresholds:
+            raise ConfigError(
+                'one reference image moves the scores and cannot say where normal ends: give at'
+                ' least two'
+            )
         return detector, {k: thresholds.get(k) for k in ('image', 'pixel')}
-    same = same_backbone(about, detector.backbone)
-    return detector, about.get('thresholds') if same else None
+    stored = about.get('thresholds') or {}
+    holds = same_backbone(about, detector.backbone) and stored.get('tiling') is None
+    return detector, stored if holds else None

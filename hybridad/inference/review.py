@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from ..data.corrections import FILE, Correction, Corrections
+from ..data.corrections import FILE, VERDICTS, Correction, Corrections
 from ..data.images import image_size
 from ..data.loading import sample_digest
 from ..errors import ConfigError, DataError, printable
@@ -110,8 +110,9 @@ class _Rows:
         return name if is_address(name) else self.corrections.place(name, self.rows[i]['digest'])
 
     def said(self, i: int) -> Correction | None:
-        "The word on an image; None: nobody spoke."
-        return self.corrections.images.get(self.path(i))
+        "The word on an image as it was scored; None: nobody spoke."
+        said, digest = self.corrections.images.get(self.path(i)), self.rows[i]['digest']
+        return said if said and digest in (None, said.digest) else None
 
     def file(self, i: int) -> str:
         "The path of an image, which still is the file that was scored."
@@ -145,6 +146,13 @@ class _Places(_Rows):
     def next_open(self) -> int:
         "The worst image without a word; the last one if there is none."
         return next((i for i in range(len(self)) if not self.said(i)), len(self) - 1)
+
+    @property
+    def words(self) -> list[Correction]:
+        "Words on images as they were scored; a word on a replaced file does not count."
+        scored = {r['digest'] for r in self.rows}
+        every = self.corrections.images.values()
+        return [c for c in every if None in scored or c.digest in scored]
 
 # %% ../../nbs/63i_review.ipynb #89b6eda3
 class _Named(_Places):
@@ -231,8 +239,7 @@ class Review(_Named):
     @property
     def corrected(self) -> float:
         "The threshold that the words so far ask for, at the scores of the run."
-        every = list(self.corrections.images.values())
-        scores, labels = [c.score for c in every], [c.label for c in every]
+        scores, labels = [c.score for c in self.words], [c.label for c in self.words]
         return corrected_threshold(scores, labels, self.threshold)
 
 # %% ../../nbs/63i_review.ipynb #f5e12341
@@ -251,8 +258,8 @@ def _by_labels(review: Review) -> str:
 
 def summary(review: Review) -> str:
     "Progress of a review, and the threshold that its words ask for."
-    counts = review.corrections.counts()
-    done = sum(counts.values())
+    said = [c.verdict for c in review.words]
+    counts, done = {v: said.count(v) for v in VERDICTS}, len(said)
     text = f'{_by_labels(review)}{done} of {len(review)} images reviewed: {_many(counts)}'
     if done < FEWEST:
         return f'{text}; {FEWEST - done} more, and the threshold can move'

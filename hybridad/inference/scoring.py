@@ -262,14 +262,14 @@ def _check_decided(stored, *given):
         )
 
 
-def _of_whole_images(stored, threshold):
-    "The end of the sentence on the source, where tiles are held against a whole image's threshold."
+def _cut_otherwise(stored, threshold):
+    "The end of the sentence on the source, where the threshold is of images cut in another way."
     if threshold is not None or stored.get('image') is None:
         return ''
-    return (
-        '; the threshold was found on whole images: it allows for the number of tiles, not for how'
-        ' tiles look, so give reference images, or a threshold'
-    )
+    found = 'images cut otherwise'
+    if stored.get('tiling') is None:
+        found = 'whole images: it allows for the number of tiles, not for how tiles look'
+    return f'; the threshold was found on {found}, so give reference images, or a threshold'
 
 # %% ../../nbs/64_scoring.ipynb #chkkn0w1
 def _as_learned(tiles, tiling):
@@ -324,7 +324,7 @@ def load_scorer(
         source += said
         _check_decided(stored, threshold, pixel_threshold)
     elif tiling.key != stored.get('tiling'):
-        source += _of_whole_images(stored, threshold)
+        source += _cut_otherwise(stored, threshold)
         stored = dict(growth=growth_of_scores(stored.get('good'))) | stored | dict(good=None)
     if known is not None:  # refused before any work
         unlike_known(np.zeros((1, 12)), known, str(checkpoint or SHIPPED))

@@ -51,7 +51,7 @@ def _scores(ax, review: Review) -> None:
     every = [r['score'] for r in review.rows]
     ax.hist(every, 30, color='lightgrey')
     for label, colour, name in ((0, NORMAL, 'good'), (1, ABNORMAL, 'defective')):
-        said = [c.score for c in review.corrections.images.values() if c.label == label]
+        said = [c.score for c in review.words if c.label == label]
         look = dict(color=colour, ms=9, label=f'{len(said)} reviewed as {name}')
         ax.plot(said, np.zeros(len(said)), '|', clip_on=False, **look)
     ax.axvline(review.threshold, color='black', ls='--', lw=1, label='threshold')
