@@ -288,7 +288,8 @@ def _eight_bits(im: Image.Image, path, bits: int | None) -> Image.Image:
     depth = told or im.info.get('bits') or bits or (not alone and bits_beside(path))
     depth = depth or _depth_for(top)
     if top >= 2**depth:
-        where = 'that --bits says' if told else 'of its archive' if alone else 'of its folder'
+        place = 'archive' if alone else 'set' if bits else 'folder'
+        where = 'that --bits says' if told else f'of its {place}'
         raise DataError(
             f'cannot use {path}: it holds values up to {top}, above the {depth} bits {where}: '
             f'say --bits {_depth_for(top)}, or as many as the camera has'
