@@ -22,7 +22,7 @@ def _arguments(parser: Parser) -> None:
     group.add_argument('--threshold', type=Number(float), metavar='X', help=score)
     share_argument(group, 'in place of --threshold: this share of good images, such as 0.02')
 
-
+# %% ../../nbs/89g_cli_decide.ipynb #asb3f0r1
 def _as_before(run: Path, threshold: float) -> str:
     "A line for each outline file of a run: deciding leaves it, as people may have corrected it."
     from hybridad.inference.annotations import FILES

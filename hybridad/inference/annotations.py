@@ -32,7 +32,7 @@ def _is_bare(row: dict) -> bool:
     "True for an anomalous image without a region: were it left so, it would be read as sound."
     return row['decision'] == 'anomalous' and not _outlined(row)
 
-
+# %% ../../nbs/64b_annotations.ipynb #r3adabl1
 def _readable(rows: Iterable[dict]) -> list[dict]:
     "The rows of photographs that could be read."
     found = [r for r in rows if r['decision'] != 'unreadable']

@@ -60,7 +60,7 @@ def _in_tiles(kind, detector, names, tiler, read=upright):
     tiles, owners, areas = _cut(names, tiler, read)
     return kind(detector, tiles, photo=owners, areas=areas)
 
-
+# %% ../../nbs/63c_beside.ipynb #besf1les
 def beside_files(
     detector: HybridAnomalyDetector,
     names: list,  # of images of a data set, all normal
