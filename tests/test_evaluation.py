@@ -596,6 +596,16 @@ def test_a_reference_unlike_the_others_is_named(place, capsys):
     assert 'unlike the others, to be looked at: odd.png' in report
 
 
+def test_references_are_read_at_the_depth_of_the_images(place, capsys):
+    grey, good = np.full((64, 64), 900, np.uint16), place / 'deep' / 'plate' / 'test' / 'good'
+    for folder, brightest in ((good, 901), (good.parent / 'bent', 900), (place / 'bright', 3900)):
+        folder.mkdir(parents=True)
+        grey[0] = brightest
+        Image.fromarray(grey).save(folder / '0.png')
+    assert scored(place, 'never', '--normals', place / 'bright', data='deep') == 2
+    assert 'above the 10 bits of its set: say --bits 12' in capsys.readouterr().err
+
+
 def test_images_without_a_decision_are_not_counted_as_wrong():
     rows = [
         dict(path=p, decision=d, label=1, unlike=False) for p, d in (('a', 'anomalous'), ('b', ''))

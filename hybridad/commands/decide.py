@@ -22,6 +22,18 @@ def _arguments(parser: Parser) -> None:
     group.add_argument('--threshold', type=Number(float), metavar='X', help=score)
     share_argument(group, 'in place of --threshold: this share of good images, such as 0.02')
 
+# %% ../../nbs/89g_cli_decide.ipynb #asb3f0r1
+def _as_before(run: Path, threshold: float) -> str:
+    "A line for each outline file of a run: deciding leaves it, as people may have corrected it."
+    from hybridad.inference.annotations import FILES
+
+    return ''.join(
+        f'\n{run / name} has the decisions from before: to write it anew, over what was corrected'
+        f' in it, repeat hybridad score with --resume --threshold {threshold:.6g} --regions {tool}'
+        for tool, name in FILES.items()
+        if (run / name).exists()
+    )
+
 
 def _said(a: Namespace, found: dict) -> str:
     "The decisions in words."
@@ -32,7 +44,7 @@ def _said(a: Namespace, found: dict) -> str:
     promise = f'{found["said"]}\n' if found['said'] else ''
     return (
         f'anomalous from {found["threshold"]:.3f}{before}\n{promise}{moved}\n'
-        f'report: {a.run / "report.html"}'
+        f'report: {a.run / "report.html"}{_as_before(a.run, found["threshold"])}'
     )
 
 # %% ../../nbs/89g_cli_decide.ipynb #3042e91d

@@ -250,13 +250,14 @@ def _found(a: Namespace, rank: int):
     return found
 
 # %% ../../nbs/89e_cli_score.ipynb #0776d2f6
-def _outlines(tool: str, out: Path) -> Path:
-    "Write the regions of a finished run for an annotation tool."
+def _outlines(tool: str, out: Path) -> str:
+    "Write the regions of a finished run for an annotation tool; what is to be said."
     from hybridad.inference.annotations import WRITERS
     from hybridad.inference.rows import read_scores
 
     with claims_in(out) as claims, held(claims, 'outlines'):
-        return WRITERS[tool](read_scores(out), out)
+        where, marked = WRITERS[tool](read_scores(out), out)
+    return f'outlines for {tool}: {where}' + f'\n{marked}' * bool(marked)
 
 
 def _score(a: Namespace, out: Path, where: Path | str) -> int:
@@ -282,7 +283,7 @@ def _score(a: Namespace, out: Path, where: Path | str) -> int:
         return 0  # the first process tells
     print(_summary(counts, time.perf_counter() - begun, where))
     if a.regions and counts['anomalous'] + counts['normal']:
-        print(f'outlines for {a.regions}: {_outlines(a.regions, out)}')
+        print(_outlines(a.regions, out))
     if str(strangers):
         print(f'\n{strangers}')
     return 3 if counts['unreadable'] and world == 1 else 0

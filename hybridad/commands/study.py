@@ -115,12 +115,15 @@ _ROW = dict(
     root=None,
     seeds=3,
     epochs=4,
+    max_pixels=None,
+    bits=None,
+    masks=None,
     backbone=None,
     device='auto',
     precision=None,
 )  # all that a row depends on
 
-
+# %% ../../nbs/89d_cli_study.ipynb #ab1args1
 def _ablation_arguments(parser: Parser) -> None:
     drawn = 'this folder; default: fresh synthetic'
     parser.needs('data_path', 'DATA', f'learn on {drawn} auxiliary images', unless=None)

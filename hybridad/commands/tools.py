@@ -71,9 +71,12 @@ def _pretrain(parser: Parser) -> None:
     add('--set', nargs='*', default=[], metavar='NAME=VALUE', help=recipe)
 
 # %% ../../nbs/89f_cli_tools.ipynb #20b0c8a5
+_TRUTHS = {'true': True, '1': True, 'yes': True, 'false': False, '0': False, 'no': False}
+
+
 def _value(text: str, kind: type) -> Any:
     "The value that a text stands for."
-    return text.lower() in ('true', '1', 'yes') if kind is bool else kind(text)
+    return _TRUTHS[text.lower()] if kind is bool else kind(text)
 
 
 def _recipe_from(pairs: list[str]):  # Recipe; NAME=VALUE
@@ -87,8 +90,9 @@ def _recipe_from(pairs: list[str]):  # Recipe; NAME=VALUE
             raise ConfigError(f"--set {pair}: the recipe has no '{name}', only {', '.join(kinds)}")
         try:
             given[name] = _value(value, kinds[name])
-        except ValueError as error:
-            raise ConfigError(f'--set {pair}: {name} must be {kinds[name].__name__}') from error
+        except (ValueError, KeyError) as error:
+            wanted = 'true or false' if kinds[name] is bool else kinds[name].__name__
+            raise ConfigError(f'--set {pair}: {name} must be {wanted}') from error
     return Recipe(**given)
 
 

@@ -18,7 +18,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from .decoding import CUT_SHORT, NOTES, notes_behind
-from .formats import DAMAGED, formats_of, is_image, reading, regular
+from .formats import DAMAGED, FORMATS, formats_of, is_image, reading, regular
 from .gigapixels import decoded, may_be_turned
 from .headers import amended, header, header_bits, sixteen
 from .pairing import MASKS, NORMAL, beside, plain_name
@@ -176,7 +176,8 @@ def enough(
 
 # %% ../../nbs/01_images.ipynb #c7e7f37a
 _DEPTHS = 8, 10, 12, 14, 16
-_MAY_BE_DEEP = '.png', '.tif', '.tiff', '.jp2', '.j2k', '.pgm', '.pnm', '.ppm'
+_DEEP = 'PNG', 'TIFF', 'JPEG2000', 'PPM'  # formats that know 16-bit grey
+_MAY_BE_DEEP = tuple(s for f in _DEEP for s in FORMATS.get(f, '').split())
 
 
 def may_be_deep(name: str | Path) -> bool:
@@ -288,7 +289,8 @@ def _eight_bits(im: Image.Image, path, bits: int | None) -> Image.Image:
     depth = told or im.info.get('bits') or bits or (not alone and bits_beside(path))
     depth = depth or _depth_for(top)
     if top >= 2**depth:
-        where = 'that --bits says' if told else 'of its archive' if alone else 'of its folder'
+        place = 'archive' if alone else 'set' if bits else 'folder'
+        where = 'that --bits says' if told else f'of its {place}'
         raise DataError(
             f'cannot use {path}: it holds values up to {top}, above the {depth} bits {where}: '
             f'say --bits {_depth_for(top)}, or as many as the camera has'

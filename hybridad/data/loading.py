@@ -93,14 +93,16 @@ def _in_frame(marked, im, file, image_hw, image, tag):
 
 # %% ../../nbs/02_data.ipynb #bda0ac1f
 def _one_mask(file, marks):
-    "A mask file as an image and its marked pixels; drawn shapes have no frame of their own."
+    "A mask file as an image and its marked pixels; shapes of a tool may have no known frame."
     if isinstance(file, Drawn):
-        marked = drawn_pixels(file)
-        return Image.fromarray(marked), marked
+        im = Image.fromarray(marked := drawn_pixels(file))
+        if file.size is None and not file.relative:
+            im.info['turned'] = 1  # drawn on the image as `review` shows it, upright
+        return im, marked
     im = open_image(file, grey=True)
     return im, marked_pixels(im, file, marks)
 
-
+# %% ../../nbs/02_data.ipynb #r3admsk1
 def read_mask(
     path: str | Path | Drawn,  # a mask file, or a folder of them that count together
     image_hw: tuple | None = None,  # (height, width) of the upright image in px; None = unchecked

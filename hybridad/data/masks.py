@@ -91,7 +91,8 @@ def _level_marks(
         return levels > 0
     if top >= 64 and low >= 0.875 * top and noisy:
         return np.ones(levels.shape, bool)
-    if top >= 64 and low <= top / 8 and _spread(levels, values, noisy):
+    types = len(values) == 3 and low == 0 and not noisy  # a wide soft edge has more
+    if not types and top >= 64 and low <= top / 8 and _spread(levels, values, noisy):
         return levels >= top / 2
     if noisy or low > 0:
         return None

@@ -79,7 +79,8 @@ def _sound(p, folder, root):
 
 # %% ../../nbs/00_pairing.ipynb #47079680
 # what other programs put beside photographs; no data, whatever it holds
-_ASIDE = '__macosx', '@eadir', '$recycle.bin', 'thumbnails', 'thumbs', 'overlay', 'overlays'
+_SYSTEM = '__macosx', '@eadir', '$recycle.bin'
+_COPIES = 'thumbnails', 'thumbs', 'overlay', 'overlays'  # a person may call photographs so, too
 
 
 def is_aside(
@@ -87,9 +88,18 @@ def is_aside(
 ) -> bool:
     "True for what is hidden or put there by other programs, and for all that lies in it."
     parts = [part for part in path.split('/') if part not in ('.', '..')]
-    return any(part[:1] == '.' or part.casefold() in _ASIDE for part in parts)
+    return any(part[:1] == '.' or part.casefold() in (*_SYSTEM, *_COPIES) for part in parts)
 
 
+def copies_folder(
+    path: str,  # below what is listed, with slashes
+) -> str:  # '' where a system keeps it, or it is not left alone
+    "The way to the visible folder in which a path is left alone as a copy, to be counted."
+    parts = path.split('/')
+    at = next((i for i, part in enumerate(parts) if is_aside(part)), None)
+    return '/'.join(parts[: at + 1]) if at is not None and parts[at].casefold() in _COPIES else ''
+
+# %% ../../nbs/00_pairing.ipynb #l1st1ng1
 def listing(
     folder: Path,  # the folder to list
     root: Path,  # the data set it belongs to

@@ -108,11 +108,12 @@ def _by_category(detector, words, samples, *, out, chosen, tiler, namer=None) ->
     "Scores with reference images, one category after the other, and zero-shot beside."
     parts, thresholds, size = [], {}, detector.config.data.eval_size
     for number, (c, index) in enumerate(_places(samples).items()):
-        beside = beside_files(detector, chosen[c], tiler)
+        these, folder = [samples[i] for i in index], out / 'parts' / f'{number:03d}'
+        bits = next(filter(None, (s.bits for s in these)), None)
+        beside = beside_files(detector, chosen[c], tiler, bits=bits)
         odd = [printable(Path(chosen[c][k]).name) for k in beside.references.odd]
         thresholds[c] = beside.references.thresholds | dict(odd=odd)
         ways = dict(learned=beside, words=words, zero_shot=detector)
-        these, folder = [samples[i] for i in index], out / 'parts' / f'{number:03d}'
         how = dict(folder=folder, namer=namer, tiler=tiler)
         parts.append((index, *score_in_parts(ways, these, size, **how)))
     return *_joined(parts), thresholds

@@ -11,10 +11,13 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from hybridad.errors import ConfigError
+from hybridad.errors import ConfigError, number_of
 from hybridad.runs import write_atomic, write_json
 
 # %% ../../nbs/64b_annotations.ipynb #20a7544c
+FILES = dict(coco='regions.json', labelme='labelme')  # in the folder of the run
+
+
 def _name(region: dict) -> str:
     "The best name of a region."
     return next(iter(region.get('names') or ['defect']))
@@ -25,12 +28,26 @@ def _outlined(row: dict) -> list[dict]:
     return [r for r in row['regions'] if row['decision'] == 'anomalous' and r.get('outline')]
 
 
+def _is_bare(row: dict) -> bool:
+    "True for an anomalous image without a region: were it left so, it would be read as sound."
+    return row['decision'] == 'anomalous' and not _outlined(row)
+
+# %% ../../nbs/64b_annotations.ipynb #r3adabl1
 def _readable(rows: Iterable[dict]) -> list[dict]:
     "The rows of photographs that could be read."
     found = [r for r in rows if r['decision'] != 'unreadable']
     if not found:
         raise ConfigError('there is no scored photograph to write regions of')
     return found
+
+
+def _marked(rows: list[dict], how: str) -> str:
+    "Sentence on the anomalous images without a region; '' for none."
+    count = sum(map(_is_bare, rows))
+    many = number_of(
+        count, 'anomalous image has no region and is', 'anomalous images have no region and each is'
+    )
+    return f'{many} marked {how}' if count else ''
 
 
 def _common(rows: list[dict]) -> str:
@@ -57,12 +74,16 @@ def _notes(rows: list[dict], numbers: dict) -> Iterable[dict]:
                 iscrowd=0,
                 score=r['peak'],
             )
+        if _is_bare(row):
+            box = [0, 0, row['width'], row['height']]
+            about = dict(bbox=box, area=box[2] * box[3], iscrowd=0)
+            yield dict(image_id=i, category_id=numbers['defect'], segmentation=[]) | about
 
 # %% ../../nbs/64b_annotations.ipynb #7455bc70
 def _write_coco(
     rows: Iterable[dict],  # of a scoring run
     out: str | os.PathLike,  # folder of the run
-) -> Path:  # out/regions.json
+) -> tuple[Path, str]:  # out/regions.json, and what is to be said
     "Write the regions of all photographs as one COCO file."
     rows = _readable(rows)
     names = sorted({_name(r) for row in rows for r in _outlined(row)} | {'defect'})
@@ -74,7 +95,8 @@ def _write_coco(
     notes = [dict(id=i) | n for i, n in enumerate(_notes(rows, numbers), 1)]
     kinds = [dict(id=i, name=n) for n, i in numbers.items()]
     told = dict(images=images, annotations=notes, categories=kinds)
-    return write_json(Path(out) / 'regions.json', told)
+    marked = _marked(rows, 'by a box around all of it: draw the defect in its place')
+    return write_json(Path(out) / FILES['coco'], told), marked
 
 
 def _below(row: dict, root: str) -> str:
@@ -97,16 +119,17 @@ def _labelme(row: dict, file: Path) -> dict:
     ]
     way = Path(os.path.relpath(os.path.abspath(row['image']), file.parent.absolute()))
     size = dict(imageHeight=row['height'], imageWidth=row['width'])
-    about = dict(version='5.5.0', flags={}, shapes=shapes)
+    flags = dict(defect=True) if _is_bare(row) else {}
+    about = dict(version='5.5.0', flags=flags, shapes=shapes)
     return about | dict(imagePath=way.as_posix(), imageData=None) | size
 
 
 def _write_labelme(
     rows: Iterable[dict],  # of a scoring run
     out: str | os.PathLike,  # folder of the run
-) -> Path:  # out/labelme
+) -> tuple[Path, str]:  # out/labelme, and what is to be said
     "Write the regions of each photograph as a file of labelme."
-    rows, folder = _readable(rows), Path(out) / 'labelme'
+    rows, folder = _readable(rows), Path(out) / FILES['labelme']
     root, taken = _common(rows), set()
     for row in rows:
         photo = folder / _below(row, root)
@@ -115,7 +138,7 @@ def _write_labelme(
             file = file.with_name(f'{file.stem}{photo.suffix or "_"}.json')
         taken.add(file)
         write_atomic(file, f'{json.dumps(_labelme(row, file), indent=1)}\n'.encode())
-    return folder
+    return folder, _marked(rows, 'by its flag defect')
 
 
 WRITERS = dict(coco=_write_coco, labelme=_write_labelme)

@@ -13,7 +13,7 @@ from functools import partial
 from tqdm.auto import tqdm
 
 from ..data.aspect import stacked
-from ..data.images import enough
+from ..data.images import as_rgb, enough, open_image
 from ..errors import ConfigError, DataError, printable
 from .image_files import file_digest, find_images, upright
 from .sources import Fetched, is_address, size_of
@@ -42,12 +42,12 @@ def apart(
 _TILES = 256  # of all photographs together: they are held in memory
 
 
-def _cut(names, tiler):
+def _cut(names, tiler, read):
     "Tiles of photographs, spread evenly over each, their photographs, and how many each counts as."
     tiles, owners, areas = [], [], {}
     for k, name in enumerate(names):
         file = Fetched(name) if is_address(name) else name
-        photo = in_tiles(upright(file), tiler, file)
+        photo = in_tiles(read(file), tiler, file)
         corners = spread(photo.grid.corners, max(1, _TILES // len(names)))
         tiles += [photo.tile(c) for c in corners]
         owners += [k] * len(corners)
@@ -55,21 +55,28 @@ def _cut(names, tiler):
     return stacked(tiles), owners, areas
 
 
-def _in_tiles(kind, detector, names, tiler):
+def _in_tiles(kind, detector, names, tiler, read=upright):
     "A detector beside the tiles of photographs."
-    tiles, owners, areas = _cut(names, tiler)
+    tiles, owners, areas = _cut(names, tiler, read)
     return kind(detector, tiles, photo=owners, areas=areas)
 
-
+# %% ../../nbs/63c_beside.ipynb #besf1les
 def beside_files(
     detector: HybridAnomalyDetector,
     names: list,  # of images of a data set, all normal
     tiler: Tiler | None = None,  # how they are cut; None: not at all
+    *,
+    bits: int | None = None,  # at which 16-bit grey is scored; None: as their folder needs
 ) -> ReferenceDetector:
-    "A detector beside normal images."
+    "A detector beside normal images, read as those it will score."
+    least = 0 if tiler else enough(detector.fit)
+
+    def read(path):
+        return as_rgb(open_image(path, least=least), path, bits)
+
     if tiler is None:
-        return ReferenceDetector(detector, load_references(names, detector.fit))
-    return _in_tiles(ReferenceDetector, detector, names, tiler)
+        return ReferenceDetector(detector, load_references(names, detector.fit, read))
+    return _in_tiles(ReferenceDetector, detector, names, tiler, read)
 
 # %% ../../nbs/63c_beside.ipynb #39d6f3ba
 def _beside(kind, detector, names, tiling):

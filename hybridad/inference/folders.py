@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..data.formats import SUFFIXES
-from ..data.pairing import is_aside
+from ..data.pairing import copies_folder, is_aside
 from ..errors import CheckpointError, DataError
 from ..runs import Run
 
@@ -26,6 +26,7 @@ def _is_folder(entry):
 
 def _entries_in(
     folder: str,
+    other: Counter,  # as for `images_below`
     unlisted: Callable,  # called with the OSError of a folder
 ) -> tuple[list, list, set]:  # folders, files, and which of both are links
     "Names of folders, files and links; no file is asked what it is, which takes a share long."
@@ -34,6 +35,8 @@ def _entries_in(
         with os.scandir(folder) as entries:
             for e in entries:
                 if is_aside(e.name):
+                    copies = copies_folder(e.name) and _is_folder(e)
+                    other[f'folder named {e.name}'] += bool(copies)
                     continue
                 (folders if _is_folder(e) else files).append(e.name)
                 if e.is_symlink():
@@ -65,7 +68,7 @@ def images_below(
     links: set | None = None,  # is given the paths of those that are links
 ) -> Iterator[str]:
     "Paths of the images below a folder, in order."
-    folders, files, linked = _entries_in(root, unlisted)
+    folders, files, linked = _entries_in(root, other, unlisted)
     for n in files:
         if n.lower().endswith(SUFFIXES):
             path = os.path.join(root, n)

@@ -27,7 +27,7 @@ from PIL import Image
 
 from ..data.formats import SUFFIXES, check_pointer, formats_of, regular
 from ..data.images import may_be_deep, open_image, set_bits
-from ..data.pairing import MASKS, is_aside, plain_name
+from ..data.pairing import MASKS, copies_folder, is_aside, plain_name
 from ..data.tables import csv_table, plain_columns
 from ..errors import DataError, printable
 from ..progress import waiting
@@ -260,9 +260,8 @@ def _members(archive: str) -> Iterator[tuple[str, str]]:
         members = store.tar.getmembers()
         names = [(m.name, not m.isreg()) for m in members if m.isreg() or m.issym() or m.islnk()]
     for name, link in names:
-        if not is_aside(name):
-            why = _refusal(name, link, archive)
-            yield f'{scheme}://{name.replace("::", "%3A%3A")}::{archive}', why
+        why = _refusal(name, link, archive)
+        yield f'{scheme}://{name.replace("::", "%3A%3A")}::{archive}', why
 
 # %% ../../nbs/63_sources.ipynb #2212a18f
 def _column(names, source) -> str:
@@ -324,8 +323,7 @@ def _below(root: str) -> Iterator[tuple[str, str]]:
     if not found:
         store.info(path)  # which raises where nothing answers, unlike `find`
         raise FileNotFoundError
-    inside = (p.removeprefix(base) for p in sorted(found))
-    return ((root.rstrip('/') + name, '') for name in inside if not is_aside(name))
+    return ((root.rstrip('/') + p.removeprefix(base), '') for p in sorted(found))
 
 
 def _searched(root: str) -> Iterator[tuple[str, str]]:
@@ -351,7 +349,7 @@ def names_in(
         regular(root)
     try:
         with waiting(f'listing {printable(root)}'):
-            found = list(_searched(root))
+            found, copies = list(_searched(root)), set()
     except DataError:
         raise
     except Exception as error:  # of any store, or of a damaged archive or list
@@ -362,17 +360,20 @@ def names_in(
         last = inner_name(name).rpartition('/')[2]
         if _ends(root, _LISTS):
             yield name, why
+        elif is_aside(inside := inner_name(name.removeprefix(root))):
+            copies.add(copies_folder(inside))
         elif last.lower().endswith(SUFFIXES):
             yield name, why
         elif last:
             other[Path(last).suffix.lower() or 'without ending'] += 1
+    other.update(f'folder named {Path(c).name}' for c in copies - {''})
 
 # %% ../../nbs/63_sources.ipynb #b1ts0002
 def _photo_names(place: str) -> list[str]:
     "Names of what may be 16-bit grey in an archive, or a folder at an address; [] without a list."
     try:
         if _ends(place, _ARCHIVES):
-            names = [n for n, why in _members(place) if not why]
+            names = [n for n, why in _members(place) if not why and not is_aside(inner_name(n))]
         else:
             store, path = _store(place)
             names = [place + '/' + p.rpartition('/')[2] for p in store.find(path, maxdepth=1)]
