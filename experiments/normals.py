@@ -10,7 +10,7 @@ has no reference image: the normal test images and a quarter as many damaged one
 each other, and `alone` is what the prompts say of the same images. False alarms and hits are told
 for the threshold in use and for others: so many robust deviations above the median of the
 references, or their highest score, whichever is lower. A set that is in the file
-already, of the same weights and prompts, is not measured again."""
+already, of the same weights and prompts and as many images, is not measured again."""
 
 import time
 
@@ -111,6 +111,7 @@ def main():
     about = dict(backbone_hash=detector.backbone.hash, prompts_hash=sample_digest(prompts)[:16])
     before = read_json(timed.path) if timed.path.is_file() else {}
     same = all(before.get(k) == v for k, v in about.items())
+    same &= bool(before.get('small')) == a.small
     found = before['sets'] if same else {}
     for name in a.parts or SETS:
         if name not in found:

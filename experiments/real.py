@@ -9,7 +9,8 @@ Data:     the sets of DATA.md, from the folder that HYBRIDAD_SHARED names
 
 zero:     every set with the same settings, beside local contrast, hand-written prompts, and
           another backbone with its own prompts
-halves:   prompts learned on 20 defects of one half of a set, tested on the other half
+halves:   prompts learned on 20 defects of one half of a set and 20 good images, tested on the
+          other half and on good images, without near-duplicates of what was learned on
 
 A set that is in the file already, of the same weights and prompts, is not measured again; nor is
 the other backbone on the same images.
@@ -40,6 +41,7 @@ from hybridad.demo.summaries import examples
 from hybridad.evaluation.contrast import contrast_baseline
 from hybridad.evaluation.evaluate import EvalSet, evaluate
 from hybridad.metrics.checks import METRICS
+from hybridad.models.among import spread
 from hybridad.models.detector import HybridAnomalyDetector
 from hybridad.models.fingerprint import fingerprint
 from hybridad.models.parts import MINI
@@ -57,8 +59,11 @@ SETS = {
     'aliens': ('object', 'validation'),
 }  # what it shows, and what it may be used for
 SHOWN = 'magnetic_tile', 'hazelnut_toy'  # whose images may be shown, see DATA.md
-ORDER = dict(ballscrew=(r'_(\d{8})', 0), magnetic_tile=(r'num_(\d+)', 1000))
-# number in a name that tells near-duplicates: they lie no farther apart than the gap
+ORDER = dict(
+    ballscrew=(r'_(\d{8})', 0),
+    magnetic_tile=(r'num_(\d+)', 1000),
+    hazelnut_toy=(r'^(\d+)', -1),  # no two of a group: the defects have numbers of their own
+)  # number in a name that tells near-duplicates: they lie no farther apart than the gap
 
 
 def worst(truth, maps, scores, each=3) -> list[dict]:
@@ -89,10 +94,10 @@ def some(samples, a) -> list:
     "The samples, or for a trial a few of each defect."
     if not a.small:
         return samples
-    by_defect = {}
+    kinds = {}
     for s in samples:
-        by_defect.setdefault(s.defect, []).append(s)
-    return [s for many in by_defect.values() for s in many[:: max(1, len(many) // 2)]]
+        kinds.setdefault((s.split, s.defect), []).append(s)
+    return [s for many in kinds.values() for s in many[:: max(1, len(many) // 2)]]
 
 
 def differences(ours: dict, theirs: dict) -> dict:
@@ -152,15 +157,20 @@ def numbered(samples, name) -> list:
 
 
 def in_halves(samples, name, learn: int = 20) -> tuple:
-    "Defective samples to learn on and to test on: of each defect one half, groups kept together."
-    first, second = [], []
+    """Samples to learn on, so many defective and good ones, and those to test on.
+
+    Of each defect one half is tested, and the good test images; none of a group learned on."""
+    rows, first = numbered(samples, name), []
+    second = [(g, s) for g, s in rows if s.split == 'test' and not s.label]
     for defect in sorted({s.defect for s in samples if s.label}):
-        rows = numbered([s for s in samples if s.defect == defect], name)
-        middle = rows[len(rows) // 2][0]
-        first += [s for g, s in rows if g < middle]
-        second += [s for g, s in rows if g >= middle]
-    count = min(learn, len(first))
-    return [first[i * len(first) // count] for i in range(count)], second
+        mine = [(g, s) for g, s in rows if s.defect == defect]
+        middle = mine[len(mine) // 2][0]
+        first += [(g, s) for g, s in mine if g < middle]
+        second += [(g, s) for g, s in mine if g >= middle]
+    good = [(g, s) for g, s in rows if s.split == 'train']
+    chosen = spread(first, learn) + spread(good, learn)
+    seen = {g for g, _ in chosen}
+    return [s for _, s in chosen], [s for g, s in second if g not in seen]
 
 
 def taught(detector, samples, start: bool, *, epochs: int) -> HybridAnomalyDetector:
@@ -176,13 +186,8 @@ def taught(detector, samples, start: bool, *, epochs: int) -> HybridAnomalyDetec
 
 def halves(name, a, detector, before: None = None) -> dict:
     "What learning on half of the defects gains on the other half."
-    every = read_dataset(SHARED / 'data' / name)
-    tests = some([s for s in every if s.split == 'test'], a)
-    learn, second = in_halves(tests, name)
-    good = [s for s in every if s.split == 'train']
-    learn += good[:: max(1, len(good) // 20)][:20]
-    left = set(second) | {s for s in tests if not s.label}
-    kept = cached(detector, [s for s in tests if s in left])
+    learn, second = in_halves(some(read_dataset(SHARED / 'data' / name), a), name)
+    kept = cached(detector, second)
     truth, epochs = EvalSet(kept.samples, SIZE), 1 if a.small else 16
     ways = {
         'zero-shot': detector,
@@ -236,12 +241,19 @@ def measure(part: str, a, detector):
         a.sets if part == 'zero' else marked(a.sets),
     )
     mark = dict(backbone=detector.backbone.hash, prompts=fingerprint([detector.prompts])[:16])
-    mark['against'] = a.other.backbone.hash if a.other and part == 'zero' else None
+    other = a.other if part == 'zero' else None
+    mark['against'] = other and other.backbone.hash
+    mark['against_prompts'] = other and fingerprint([other.prompts])[:16]
+    mark['groups'] = 'of all images together' if part == 'halves' else None
     before = read_json(path) if path.exists() else {}
-    same = all(before.get(k) == v for k, v in mark.items()) and bool(before.get('small')) == a.small
-    rows = numbers(before['sets']) if same and before else {}
-    same_other = mark['against'] and before.get('against') == mark['against']
-    known = numbers(before['sets']) if same_other else {}
+    mark['small'] = a.small
+    agree = {k for k, v in mark.items() if before.get(k) == v}
+    rows = numbers(before['sets']) if before and agree == set(mark) else {}
+    known = (
+        numbers(before['sets'])
+        if other and {'against', 'against_prompts', 'small'} <= agree
+        else {}
+    )
     command = f'python experiments/real.py {part}'
     for name in names:
         if name in rows:
@@ -253,7 +265,7 @@ def measure(part: str, a, detector):
         rows[name]['seconds'] = round(time.perf_counter() - begun, 1)
         print(part, name, rows[name], flush=True)
         more = summary(rows) if part == 'zero' else {}
-        told = dict(sets=rows, **more, **mark, small=a.small)
+        told = dict(sets=rows, **more, **mark)
         write_json(path, told | about(command))
 
 

@@ -35,9 +35,9 @@ PLACES = {  # name: module that held it, module that holds it; another name befo
     'read_mvtec': ('layouts', 'data.layouts'),
     'fit': ('training', 'training.loop'),
     'FeatureCache (KeptInputs)': ('training', 'models.features'),
-    'evaluate': ('evaluation', 'evaluation.contrast'),
+    'evaluate': ('evaluation', 'evaluation.evaluate'),
     'EvalSet (Truth)': ('evaluation', 'evaluation.evaluate'),
-    'contrast_baseline (contrast_floor)': ('evaluation', 'evaluation.evaluate'),
+    'contrast_baseline (contrast_floor)': ('evaluation', 'evaluation.contrast'),
     'LinearProbe': ('evaluation', 'evaluation.baselines'),
     'WordsDetector': ('evaluation', 'evaluation.baselines'),
 }
@@ -50,7 +50,6 @@ SWITCHED = {
     'temperature': 'map and image logits share one division by it, see one_division',
 }
 CHANGED = {
-    'losses: dice': 'masks finer than the map share edge cells; weight 0 in training',
     'training: as it is': 'smoothing touches maps alone, so map and image divide by the '
     'temperature apart and their gradients meet in another order: rounding, enlarged by Adam',
     'evaluation: local_contrast': 'scores are counted in bins, borders mirrored in one matrix',
@@ -91,9 +90,7 @@ class Code:
 
     def config(self, backbone: str, **changes):
         usual = dict(backbone=backbone, mass=self.mass, device='cpu', batch_size=4, epochs=2)
-        config = self.get_default_config(**usual | changes)
-        config.training.loss_weights['dice'] = 0.0
-        return config
+        return self.get_default_config(**usual | changes)
 
 
 def golden(code: Code, a: argparse.Namespace) -> dict:
@@ -287,9 +284,10 @@ def both_sides(trees: list, work: Path, folder: Path) -> list[dict]:
 
 
 def difference(before: np.ndarray, now: np.ndarray) -> float:
-    "Largest difference; where both are undefined there is none."
-    gap = np.abs(before - now)
-    return float(np.max(np.where(np.isnan(before) & np.isnan(now), 0, gap), initial=0))
+    "Largest difference: none where both are undefined, infinite where one of them is."
+    same = (before == now) | (np.isnan(before) & np.isnan(now))
+    gap = np.nan_to_num(np.abs(before - now), nan=np.inf)
+    return float(np.max(np.where(same, 0, gap), initial=0))
 
 
 def compared(before: dict, now: dict) -> dict:

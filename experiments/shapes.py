@@ -38,6 +38,7 @@ from hybridad.evaluation.contrast import contrast_baseline
 from hybridad.evaluation.evaluate import EvalSet
 from hybridad.evaluation.tile_scores import score_tiles
 from hybridad.inference.scoring import findings, load_scorer
+from hybridad.metrics.alarms import alarm_threshold
 from hybridad.metrics.checks import METRICS
 from hybridad.metrics.exact import image_metrics, pixel_metrics
 from hybridad.models.detector import HybridAnomalyDetector
@@ -199,7 +200,7 @@ def found_in(good: tuple, other: np.ndarray, area: float) -> dict:
     tiles, parts = good
     in_tiles, alone = growth_of_tiles(tiles, [area] * len(tiles)), tiles[:, 0]
     photos = [photo_score(s, area, in_tiles) for s in tiles]
-    nine, one = np.quantile(photos, 1 - ASKED), np.quantile(alone, 1 - ASKED)
+    nine, one = (alarm_threshold(scores, ASKED)['threshold'] for scores in (photos, alone))
     found = dict(nine_tiles=dict(growth=in_tiles) | shares(other, area, in_tiles, nine))
     ways = dict(one_tile=growth_of_images(alone, parts), one_tile_scores=growth_of_scores(alone))
     return found | {k: dict(growth=g) | shares(other, area, g, one) for k, g in ways.items()}

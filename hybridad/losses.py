@@ -42,7 +42,7 @@ def dice_loss(
     masks: Tensor,  # (B,1,H,W) class present where > 0; of a cell the share that is marked counts
     smooth: float = 1.0,  # pixels added to both sides, so that an empty mask is defined
 ) -> Tensor:  # scalar in [0,1]
-    "One minus the soft Dice overlap, mean over images."
+    "One minus the soft Dice overlap, mean over images; the whole loss gives it whole cells."
     marked = (masks > 0).to(prob.dtype)
     target = F.adaptive_avg_pool2d(marked, prob.shape[-2:])[:, 0]
     overlap = (prob * target).sum((1, 2))
@@ -158,7 +158,7 @@ def _outlined(
 # %% ../nbs/30_losses.ipynb #5211f9a6
 def _pixel_terms(
     probs: Tensor,  # (B,2,h,w) probabilities of normal and abnormal
-    masks: Tensor,  # (B,1,h,w) in {0,1}
+    masks: Tensor,  # (B,1,h,w) in {0,1}, from `_outlined`: a cell that is touched counts whole
     wanted: dict,  # names of terms to compute
 ) -> dict:  # {term: scalar}; all zero for a batch of no images
     "The four terms that compare a map with its mask."

@@ -115,6 +115,7 @@ def test_thresholds_of_two_tilings_do_not_mix(folder, capsys):
     results_of(folder, 'in_one', '--tiles', '1', '--calibrate', 'f1max', ALONE, data='unmarked')
     whole = read_checkpoint(checkpoint)[1]['thresholds']
     assert whole['image'] and whole['pixel'] is None and 'tiling' not in whole
+    assert whole['growth'] == kept['growth']  # of the same prompts
     assert 'goes, as it held for other tiles' in capsys.readouterr().out
 
 

@@ -215,7 +215,10 @@ def _lower(mean: dict, floor: dict, columns: Iterable[str]) -> str:
     return ' and '.join([*filter(None, [', '.join(worse[:-1])]), *worse[-1:]])
 
 
-_SAYS = dict(local_contrast='the difference of an image from its blurred copy says')
+_SAYS = dict(
+    local_contrast='the difference of an image from its blurred copy says',
+    zero_shot='the same prompts without reference images say',
+)
 
 # %% ../../nbs/61_evaluation.ipynb #26cf9b2f
 def below_baseline(

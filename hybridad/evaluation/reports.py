@@ -271,6 +271,14 @@ def _refuse_other_masks(runs):
             'metrics of the same maps: measure it again'
         )
 
+
+def _refuse_other_images(runs, shared):
+    for c in shared:
+        counts = {n: r['categories'][c].get('images') for n, r in runs.items()}
+        if len(set(counts.values()) - {None}) > 1:
+            told = ', '.join(f'{count} in {n}' for n, count in counts.items())
+            raise DataError(f'images of {c}: {told}; compare runs on the same images')
+
 # %% ../../nbs/61a_reports.ipynb #d09db561
 def comparable(
     runs: dict,  # name -> results
@@ -284,6 +292,7 @@ def comparable(
         )
     _refuse_other_sizes(runs)
     _refuse_other_masks(runs)
+    _refuse_other_images(runs, shared)
     return shared
 
 # %% ../../nbs/61a_reports.ipynb #4dddb109

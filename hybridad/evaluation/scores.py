@@ -101,7 +101,8 @@ def _joined(names, parts):
     if 'names' in whole:
         found['names'] = (whole['names'],)
     if 'areas' in whole:
-        found['tiles'] = whole['areas'], whole[f'{next(iter(names))}_means']
+        found['tiles'] = (whole['areas'],)
+        found |= {f'{name}_means': (whole[f'{name}_means'],) for name in names}
     return found, whole['seconds']
 
 # %% ../../nbs/60d_scores.ipynb #a4dd1c94
@@ -133,7 +134,7 @@ def score_in_parts(
     part: int = 64,  # images in a part
     progress: bool = True,
     namer: RegionNamer | None = None,  # adds names: ((N, P, S, S) log masses of its P words,)
-    tiler: Tiler | None = None,  # adds tiles: (N,) areas, (N,) means of scores; scores are worst
+    tiler: Tiler | None = None,  # adds tiles: ((N,) areas,), NAME_means: ((N,),); scores are worst
 ) -> tuple[dict, np.ndarray]:  # {name: ((N, H, W) maps, (N,) scores)}, (N,) seconds an image
     "Raw maps and scores of all detectors; with a folder an interrupted call is continued."
     rank, world, wait = processes()

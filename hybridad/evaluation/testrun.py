@@ -163,7 +163,7 @@ def _ready(a: TestRequest, samples: list[Sample], detector, out: Path) -> tuple:
     "Runs to compare with, maps of other methods, images seen: all that can be refused early."
     size, earlier = detector.config.data.eval_size, {str(p): read_results(p) for p in a.compare}
     if earlier:
-        categories = {s.category for s in samples}
+        categories = {c: dict(images=len(i)) for c, i in _places(samples).items()}
         mine = dict(categories=categories, eval_size=size, masks='nearest')
         comparable({str(out): mine} | earlier)
     seen = refuse_seen(a.checkpoint_path, samples, a.allow_seen)

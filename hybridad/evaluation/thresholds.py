@@ -159,7 +159,9 @@ def store_thresholds(
 ) -> tuple[dict, str]:  # thresholds as stored; a message as from `_with_stored`
     "Put thresholds into a checkpoint; what is undefined replaces nothing, all else stays."
     tensors, about = read_checkpoint(checkpoint)
-    thresholds, note = _with_stored(thresholds, about.get('thresholds'))
+    stored = about.get('thresholds') or {}
+    known = {k: stored[k] for k in ('growth',) if k in stored}  # of the same prompts, as read here
+    thresholds, note = _with_stored(known | thresholds, stored)
     metadata = {'hybridad': json.dumps(about | dict(thresholds=thresholds))}
     write_atomic(checkpoint, save(tensors, metadata))
     return thresholds, note

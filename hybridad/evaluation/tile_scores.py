@@ -97,11 +97,12 @@ def score_tiles(
 def growth_here(
     samples: list[Sample],
     found: dict,  # from score_in_parts
+    way: str = 'learned',  # whose scores
 ) -> float:  # 0 where no good image has several tiles
     "Growth of the worst score of the good samples with the number of tiles."
     if 'tiles' not in found:
         return 0.0
-    (areas, means), worst = found['tiles'], found['learned'][1]
+    (areas,), (means,), worst = found['tiles'], found[f'{way}_means'], found[way][1]
     good = [i for i, s in enumerate(samples) if not s.label]
     pairs = [(worst[i], 2 * means[i] - worst[i]) for i in good]  # with that worst and that mean
     return growth_of_tiles(pairs, areas[good]) or 0.0
@@ -112,11 +113,15 @@ def evened(
     found: dict,  # from score_in_parts
     *,
     own: dict,  # {category: thresholds} of reference images
-    growth: float,  # where there are none
+    growth: float,  # of the prompts without any
 ) -> dict:
     "The same with scores that do not depend on the number of tiles, as photo_score gives them."
     if 'tiles' not in found:
         return found
-    slopes = [own.get(s.category, {}).get('growth', growth) for s in samples]
-    less, ways = slopes * np.log(found['tiles'][0]), ('learned', 'words', 'zero_shot')
-    return found | {k: (found[k][0], found[k][1] - less) for k in ways if k in found}
+    slopes = dict(learned=[own.get(s.category, {}).get('growth', growth) for s in samples])
+    if 'zero_shot' in found:
+        slopes['zero_shot'] = growth
+    if 'words' in found:
+        slopes['words'] = growth_here(samples, found, 'words')
+    less = {k: np.multiply(slope, np.log(found['tiles'][0])) for k, slope in slopes.items()}
+    return found | {k: (found[k][0], found[k][1] - v) for k, v in less.items()}

@@ -78,6 +78,13 @@ def alarm_text(
     return text
 
 
+def _as_rounded(known: list[float], threshold: float) -> float:
+    "A threshold for scores that older checkpoints hold with six decimals, which may round up."
+    near = round(threshold, 6)
+    six = near != threshold and all(s == round(s, 6) for s in known)
+    return math.nextafter(near, math.inf) if six else threshold
+
+
 def alarm_promise(
     good: list[float],  # scores of images known to be good
     threshold: float,
@@ -87,6 +94,7 @@ def alarm_promise(
     if not good:
         return ''
     known, (at,) = _numbers(good, 'good'), _numbers([threshold], 'threshold')
+    at = _as_rounded(known, at)
     found = alarm_share(sum(s >= at for s in known), len(known))
     return alarm_text(found if asked is None else found | dict(asked=asked))
 

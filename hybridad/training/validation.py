@@ -93,7 +93,7 @@ def validate(
     found = {k: mean[k] for k in METRICS if math.isfinite(mean.get(k, math.nan))}
     score = float(np.mean(list(found.values()))) if found else math.nan
     pixel = f1_threshold(flat(maps[known]), flat(masks[known])) if known.any() else math.nan
-    good = np.sort(scores[labels == 0]).round(6)
+    good = np.sort(scores[labels == 0])  # as they are: the threshold lies just above one of them
     thresholds = dict(image=rate_threshold(scores, labels, 0.1), pixel=pixel, good=good)
     thresholds['growth'] = _growth(detector, maps, scores, normal=labels == 0)
     if key := tiling_of(detector.config).key:
