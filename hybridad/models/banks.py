@@ -155,12 +155,12 @@ class LayerBank:
 def sampled(
     features: Tensor,  # (B, h, w, C)
     rows: int,  # cells of each image
-    seed: int,
+    seeds: list[int],  # of each image
 ) -> Tensor:  # (B, n, C)
-    "A fixed random part of the cells of each image."
-    cells = features.flatten(1, 2)
-    order = torch.randperm(cells.shape[1], generator=torch.Generator().manual_seed(seed))
-    return cells[:, order[: max(1, rows)].to(cells.device)]
+    "A random part of the cells of each image, as its seed has it."
+    cells, noise = features.flatten(1, 2), [torch.Generator().manual_seed(s) for s in seeds]
+    orders = [torch.randperm(cells.shape[1], generator=g)[: max(1, rows)] for g in noise]
+    return torch.stack([c[order.to(c.device)] for c, order in zip(cells, orders)])
 
 
 def banks_of(

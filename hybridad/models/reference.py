@@ -9,6 +9,7 @@ __all__ = ['distinct', 'ReferenceDetector', 'reference_hash', 'load_references']
 import hashlib
 import json
 import math
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from itertools import product
 
@@ -65,6 +66,7 @@ def _cells(
     few = len(images) <= _AT_ONCE and len(by_shape(images)) == 1
     read = range(detector.config.model.views * few)  # views in which images are scored
     for part in _batches(images, 'learn references'):
+        marks = [zlib.crc32(images[i].cpu().numpy().tobytes()) for i in part]  # in any order
         for view, scale in product(turns, sorted(set(detector.scales))):
             seen = detector.seen(stacked(images[part]), view, scale)
             queries = detector.queries(seen, text)
@@ -74,7 +76,7 @@ def _cells(
                 f = layer_features(queries, layer)
                 grid = grids.setdefault((layer, scale), f.shape[1:3])  # shapes share a bank
                 owned = found.setdefault((layer, grid), {})
-                for i, cells in zip(part, sampled(f, rows, view)):
+                for i, cells in zip(part, sampled(f, rows, [m + view for m in marks])):
                     owned.setdefault(view if single else owners[i], []).append(cells)
     return found, kept
 
@@ -335,7 +337,7 @@ class _Beside(nn.Module):
         areas: dict | None = None,  # {photograph: its tiles without overlap}; None: each has one
         layers: list[str] | None = None,  # as in backbone.select; None: first and last
         weight: float | None = None,  # of the evidence of cells; None: see trust
-        limit: int = 16384,  # rows of a bank, a fixed random part of each image
+        limit: int = 16384,  # rows of a bank, a random part of each image, fixed by its pixels
         judged: int = 64,  # photographs that are compared with the others, spread over all
     ):
         super().__init__()
