@@ -7,6 +7,7 @@ __all__ = ['apart']
 
 # %% ../../nbs/63c_beside.ipynb #860d0d1e
 import os
+import zlib
 from contextlib import suppress
 from functools import partial
 
@@ -42,13 +43,20 @@ def apart(
 _TILES = 256  # of all photographs together: they are held in memory
 
 
+def _some_corners(photo, most):
+    "Corners of tiles, spread evenly over a photograph from one that its pixels choose."
+    corners = photo.grid.corners
+    start = zlib.crc32(photo.small.tobytes()) % len(corners)  # a copy has the same tiles
+    return spread(corners[start:] + corners[:start], most)
+
+
 def _cut(names, tiler):
-    "Tiles of photographs, spread evenly over each, their photographs, and how many each counts as."
+    "Tiles of photographs, their photographs, and how many each counts as."
     tiles, owners, areas = [], [], {}
     for k, name in enumerate(names):
         file = Fetched(name) if is_address(name) else name
         photo = in_tiles(upright(file), tiler, file)
-        corners = spread(photo.grid.corners, max(1, _TILES // len(names)))
+        corners = _some_corners(photo, max(1, _TILES // len(names)))
         tiles += [photo.tile(c) for c in corners]
         owners += [k] * len(corners)
         areas[k] = min(photo.grid.area, len(corners))
