@@ -283,6 +283,8 @@ def _scored(detector: _Masses, images: Tensor | None, queries: list | None) -> d
     "Outputs for scoring: the mean over views, smoothed as the config says."
     text, model = detector.text(), detector.config.model
     views = range(model.views)
+    if queries and (len(views), *detector.scales) != (1, 1.0):
+        raise ConfigError('queries are of one view at scale 1, these prompts of more: give images')
     masses = detector.read(queries, text) if queries else detector.masses(images, text, views)
     return detector.outputs(masses, model.smoothing)
 
