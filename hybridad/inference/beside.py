@@ -18,7 +18,7 @@ from ..data.images import enough
 from ..errors import ConfigError, DataError, printable
 from .image_files import file_digest, find_images, upright
 from .sources import Fetched, is_address, size_of
-from ..models.among import LEAST, AmongDetector, spread
+from ..models.among import LEAST, MOST, AmongDetector, spread
 from ..models.detector import HybridAnomalyDetector
 from ..models.reference import ReferenceDetector, load_references
 from ..models.tiled import in_tiles
@@ -130,6 +130,7 @@ def _among(detector, photographs, tiling):
             ' that can be read, or normal ones as --normals'
         )
     beside = _beside(AmongDetector, detector, chosen, tiling)
+    beside.closed = len(names) <= MOST
     said = f', and {beside.references.count} of the photographs, compared with each other'
     ends = beside.references.thresholds  # the scores are of photographs, of which some are not good
     return beside, said, {k: ends[k] for k in ('image', 'pixel', 'growth')}

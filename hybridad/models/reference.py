@@ -9,7 +9,6 @@ __all__ = ['distinct', 'ReferenceDetector', 'reference_hash', 'load_references']
 import hashlib
 import json
 import math
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from itertools import product
 
@@ -22,7 +21,7 @@ from .attention import log_ratio
 from ..data.aspect import Fit, by_shape, stacked
 from ..data.loading import image_tensor, load_image
 from .banks import atypicality, banks_of, centre, nearest, robust_centre, sampled
-from .banks import summary
+from .banks import mark, summary
 from .detector import HybridAnomalyDetector, VIEWS, over_views
 from .evidence import References, bank_at, layer_features, trust, with_evidence
 from .latents import smooth
@@ -66,10 +65,11 @@ def _cells(
     few = len(images) <= _AT_ONCE and len(by_shape(images)) == 1
     read = range(detector.config.model.views * few)  # views in which images are scored
     for part in _batches(images, 'learn references'):
-        marks = [zlib.crc32(images[i].cpu().numpy().tobytes()) for i in part]  # in any order
+        marks = [mark(images[i]) for i in part]  # of an image, whatever its place among others
         for view, scale in product(turns, sorted(set(detector.scales))):
             seen = detector.seen(stacked(images[part]), view, scale)
             queries = detector.queries(seen, text)
+            detector.known |= {mark(x): owners[i] for i, x in zip(part, seen)}
             if view in read and scale == detector.scales[view % len(detector.scales)]:
                 kept[view] = queries
             for layer in detector.reference_layers:
@@ -342,7 +342,7 @@ class _Beside(nn.Module):
     ):
         super().__init__()
         images, photo = _photographs(images, photo)
-        self.detector, self.references = detector, None
+        self.detector, self.references, self.known = detector, None, {}  # known by `mark`
         self.reference_layers = _compared(detector, layers)
         self.pipeline = detector.pipeline.recording(self.reference_layers)
         how = dict(limit=limit, judged=judged, weight=weight, areas=areas)
