@@ -8,7 +8,11 @@ from PIL import Image
 
 from hybridad import cli
 from hybridad.config import get_default_config
+from hybridad.inference import beside
+from hybridad.inference.scoring import findings, load_scorer
+from hybridad.models.among import spread
 from hybridad.models.detector import HybridAnomalyDetector
+from hybridad.models.evidence import OWN
 from hybridad.synthetic.canvas import scene_of
 from hybridad.synthetic.materials import MATERIALS
 
@@ -82,3 +86,25 @@ def test_one_way_of_comparing_at_a_time(tmp_path, prompts, capsys):
     few = surface(tmp_path / 'few', 'paving', 1, 1)
     assert scored(few, tmp_path / 'out', prompts, '--normals', few) == 2
     assert 'leave one of the two out' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('tiles', [1, 2])
+def test_scored_photographs_are_known_among_the_compared(tmp_path, prompts, monkeypatch, tiles):
+    folder = surface(tmp_path / 'photos', 'twill', 1, 9)
+    monkeypatch.setattr(beside, 'MOST', 6)
+    monkeypatch.setattr(beside, 'spread', lambda names, most=6: spread(names, most))
+    scorer = load_scorer(prompts, device='cpu', among=folder, tiles=tiles)
+    detector, seen = scorer.detector, []
+    queries = detector.queries
+
+    def noted(*args):
+        found = queries(*args)
+        seen.append(set(found[0][OWN].tolist()))
+        return found
+
+    detector.queries = noted
+    paths = sorted(folder.iterdir())
+    assert len(list(findings(scorer, paths, batch_size=1, num_workers=0))) == 9
+    kept = spread(paths, 6)
+    owners = [{kept.index(p) if p in kept else -1} for p in paths]
+    assert seen == [own for own in owners for _ in range(len(seen) // len(paths))]

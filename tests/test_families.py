@@ -332,6 +332,15 @@ def test_an_image_whose_patches_do_not_fit_is_refused(backbone):
         EasonADPipeline(backbone, timestep=50)(odd[..., :-1], WORDS)
 
 
+def test_a_photograph_that_is_not_square_fits_the_patches(backbone):
+    detector = detector_of(backbone)
+    for size in ((480, 640), (200, 300), (400, 200)):
+        height, width = detector.fit(size)
+        images = torch.linspace(-1, 1, 3 * height * width).view(1, 3, height, width)
+        with torch.no_grad():
+            assert height != width and detector(images)['logits'].isfinite().all()
+
+
 def test_check_backbone_takes_half_precision_files_and_stays_offline(tmp_path, capsys):
     torch.manual_seed(0)
     place = tmp_path / 'half'

@@ -57,7 +57,7 @@ def _record(detector, truth, i, *, heat, threshold):
     "One example: image, mask, title and the shares of three nouns."
     image, sample = truth.images[i], truth.samples[i]
     with torch.no_grad():
-        size = fitted(image.shape[-2:], detector.image_size, detector.backbone.factor)
+        size = fitted(image.shape[-2:], detector.image_size, detector.backbone.multiple)
         seen = F.interpolate(image[None].float() / 127.5 - 1, size, mode='bilinear')
         queries = detector.queries(seen.to(detector.backbone.device))
     kind = KINDS.get(sample.defect, (sample.defect,))[0]

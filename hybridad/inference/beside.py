@@ -7,6 +7,7 @@ __all__ = ['apart']
 
 # %% ../../nbs/63c_beside.ipynb #860d0d1e
 import os
+import zlib
 from contextlib import suppress
 from functools import partial
 
@@ -17,7 +18,7 @@ from ..data.images import as_rgb, enough, open_image
 from ..errors import ConfigError, DataError, printable
 from .image_files import file_digest, find_images, upright
 from .sources import Fetched, is_address, size_of
-from ..models.among import LEAST, AmongDetector, spread
+from ..models.among import LEAST, MOST, AmongDetector, spread
 from ..models.detector import HybridAnomalyDetector
 from ..models.reference import ReferenceDetector, load_references
 from ..models.tiled import in_tiles
@@ -42,13 +43,20 @@ def apart(
 _TILES = 256  # of all photographs together: they are held in memory
 
 
+def _some_corners(photo, most):
+    "Corners of tiles, spread evenly over a photograph from one that its pixels choose."
+    corners = photo.grid.corners
+    start = zlib.crc32(photo.small.tobytes()) % len(corners)  # a copy has the same tiles
+    return spread(corners[start:] + corners[:start], most)
+
+
 def _cut(names, tiler, read):
-    "Tiles of photographs, spread evenly over each, their photographs, and how many each counts as."
+    "Tiles of photographs, their photographs, and how many each counts as."
     tiles, owners, areas = [], [], {}
     for k, name in enumerate(names):
         file = Fetched(name) if is_address(name) else name
         photo = in_tiles(read(file), tiler, file)
-        corners = spread(photo.grid.corners, max(1, _TILES // len(names)))
+        corners = _some_corners(photo, max(1, _TILES // len(names)))
         tiles += [photo.tile(c) for c in corners]
         owners += [k] * len(corners)
         areas[k] = min(photo.grid.area, len(corners))
@@ -129,6 +137,7 @@ def _among(detector, photographs, tiling):
             ' that can be read, or normal ones as --normals'
         )
     beside = _beside(AmongDetector, detector, chosen, tiling)
+    beside.closed = len(names) <= MOST
     said = f', and {beside.references.count} of the photographs, compared with each other'
     ends = beside.references.thresholds  # the scores are of photographs, of which some are not good
     return beside, said, {k: ends[k] for k in ('image', 'pixel', 'growth')}

@@ -13,7 +13,8 @@ import torch
 from scipy.cluster.hierarchy import linkage
 from torch import Tensor
 
-from .banks import LayerBank, reference_distances, robust_centre
+from .banks import LayerBank, mark, reference_distances, robust_centre, without
+from .evidence import OWN
 from .reference import ReferenceDetector
 from ..errors import DataError
 from .detector import HybridAnomalyDetector
@@ -24,12 +25,15 @@ SHARE = 0.3  # of the other photographs, those that are most like a cell
 
 def _mutual(
     distances: Tensor,  # (B, h, w, K) to each of K photographs
-    left_out: list[int] | None = None,  # not needed: the smallest distance is the own one
+    left_out: list[int] | None = None,  # the own one of each image; -1: none; K or None: the least
 ) -> Tensor:  # (B, h, w)
     "Mean of the smallest distances to other photographs."
-    count = max(1, round(SHARE * (distances.shape[-1] - 1)))
-    smallest = distances.topk(count + 1, dim=-1, largest=False, sorted=True).values
-    return smallest[..., 1:].mean(-1)
+    count = distances.shape[-1]
+    left_out = [count] * len(distances) if left_out is None else left_out
+    own, most = torch.as_tensor(left_out, device=distances.device), round(SHARE * (count - 1))
+    smallest = without(distances, own).topk(max(1, most) + 1, largest=False, sorted=True).values
+    least = (own == count)[:, None, None]
+    return torch.where(least, smallest[..., 1:].mean(-1), smallest[..., :-1].mean(-1))
 
 # %% ../../nbs/51a_among.ipynb #e2f91aea
 def _typical_end(
@@ -102,11 +106,19 @@ class AmongDetector(ReferenceDetector):
     apart = False  # a photograph is among those that it is compared with
     end = staticmethod(_typical_end)
     far = math.inf  # the damaged are among them, and lie as far out as they like
+    closed = False  # True where all photographs to score are among them
 
     def __init__(self, detector: HybridAnomalyDetector, photographs: Tensor, **how: object):
         "Compare photographs (N, 3, H, W); `how` is that of ReferenceDetector."
         super().__init__(detector, photographs, **how)
         _check_one_kind(self)
+
+    def queries(self, images: Tensor, *how: object, **more: object) -> list[dict]:
+        "Queries of images, and which of the photographs each image is."
+        found = super().queries(images, *how, **more)
+        unknown = self.references.count if self.closed else -1
+        found[0][OWN] = torch.tensor([self.known.get(mark(x), unknown) for x in images])
+        return found
 
 # %% ../../nbs/51a_among.ipynb #0d20ea7b
 def spread(

@@ -6,6 +6,7 @@
 __all__ = []
 
 # %% ../../nbs/50c_banks.ipynb #a5bec904
+import zlib
 from collections.abc import Callable
 
 import torch
@@ -34,16 +35,22 @@ def reference_distances(
     return found.clamp(min=0).unflatten(1, features.shape[1:3])
 
 # %% ../../nbs/50c_banks.ipynb #e917b6df
+def without(
+    distances: Tensor,  # (B, h, w, K) to each of K references
+    left_out: list[int] | Tensor,  # for each image the reference that does not count; -1: none
+) -> Tensor:  # (B, h, w, K)
+    "Distances of which one for each image is infinite."
+    at = torch.as_tensor(left_out, device=distances.device)
+    own = at[:, None] == torch.arange(distances.shape[-1], device=distances.device)
+    return distances.masked_fill(own[:, None, None], torch.inf)
+
+
 def nearest(
     distances: Tensor,  # (B, h, w, K) to each of K references
-    left_out: list[int] | None = None,  # for each image the reference that does not count
+    left_out: list[int] | None = None,  # as in without
 ) -> Tensor:  # (B, h, w)
     "Distance to the most similar reference."
-    if left_out is not None:
-        at = torch.as_tensor(left_out, device=distances.device)
-        own = F.one_hot(at, distances.shape[-1]).bool()
-        distances = distances.masked_fill(own[:, None, None], torch.inf)
-    return distances.amin(-1)
+    return (distances if left_out is None else without(distances, left_out)).amin(-1)
 
 # %% ../../nbs/50c_banks.ipynb #dfc763cf
 def _whitening(
@@ -152,15 +159,20 @@ class LayerBank:
         return atypicality(summary(self.unusual(distance)), self.typical, self.most)
 
 # %% ../../nbs/50c_banks.ipynb #a5beca02
+def mark(image: Tensor) -> int:  # (3, H, W)
+    "A number by which an image is known again."
+    return zlib.crc32(image.cpu().numpy().tobytes())
+
+
 def sampled(
     features: Tensor,  # (B, h, w, C)
     rows: int,  # cells of each image
-    seed: int,
+    seeds: list[int],  # of each image
 ) -> Tensor:  # (B, n, C)
-    "A fixed random part of the cells of each image."
-    cells = features.flatten(1, 2)
-    order = torch.randperm(cells.shape[1], generator=torch.Generator().manual_seed(seed))
-    return cells[:, order[: max(1, rows)].to(cells.device)]
+    "A random part of the cells of each image, as its seed has it."
+    cells, noise = features.flatten(1, 2), [torch.Generator().manual_seed(s) for s in seeds]
+    orders = [torch.randperm(cells.shape[1], generator=g)[: max(1, rows)] for g in noise]
+    return torch.stack([c[order.to(c.device)] for c, order in zip(cells, orders)])
 
 
 def banks_of(

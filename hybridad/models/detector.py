@@ -143,7 +143,7 @@ class _Learned(nn.Module):
         check_scales(m.scales or (), m.views)
         self.backbone = backbone or load_backbone(m.backbone, m.device, getattr(torch, m.precision))
         _check_weights(self.backbone)
-        check_sides(m.scales or (), self.image_size, self.backbone.factor)
+        check_sides(m.scales or (), self.image_size, self.backbone.multiple)
         self.pipeline = _new_pipeline(self.backbone, m)
         self.prompts = _new_prompts(self.backbone, m)
         self.layer_logits = _new_layer_logits(self.pipeline, m.learn_layer_weights)
@@ -201,7 +201,7 @@ class _Viewing(_Learned):
         "Images as one view sees them, at its scale or another one, and turned."
         if self.config.model.scales:
             side = round(self.image_size * scale) if scale else self.side(view)
-            images = resized(images, fitted(images.shape[-2:], side, self.backbone.factor))
+            images = resized(images, fitted(images.shape[-2:], side, self.backbone.multiple))
         return _turned(images, view)
 
 # %% ../../nbs/50_detector.ipynb #b774aeca
@@ -248,7 +248,7 @@ class _Masses(_Reading):
     @property
     def fit(self) -> Fit:
         "The shapes at which images are read from files."
-        return Fit(self.load_size, self.backbone.factor, self.config.data.square)
+        return Fit(self.load_size, self.backbone.multiple, self.config.data.square)
 
     def masses(
         self,
@@ -283,6 +283,8 @@ def _scored(detector: _Masses, images: Tensor | None, queries: list | None) -> d
     "Outputs for scoring: the mean over views, smoothed as the config says."
     text, model = detector.text(), detector.config.model
     views = range(model.views)
+    if queries and (len(views), *detector.scales) != (1, 1.0):
+        raise ConfigError('queries are of one view at scale 1, these prompts of more: give images')
     masses = detector.read(queries, text) if queries else detector.masses(images, text, views)
     return detector.outputs(masses, model.smoothing)
 

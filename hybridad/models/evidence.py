@@ -37,6 +37,7 @@ def _of_side(maps: Tensor, size: tuple) -> Tensor:  # (B, h, w) -> (B, *size)
 
 
 WHOLE = 2.0  # deviations of scores for one deviation of an image as a whole
+OWN = 'own'  # beside the queries of images: the reference that each of them is
 
 # %% ../../nbs/50d_evidence.ipynb #3v1d0010
 @dataclass
@@ -57,9 +58,10 @@ class References:
     def distances(
         self,
         queries: list[dict],  # as in layer_features
-        left_out: list[int] | None = None,  # as in nearest
+        left_out: list[int] | None = None,  # as in nearest; None: those that the queries name
     ) -> dict:  # {layer: (B, h, w)} log distances
         "Distance of each cell from the references, by layer."
+        left_out = queries[0].get(OWN) if left_out is None else left_out
         found = {n: layer_features(queries, n) for n in self.layers}
         banks = {n: bank_at(self, n, f.shape[1:3]) for n, f in found.items()}
         return {n: banks[n].log_distance(f, left_out) for n, f in found.items()}

@@ -282,6 +282,10 @@ class _Selecting(_Conditioned):
         return self.text.speech.masked
 
     @property
+    def multiple(self) -> int:  # px: patches of the transformer fill the latents
+        return self.factor * channels_of(self.transformer)[1]
+
+    @property
     def image_size(self) -> int:
         return (getattr(self.transformer.config, 'sample_size', None) or 128) * self.factor
 

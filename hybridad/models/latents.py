@@ -131,6 +131,10 @@ class ImageSide:
         blocks = getattr(c, 'block_out_channels', None) or c.encoder_block_out_channels
         return 2 ** (len(blocks) - 1)
 
+    @property
+    def multiple(self) -> int:  # px, of which the sides of images are one
+        return self.factor
+
     def encode_image(
         self,
         images: Tensor,  # (B, 3, H, W) in [-1, 1]

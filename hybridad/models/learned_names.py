@@ -121,10 +121,16 @@ def learn_names(
 FILE = 'names.safetensors'  # in the folder of a backbone
 
 
+def _way(pipeline: EasonADPipeline) -> dict:
+    "The way of reading that names are learned for."
+    p = pipeline
+    how = dict(layers=list(p.layers), timesteps=p.timesteps, noise=p.noise)
+    return dict(backbone_hash=p.backbone.hash, **how)
+
+
 def save_names(names: LearnedNames, pipeline: EasonADPipeline, path: str | Path) -> Path:
-    "Write learned names, with the fingerprint of the weights they belong to."
-    about = dict(words=names.words, sharpness=names.sharpness, backbone_hash=pipeline.backbone.hash)
-    about['layers'] = list(pipeline.layers)
+    "Write learned names, with the weights and the way of reading that they belong to."
+    about = dict(words=names.words, sharpness=names.sharpness, **_way(pipeline))
     features = names.features.half().cpu().contiguous()
     return write_atomic(path, save(dict(features=features), {'names': json.dumps(about)}))
 
@@ -164,12 +170,18 @@ def _read_names_file(
     return LearnedNames(about['words'], features, float(about['sharpness'])), about
 
 # %% ../../nbs/49_learned_names.ipynb #49ln0022
+def _learned_for(pipeline: EasonADPipeline, about: dict) -> bool:
+    "True if a pipeline reads as names were learned; older files leave out the backbone's own step."
+    usual = dict(timesteps=[pipeline.backbone.timestep], noise=True)
+    # of `own` each word would need tokens that do not count, which learned ones lack
+    return pipeline.mass != 'own' and _way(pipeline).items() <= (usual | about).items()
+
+
 def known_names(pipeline: EasonADPipeline) -> LearnedNames | None:
-    "Names learned on the weights and layers of a pipeline, if its backbone's folder has any."
-    folder, backbone = settings_file(pipeline.backbone.name).parent, pipeline.backbone
+    "Names learned for the weights and reading of a pipeline, if its backbone's folder has any."
+    folder = settings_file(pipeline.backbone.name).parent
     path = folder / FILE
     if not (folder / 'model_index.json').is_file() or not path.is_file():
         return None
     names, about = _read_names_file(path)
-    same = (about['backbone_hash'], about['layers']) == (backbone.hash, list(pipeline.layers))
-    return names if same else None
+    return names if _learned_for(pipeline, about) else None

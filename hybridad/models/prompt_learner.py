@@ -40,6 +40,20 @@ def _check_room(backbone: Backbone, n_ctx: int) -> None:
             f'leaves {room}'
         )
 
+# %% ../../nbs/20_prompt_learner.ipynb #20pl0x02
+_PLACES = 'x', 'the', 'object'  # words that contexts may take the place of
+
+
+def with_places(backbone: Backbone, n_ctx: int) -> list[str]:
+    "Templates behind as many words as there are contexts, each of them one token."
+    for word in _PLACES:
+        if all(len(found) == 2 for found in backbone.word_embeddings(f'{word} {word}')):
+            return [' '.join([word] * n_ctx + [t]) for t in TEMPLATES]
+    raise ConfigError(
+        f"the tokenizers of backbone '{backbone.name}' split each of {', '.join(_PLACES)}, so no "
+        'place for contexts is one token: choose another backbone'
+    )
+
 # %% ../../nbs/20_prompt_learner.ipynb #a9c4a039
 def _clipped(depth: int, most: int) -> tuple[int, str]:
     "The depth that a text encoder allows, and a note where it is less than asked for."
@@ -72,7 +86,7 @@ class _Tokens(nn.Module):
         self.n_ctx = n_ctx
         self.depth, self.note = _clipped(depth, backbone.depth)
         _check_room(backbone, n_ctx)
-        texts = [' '.join(['x'] * n_ctx + [t]) for t in TEMPLATES]
+        texts = with_places(backbone, n_ctx)
         with torch.no_grad():
             template = backbone.embed(texts)
         self.register_buffer('template', template.float().clone(), persistent=False)

@@ -21,7 +21,7 @@ from .attention import log_ratio
 from ..data.aspect import Fit, by_shape, stacked
 from ..data.loading import image_tensor, load_image
 from .banks import atypicality, banks_of, centre, nearest, robust_centre, sampled
-from .banks import summary
+from .banks import mark, summary
 from .detector import HybridAnomalyDetector, VIEWS, over_views
 from .evidence import References, bank_at, layer_features, trust, with_evidence
 from .latents import smooth
@@ -65,16 +65,18 @@ def _cells(
     few = len(images) <= _AT_ONCE and len(by_shape(images)) == 1
     read = range(detector.config.model.views * few)  # views in which images are scored
     for part in _batches(images, 'learn references'):
+        marks = [mark(images[i]) for i in part]  # of an image, whatever its place among others
         for view, scale in product(turns, sorted(set(detector.scales))):
             seen = detector.seen(stacked(images[part]), view, scale)
             queries = detector.queries(seen, text)
+            detector.known |= {mark(x): owners[i] for i, x in zip(part, seen)}
             if view in read and scale == detector.scales[view % len(detector.scales)]:
                 kept[view] = queries
             for layer in detector.reference_layers:
                 f = layer_features(queries, layer)
                 grid = grids.setdefault((layer, scale), f.shape[1:3])  # shapes share a bank
                 owned = found.setdefault((layer, grid), {})
-                for i, cells in zip(part, sampled(f, rows, view)):
+                for i, cells in zip(part, sampled(f, rows, [m + view for m in marks])):
                     owned.setdefault(view if single else owners[i], []).append(cells)
     return found, kept
 
@@ -335,12 +337,12 @@ class _Beside(nn.Module):
         areas: dict | None = None,  # {photograph: its tiles without overlap}; None: each has one
         layers: list[str] | None = None,  # as in backbone.select; None: first and last
         weight: float | None = None,  # of the evidence of cells; None: see trust
-        limit: int = 16384,  # rows of a bank, a fixed random part of each image
+        limit: int = 16384,  # rows of a bank, a random part of each image, fixed by its pixels
         judged: int = 64,  # photographs that are compared with the others, spread over all
     ):
         super().__init__()
         images, photo = _photographs(images, photo)
-        self.detector, self.references = detector, None
+        self.detector, self.references, self.known = detector, None, {}  # known by `mark`
         self.reference_layers = _compared(detector, layers)
         self.pipeline = detector.pipeline.recording(self.reference_layers)
         how = dict(limit=limit, judged=judged, weight=weight, areas=areas)

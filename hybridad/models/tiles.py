@@ -112,7 +112,8 @@ class Grid:
     @cached_property
     def shape(self) -> tuple[int, int]:  # px
         "Height and width that the photograph is scaled to."
-        return tuple(max(t, round(n * self.px)) for n, t in zip(self.size, self.tile_shape))
+        sides = zip(self.size, self.tile, self.tile_shape)
+        return tuple(t if n == own else max(t, round(n * self.px)) for n, own, t in sides)
 
     @property
     def corners(self) -> list[tuple[int, int]]:  # (row, column) in cells, row by row
@@ -125,9 +126,9 @@ class Grid:
         return max(1.0, math.prod(self.size) / math.prod(self.tile))
 
     def place(self, corner: tuple[int, int]) -> tuple[int, int]:  # (top, left) in px
-        "The first pixel of a tile, which ends within the photograph."
-        ends = zip(corner, self.shape, self.tile_shape)
-        return tuple(min(round(at * self.px), n - t) for at, n, t in ends)
+        "The first pixel of a tile; the last tile ends where the photograph does."
+        left = zip(corner, self.size, self.tile, self.shape, self.tile_shape)
+        return tuple(round(at * (n - t) / max(1, size - own)) for at, size, own, n, t in left)
 
 # %% ../../nbs/50a_tiles.ipynb #952d8da3
 def _starts(size, tile, overlap, pool):
@@ -136,7 +137,7 @@ def _starts(size, tile, overlap, pool):
         return (0,)
     count = math.ceil((size - overlap) / (tile - overlap))
     even = (np.linspace(0, size - tile, count) / pool).round().astype(int) * pool
-    return tuple(even.tolist())
+    return (*even[:-1].tolist(), size - tile)
 
 
 def _tile_cells(size, side):
@@ -219,31 +220,30 @@ class _Joined:
         self.grid, self.pool = grid, pool or grid.pool
         self.total = None
 
-    def _moved(self, at, side):
-        "The place of a first cell among joined cells: the last tile ends where the map does."
-        size, tile = self.grid.size[side], self.grid.tile[side]
-        left = self.total.shape[side - 2] - -(-tile // self.pool)
-        return round(at * left / max(1, size - tile))
+    def _span(self, at, side):
+        "The joined cells that a tile lies on, the first and the last perhaps in part."
+        return at // self.pool, -(-(at + self.grid.tile[side]) // self.pool)
 
     def _weights(self, side):
         "Sums of roofs along one side."
-        roof = _roof(-(-self.grid.tile[side] // self.pool))
         total = torch.zeros(self.total.shape[side - 2])
-        for at in self.grid.starts[side]:
-            total[self._moved(at, side) :][: len(roof)] += roof
+        for first, end in (self._span(at, side) for at in self.grid.starts[side]):
+            total[first:end] += _roof(end - first)
         return total
 
 # %% ../../nbs/50a_tiles.ipynb #f537f489
 class Stitch(_Joined):
     "Maps of tiles as one map, each counting most at its centre."
 
-    def _pooled(self, x):
+    def _pooled(self, x, corner):
         "Maps with joined cells, each the highest of its own."
         if self.pool == 1:
             return x
-        shape = [-(-n // self.pool) for n in self.grid.tile]
-        found = F.adaptive_max_pool2d(x.reshape(-1, *x.shape[-2:]), shape)
-        return found.reshape(*x.shape[:-2], *shape)
+        p = self.pool
+        rows, columns = [(at % p, -(at + n) % p) for at, n in zip(corner, self.grid.tile)]
+        x = F.pad(x, (*columns, *rows), value=-torch.inf)
+        found = F.max_pool2d(x.reshape(-1, *x.shape[-2:]), p)
+        return found.reshape(*x.shape[:-2], *found.shape[-2:])
 
     def add(
         self,
@@ -251,12 +251,13 @@ class Stitch(_Joined):
         maps: Tensor,  # (..., h, w)
     ) -> None:
         "Add the map of a tile, or several maps."
-        part = self._pooled(maps.detach().cpu().float())
+        part = self._pooled(maps.detach().cpu().float(), corner)
         if self.total is None:
             whole = [-(-n // self.pool) for n in self.grid.size]
             self.total = part.new_zeros(*part.shape[:-2], *whole)
-        (h, w), (y, x) = part.shape[-2:], (self._moved(at, k) for k, at in enumerate(corner))
-        self.total[..., y : y + h, x : x + w] += part * torch.outer(_roof(h), _roof(w))
+        rows, columns = (slice(*self._span(at, k)) for k, at in enumerate(corner))
+        h, w = part.shape[-2:]
+        self.total[..., rows, columns] += part * torch.outer(_roof(h), _roof(w))
 
     def map(self) -> Tensor:  # (..., H, W)
         "The whole map."

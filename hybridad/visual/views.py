@@ -80,7 +80,7 @@ def fit_of(
     backbone: object,  # Backbone
 ) -> Fit:
     "The shapes at which a backbone reads."
-    return Fit(backbone.image_size, backbone.factor)
+    return Fit(backbone.image_size, backbone.multiple)
 
 # %% ../../nbs/70e_views.ipynb #7572d0dd
 _SMALL = 9  # points of the smallest text

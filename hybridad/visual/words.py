@@ -21,7 +21,7 @@ from ..models.backbone import Backbone
 from ..models.detector import HybridAnomalyDetector
 from ..errors import ConfigError
 from ..models.pipeline import EasonADPipeline
-from ..models.prompt_learner import TEMPLATES
+from ..models.prompt_learner import with_places
 
 # %% ../../nbs/70d_words.ipynb #300763d4
 @dataclass(frozen=True)
@@ -126,8 +126,7 @@ def learned_prompts(
 ) -> PromptPair:
     "The prompts of a trained detector."
     n_ctx = detector.prompts.n_ctx
-    contexts = ' '.join(['x'] * n_ctx)
-    ids = detector.backbone.tokenize([f'{contexts} {t}' for t in TEMPLATES])
+    ids = detector.backbone.tokenize(with_places(detector.backbone, n_ctx))
     names = [
         partial(_context_or_word, detector.backbone, row, letter, n_ctx)
         for row, letter in zip(ids, 'VW')
