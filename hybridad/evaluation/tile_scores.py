@@ -107,7 +107,7 @@ def growth_here(
     pairs = [(worst[i], 2 * means[i] - worst[i]) for i in good]  # with that worst and that mean
     return growth_of_tiles(pairs, areas[good]) or 0.0
 
-
+# %% ../../nbs/60ca_tile_scores.ipynb #ev3ned01
 def evened(
     samples: list[Sample],
     found: dict,  # from score_in_parts

@@ -288,7 +288,7 @@ def _scored(detector: _Masses, images: Tensor | None, queries: list | None) -> d
     masses = detector.read(queries, text) if queries else detector.masses(images, text, views)
     return detector.outputs(masses, model.smoothing)
 
-
+# %% ../../nbs/50_detector.ipynb #1earn1ng
 def _learning(detector: _Masses, images: Tensor | None, *, queries, mirrored) -> dict:
     "Outputs for a training step, with the logits of the mirrored images turned back."
     text, plain = detector.text(), dict(scale=1.0)

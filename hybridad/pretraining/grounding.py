@@ -28,25 +28,13 @@ NOUN_LISTS = (
 )  # hand-written prompts that a grounded backbone can read: design, defects
 
 # %% ../../nbs/62_grounding.ipynb #b24b120f
-_SYNONYMS = {
-    'bore': ('bore', 'opening'),
-    'print': ('print', 'printing'),
-    'label': ('label', 'sticker'),
-    'joint': ('joint', 'gap'),
-    'seam': ('seam', 'joint'),
-    'highlight': ('highlight', 'glare'),
-    'shadow': ('shadow', 'shade'),
-    'thread': ('thread', 'winding'),
-    'head': ('head', 'screw head'),
-    'screw head': ('screw head', 'head'),
-    'bolt head': ('bolt head', 'head'),
-    'teeth': ('teeth', 'tooth'),
-    'tooth': ('tooth', 'teeth'),
-    'nut': ('nut', 'hex nut'),
-    'hex nut': ('hex nut', 'nut'),
-    'bottle cap': ('bottle cap', 'bottle top'),
-    'bottle top': ('bottle top', 'bottle cap'),
-}
+_PAIRS = (
+    'bore = opening, print = printing, label = sticker, joint = gap, seam = joint, '
+    'highlight = glare, shadow = shade, thread = winding, head = screw head, screw head = head, '
+    'bolt head = head, teeth = tooth, tooth = teeth, nut = hex nut, hex nut = nut, '
+    'bottle cap = bottle top, bottle top = bottle cap'
+)
+_SYNONYMS = dict(pair.split(' = ') for pair in _PAIRS.split(', '))
 _HELD_OUT = (*HELD_OUT_CATEGORIES, *HELD_OUT_KINDS, 'bricks')
 HELD_OUT_WORDS = frozenset(w.replace('_', ' ') for w in _HELD_OUT)
 
@@ -57,7 +45,7 @@ def words_of(
     "Synonyms of a label's noun."
     if noun in KINDS:
         return tuple(KINDS[noun])
-    return _SYNONYMS.get(noun, (noun,))
+    return (noun, _SYNONYMS[noun]) if noun in _SYNONYMS else (noun,)
 
 # %% ../../nbs/62_grounding.ipynb #4c3be755
 class Contents(NamedTuple):

@@ -170,7 +170,7 @@ def _check_corpus(out: Path, recipe: Recipe):
                 f'corpus={run} was encoded by another autoencoder: start from its own'
             )
 
-
+# %% ../../nbs/62h_pretraining.ipynb #pr3pare1
 def _prepare(
     out: Path, recipe: Recipe, log: JsonLog, device
 ) -> tuple:  # UNet or transformer, text encoder, tokenizer, nouns
