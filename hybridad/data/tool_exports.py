@@ -31,7 +31,7 @@ def _shared(path, text):
     parts = (p.split('/')[::-1] for p in (nfc(path.as_posix()), text))
     return len(os.path.commonprefix(list(parts)))
 
-
+# %% ../../nbs/01_tool_exports.ipynb #1mages01
 class _Images:
     "The images below a folder, found by what files call them, and all in the same way."
 

@@ -63,8 +63,9 @@ class References:
         "Distance of each cell from the references, by layer."
         left_out = queries[0].get(OWN) if left_out is None else left_out
         found = {n: layer_features(queries, n) for n in self.layers}
-        banks = {n: bank_at(self, n, f.shape[1:3]) for n, f in found.items()}
-        return {n: banks[n].log_distance(f, left_out) for n, f in found.items()}
+        return {
+            n: bank_at(self, n, f.shape[1:3]).log_distance(f, left_out) for n, f in found.items()
+        }
 
     def unusual(self, distances: dict, size: tuple) -> Tensor:  # (B, H, W)
         "Mean over layers of the distances in standard deviations."

@@ -164,7 +164,7 @@ def _check_corpus(out: Path, recipe: Recipe):
     name = 'vae/diffusion_pytorch_model.safetensors'
     for run in filter(None, recipe.corpus.split(',')):
         if (used := recipe_of(run).textures) and not recipe.textures:
-            raise HybridadError(f'corpus={run} shows nouns of textures={used}: name them, too')
+            raise HybridadError(f'corpus={run} shows textures={used}: say so, for their nouns')
         if (Path(run) / name).read_bytes() != (out / name).read_bytes():
             raise HybridadError(
                 f'corpus={run} was encoded by another autoencoder: start from its own'
