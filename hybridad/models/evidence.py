@@ -63,15 +63,13 @@ class References:
         "Distance of each cell from the references, by layer."
         left_out = queries[0].get(OWN) if left_out is None else left_out
         found = {n: layer_features(queries, n) for n in self.layers}
-        return {
-            n: bank_at(self, n, f.shape[1:3]).log_distance(f, left_out) for n, f in found.items()
-        }
+        banks = {n: bank_at(self, n, f.shape[1:3]) for n, f in found.items()}
+        return {n: banks[n].log_distance(f, left_out) for n, f in found.items()}
 
     def unusual(self, distances: dict, size: tuple) -> Tensor:  # (B, H, W)
         "Mean over layers of the distances in standard deviations."
-        banks = {n: bank_at(self, n, d.shape[1:3]) for n, d in distances.items()}
-        maps = [_of_side(banks[n].unusual(d), size) for n, d in distances.items()]
-        return sum(maps) / len(maps)
+        found = [bank_at(self, n, d.shape[1:3]).unusual(d) for n, d in distances.items()]
+        return sum(_of_side(d, size) for d in found) / len(found)
 
     def evidence(self, distances: dict, size: tuple) -> Tensor:  # (B, H, W)
         "Share of the references in a log-ratio map."
