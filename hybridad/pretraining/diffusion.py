@@ -57,7 +57,7 @@ def _optimizer(recipe: Recipe, model, text) -> torch.optim.Optimizer:
     "AdamW with a rate for the model, for what in it reads text, and for the text encoder."
     reads = READS_TEXT if recipe.key_lr else ()
     named = list(model.named_parameters())
-    rest = [p for n, p in named if not n.endswith(reads)]
+    rest = [p.requires_grad_(recipe.lr > 0) for n, p in named if not n.endswith(reads)]
     groups = [dict(params=rest, rate=recipe.lr)]
     groups.append(dict(params=list(text.parameters()), rate=recipe.text_lr))
     if reads:
