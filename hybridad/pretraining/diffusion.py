@@ -207,7 +207,8 @@ def _step_losses(
     context = tuple(x[: len(z)] for x in encoded)
     prompts = tuple(x[len(z) :].unflatten(0, (count, -1)) for x in encoded)
     noisy, t, eps = _noised(trainer, z, count)
-    out, views, queries = _run(trainer, noisy, t, context)
+    with torch.set_grad_enabled(trainer.recipe.lr > 0):  # a frozen UNet answers only
+        out, views, queries = _run(trainer, noisy, t, context)
     read = views, {k: q[len(z) - count :] for k, q in queries.items()}
     masses = _masses(trainer, read, prompts, size=z.shape[-2:])
     found = grounding_loss(masses, batch.shares.to(device), batch.decided.to(device))

@@ -124,7 +124,7 @@ class Recipe(Images):
     batch: int = 16  # crops
     full_batch: int = 6  # whole latents
     prompts: int = 4  # that divide an image
-    lr: float = 1e-3  # of the UNet or transformer; 0 freezes it
+    lr: float = 1e-3  # of the UNet or transformer; 0: it is frozen, and only words are learned
     text_lr: float = 1e-3  # of the text encoder
     key_lr: float = 0.0  # of what reads text in the model; 0: as the rest of it
     ground: float = 1.0  # weight of grounding; 0 is plain denoising
