@@ -179,8 +179,7 @@ def _kind_loss(trainer: 'Trainer', batch: Batch, found: tuple) -> torch.Tensor: 
     prompts = _encode_texts(*args, _NAME_TOKENS)
     kinds, queries = kinds[here], {k: q[here] for k, q in queries.items()}
     masses = _masses(trainer, (views, queries), prompts, size=kinds.shape[-2:])
-    logits = trainer.recipe.sharpness * masses.float()
-    cells = F.cross_entropy(logits, kinds, ignore_index=-1, reduction='none')
+    cells = F.cross_entropy(masses.float(), kinds, ignore_index=-1, reduction='none')
     return (cells.flatten(1).sum(1) / (kinds >= 0).flatten(1).sum(1)).mean()
 
 # %% ../../nbs/62g_diffusion.ipynb #l4be0002
@@ -194,7 +193,7 @@ def _names_loss(trainer: 'Trainer', batch: Batch, found: tuple) -> torch.Tensor:
         places = F.interpolate(q.movedim(-1, 1), size, mode='nearest').flatten(2).mT
         at[layer] = places.gather(1, cells[..., None].expand(-1, -1, q.shape[-1]))[:, None]
     masses = _masses(trainer, (views, at), prompts, size=(1, cells.shape[1]))
-    return names_loss(trainer.recipe.sharpness * masses[:, :, 0].float(), named)
+    return names_loss(masses[:, :, 0].float(), named)
 
 # %% ../../nbs/62g_diffusion.ipynb #0f84bb7b
 def _step_losses(

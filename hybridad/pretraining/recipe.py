@@ -39,7 +39,6 @@ _LIMITS = dict(
     key_lr=(0, 1),
     ground=(0, 100),
     names=(0, 100),
-    sharpness=(1, 1000),
     kinds_from=(0, 10**7),
     grounded_share=(0.1, 0.9),
     low_t=(1, 1000),
@@ -131,7 +130,6 @@ class Recipe(Images):
     ground: float = 1.0  # weight of grounding; 0 is plain denoising
     absent: float = 0.4  # weight, within grounding, of prompts that name nothing in view
     names: float = 0.0  # weight, within grounding, of all names at once; 0: they are not asked
-    sharpness: float = 1.0  # of log masses where names or kinds compete; see 62g_diffusion
     kinds_from: int = 0  # first step at which all kinds compete for each defect
     grounded_share: float = 0.75  # of a batch; the rest is denoised at any timestep
     low_t: int = 30  # grounding happens below this timestep
