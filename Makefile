@@ -3,6 +3,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN    := $(CURDIR)/.venv/bin
 READY  := .venv/.ready
+MEASURED := normals real names seeds shapes miniature review demo readouts check_backbone
 LINTED := nbs tests tools experiments setup.py
 export PATH := $(BIN):$(PATH)
 
@@ -34,10 +35,12 @@ outputs: $(READY)   # run every notebook and keep what it shows, then `make prep
 house: $(READY)     # how the code and the notebooks are written, beside the bars
 	$(BIN)/python tools/house.py
 
-results: $(READY)   # after new weights or metrics: every figure of the results guide, in this order
-	for name in prompts names demo seeds readouts real normals; do \
-	    $(BIN)/python experiments/$$name.py || exit 1; \
-	done
+results: result-prompts   # after new weights: every figure of the guides; one core each, so say `make -j2 results`
+	$(MAKE) $(addprefix result-,$(MEASURED))
+
+result-miniature: ARGS = mini nouns controls kinds samples
+result-%: $(READY)
+	$(BIN)/python experiments/$*.py $(ARGS)
 
 proof: $(READY)     # hours: kills, hostile files, bad inputs, 20,000 images, two processes, benchmark, ablation
 	$(BIN)/pip install --no-deps attention-map-diffusers==1.0.0
