@@ -52,6 +52,7 @@ proof: $(READY)     # hours: kills, hostile files, bad inputs, 20,000 images, tw
 	$(BIN)/python experiments/scale.py
 	$(BIN)/python experiments/join.py
 	HYBRIDAD_SLOW=1 $(BIN)/pytest tests/test_reader.py -k one_piece
+	HYBRIDAD_SLOW=1 $(BIN)/pytest tests/test_ray.py
 	rm -rf results/bench && OMP_NUM_THREADS=2 $(BIN)/hybridad_bench --out results/bench
 	$(BIN)/python experiments/explorers.py
 	$(BIN)/python experiments/onnx_graph.py
