@@ -24,7 +24,7 @@ from .. import errors
 from ..data.formats import reading, reading_in
 from ..errors import ConfigError, printable
 from .image_files import Photos
-from .loader import PhotoLoader
+from .loader import PhotoLoader, at_once
 from .parts import Parts, by_part, check_there, in_reach, write_part
 from .rows import arrow_table, row_of, rows_of
 from .scoring import Finding, Scorer, findings, load_scorer
@@ -84,7 +84,7 @@ class _PartWriter(PartScorer):
         reading(**(read or {}))  # the environment of a cluster is not that of the command
         super().__init__(**how)
         scorer, device = self.scorer, self.scorer.detector.backbone.device
-        self.parts, self.batches = parts, _OnePart(parts, self.batch_size)
+        self.parts, self.batches = parts, _OnePart(parts, at_once(scorer.fit, self.batch_size))
         self.how = dict(pictures=pictures, threshold=scorer.image, by=uuid.uuid4().hex[:8])
         photos = Photos(parts.names, scorer.fit, parts.refused, sight=512 * (pictures != 'none'))
         self.loader = PhotoLoader(photos, self.batches, device, num_workers=num_workers)
@@ -94,8 +94,8 @@ class _PartWriter(PartScorer):
         check_there(self.parts)
         if self.parts.file(k).exists():
             return
-        self.batches.k = k
-        for _, found in by_part(self.loader, self.parts, self.batch_size, score=self.scorer):
+        self.batches.k, work = k, partial(self.scorer, size=self.batch_size)
+        for _, found in by_part(self.loader, self.parts, self.batches.size, score=work):
             write_part(self.parts, k, found, **self.how)
 
     def __call__(

@@ -17,9 +17,11 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from ..config import check
+from ..data.aspect import Fit
 from ..errors import DataError, printable
 from .image_files import Photos, is_there, place_of, was_removed
 from .sources import is_address
+from ..models.tiles import Tiler
 
 # %% ../../nbs/63i_loader.ipynb #p4t1enc1
 PATIENCE = 120.0  # seconds to wait for a folder or a server that is out of reach
@@ -144,3 +146,11 @@ class PhotoLoader:
         "One round; it ends where every photograph is out of reach, before all count as unreadable."
         for batch in self.loader:
             yield [self.there(item) for item in batch]
+
+# %% ../../nbs/63i_loader.ipynb #at0nce01
+def at_once(
+    fit: Fit | Tiler,  # of a scorer
+    size: int,  # photographs in a batch
+) -> int:
+    "Photographs to read at a time."
+    return 1 if isinstance(fit, Tiler) else size

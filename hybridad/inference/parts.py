@@ -169,14 +169,14 @@ def by_part(
     parts: Parts,
     size: int,  # photographs in a batch
     *,
-    score: Callable,  # from a list of items, and tiles at a time, to a list of findings
+    score: Callable,  # from a list of items to a list of findings
 ) -> Iterator[tuple]:  # (number of the part, its findings, which are made as they are asked for)
     "Findings, part by part."
     batches = iter(batches)
     for first in batches:
         k = first[0]['index'] // parts.part
         rest = islice(batches, math.ceil(len(parts.indices(k)) / size) - 1)
-        yield k, (f for batch in chain([first], rest) for f in score(batch, size))
+        yield k, (f for batch in chain([first], rest) for f in score(batch))
 
 # %% ../../nbs/63j_parts.ipynb #a207733b
 def _unless_written(parts, k, do):

@@ -26,7 +26,7 @@ from ..errors import ConfigError, printable
 from ..evaluation.baselines import WordsDetector
 from .beside import apart, check_known, compared_with
 from .image_files import Photos, find_images
-from .loader import PhotoLoader
+from .loader import PhotoLoader, at_once
 from .overlays import draw
 from ..metrics.alarms import alarm_threshold
 from ..models.parts import MINI
@@ -346,7 +346,8 @@ def findings(
     sight: int = 512,  # longest side of the copy to draw on, px; 0: none
 ) -> Iterator[Finding]:  # in the order of paths
     "Findings of a scorer in some files."
-    batches = BatchSampler(range(len(paths)), check('batch_size', batch_size, int), False)
+    each = at_once(scorer.fit, check('batch_size', batch_size, int))
+    batches = BatchSampler(range(len(paths)), each, False)
     photos = Photos(paths, scorer.fit, refused, sight=sight)
     device = scorer.detector.backbone.device
     for batch in PhotoLoader(photos, batches, device, num_workers=num_workers):

@@ -12,7 +12,7 @@ import os
 import time
 from collections import Counter, deque
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import contextmanager
 from functools import partial
 from importlib.util import find_spec
 
@@ -23,7 +23,7 @@ from ..claims import POLL, claims_in, held
 from ..config import check
 from ..errors import ConfigError, number_of, printable
 from .image_files import Found, Photos, find_images, grey_bits
-from .loader import PhotoLoader
+from .loader import PhotoLoader, at_once
 from .parts import ClaimedBatches, Parts, all_there, by_part, check_all_there
 from hybridad.inference.parts import (
     in_reach,
@@ -136,6 +136,17 @@ class ScoringRun(Run):
             remedy = f'it was decided anew, so say --threshold {other:.6g} to '
         return f'another {", ".join(names)}', remedy
 
+    def take_over(
+        self,
+        note: Callable,  # called with a sentence where something changes
+    ) -> None:
+        "Compute with as many threads as whoever began the run, if it is there."
+        threads = self.stored()['asked'].get('threads') if self.file.exists() else None
+        if isinstance(threads, int) and threads != self.asked['threads']:
+            torch.set_num_threads(threads)
+            self.asked['threads'] = threads
+            note(f'{number_of(threads, "thread")} as in the run that is joined')
+
 # %% ../../nbs/64a_scoring_runs.ipynb #29875622
 def origin_of(
     scorer: Scorer,
@@ -145,8 +156,10 @@ def origin_of(
     return provenance(scorer.detector, **known)
 
 
-def _begin(run, parts, scorer, join):
+def _begin(run, parts, scorer, *, join, note):
     "Write run.json, or find it there; whoever joins makes no finished run unfinished."
+    if join:  # another may have begun it since
+        run.take_over(note)
     there = run.check()
     if join and not there and in_use(run.folder):
         raise ConfigError(
@@ -157,12 +170,12 @@ def _begin(run, parts, scorer, join):
     parts.file(0).parent.mkdir(exist_ok=True)
 
 
-def _begin_alone(run, parts, claims, scorer, join):
+def _begin_alone(run, parts, claims, scorer, **how):
     "Begin or find the run while all others wait; a folder that stays empty is removed."
     run.folder.mkdir(parents=True, exist_ok=True)
     try:
         with held(claims, 'begin'):
-            _begin(run, parts, scorer, join)
+            _begin(run, parts, scorer, **how)
     finally:
         if not any(run.folder.iterdir()):
             run.folder.rmdir()
@@ -183,13 +196,14 @@ def _score_parts(parts, claims, scorer, *, pictures, progress, tell, batch_size,
     shown = dict(desc='score', unit='image', smoothing=0, disable=not progress)
     with tqdm(total=len(photos), **shown) as bar:
         reports = [lambda f: bar.update(), *([tell] if tell else [])]
-        batches = ClaimedBatches(parts, claims, batch_size, passed=bar.update)
+        each, work = at_once(scorer.fit, batch_size), partial(scorer, size=batch_size)
+        batches = ClaimedBatches(parts, claims, each, passed=bar.update)
         bar.initial = bar.n = batches.there  # not counted in the speed, nor in the time announced
         device = scorer.detector.backbone.device
         loader = PhotoLoader(photos, batches, device, num_workers=num_workers)
         while batches.left:
             waiting = len(batches.left)
-            for k, found in by_part(loader, parts, batch_size, score=scorer):
+            for k, found in by_part(loader, parts, each, score=work):
                 write_part(parts, k, _each_reported(found, *reports), **how)
                 claims.drop(parts.claim(k))
             if len(batches.left) == waiting:
@@ -248,9 +262,21 @@ def _check_choices(form, pictures, part):
         raise ConfigError('parquet needs pyarrow: pip install pyarrow, or choose csv')
 
 # %% ../../nbs/64a_scoring_runs.ipynb #f9c39a30
+@contextmanager
+def _own_threads():
+    "Afterwards there are as many threads as before, whatever a run that is joined wants."
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def _run(run, parts, scorer, *, join, resume, note, work, **how):
     "Begin or continue a run, score what is missing, and finish it; the decisions, counted."
     rank, world, wait = processes()
+    if join:
+        run.take_over(note)
     run.check(None if join else bool(resume))
     gone = {} if join else outdated(parts, range(rank, parts.count, world))
     wait()  # until all have found it free
@@ -258,7 +284,7 @@ def _run(run, parts, scorer, *, join, resume, note, work, **how):
         tell_lost(parts, note)
     with claims_in(parts.out) as claims:
         if rank == 0:
-            _begin_alone(run, parts, claims, scorer, join)
+            _begin_alone(run, parts, claims, scorer, join=join, note=note)
         remove_outdated(parts, gone, note)
         wait()
         work(parts, claims, scorer, **how)
@@ -291,5 +317,5 @@ def score_folder(
     run = ScoringRun(out, 'score', asked)
     how = dict(pictures=pictures, batch_size=batch_size, num_workers=num_workers)
     how |= dict(join=join, resume=resume, progress=progress, tell=tell, note=note, work=work)
-    with nullcontext() if join else run_lock(out, processes()[0] == 0):
+    with _own_threads() if join else run_lock(out, processes()[0] == 0):
         return _run(run, parts, scorer, **how), other

@@ -24,6 +24,7 @@ from .arrivals import FolderArrivals
 from .drift import EwmaChart, draw_chart, drift_text
 from .frames import frames_of, plain
 from .image_files import grey_bits, grey_line
+from .loader import at_once
 from .overlays import captioned
 from .parts import lost_overlays
 from .overview import overview_of_scores
@@ -341,7 +342,7 @@ def watch(
         run.open(provenance=origin_of(scorer))
         session = _Drawing(out, scorer, pictures=pictures, tell=tell, note=note, stop=stop)
         arrivals.resume(session.table.rows())
-        for items in arrivals.batches(stop, batch_size):
+        for items in arrivals.batches(stop, at_once(scorer.fit, batch_size)):
             if items:
                 session.take(items, arrivals)
             else:
