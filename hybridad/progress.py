@@ -6,6 +6,7 @@
 __all__ = []
 
 # %% ../nbs/00e_progress.ipynb #ba222854
+import os
 import re
 import sys
 import threading
@@ -94,8 +95,11 @@ def waiting(
     after: float = 2.0,  # seconds
 ) -> Iterator[None]:  # a context
     "Say what is going on, once, where it takes a while."
+    if os.environ.get('RANK', '0') != '0' or any(t.name == what for t in _TIMERS[-1:]):
+        yield  # the first process tells, and of a step within itself the outer one
+        return
     timer = threading.Timer(after, lambda: tqdm.write(f'{what} ...', file=sys.stderr))
-    timer.daemon = True
+    timer.name, timer.daemon = what, True
     for outer in _TIMERS:  # what it is part of is no longer what goes on
         outer.cancel()
     _TIMERS.append(timer)

@@ -156,6 +156,7 @@ def _scorer_settings(
     )
 
 # %% ../../nbs/89e_cli_score.ipynb #l0adsc01
+@waiting('loading the weights')
 def loaded_scorer(
     a: Namespace,  # as for _scorer_settings
     found: object = None,  # likewise
@@ -185,9 +186,10 @@ def _begin(a: Namespace, scorer, total: int):
     "Print how long it will take, where that is long, and what decides."
     from hybridad.models.forecast import forecast
 
-    looks = scorer.detector.looks * scorer.tiling.tiles**2
+    cut = scorer.tiling.tiles**2
+    looks, batch = scorer.detector.looks * cut, min(a.batch_size, cut if cut > 1 else total)
     known = scorer.tiling.scale is None  # else the files' sizes decide
-    if known and not a.resume and (long := forecast(scorer.detector, total, looks)):
+    if known and not a.resume and (long := forecast(scorer.detector, total, looks, batch=batch)):
         print(long)
     print_decider(scorer)
 
@@ -267,8 +269,7 @@ def _score(a: Namespace, out: Path, where: Path | str) -> int:
 
     rank, world, _ = processes()
     found = _found(a, rank)
-    with waiting('loading the weights'):
-        scorer, begun = loaded_scorer(a, found), time.perf_counter()
+    scorer, begun = loaded_scorer(a, found), time.perf_counter()
     if rank == 0:
         _begin(a, scorer, len(found.names))
     strangers = Strangers(scorer)

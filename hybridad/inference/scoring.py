@@ -262,14 +262,14 @@ def _check_decided(stored, *given):
         )
 
 
-def _cut_otherwise(stored, threshold):
+def _cut_otherwise(stored, threshold, false_alarms):
     "The end of the sentence on the source, where the threshold is of images cut in another way."
-    if threshold is not None or stored.get('image') is None:
+    if threshold is not None or stored.get('image' if false_alarms is None else 'good') is None:
         return ''
-    found = 'images cut otherwise'
-    if stored.get('tiling') is None:
-        found = 'whole images: it allows for the number of tiles, not for how tiles look'
-    return f'; the threshold was found on {found}, so give reference images, or a threshold'
+    what = 'the threshold' if false_alarms is None else 'the threshold for this share'
+    whole = 'whole images: it allows for the number of tiles, not for how tiles look'
+    found = whole if stored.get('tiling') is None else 'images cut otherwise'
+    return f'; {what} was found on {found}, so give reference images, or a threshold'
 
 # %% ../../nbs/64_scoring.ipynb #chkkn0w1
 def _as_learned(tiles, tiling):
@@ -319,19 +319,20 @@ def load_scorer(
     tiling = tiling_of(detector.config, tiles)
     source += _as_learned(tiles, tiling)
     stored, known = _stored_thresholds(detector, about), about.get('appearance')
+    otherwise = tiling.key != stored.get('tiling')  # so known good images promise nothing
     if beside := compared_with(detector, references, among, tiling=tiling):
-        (detector, said, stored), known = beside, None  # references bring their own world
+        (detector, said, stored), known, otherwise = beside, None, False  # a world of their own
         source += said
         _check_decided(stored, threshold, pixel_threshold)
-    elif tiling.key != stored.get('tiling'):
-        source += _cut_otherwise(stored, threshold)
-        stored = dict(growth=growth_of_scores(stored.get('good'))) | stored | dict(good=None)
+    elif otherwise:
+        source += _cut_otherwise(stored, threshold, false_alarms)
+        stored = dict(growth=growth_of_scores(stored.get('good'))) | stored
     if known is not None:  # refused before any work
         unlike_known(np.zeros((1, 12)), known, str(checkpoint or SHIPPED))
     image = _image_end(stored, threshold, false_alarms)
     pixel = stored.get('pixel') if pixel_threshold is None else pixel_threshold
     how = dict(source=source, tiles=tiling, known=known, names=names, false_alarms=false_alarms)
-    how |= dict(good=stored.get('good'), growth=stored.get('growth', 0.0))
+    how |= dict(good=None if otherwise else stored.get('good'), growth=stored.get('growth', 0.0))
     how['checkpoint'] = checkpoint and os.path.abspath(checkpoint)
     return Scorer(detector, image, pixel, **how)
 

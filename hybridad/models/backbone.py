@@ -22,6 +22,7 @@ from .families import TransformerBackbone, is_transformer, load_transformer
 from .frozen import Settled, all_there, check_finite, one_sentence
 from .parts import PARTS, load_parts, part_classes, pick_device, plain_name, quiet
 from .text import TextSide
+from ..progress import waiting
 
 # %% ../../nbs/11_backbone.ipynb #e91e3f2d
 def _check_conditions(name: str, unet: nn.Module, towers: int) -> None:
@@ -262,6 +263,7 @@ def _try_parts(backbone: Backbone) -> Backbone:
     return backbone
 
 # %% ../../nbs/11_backbone.ipynb #577a5b62
+@waiting('loading the weights')
 def load_backbone(
     name: str | Path = 'mini',  # 'mini', a key of HUB, a diffusers folder, or owner/model@revision
     device: str = 'auto',  # as in pick_device

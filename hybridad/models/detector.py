@@ -15,13 +15,8 @@ from torch import Tensor, nn
 
 from .attention import log_ratio
 from .backbone import Backbone, load_backbone
-from hybridad.models.checkpoint import (
-    check_fit,
-    check_read_out,
-    config_of,
-    read_checkpoint,
-    write_checkpoint,
-)
+from .checkpoint import check_fit, check_read_out, config_of
+from .checkpoint import read_checkpoint, write_checkpoint
 from ..config import Config, ModelConfig, SCORES, get_default_config
 from ..data.aspect import Fit, fitted
 from ..errors import BackboneError, CheckpointError, ConfigError
@@ -30,6 +25,7 @@ from .latents import check_batch, check_scales, check_sides, resized, smooth
 from .naming import RegionNamer
 from .pipeline import EasonADPipeline
 from .prompt_learner import MinimalPromptLearner
+from ..progress import waiting
 
 # %% ../../nbs/50_detector.ipynb #32e107c4
 def pool_logits(
@@ -380,6 +376,7 @@ class HybridAnomalyDetector(_Saved):
         return RegionNamer(self.pipeline, words)(queries, regions)
 
     @classmethod
+    @waiting('loading the weights')  # their hash takes a while as well
     def from_checkpoint(
         cls,
         path: str | Path,

@@ -53,16 +53,18 @@ def forecast(
     looks: float = 1,  # at each, a look being one image at image_size
     *,
     steps: int = 0,  # of learning
+    batch: int = 1,  # looks at once
     least: float = 60.0,  # seconds; a shorter job is not worth a message
 ) -> str:  # empty for a short job
-    "Time and memory of a job, from one image and one pass of the text encoder."
+    "Time and memory of a job, from one batch of images and one pass of the text encoder."
     side, text = detector.image_size, detector.text().detach()
-    blank = torch.zeros(1, 3, side, side)
+    together = batch if detector.backbone.device.type == 'cuda' else 1
+    blank = torch.zeros(together, 3, side, side)
     with torch.no_grad():
         queries, first = _timed(lambda: detector.queries(blank, text))
-        if not steps and images * looks * first < least:  # later ones are faster
+        if not steps and images * looks * first / together < least:  # later ones are faster
             return ''
-        look = _second_time(lambda: detector.queries(blank, text))
+        look = _second_time(lambda: detector.queries(blank, text)) / together
     learn = _learning_time(detector, looks * look) if steps else 0.0
     seconds = images * looks * look + steps * learn
     if seconds < least:
