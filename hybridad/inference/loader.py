@@ -153,4 +153,5 @@ def at_once(
     size: int,  # photographs in a batch
 ) -> int:
     "Photographs to read at a time."
+    check('batch_size', size, int)
     return 1 if isinstance(fit, Tiler) else size

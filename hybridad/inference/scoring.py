@@ -347,8 +347,7 @@ def findings(
     sight: int = 512,  # longest side of the copy to draw on, px; 0: none
 ) -> Iterator[Finding]:  # in the order of paths
     "Findings of a scorer in some files."
-    each = at_once(scorer.fit, check('batch_size', batch_size, int))
-    batches = BatchSampler(range(len(paths)), each, False)
+    batches = BatchSampler(range(len(paths)), at_once(scorer.fit, batch_size), False)
     photos = Photos(paths, scorer.fit, refused, sight=sight)
     device = scorer.detector.backbone.device
     for batch in PhotoLoader(photos, batches, device, num_workers=num_workers):
