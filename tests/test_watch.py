@@ -143,8 +143,7 @@ def test_folder_written_to_while_watches_are_killed(prompts, shots, tmp_path):
     assert sorted(r['image'] for r in found) == [str(line / f'{k:02}.png') for k in range(40)]
     assert all(r['decision'] in ('normal', 'anomalous') for r in found)
     assert all(bool(r['overlay']) == (r['decision'] == 'anomalous') for r in found)
-    assert sum(bool(r['overlay']) and not (out / r['overlay']).is_file() for r in found) <= 3 * 8
-    assert all((out / r['overlay']).is_file() for r in found[-5:] if r['overlay'])
+    assert all((out / r['overlay']).is_file() for r in found if r['overlay'])
     assert (out / 'report.html').is_file() and (out / 'drift.png').is_file()
     assert 'latency: median' in watch.said() and 'drift' in watch.said()
 

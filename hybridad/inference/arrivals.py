@@ -165,6 +165,16 @@ class _Settled(_Reached):
 class _Read(_Settled):
     "Photographs of a folder, read, and confirmed once they were scored."
 
+    def again(
+        self,
+        row: dict,  # of an earlier run, as `rows_of` reads them
+    ) -> dict | None:  # an item; None where the file is gone or holds something else
+        "The photograph that a row is about."
+        path, digest = row['image'], row['digest']
+        if not digest or file_digest(path) != digest:
+            return None
+        return read_item(Photos([path], self.side, sight=self.sight), path) | dict(path=path)
+
     def _read(self, path, now):
         "The item of one photograph; None while it may still become whole, or is known already."
         out = f'{path} is a link that leads out of {self.root}: copy the file in'

@@ -18,8 +18,10 @@ from statistics import median, quantiles
 from threading import Event
 from typing import Any
 
+from tqdm.auto import tqdm
+
 from ..config import check
-from ..errors import ConfigError, DataError, csv_cell, printable
+from ..errors import ConfigError, DataError, csv_cell, number_of, printable
 from .arrivals import FolderArrivals
 from .drift import EwmaChart, draw_chart, drift_text
 from .frames import frames_of, plain
@@ -179,9 +181,9 @@ class _Counted:
         named = []
         for r in self.table.rows():
             self._count(r | dict(decision=decision_at(r, other)))
-            named.append(dict(overlay=r['overlay']))
-        if lost := lost_overlays(self.out, named):
-            note(f'{len(lost)} overlays are gone, such as {min(lost)}: they are not drawn again')
+            named.append({k: r[k] for k in ('overlay', 'image', 'digest')})
+        gone = lost_overlays(self.out, named)
+        self.lost = [r for r in named if r['overlay'] in gone]
 
     def _count(self, row):
         "Take one row into account; True where its score has changed the state of the chart."
@@ -260,6 +262,25 @@ class _Drawing(_Session):
         for finding, place in drawn:
             if place:
                 self.home(self._overlay, finding, place)
+
+# %% ../../nbs/66c_watching.ipynb #66c0redr
+class _Complete(_Drawing):
+    "A watch whose rows have their overlays, however an earlier one ended."
+
+    def redraw(self, again):
+        "Draw overlays that are gone, as a kill leaves them, of photographs that are as they were."
+        gone = []
+        for row in tqdm(self.lost, desc='overlays', unit='image', delay=2):
+            if (item := again(row)) is None:
+                gone.append(row['overlay'])
+                continue
+            (finding,) = self.scorer([item])
+            self.home(self._overlay, finding, row['overlay'])
+        if gone:
+            many = number_of(len(gone), 'overlay is', 'overlays are')
+            self.note(
+                f'{many} gone, such as {gone[0]}, and so are the photographs: not drawn again'
+            )
 
 # %% ../../nbs/66c_watching.ipynb #c250be8b
 def _source(source, out, scorer, *, fps, poll, **how):
@@ -340,8 +361,9 @@ def watch(
     with run_lock(out):
         run.check(bool(resume))
         run.open(provenance=origin_of(scorer))
-        session = _Drawing(out, scorer, pictures=pictures, tell=tell, note=note, stop=stop)
+        session = _Complete(out, scorer, pictures=pictures, tell=tell, note=note, stop=stop)
         arrivals.resume(session.table.rows())
+        session.redraw(getattr(arrivals, 'again', lambda row: None))  # frames are gone
         for items in arrivals.batches(stop, at_once(scorer.fit, batch_size)):
             if items:
                 session.take(items, arrivals)
