@@ -376,7 +376,6 @@ class HybridAnomalyDetector(_Saved):
         return RegionNamer(self.pipeline, words)(queries, regions)
 
     @classmethod
-    @waiting('loading the weights')  # their hash takes a while as well
     def from_checkpoint(
         cls,
         path: str | Path,
@@ -390,7 +389,8 @@ class HybridAnomalyDetector(_Saved):
         _, about = read_checkpoint(path)
         config = config_of(about, backbone, device, precision=precision)
         precision = getattr(torch, config.model.precision)
-        loaded = load_backbone(config.model.backbone, device, precision)
-        check_fit(path, about, loaded, other_backbone=other_backbone)
+        with waiting('loading the weights'):  # their hash takes a while as well
+            loaded = load_backbone(config.model.backbone, device, precision)
+            check_fit(path, about, loaded, other_backbone=other_backbone)
         detector = cls(config, loaded)
         return detector, detector.load_checkpoint(path, other_backbone)
