@@ -34,9 +34,11 @@ from hybridad.data.layouts import read_mvtec
 from hybridad.errors import CheckpointError, ConfigError, DataError, HybridadError
 from hybridad.evaluation.baselines import LinearProbe, WordsDetector
 from hybridad.inference import loader, parts, scoring_runs
-from hybridad.inference.rows import read_scores
-from hybridad.inference.scoring import Scorer
+from hybridad.inference.image_files import Photos
+from hybridad.inference.rows import read_scores, row_of
+from hybridad.inference.scoring import Scorer, findings
 from hybridad.inference.scoring_runs import score_folder
+from hybridad.inference.watching import watch
 from hybridad.models import query_cache
 from hybridad.models.detector import HybridAnomalyDetector
 from hybridad.models.features import read_cached
@@ -662,6 +664,78 @@ def test_resume_compares_what_the_bits_depend_on(loaded, photos, tmp_path, monke
         other.setattr(torch, 'get_num_threads', lambda: threads + 1)  # a real pool survives no fork
         scored(loaded, photos, out)
     assert scored(loaded, photos, out, num_workers=1)[0] == ['2.bmp', '3.bmp']
+
+
+def test_a_machine_with_other_cores_joins(loaded, photos, prompts, tmp_path):
+    "It takes over the threads of the run, so the table is that of one process."
+    out, one = tmp_path / 'out', tmp_path / 'one'
+    args = [photos, '--checkpoint_path', prompts, '--device', 'cpu', '--quiet']
+    args = list(map(str, [*args, '--pictures', 'none', '--part', 2, '--batch_size', 2]))
+    assert cli.hybridad_score([*args, '--out', str(one)]) == 0
+    shutil.copytree(one, out)
+    for gone in ('scores.csv', 'report.html', 'parts/part-000001.csv', 'parts/part-000003.csv'):
+        (out / gone).unlink()
+    begin = 'import sys; from hybridad import cli; sys.exit(cli.hybridad_score())'
+    threads = torch.get_num_threads()
+    how = dict(env=os.environ | dict(OMP_NUM_THREADS=str(threads + 1)), timeout=300)
+    joined = subprocess.run(
+        [sys.executable, '-c', begin, *args, '--out', str(out), '--join'],
+        capture_output=True,
+        text=True,
+        **how,
+    )
+    assert joined.returncode == 0, joined.stderr
+    assert joined.stdout.count(f'computing with {threads} thread') == 1
+    for name in ('scores.csv', *(f'parts/part-{k:06d}.csv' for k in range(5))):
+        assert (out / name).read_bytes() == (one / name).read_bytes()
+
+
+def test_threads_are_those_of_whoever_began_the_run_just_before(
+    loaded, photos, tmp_path, monkeypatch
+):
+    threads, told = [7], []
+    scorer = Scorer(WordsDetector(CONFIG, loaded[0]), 0.0, 0.0)
+    how = dict(join=True, part=2, progress=False, note=told.append)
+    monkeypatch.setattr(torch, 'get_num_threads', lambda: threads[-1])
+    monkeypatch.setattr(torch, 'set_num_threads', threads.append)
+
+    def late(folder):
+        monkeypatch.setattr(scoring_runs, 'claims_in', claims_in)
+        threads.append(2)
+        score_folder(photos, folder, scorer, **how)
+        threads.append(7)
+        return claims_in(folder)
+
+    monkeypatch.setattr(scoring_runs, 'claims_in', late)
+    score_folder(photos, tmp_path / 'out', scorer, **how)
+    assert threads == [7, 2, 2, 7, 2, 7]  # both put back what they found
+    assert len(told) == 1 and 'computing with 2 threads' in told[0]
+    with pytest.raises(ConfigError, match='begun with another part, see'):
+        score_folder(photos, tmp_path / 'out', scorer, **how | dict(part=3))
+
+
+def test_photographs_cut_into_tiles_are_in_memory_one_by_one(loaded, photos, tmp_path):
+    "Rows are those of photographs that were in memory together."
+
+    class Seen(Scorer):
+        def __call__(self, batch, size=8):
+            looked.append(len(batch))
+            return super().__call__(batch, size)
+
+    looked, scorer = [], Seen(WordsDetector(CONFIG, loaded[0]), 0.0, 0.0, tiles=2)
+    names, stop = sorted(map(str, photos.iterdir())), threading.Event()
+    together = scorer(list(Photos(names, scorer.fit)), 4)
+    looked.clear()
+    how = dict(batch_size=4, pictures='none')
+    score_folder(photos, tmp_path / 'run', scorer, part=5, progress=False, **how)
+    found = list(findings(scorer, names, batch_size=4, num_workers=1))
+    assert looked == [1] * 20
+    assert list(map(row_of, found)) == list(map(row_of, together))
+    scores = [row_of(f)['score'] for f in together]
+    assert [r['score'] for r in read_scores(tmp_path / 'run')] == scores
+    tell = lambda f, _: f.image.endswith('9.bmp') and stop.set()
+    watch(str(photos), tmp_path / 'line', scorer, stop=stop, tell=tell, note=str, **how)
+    assert looked == [1] * 30
 
 
 def test_a_run_is_continued_with_the_flags_that_say_how_files_are_read(

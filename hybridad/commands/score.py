@@ -265,10 +265,13 @@ def _outlines(tool: str, out: Path) -> str:
 def _score(a: Namespace, out: Path, where: Path | str) -> int:
     "Score into a folder of this machine, which is called `where`; the exit code."
     from hybridad.inference.scoring import Strangers
+    from hybridad.inference.scoring_runs import take_threads
     from tqdm.auto import tqdm
 
     rank, world, _ = processes()
     found = _found(a, rank)
+    if a.join:
+        take_threads(out, print)  # before references are learned, whose last digits depend on it
     scorer, begun = loaded_scorer(a, found), time.perf_counter()
     if rank == 0:
         _begin(a, scorer, len(found.names))

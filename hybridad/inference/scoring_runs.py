@@ -136,16 +136,31 @@ class ScoringRun(Run):
             remedy = f'it was decided anew, so say --threshold {other:.6g} to '
         return f'another {", ".join(names)}', remedy
 
-    def take_over(
-        self,
-        note: Callable,  # called with a sentence where something changes
-    ) -> None:
-        "Compute with as many threads as whoever began the run, if it is there."
-        threads = self.stored()['asked'].get('threads') if self.file.exists() else None
-        if isinstance(threads, int) and threads != self.asked['threads']:
-            torch.set_num_threads(threads)
-            self.asked['threads'] = threads
-            note(f'{number_of(threads, "thread")} as in the run that is joined')
+# %% ../../nbs/64a_scoring_runs.ipynb #thr3ads2
+def take_threads(
+    out: str | os.PathLike,  # folder of a run that is joined, which need not exist
+    note: Callable,  # called with a sentence where the number was another one
+) -> None:
+    "Compute with as many threads as a run was begun with."
+    run = Run(out, 'score', {})
+    threads = run.stored()['asked'].get('threads') if run.begun else None
+    if type(threads) is int and 0 < threads != torch.get_num_threads():
+        torch.set_num_threads(threads)
+        many = number_of(threads, 'thread')
+        note(f'computing with {many}, as {run.folder} was begun: last digits depend on it')
+
+
+class _JoinedRun(ScoringRun):
+    "A scoring that others may have begun, or begin just now."
+
+    def __init__(self, *args, note: Callable):
+        super().__init__(*args)
+        self.note = note
+
+    def check(self, resume: bool | None = None) -> bool:
+        take_threads(self.folder, self.note)
+        self.asked['threads'] = torch.get_num_threads()
+        return super().check(resume)
 
 # %% ../../nbs/64a_scoring_runs.ipynb #29875622
 def origin_of(
@@ -156,10 +171,8 @@ def origin_of(
     return provenance(scorer.detector, **known)
 
 
-def _begin(run, parts, scorer, *, join, note):
+def _begin(run, parts, scorer, join):
     "Write run.json, or find it there; whoever joins makes no finished run unfinished."
-    if join:  # another may have begun it since
-        run.take_over(note)
     there = run.check()
     if join and not there and in_use(run.folder):
         raise ConfigError(
@@ -170,12 +183,12 @@ def _begin(run, parts, scorer, *, join, note):
     parts.file(0).parent.mkdir(exist_ok=True)
 
 
-def _begin_alone(run, parts, claims, scorer, **how):
+def _begin_alone(run, parts, claims, scorer, join):
     "Begin or find the run while all others wait; a folder that stays empty is removed."
     run.folder.mkdir(parents=True, exist_ok=True)
     try:
         with held(claims, 'begin'):
-            _begin(run, parts, scorer, **how)
+            _begin(run, parts, scorer, join)
     finally:
         if not any(run.folder.iterdir()):
             run.folder.rmdir()
@@ -275,8 +288,6 @@ def _own_threads():
 def _run(run, parts, scorer, *, join, resume, note, work, **how):
     "Begin or continue a run, score what is missing, and finish it; the decisions, counted."
     rank, world, wait = processes()
-    if join:
-        run.take_over(note)
     run.check(None if join else bool(resume))
     gone = {} if join else outdated(parts, range(rank, parts.count, world))
     wait()  # until all have found it free
@@ -284,9 +295,11 @@ def _run(run, parts, scorer, *, join, resume, note, work, **how):
         tell_lost(parts, note)
     with claims_in(parts.out) as claims:
         if rank == 0:
-            _begin_alone(run, parts, claims, scorer, join=join, note=note)
+            _begin_alone(run, parts, claims, scorer, join)
         remove_outdated(parts, gone, note)
         wait()
+        if join and rank:
+            run.check()  # the first process has found it, or begun it
         work(parts, claims, scorer, **how)
         return _finish(run, parts, claims, note)
 
@@ -305,7 +318,7 @@ def score_folder(
     num_workers: int | None = None,  # loader processes; None: as many as help on the device
     progress: bool = True,
     tell: Callable | None = None,  # called with each Finding of this process
-    note: Callable = print,  # called with a sentence if finished parts are scored again
+    note: Callable = print,  # called with a sentence: parts scored again, threads taken over
     work: Callable = _score_parts,  # scores the parts that are missing, as RayEngine does
 ) -> tuple:  # Counter of decisions in the whole run, Counter of files left alone
     "Score a folder in parts that survive a kill; processes that join share them."
@@ -314,7 +327,7 @@ def score_folder(
     names, refused, other = find_images(paths)
     parts = Parts(out, names, refused, part=part, form=form)
     asked = asked_of(scorer, names, batch_size, part=part, format=form, pictures=pictures)
-    run = ScoringRun(out, 'score', asked)
+    run = (partial(_JoinedRun, note=note) if join else ScoringRun)(out, 'score', asked)
     how = dict(pictures=pictures, batch_size=batch_size, num_workers=num_workers)
     how |= dict(join=join, resume=resume, progress=progress, tell=tell, note=note, work=work)
     with _own_threads() if join else run_lock(out, processes()[0] == 0):
