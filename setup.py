@@ -47,6 +47,7 @@ setup(
             'large',
             'ray',
             'remote',
+            't5',
             'tracking',
             'video',
         )

@@ -1,5 +1,6 @@
 "A detector on each transformer family, from folders that diffusers' own save_pretrained wrote."
 
+import io
 import json
 import shutil
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ from hybridad.cli import hybridad
 from hybridad.config import READOUTS, get_default_config
 from hybridad.data.layouts import read_dataset
 from hybridad.errors import BackboneError, ConfigError
+from hybridad.models import families
 from hybridad.models.attention import log_ratio
 from hybridad.models.backbone import load_backbone
 from hybridad.models.detector import HybridAnomalyDetector
@@ -27,6 +29,38 @@ from hybridad.training.step import Step
 FAMILIES = [f for f in TINY if f != 'unet']
 SIZE = 32  # px
 WORDS = ['a photo of a flawless object', 'a damaged object']
+
+
+def test_a_tokenizer_that_is_a_spiece_model_as_pixart_ships_it(tmp_path, monkeypatch):
+    spm = pytest.importorskip('sentencepiece', reason="pip install 'hybridad[t5]'")
+    pipe = tiny_pipeline('pixart')
+    pipe.save_pretrained(tmp_path)
+    place = tmp_path / 'tokenizer'
+    shutil.rmtree(place)
+    place.mkdir()
+    texts = ['a bad cab', 'a cab', 'bad', 'dab a cab']  # few letters: it knows 16 pieces
+    most = pipe.text_encoder.config.vocab_size
+    content = io.BytesIO()
+    spm.SentencePieceTrainer.train(
+        sentence_iterator=iter(texts),
+        model_writer=content,
+        vocab_size=most,
+        hard_vocab_limit=False,
+        minloglevel=2,
+        **dict(pad_id=0, eos_id=1, unk_id=2, bos_id=-1),
+    )
+    (place / 'spiece.model').write_bytes(content.getvalue())
+    about = dict(tokenizer_class='T5Tokenizer', extra_ids=0)
+    (place / 'tokenizer_config.json').write_text(json.dumps(about))
+    index = json.loads((tmp_path / 'model_index.json').read_text())
+    index = json.dumps(index | dict(tokenizer=['transformers', 'T5Tokenizer']))
+    (tmp_path / 'model_index.json').write_text(index)
+    ids = load_backbone(str(tmp_path), 'cpu').towers[0][0]('a bad cab').input_ids
+    assert max(ids) < most and ids[-1] == 1
+    (place / 'spiece.model').write_bytes(b'no model')
+    monkeypatch.setattr(families, 'find_spec', lambda name: None)
+    with pytest.raises(BackboneError, match=r"'tokenizer' could not .*hybridad\[t5\]"):
+        load_backbone(str(tmp_path), 'cpu')
 
 
 @pytest.fixture(scope='module', params=FAMILIES)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..config import MASSES
 from ..errors import BackboneError, ConfigError
-from .layers import check_whole, select_layers
+from .layers import check_whole, no_mask, select_layers
 
 # %% ../../nbs/10_attention.ipynb #1476075c
 def _as_image(
@@ -109,6 +109,7 @@ class _Hooks(_Passes):
         for name, layer in self.layers.items():
             block = modules[name.rsplit('.transformer_blocks', 1)[0]]
             yield block.register_forward_pre_hook(self._note_size(name))
+            yield layer.register_forward_pre_hook(no_mask, with_kwargs=True)
             yield from self._watch(name, layer)
 
     def _note_size(self, name):

@@ -8,6 +8,7 @@ __all__ = []
 # %% ../../nbs/10k_families.ipynb #c235b625
 import json
 from collections.abc import Iterable
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -330,6 +331,14 @@ class TransformerBackbone(_Selecting):
         return _described(self)
 
 # %% ../../nbs/10k_families.ipynb #3fdeb2e0
+def _remedy(part: str) -> str:
+    "The remedy for a part that cannot be loaded."
+    whole = 'give a complete diffusers folder with safetensors'
+    if part.startswith('tokenizer') and not find_spec('sentencepiece'):
+        return f"pip install 'hybridad[t5]', which spiece.model of PixArt needs, or {whole}"
+    return whole
+
+
 def load_transformer(
     name: str,  # a diffusers folder or a Hub id
     dtype: torch.dtype = torch.float32,
@@ -338,10 +347,9 @@ def load_transformer(
     "Load PixArt, Sana, Stable Diffusion 3 or FLUX as a frozen backbone."
     source, hub = _asked(name, **hub)
     index = _read_index(source, **hub)
-    remedy = 'give a complete diffusers folder with safetensors'
     parts = {}
     for part, entry in _wanted(index).items():
         cls = _class_of(source, part, entry)
-        parts[part] = load_part(source, part, cls, dtype=dtype, remedy=remedy, **hub)
+        parts[part] = load_part(source, part, cls, dtype=dtype, remedy=_remedy(part), **hub)
     length = PIPELINES[index['_class_name']]
     return TransformerBackbone(name, parts, length, settings=settings_of(name))

@@ -50,6 +50,19 @@ def check_whole(
                 'float16; load it without quantization_config'
             )
 
+# %% ../../nbs/09_layers.ipynb #m4sk0001
+def check_mask(mask: torch.Tensor | None) -> None:
+    "Refuse a mask over tokens, whose masses would not be those of the layer."
+    if mask is not None:
+        raise BackboneError(
+            'a mask over text tokens cannot be read: leave encoder_attention_mask out'
+        )
+
+
+def no_mask(module: nn.Module, args: tuple, kwargs: dict) -> None:
+    "A hook that refuses a mask over tokens."
+    check_mask(kwargs.get('attention_mask'))
+
 # %% ../../nbs/09_layers.ipynb #e5c5ade7
 SUPPORTED = 'supported are UNets of the Stable Diffusion family: 1.x, 2.x, BK-SDM, SDXL'
 READABLE = (

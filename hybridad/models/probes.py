@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .attention import QueryRecorder, products, split_heads, token_scores, wide
-from .layers import select_layers
-from ..errors import BackboneError, ConfigError
+from .layers import check_mask, select_layers
+from ..errors import ConfigError
 
 # %% ../../nbs/10a_probes.ipynb #205b1546
 def group_masses(
@@ -24,19 +24,6 @@ def group_masses(
 ) -> Tensor:  # (B, G, N), mean over heads
     "Attention mass of token groups: one softmax over all tokens, then a sum in each group."
     return groups.to(scores) @ scores.softmax(-1).mean(1).mT
-
-# %% ../../nbs/10a_probes.ipynb #664db122
-def _check_mask(mask: Tensor | None) -> None:
-    "Refuse a mask over tokens, whose masses would not be those of the layer."
-    if mask is not None:
-        raise BackboneError(
-            'a mask over text tokens cannot be read: leave encoder_attention_mask out'
-        )
-
-
-def _no_mask(module: nn.Module, args: tuple, kwargs: dict) -> None:
-    "A hook that refuses a mask over tokens."
-    _check_mask(kwargs.get('attention_mask'))
 
 # %% ../../nbs/10a_probes.ipynb #385114df
 class AttentionReader(QueryRecorder):
@@ -71,7 +58,6 @@ class AttentionReader(QueryRecorder):
             masses = self._reduce(layer, held.pop(), k)
             self._keep(name, self._image(name, masses.mT).movedim(-1, 1))
 
-        yield layer.register_forward_pre_hook(_no_mask, with_kwargs=True)
         yield layer.to_q.register_forward_hook(hold)
         yield layer.to_k.register_forward_hook(reduce)
 
@@ -96,7 +82,7 @@ class _GroupProbe:
         **kwargs,
     ) -> Tensor:
         "Do the work of a layer, and keep the masses beside it."
-        _check_mask(attention_mask)
+        check_mask(attention_mask)
         q = split_heads(attn.to_q(hidden_states), attn.heads)
         k = split_heads(attn.to_k(encoder_hidden_states), attn.heads)
         v = split_heads(attn.to_v(encoder_hidden_states), attn.heads)
