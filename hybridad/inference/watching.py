@@ -18,8 +18,6 @@ from statistics import median, quantiles
 from threading import Event
 from typing import Any
 
-from tqdm.auto import tqdm
-
 from ..config import check
 from ..errors import ConfigError, DataError, csv_cell, number_of, printable
 from .arrivals import FolderArrivals
@@ -264,23 +262,25 @@ class _Drawing(_Session):
                 self.home(self._overlay, finding, place)
 
 # %% ../../nbs/66c_watching.ipynb #66c0redr
+_KILLED = 100  # overlays that kills may have left out; more were removed
+
+
 class _Complete(_Drawing):
     "A watch whose rows have their overlays, however an earlier one ended."
 
     def redraw(self, again):
         "Draw overlays that are gone, as a kill leaves them, of photographs that are as they were."
-        gone = []
-        for row in tqdm(self.lost, desc='overlays', unit='image', delay=2):
-            if (item := again(row)) is None:
+        gone, killed = [], len(self.lost) <= _KILLED
+        for row in self.lost:
+            if not killed or (item := again(row)) is None:
                 gone.append(row['overlay'])
                 continue
             (finding,) = self.scorer([item])
             self.home(self._overlay, finding, row['overlay'])
         if gone:
+            why = 'their photographs are gone or changed' if killed else 'so many were removed'
             many = number_of(len(gone), 'overlay is', 'overlays are')
-            self.note(
-                f'{many} gone, such as {gone[0]}, and so are the photographs: not drawn again'
-            )
+            self.note(f'{many} gone, such as {gone[0]}, and not drawn again: {why}')
 
 # %% ../../nbs/66c_watching.ipynb #c250be8b
 def _source(source, out, scorer, *, fps, poll, **how):
