@@ -287,12 +287,13 @@ def _image_end(stored, threshold, false_alarms):
             '--threshold and --false_alarms both say where anomalous begins: leave one of the two'
             ' out'
         )
-    if not stored.get('good'):
+    known = stored.get('good') or stored.get('whole')  # of whole images: they promise nothing
+    if not known:
         raise ConfigError(
             '--false_alarms needs scores of good images, and none are known: give good images as'
             ' --normals, or store scores in the checkpoint with hybridad test --calibrate'
         )
-    return alarm_threshold(stored['good'], false_alarms)['threshold']
+    return alarm_threshold(known, false_alarms)['threshold']
 
 # %% ../../nbs/64_scoring.ipynb #3b0901f4
 def load_scorer(
@@ -319,20 +320,19 @@ def load_scorer(
     tiling = tiling_of(detector.config, tiles)
     source += _as_learned(tiles, tiling)
     stored, known = _stored_thresholds(detector, about), about.get('appearance')
-    otherwise = tiling.key != stored.get('tiling')  # so known good images promise nothing
     if beside := compared_with(detector, references, among, tiling=tiling):
-        (detector, said, stored), known, otherwise = beside, None, False  # a world of their own
+        (detector, said, stored), known = beside, None  # references bring their own world
         source += said
         _check_decided(stored, threshold, pixel_threshold)
-    elif otherwise:
-        source += _cut_otherwise(stored, threshold, false_alarms)
-        stored = dict(growth=growth_of_scores(stored.get('good'))) | stored
+    elif tiling.key != stored.get('tiling'):
+        source, good = source + _cut_otherwise(stored, threshold, false_alarms), stored.get('good')
+        stored = dict(growth=growth_of_scores(good)) | stored | dict(good=None, whole=good)
     if known is not None:  # refused before any work
         unlike_known(np.zeros((1, 12)), known, str(checkpoint or SHIPPED))
     image = _image_end(stored, threshold, false_alarms)
     pixel = stored.get('pixel') if pixel_threshold is None else pixel_threshold
     how = dict(source=source, tiles=tiling, known=known, names=names, false_alarms=false_alarms)
-    how |= dict(good=None if otherwise else stored.get('good'), growth=stored.get('growth', 0.0))
+    how |= dict(good=stored.get('good'), growth=stored.get('growth', 0.0))
     how['checkpoint'] = checkpoint and os.path.abspath(checkpoint)
     return Scorer(detector, image, pixel, **how)
 
