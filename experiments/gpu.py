@@ -26,7 +26,7 @@ from hybridad.models.attention import QueryRecorder
 from hybridad.models.backbone import load_backbone
 from hybridad.models.detector import HybridAnomalyDetector
 from hybridad.models.parts import MINI
-from hybridad.models.probes import AttentionReader
+from hybridad.models.recorder import Recorder, masses_of
 from hybridad.models.reference import ReferenceDetector
 from hybridad.runs import write_json
 from hybridad.synthetic.plain import picture, write_dataset
@@ -70,7 +70,7 @@ def reading():
     context = b.encode_text(['a photo of an object']).expand(4, -1, -1)
     with torch.no_grad():
         stock = b.unet(z, 1, context).sample
-        with AttentionReader(b.unet, torch.eye(b.length, device='cuda')) as reader:
+        with Recorder(b.unet, reduce=masses_of(torch.eye(b.length, device='cuda'))) as reader:
             under = b.unet(z, 1, context).sample
         with QueryRecorder(b.unet) as recorder:
             whole = {n: q.clone() for n, q in recorder.run(z, 1, context).items()}
@@ -78,7 +78,7 @@ def reading():
             early = recorder.run(z, 1, context)
     return dict(
         stock_output_difference=(stock - under).abs().max().item(),
-        masses_sum_to_one=max((m.sum(1) - 1).abs().max().item() for m in reader.maps.values()),
+        masses_sum_to_one=max((m.sum(1) - 1).abs().max().item() for m in reader.found.values()),
         early_exit_difference=max((whole[n] - q).abs().max().item() for n, q in early.items()),
     )
 

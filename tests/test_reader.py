@@ -21,8 +21,9 @@ from hybridad.models.detector import HybridAnomalyDetector
 from hybridad.models.layers import cross_attention, select_layers
 from hybridad.models.parts import MINI
 from hybridad.models.pipeline import EasonADPipeline
-from hybridad.models.probes import AttentionReader, probing
+from hybridad.models.probes import probing
 from hybridad.models.prompt_learner import MinimalPromptLearner
+from hybridad.models.recorder import Recorder, masses_of
 from hybridad.studies.variants import standard_variants
 from hybridad.visual.words import nearest_words
 
@@ -219,13 +220,18 @@ def test_conditions_follow_precision_and_weights(model):
     assert not torch.allclose(pooled(), first, atol=1e-3)
 
 
+def reading(unet, groups):
+    "A recorder that leaves the attention mass of token groups."
+    return Recorder(unet, reduce=masses_of(groups))
+
+
 def test_reading_changes_nothing(model, inputs):
     with torch.no_grad():
         plain = call(model.unet, inputs)
         groups = torch.ones(1, model.length)
-        with AttentionReader(model.unet, groups) as reader:
+        with reading(model.unet, groups) as reader:
             assert torch.equal(call(model.unet, inputs), plain)
-        for m in reader.maps.values():
+        for m in reader.found.values():
             torch.testing.assert_close(m, torch.ones_like(m), atol=1e-5, rtol=0)
         with probing(model.unet, groups) as probes:
             torch.testing.assert_close(call(model.unet, inputs), plain, atol=1e-6, rtol=0)
@@ -357,13 +363,13 @@ def test_half_precision_stays_close(model, inputs, dtype, tolerance):
     low = copy.deepcopy(model.unet).to(dtype)
     half = lambda x: {k: half(v) for k, v in x.items()} if isinstance(x, dict) else x.to(dtype)
     with torch.no_grad():
-        with AttentionReader(model.unet, groups) as full:
+        with reading(model.unet, groups) as full:
             call(model.unet, inputs)
-        with AttentionReader(low, groups) as reader:
+        with reading(low, groups) as reader:
             call(low, (half(inputs[0]), inputs[1], half(inputs[2]), half(inputs[3])))
-    for n in full.maps:
+    for n in full.found:
         torch.testing.assert_close(
-            reader.maps[n], full.maps[n], atol=tolerance * float(full.maps[n].max()), rtol=0
+            reader.found[n], full.found[n], atol=tolerance * float(full.found[n].max()), rtol=0
         )
 
 
@@ -381,11 +387,11 @@ def test_sliced_attention_and_lora_are_read(model, inputs):
     groups = torch.zeros(1, model.length)
     groups[0, 1] = 1
     unet.set_attention_slice('max')
-    with AttentionReader(unet, groups) as reader, torch.no_grad():
+    with reading(unet, groups) as reader, torch.no_grad():
         call(unet, inputs)
     for n, m in cross_attention(unet).items():
         p = token_scores(m, queries[n], inputs[2][:, None])[:, 0].softmax(-1).mean(1)[..., 1]
-        torch.testing.assert_close(reader.maps[n][:, 0], p, atol=1e-5, rtol=0)
+        torch.testing.assert_close(reader.found[n][:, 0], p, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize(
@@ -435,7 +441,7 @@ def test_compiles_in_one_piece(backend):
 def test_a_compiled_unet_is_refused_before_it_reads_nothing(tmp_path, part):
     model = random_backbone(complete('sd2', tmp_path / 'sd2'))
     model.unet.get_submodule(part).compile(backend='eager')  # once it ran, it calls no new hooks
-    readers = AttentionReader, lambda u, *_: QueryRecorder(u), lambda u, g: probing(u, g)
+    readers = reading, lambda u, *_: QueryRecorder(u), lambda u, g: probing(u, g)
     for reader in readers:
         with pytest.raises(BackboneError, match='UNet2DConditionModel is compiled'):
             with reader(model.unet, torch.ones(1, model.length)):
@@ -468,12 +474,12 @@ def test_a_pass_in_which_a_layer_is_not_seen_is_refused(tmp_path):
     model, latents = random_backbone(complete('sd2', tmp_path / 'sd2')), torch.randn(1, 4, 16, 16)
     text, groups = model.encode_text(WORDS[:1]), torch.ones(1, model.length)
     name, last = list(cross_attention(model.unet).items())[-1]
-    with AttentionReader(model.unet, groups) as reader, torch.no_grad():
+    with reading(model.unet, groups) as reader, torch.no_grad():
         model.unet(latents, 10, text)
         last.set_processor(lambda attn, x, *args, **more: x)
         with pytest.raises(BackboneError, match=f'layer {name} ran without its to_q'):
             model.unet(latents, 10, text)
-        assert name not in reader.maps  # not those of the pass before
+        assert name not in reader.found  # not those of the pass before
 
 
 @pytest.mark.filterwarnings('ignore:torch')
@@ -633,11 +639,11 @@ def test_stable_diffusion_2_1_at_full_size():
     with torch.no_grad():
         context = model.encode_text(WORDS[:1])
         plain = model.unet(latents, 100, context).sample
-        with AttentionReader(model.unet, torch.ones(1, 77)) as reader:
+        with reading(model.unet, torch.ones(1, 77)) as reader:
             torch.testing.assert_close(
                 model.unet(latents, 100, context).sample, plain, atol=1e-6, rtol=0
             )
-        for m in reader.maps.values():
+        for m in reader.found.values():
             torch.testing.assert_close(m, torch.ones_like(m), atol=1e-5, rtol=0)
         pipeline = EasonADPipeline(model)
         prompts = model.encode_embeddings(*learner())

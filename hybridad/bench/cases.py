@@ -19,7 +19,7 @@ from ..models.attention import log_ratio
 from ..models.layers import cross_attention
 from ..models.backbone import Backbone
 from ..models.pipeline import EasonADPipeline
-from ..models.probes import AttentionReader
+from ..models.recorder import Recorder, masses_of
 from ..models.prompt_learner import MinimalPromptLearner
 
 # %% ../../nbs/72a_bench_cases.ipynb #8d8e16f5
@@ -129,7 +129,9 @@ def forward_cases(
     plain = plain_pass(backbone, latents, prompts)
     cases = dict(
         plain=plain,
-        reader=_within(plain, lambda: AttentionReader(unet, groups, list(backbone.layers))),
+        reader=_within(
+            plain, lambda: Recorder(unet, list(backbone.layers), reduce=masses_of(groups))
+        ),
         store_everything=_within(plain, lambda: storing(unet)),
         **{r: _both_prompts(backbone, r, latents, prompts) for r in READOUTS},
     )

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from .memory import LiveBytes
+from .memory import LiveBytes, _counted
 from .sizes import SD21
 from ..models.attention import log_ratio
 from ..models.backbone import default_layers
@@ -162,16 +162,6 @@ def at_full_size(
     return cost | dict(text=_text_bytes(name), products_ratio=ratio)
 
 # %% ../../nbs/72da_bench_families.ipynb #3cd9447f
-def _counted(reduce: Callable, counted: LiveBytes) -> Callable:
-    "The same reduction, with a count of all bytes it allocates."
-
-    def count(view, seen):
-        with counted:
-            return reduce(view, seen)
-
-    return count
-
-
 def _seconds(f: Callable, *given: object) -> float:
     "Processor time of a call."
     begun = time.process_time()

@@ -8,7 +8,7 @@ __all__ = ['reader_bytes']
 # %% ../../nbs/72b_bench_memory.ipynb #fd09a3fb
 import importlib.metadata
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -25,9 +25,8 @@ from hybridad.bench.cases import (
     words_of,
 )
 from .timing import ratio
-from ..models.layers import cross_attention
 from ..models.backbone import Backbone
-from ..models.probes import AttentionReader
+from ..models.recorder import Recorder, masses_of
 
 # %% ../../nbs/72b_bench_memory.ipynb #813969d2
 def _storages(tree) -> dict:  # {key: storage}
@@ -64,14 +63,14 @@ class LiveBytes(TorchDispatchMode):
         self.peak = max(self.peak, self.now)
 
 # %% ../../nbs/72b_bench_memory.ipynb #5a49cc57
-class _CountedReader(AttentionReader):
-    "The reader with a count of every byte that it allocates."
+def _counted(reduce: Callable, counted: LiveBytes) -> Callable:
+    "The same reduction, with a count of all bytes it allocates."
 
-    counted = None  # a LiveBytes
+    def count(view, seen):
+        with counted:
+            return reduce(view, seen)
 
-    def _reduce(self, layer, q, k):
-        with self.counted:
-            return super()._reduce(layer, q, k)
+    return count
 
 
 def _megabytes(tensors: Iterable[torch.Tensor]) -> float:
@@ -85,15 +84,15 @@ def reader_bytes(
 ) -> dict[str, float]:  # MB (1e6 bytes): the reader's peak, what it and its peers leave
     "Bytes that reading allocates beyond the plain pass, and what storing everything leaves."
     cases = forward_cases(backbone, latents)
-    reader = _CountedReader(backbone.unet, two_groups(backbone), list(backbone.layers))
-    reader.counted = LiveBytes()
-    with reader:
+    layers, counted = list(backbone.layers), LiveBytes()
+    reduce = _counted(masses_of(two_groups(backbone)), counted)
+    with Recorder(backbone.unet, layers, reduce=reduce) as reader:
         cases['plain']()
     with storing(backbone.unet) as stores:
         cases['plain']()
     found = dict(
-        reader_extra_mb=reader.counted.peak / 1e6,
-        reader_keeps_mb=_megabytes(reader.maps.values()),
+        reader_extra_mb=counted.peak / 1e6,
+        reader_keeps_mb=_megabytes(reader.found.values()),
         store_everything_keeps_mb=_megabytes(s.probabilities for s in stores.values()),
     )
     if PEER in cases:
@@ -111,14 +110,14 @@ def _peer_difference(
     "Largest difference of single tokens' maps from those of `attention-map-diffusers`, all layers."
     unet, tokens = backbone.unet, torch.eye(backbone.length, device=latents.device)
     plain = plain_pass(backbone, latents, backbone.encode_text(words_of(backbone)))
-    with AttentionReader(unet, tokens, list(cross_attention(unet))) as reader:
+    with Recorder(unet, reduce=masses_of(tokens)) as reader:
         plain()
     with peer_capture(unet) as capture:
         plain()
         theirs = {r.layer_id.removeprefix('unet.'): r.data.mean(1) for r in capture.records}
     return max(
         (ours.flatten(2).mT - theirs[n].to(ours.device)).abs().max().item()
-        for n, ours in reader.maps.items()
+        for n, ours in reader.found.items()
     )
 
 # %% ../../nbs/72b_bench_memory.ipynb #ae13915a

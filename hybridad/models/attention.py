@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..config import MASSES
 from ..errors import BackboneError, ConfigError
-from .layers import check_whole, no_mask, select_layers
+from .layers import check_input, check_whole, no_mask, select_layers
 
 # %% ../../nbs/10_attention.ipynb #1476075c
 def _as_image(
@@ -31,8 +31,8 @@ def _as_image(
     if values.shape[1] != h * w:
         raise BackboneError(
             f'layer {name} was given {values.shape[1]} queries for {h} x {w} places: something '
-            'merges or moves the tokens of this UNet, as tomesd and HyperTile do; take it off, '
-            'for tomesd with tomesd.remove_patch(unet)'
+            'merges or moves the tokens of this model, as tomesd and HyperTile do; take it off, '
+            'for tomesd with tomesd.remove_patch(model)'
         )
     return values.unflatten(1, (h, w))
 
@@ -54,7 +54,7 @@ def hooked(
         yield
 
 
-class Handles:
+class _Handles:
     "Context manager that holds its hooks."
 
     def __init__(self, model: nn.Module):
@@ -78,26 +78,30 @@ def _check_found(layers: dict, found: dict) -> None:
         kind = type(layers[missed[0]].processor).__name__
         raise BackboneError(
             f'layer {missed[0]} ran without its to_q, so there is nothing to read: its processor '
-            f'{kind} is not supported; take it off with unet.set_default_attn_processor()'
+            f'{kind} is not supported; take it off, of a UNet with set_default_attn_processor()'
         )
 
 
-class _Passes(Handles):
+class _Passes(_Handles):
     "Context manager: each pass leaves in `found` what was seen of its layers, and of all of them."
 
-    def __init__(self, unet: nn.Module, layers: dict[str, nn.Module]):
-        super().__init__(unet)
-        self.unet, self.layers, self.found = unet, layers, {}
+    def __init__(self, model: nn.Module, layers: dict):
+        super().__init__(model)
+        self.layers, self._kept = layers, {}
 
     def _hooked(self):
-        yield self.unet.register_forward_pre_hook(self._begin)
-        yield self.unet.register_forward_hook(self._end)
+        yield self.model.register_forward_pre_hook(self._begin)
+        yield self.model.register_forward_hook(self._end)
 
     def _begin(self, module, inputs):
-        self.found = {}
+        self._kept = {}
 
     def _end(self, module, inputs, output):
-        _check_found(self.layers, self.found)
+        _check_found(self.layers, self._kept)
+
+    @property
+    def found(self) -> dict:
+        return self._kept
 
 # %% ../../nbs/10_attention.ipynb #9c708910
 class _Hooks(_Passes):
@@ -105,16 +109,21 @@ class _Hooks(_Passes):
 
     def _hooked(self):
         yield from super()._hooked()
-        modules, self._sizes = dict(self.unet.named_modules()), {}
+        modules, self._sizes = dict(self.model.named_modules()), {}
         for name, layer in self.layers.items():
-            block = modules[name.rsplit('.transformer_blocks', 1)[0]]
-            yield block.register_forward_pre_hook(self._note_size(name))
-            yield layer.register_forward_pre_hook(no_mask, with_kwargs=True)
+            yield modules[self._place(name)].register_forward_pre_hook(self._note_size(name))
             yield from self._watch(name, layer)
+
+    def _place(self, name):
+        "The module whose input has the rows and columns of a layer."
+        return name.rsplit('.transformer_blocks', 1)[0]
+
+    def _size(self, module, inputs):
+        return inputs[0].shape[-2:]
 
     def _note_size(self, name):
         def hook(module, inputs):
-            self._sizes[name] = inputs[0].shape[-2:]
+            self._sizes[name] = self._size(module, inputs)
 
         return hook
 
@@ -130,38 +139,18 @@ class _Hooks(_Passes):
         return _as_image(name, values, self._sizes[name])
 
     def _keep(self, name, value):
-        self.found[name] = value
-
-# %% ../../nbs/10_attention.ipynb #bf6b56ef
-def _check_input(
-    unet: nn.Module,
-    latents: Tensor,  # should be (B, C, h, w)
-    context: Tensor,  # should be (B, L, D)
-) -> None:
-    "Refuse latents and text that this UNet cannot take."
-    channels, width = unet.config.in_channels, unet.config.cross_attention_dim
-    least = 2 ** (len(unet.config.block_out_channels) - 1)
-    if latents.ndim != 4 or latents.shape[1] != channels or min(latents.shape[2:]) < least:
-        raise ConfigError(
-            f'latents have shape {tuple(latents.shape)}: this UNet takes (B, {channels}, h, w) '
-            f'with h and w of at least {least}'
-        )
-    if isinstance(width, int) and context.shape[-1] != width:
-        raise ConfigError(
-            f'text features are {context.shape[-1]} wide, this UNet takes {width}: encode the '
-            'prompts with its own text encoder'
-        )
+        self._kept[name] = value
 
 # %% ../../nbs/10_attention.ipynb #97f9bb2d
 class _Enough(Exception):
-    "Raised inside the UNet once the last wanted layer has been seen."
+    "Raised inside a model once the last wanted layer has been seen."
 
 
 class _Stopping(_Hooks):
     "Hooks that may leave the pass after the last of their layers."
 
-    def __init__(self, unet: nn.Module, layers: dict[str, nn.Module], stop: bool):
-        super().__init__(unet, layers)
+    def __init__(self, model: nn.Module, layers: dict, stop: bool):
+        super().__init__(model, layers)
         self.stop, self._running = stop, False
 
     def _keep(self, name, value):
@@ -169,15 +158,16 @@ class _Stopping(_Hooks):
         if self.stop and self._running and name == list(self.layers)[-1]:
             raise _Enough
 
-    def _pass(self, *inputs, **conditions):
-        "Run the UNet, as far as is wanted."
+    def _pass(self, call, *inputs, **conditions):
+        "Run the model, as far as is wanted, and refuse what was not seen of it."
         self._running = True
         try:
-            self.unet(*inputs, **conditions)
+            call(*inputs, **conditions)
         except _Enough:
             pass
         finally:
             self._running = False
+        _check_found(self.layers, self._kept)
 
 # %% ../../nbs/10_attention.ipynb #2a9625e1
 class QueryRecorder(_Stopping):
@@ -193,6 +183,11 @@ class QueryRecorder(_Stopping):
     ):
         super().__init__(unet, select_layers(unet, layers, kind), stop)
 
+    def _hooked(self):
+        yield from super()._hooked()
+        for layer in self.layers.values():
+            yield layer.register_forward_pre_hook(no_mask, with_kwargs=True)
+
     @property
     def queries(self) -> dict[str, Tensor]:
         return self.found  # {name: (B, h, w, C)}
@@ -205,9 +200,8 @@ class QueryRecorder(_Stopping):
         **conditions: object,  # further ones, as SDXL wants them
     ) -> dict[str, Tensor]:  # {name: (B, h, w, C)}
         "Queries of one pass of the UNet."
-        _check_input(self.unet, latents, context)
-        self._pass(latents, timestep, context, **conditions)
-        _check_found(self.layers, self.found)
+        check_input(self.model, latents, context)
+        self._pass(self.model, latents, timestep, context, **conditions)
         return self.found
 
 # %% ../../nbs/10_attention.ipynb #d431e90e

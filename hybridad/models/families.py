@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from ..errors import BackboneError
 from .frozen import Settled, all_there
 from .language import SpokenPrompts
-from .layers import READABLE
+from .layers import READABLE, channels_of, text_width
 from .parts import HUB, first_line, load_part, settings_of
 from .prompt_reader import text_keys
-from .recorder import Recorder, channels_of, text_width
+from .recorder import Recorder
 from .transformers import View, family_of, select_views
 
 # %% ../../nbs/10k_families.ipynb #65ee5ade

@@ -17,9 +17,9 @@ from ..data.aspect import as_fit, fitted
 from ..errors import ConfigError
 from .families import TransformerBackbone
 from .latents import check_batch, in_cache
+from .layers import text_width
 from .probes import SelfRecorder, sharpen
 from .prompt_reader import check_readout
-from .recorder import text_width
 
 # %% ../../nbs/12_pipeline.ipynb #eb6b9154
 def _steps(timestep: int | list, draws: int, last: int) -> list[int]:

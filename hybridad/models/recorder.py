@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import BackboneError, ConfigError
-from .attention import Handles, products, split_heads, wide
+from .attention import _as_image, _Stopping, products, split_heads, wide
 from .denominators import Denominators
-from .layers import READABLE
+from .layers import channels_of, check_input
 from .transformers import Text, View, family_of, rotated, select_views
 
 # %% ../../nbs/10h_recorder.ipynb #f76b7cbb
@@ -46,30 +46,9 @@ def _bias(name: str, view: View, mask: Tensor | None) -> Tensor | None:
         )
     return mask[:, None]
 
-# %% ../../nbs/10h_recorder.ipynb #1feb45fe
-def _on_grid(name: str, queries: Tensor, grid: tuple) -> Tensor:
-    "Queries (B, heads, N, d) on their grid (B, h, w, heads * d); refuses another number."
-    h, w = grid
-    if queries.shape[-2] != h * w:
-        raise BackboneError(
-            f'layer {name} was given {queries.shape[-2]} queries for {h} x {w} places: something '
-            'merges or moves the tokens of this model, as tomesd does; take it off'
-        )
-    return queries.movedim(-3, -2).flatten(-2).unflatten(1, grid)
-
-# %% ../../nbs/10h_recorder.ipynb #a7da7936
-def _check_found(name: str, view: View, found: dict) -> None:
-    "Refuse a layer that ran without the projections that are read."
-    if not {'q', 'k'} <= found.keys() or view.apart and 'text' not in found:
-        raise BackboneError(
-            f'layer {name} ran without its projections (its processor is '
-            f'{type(view.module.processor).__name__}): take the processor off that replaces them'
-        )
-
 # %% ../../nbs/10h_recorder.ipynb #9e97c326
-def _sorted(name: str, view: View, found: dict, places: int) -> dict:
+def _sorted(view: View, found: dict, places: int) -> dict:
     "Projections of a layer by whose they are: queries, text keys, and image keys if they compete."
-    _check_found(name, view, found)
     q, k = found['q'], found['k']
     if not view.family.joint:
         return dict(found, text=k, image=None)
@@ -95,7 +74,8 @@ def _assembled(name: str, view: View, found: dict, grid: tuple) -> Seen:
         queries, keys = rotated(queries, image), rotated(keys, text)
         others = others if others is None else rotated(others, image)
     bias = _bias(name, view, found['attention_mask'])
-    return Seen(_on_grid(name, queries, grid), keys, others, bias, found.get('total'))
+    flat = queries.movedim(-3, -2).flatten(-2)
+    return Seen(_as_image(name, flat, grid), keys, others, bias, found.get('total'))
 
 # %% ../../nbs/10h_recorder.ipynb #e20fce24
 def _attended(view: View, q: Tensor, seen: Seen) -> Tensor:  # (B, heads, N, L)
@@ -138,6 +118,12 @@ def _starts(found: dict, totals: Denominators) -> Callable:
     return hook
 
 # %% ../../nbs/10h_recorder.ipynb #5baf7f65
+def _projections(view: View) -> dict[str, nn.Module]:
+    "Modules whose outputs are read, by what comes out of them."
+    m = view.module
+    return dict(q=m.to_q, k=m.to_k) | (dict(text=m.add_k_proj) if view.apart else {})
+
+
 def _holds(found: dict, key: str) -> Callable:
     "A hook that holds the output of a projection."
 
@@ -146,94 +132,43 @@ def _holds(found: dict, key: str) -> Callable:
 
     return hook
 
-# %% ../../nbs/10h_recorder.ipynb #b41f7f61
-class _Enough(Exception):
-    "Raised inside the model once the last wanted layer has run."
-
 # %% ../../nbs/10h_recorder.ipynb #854609ff
-class _Hooked(Handles):
-    "Context manager: while it is open, `_note` is called with what each layer was given."
+class _Given(_Stopping):
+    "Hooks that keep what each layer was given and what its projections made of it."
 
-    def __init__(self, model: nn.Module, views: dict[str, View]):
-        super().__init__(model)
-        self.views, self._totals = views, Denominators()
-        self._grids, self._fixed = {}, None
+    def __init__(self, model: nn.Module, views: dict[str, View], stop: bool):
+        super().__init__(model, views, stop)
+        self._totals, self._fixed = Denominators(), None
 
-    def _hooked(self):
-        modules = dict(self.model.named_modules())
-        for name, view in self.views.items():
-            place = view.family.embed or name.rsplit('.transformer_blocks', 1)[0]
-            yield modules[place].register_forward_pre_hook(self._note_grid(name))
-            yield from self._watch(name, view)
+    def _place(self, name):
+        return self.layers[name].family.embed or super()._place(name)
 
-    def _note_grid(self, name):
-        def hook(module, inputs):
-            self._grids[name] = self._fixed or _grid_of(module, inputs)
-
-        return hook
+    def _size(self, module, inputs):
+        return self._fixed or _grid_of(module, inputs)
 
     def _watch(self, name, view):
         m, found = view.module, {}
-        handles = [m.register_forward_pre_hook(_starts(found, self._totals), with_kwargs=True)]
-        named = dict(q=m.to_q, k=m.to_k, **(dict(text=m.add_k_proj) if view.apart else {}))
-        handles += [p.register_forward_hook(_holds(found, key)) for key, p in named.items()]
+        yield m.register_forward_pre_hook(_starts(found, self._totals), with_kwargs=True)
+        projections = _projections(view)
+        for key, projection in projections.items():
+            yield projection.register_forward_hook(_holds(found, key))
 
         def finish(module, inputs, output):
-            h, w = self._grids[name]
-            given = _sorted(name, view, dict(found, total=self._totals.last), h * w)
-            found.clear()
-            self._note(name, given)
+            if projections.keys() <= found.keys():
+                h, w = self._sizes[name]
+                given = _sorted(view, dict(found, total=self._totals.last), h * w)
+                found.clear()
+                self._keep(name, given)
 
-        return [*handles, m.register_forward_hook(finish)]
-
-# %% ../../nbs/10h_recorder.ipynb #12864cb2
-def channels_of(model: nn.Module) -> tuple[int, int]:
-    "Channels of the latents, and the side of a patch."
-    if type(model).__name__.startswith('Flux'):
-        return model.config.in_channels // 4, 2
-    if hasattr(model.config, 'block_out_channels'):
-        return model.config.in_channels, 1
-    return model.config.in_channels, model.config.patch_size
-
-
-def text_width(model: nn.Module) -> int:
-    "Width of the text features that a model takes."
-    c = model.config
-    for name in ('joint_attention_dim', 'caption_channels', 'cross_attention_dim'):
-        if getattr(c, name, None):
-            return getattr(c, name)
-    raise BackboneError(f'{type(model).__name__} says no width of its text: {READABLE}')
-
-# %% ../../nbs/10h_recorder.ipynb #86a688b0
-def _check_shapes(model: nn.Module, latents: Tensor, text: Text) -> None:
-    "Refuse latents and text that a model cannot take."
-    channels, patch = channels_of(model)
-    bad = latents.ndim != 4 or latents.shape[1] != channels
-    if bad or any(s % patch or not s for s in latents.shape[2:]):
-        raise ConfigError(
-            f'latents have shape {tuple(latents.shape)}: {type(model).__name__} takes (B, '
-            f'{channels}, h, w) with h and w multiples of its patches of {patch}; choose '
-            'another image size'
-        )
-    most = getattr(model.config, 'pos_embed_max_size', None)
-    if most and max(latents.shape[2:]) > most * patch:
-        raise ConfigError(
-            f'latents of {tuple(latents.shape[2:])} are too large: this model has positions for '
-            f'{most} x {most} patches; choose a smaller image size'
-        )
-    if text.features.shape[-1] != text_width(model):
-        raise ConfigError(
-            f'text features are {text.features.shape[-1]} wide, this model takes '
-            f'{text_width(model)}: encode the prompts with its own text encoders'
-        )
+        yield m.register_forward_hook(finish)
 
 # %% ../../nbs/10h_recorder.ipynb #70ff690d
-class _Watched(_Hooked):
-    "Hooks that leave in `found` what is kept of each layer."
+class _Watched(_Given):
+    "Hooks that leave in `found` what is wanted of each layer."
 
-    def __init__(self, model: nn.Module, views: dict[str, View], reduce: Callable | None):
-        super().__init__(model, views)
-        self.reduce, self._raw, self._done = reduce, {}, {}
+    def __init__(self, model: nn.Module, views: dict, *, stop: bool, reduce: Callable | None):
+        super().__init__(model, views, stop)
+        self.reduce = reduce
 
     def __enter__(self):
         if self.reduce and family_of(self.model).joint:
@@ -241,21 +176,23 @@ class _Watched(_Hooked):
         return super().__enter__()
 
     def _seen(self, name, given):
-        return _assembled(name, self.views[name], given, self._grids[name])
+        return _assembled(name, self.layers[name], given, self._sizes[name])
 
-    def _note(self, name, given):
+    def _keep(self, name, given):
         if self.reduce:
-            self._done[name] = self.reduce(self.views[name], self._seen(name, given))
+            kept = self.reduce(self.layers[name], self._seen(name, given))
         else:
-            _bias(name, self.views[name], given['attention_mask'])  # refused where it happens
-            self._raw[name] = dict(given, image=None, total=None)
+            _bias(name, self.layers[name], given['attention_mask'])  # refused where it happens
+            kept = dict(given, image=None, total=None)
+        super()._keep(name, kept)
 
     @property
     def found(self) -> dict:
         "Seen of each layer, or what `reduce` returned."
-        self._done |= {n: self._seen(n, given) for n, given in self._raw.items()}
-        self._raw = {}
-        return {n: self._done[n] for n in self.views if n in self._done}
+        if not self.reduce:
+            raw = {n: given for n, given in self._kept.items() if isinstance(given, dict)}
+            self._kept |= {n: self._seen(n, given) for n, given in raw.items()}
+        return {n: self._kept[n] for n in self.layers if n in self._kept}
 
 # %% ../../nbs/10h_recorder.ipynb #3dfb7bc1
 def _each(text: Text, count: int) -> Text:
@@ -278,13 +215,7 @@ class Recorder(_Watched):
         stop: bool = False,  # leave a pass of `run` after the last wanted layer
         reduce: Callable | None = None,  # (view, seen) -> what is kept of a layer; None: Seen
     ):
-        super().__init__(model, select_views(model, layers), reduce)
-        self.stop, self._running = stop, False
-
-    def _note(self, name, given):
-        super()._note(name, given)
-        if self.stop and self._running and name == list(self.views)[-1]:
-            raise _Enough
+        super().__init__(model, select_views(model, layers), stop=stop, reduce=reduce)
 
     def run(
         self,
@@ -295,16 +226,13 @@ class Recorder(_Watched):
     ) -> dict:  # as `found`
         "Run the model once."
         text = _each(text, len(latents))
-        _check_shapes(self.model, latents, text)
+        check_input(self.model, latents, text.features)
         family, patch = family_of(self.model), channels_of(self.model)[1]
         self._fixed = family.embed and tuple(s // patch for s in latents.shape[2:])
-        self._running, self._done, self._raw = True, {}, {}
         try:
-            family.call(self.model, latents, timestep, text, **more)
-        except _Enough:
-            pass
+            self._pass(family.call, self.model, latents, timestep, text, **more)
         finally:
-            self._running, self._fixed = False, None
+            self._fixed = None
         return self.found
 
 # %% ../../nbs/10h_recorder.ipynb #f40f43c3
@@ -322,8 +250,8 @@ def _by_rows(view: View, seen: Seen) -> Iterator[tuple[Tensor, Seen]]:
 
 # %% ../../nbs/10h_recorder.ipynb #62ecdea4
 def _by_heads(view: View, q: Tensor, seen: Seen) -> Iterator[tuple[Tensor, Seen]]:
-    "Queries (B, n, N, d) and the rest of a few heads: on a CPU one, else all."
-    count = 1 if q.device.type == 'cpu' else view.heads
+    "Queries (B, n, N, d) and the rest of a few heads: on a CPU one, else half of them."
+    count = 1 if q.device.type == 'cpu' else -(-view.heads // 2)  # a softmax holds its scores twice
     parts = [seen.keys, seen.others, seen.total]
     parts = [[None] * view.heads if p is None else p.split(count, 1) for p in parts]
     for mine, keys, others, total in zip(q.split(count, 1), *parts):

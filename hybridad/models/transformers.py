@@ -179,6 +179,10 @@ class View(NamedTuple):
         return (self.module.inner_dim // self.module.heads) ** -0.5
 
     @property
+    def processor(self) -> object:
+        return self.module.processor
+
+    @property
     def apart(self) -> bool:
         "True if text has projections of its own in a joint layer."
         return self.family.joint and getattr(self.module, 'add_k_proj', None) is not None

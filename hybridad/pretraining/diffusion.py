@@ -149,7 +149,7 @@ def _run(
     at = latents_seen(model, noisy.shape[-1], rng)
     with at, Recorder(model, trainer.architecture.layers) as recorder:
         out = family_of(model).call(model, noisy, t, text).sample.float()
-        return out, recorder.views, {k: s.queries for k, s in recorder.found.items()}
+        return out, recorder.layers, {k: s.queries for k, s in recorder.found.items()}
 
 # %% ../../nbs/62g_diffusion.ipynb #k1nd0005
 _NAME_TOKENS = 10  # of a prompt for a name: start, an opening of up to five words, the name, end
