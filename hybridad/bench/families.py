@@ -18,12 +18,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from .memory import LiveBytes, _counted
 from .sizes import SD21
-from ..models.attention import log_ratio
+from ..models.attention import log_ratio, read_maps
 from ..models.backbone import default_layers
 from ..models.parts import quiet
 from ..models.prompt_reader import PromptReader
 from ..models.recorder import Recorder, masses_of, reading_cost
-from ..models.transformers import Text, family_of
+from ..models.transformers import Text, family_of, select_views
 
 # %% ../../nbs/72da_bench_families.ipynb #384b0438
 _SD15 = dict(sample_size=64, cross_attention_dim=768)
@@ -152,48 +152,67 @@ def _products(model: nn.Module, x: Tensor, text: Text, *, read: bool) -> int:
 # %% ../../nbs/72da_bench_families.ipynb #50120683
 def at_full_size(
     name: str,  # a key of FULL
-) -> (
-    dict
-):  # bytes: weights, text encoders, queries of all layers, one layer's scores; products_ratio
+) -> dict:  # bytes: weights, text, queries of all layers, scores of one, extra; products_ratio
     "Memory and products of reading one image of 512 px, without running anything."
     model, x, text = full_size(name)
     ratio = _products(model, x, text, read=True) / _products(model, x, text, read=False)
-    cost = reading_cost(model, (x, text), **_conditions(model))
-    return cost | dict(text=_text_bytes(name), products_ratio=ratio)
+    cost, counted = reading_cost(model, (x, text), **_conditions(model)), LiveBytes()
+    reduce = _counted(masses_of(_one_group(text)), counted)
+    with torch.no_grad(), Recorder(model, reduce=reduce) as recorder:
+        recorder.run(x, 10, text, **_conditions(model))
+    return cost | dict(extra=counted.peak, text=_text_bytes(name), products_ratio=ratio)
 
 # %% ../../nbs/72da_bench_families.ipynb #3cd9447f
-def _seconds(f: Callable, *given: object) -> float:
+def _seconds(f: Callable) -> float:
     "Processor time of a call."
     begun = time.process_time()
-    f(*given)
+    f()
     return time.process_time() - begun
 
 # %% ../../nbs/72da_bench_families.ipynb #30b8c160
+def _ways(model: nn.Module, inputs: tuple[Tensor, Text], reduce: Callable) -> dict[str, Callable]:
+    "A plain pass, one whose layers are reduced, and one whose queries are compared with prompts."
+    (x, text), views = inputs, select_views(model)
+    with Recorder(model) as recorder:
+        found = recorder.run(x, 10, text)
+    keys = {n: s.keys.expand(2, -1, -1, -1) for n, s in found.items()}  # of prompts, known before
+
+    def plain():
+        family_of(model).call(model, x, 10, text)
+
+    def masses():
+        with Recorder(model, reduce=reduce) as recorder:
+            recorder.run(x, 10, text)
+
+    def maps():
+        with Recorder(model) as recorder:
+            queries = {n: s.queries for n, s in recorder.run(x, 10, text).items()}
+        read_maps(views, queries, keys, mass='competing_all')
+
+    return dict(plain=plain, masses=masses, maps=maps)
+
+# %% ../../nbs/72da_bench_families.ipynb #w4ys0001
+def _ratio(pairs: list[tuple[float, float]]) -> dict:  # time_ratio, low, high
+    "Ratio of medians, and the lowest and highest of a round."
+    ratios = [a / b for a, b in pairs]
+    of_medians = median(a for a, b in pairs) / median(b for a, b in pairs)
+    return dict(time_ratio=of_medians, low=min(ratios), high=max(ratios))
+
+# %% ../../nbs/72da_bench_families.ipynb #w4ys0002
 @torch.no_grad()
 def reader_on(
     model: nn.Module,  # of any family, on the CPU
     inputs: tuple[Tensor, Text],
     rounds: int = 5,
-) -> dict:  # time_ratio of medians, lowest and highest of a round, extra_bytes, scores_bytes
+) -> dict:  # time_ratio, low and high of masses, the same of `maps`, extra_bytes, scores_bytes
     "A pass under the reader against a plain one: time, and bytes beside those of the pass."
-    x, text = inputs
-    reduce, counted = masses_of(_one_group(text)), LiveBytes()
-
-    def plain():
-        family_of(model).call(model, x, 10, text)
-
-    def read(reduce):
-        with Recorder(model, reduce=reduce) as recorder:
-            recorder.run(x, 10, text)
-
-    read(_counted(reduce, counted))
-    pairs = [(_seconds(read, reduce), _seconds(plain)) for _ in range(rounds)]
-    ratios = [a / b for a, b in pairs]
-    ratio = median(a for a, b in pairs) / median(b for a, b in pairs)
-    times = dict(time_ratio=ratio, low=min(ratios), high=max(ratios))
-    return times | dict(
-        extra_bytes=counted.peak, scores_bytes=reading_cost(model, inputs)['scores']
-    )
+    reduce, counted = masses_of(_one_group(inputs[1])), LiveBytes()
+    _ways(model, inputs, _counted(reduce, counted))['masses']()
+    ways = _ways(model, inputs, reduce)
+    times = [{n: _seconds(way) for n, way in ways.items()} for _ in range(rounds)]
+    masses, maps = (_ratio([(t[n], t['plain']) for t in times]) for n in ('masses', 'maps'))
+    scores = reading_cost(model, inputs)['scores']
+    return masses | dict(maps=maps, extra_bytes=counted.peak, scores_bytes=scores)
 
 # %% ../../nbs/72da_bench_families.ipynb #320d49ea
 @contextmanager

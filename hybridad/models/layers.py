@@ -152,7 +152,7 @@ def channels_of(model: nn.Module) -> tuple[int, int]:
         return model.config.in_channels, 1
     return model.config.in_channels, model.config.patch_size
 
-
+# %% ../../nbs/09_layers.ipynb #w1dth001
 def text_width(model: nn.Module) -> int:
     "Width of the text features that a model takes."
     c = model.config
@@ -180,7 +180,7 @@ def _check_latents(model: nn.Module, latents: torch.Tensor) -> None:
             f'{most} x {most} patches; choose a smaller image size'
         )
 
-
+# %% ../../nbs/09_layers.ipynb #1nput003
 def check_input(
     model: nn.Module,  # a UNet or a transformer of diffusers
     latents: torch.Tensor,  # should be (B, C, h, w)

@@ -123,7 +123,7 @@ def _projections(view: View) -> dict[str, nn.Module]:
     m = view.module
     return dict(q=m.to_q, k=m.to_k) | (dict(text=m.add_k_proj) if view.apart else {})
 
-
+# %% ../../nbs/10h_recorder.ipynb #h0lds001
 def _holds(found: dict, key: str) -> Callable:
     "A hook that holds the output of a projection."
 
@@ -251,7 +251,7 @@ def _by_rows(view: View, seen: Seen) -> Iterator[tuple[Tensor, Seen]]:
 # %% ../../nbs/10h_recorder.ipynb #62ecdea4
 def _by_heads(view: View, q: Tensor, seen: Seen) -> Iterator[tuple[Tensor, Seen]]:
     "Queries (B, n, N, d) and the rest of a few heads: on a CPU one, else half of them."
-    count = 1 if q.device.type == 'cpu' else -(-view.heads // 2)  # a softmax holds its scores twice
+    count = 1 if q.device.type == 'cpu' else max(1, view.heads // 2)  # a softmax holds two copies
     parts = [seen.keys, seen.others, seen.total]
     parts = [[None] * view.heads if p is None else p.split(count, 1) for p in parts]
     for mine, keys, others, total in zip(q.split(count, 1), *parts):
