@@ -4,14 +4,16 @@ Command:  python experiments/families.py (writes results/families.json)
 Duration: about 8 minutes of one core
 Data:     none; random weights in the sizes of published models, one image of 512 px
 
-`full` is the whole model on the meta device. `blocks` is a model of the real width with two blocks
-(FLUX: one of each kind), run in float32 on one core: processor time of a pass whose every layer is
-read against a plain pass, and the bytes that reading allocates against the scores of one layer.
-`exact_step` is the memory of a training step through a UNet with checkpointing, by images in a
-batch, two views of each. Bar of the time is 1.05. In the joint layers of SD 3.5 the scores of the
-image's own keys are 4 % of all products (`products_ratio`) and their softmax is more; on a CPU and
-without gradients they are not computed again, as the model's own attention gives their sum.
-`again` is the time where they are, as on a GPU and while learning."""
+`full` is the whole model on the meta device; `extra` are the bytes that reading masses takes there,
+which is the way of a GPU. `blocks` is a model of the real width with two blocks (FLUX: one of each
+kind), run in float32 on one core: processor time of a pass whose every layer is read against a
+plain pass, and the bytes that reading allocates against scores of a layer. `maps` is the time as
+commands read: queries are kept and compared with two prompts whose keys are known. `time_ratio`
+itself is of masses of token groups within the pass, where joint layers need what their softmax
+divides by: on a CPU and without gradients the model's own attention gives it, `again` is the time
+where the image's keys are multiplied again, as on a GPU. `exact_step` is the memory of a training
+step through a UNet with checkpointing, by images in a batch, two views of each. Bar of the time is
+1.05."""
 
 import json
 from unittest.mock import patch
