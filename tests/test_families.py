@@ -8,8 +8,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import constants
 from PIL import Image
 
+from hybridad.bench.check_backbone import keep_choice
 from hybridad.cli import hybridad
 from hybridad.config import READOUTS, get_default_config
 from hybridad.data.layouts import read_dataset
@@ -20,6 +22,7 @@ from hybridad.models.backbone import load_backbone
 from hybridad.models.detector import HybridAnomalyDetector
 from hybridad.models.families import TransformerBackbone
 from hybridad.models.features import FeatureCache
+from hybridad.models.parts import MINI
 from hybridad.models.pipeline import EasonADPipeline
 from hybridad.models.recorder import Recorder, probabilities
 from hybridad.models.tiny import TINY, stock_attention, tiny_pipeline
@@ -391,3 +394,46 @@ def test_check_backbone_takes_half_precision_files_and_stays_offline(tmp_path, c
     said = capsys.readouterr().err
     assert "'nobody/nothing' at revision abc is not on this machine" in said
     assert 'PixArt' in said and "'unet'" not in said
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    "A cache of the Hub to fill: a folder as both revisions, v1 and v2, of owner/model."
+    monkeypatch.setattr(constants, 'HF_HUB_CACHE', str(tmp_path / 'hub'))
+    monkeypatch.setenv('XDG_CONFIG_HOME', str(tmp_path / 'settings'))
+    place = tmp_path / 'hub' / 'models--owner--model'
+
+    def fill(folder):
+        shutil.copytree(folder, place / 'snapshots' / ('0' * 40))
+        (place / 'refs').mkdir()
+        for name in ('main', 'v1', 'v2'):
+            (place / 'refs' / name).write_text('0' * 40)
+
+    return fill
+
+
+def steps_of(*names):
+    "The timestep of each backbone by its name."
+    return [load_backbone(n, 'cpu', local_files_only=True).timestep for n in names]
+
+
+def test_a_choice_that_is_kept_belongs_to_a_revision(hub, tmp_path):
+    hub(MINI)
+    how = ['--offline', '--device', 'cpu', '--size', '64', '--seconds', '0.1', '--write']
+    assert hybridad(['check-backbone', 'owner/model', '--revision', 'v1', *how]) == 0
+    (kept,) = (tmp_path / 'settings' / 'hybridad' / 'backbones').iterdir()
+    kept.write_text(json.dumps(json.loads(kept.read_text()) | dict(timestep=7)))
+    assert steps_of('owner/model@v1', 'owner/model@v2', 'owner/model') == [7, 100, 100]
+    again = load_backbone('owner/model@v2', 'cpu', revision='v1', local_files_only=True)
+    assert again.timestep == 7
+
+
+def test_a_transformer_finds_the_choice_of_its_revision(hub, tmp_path):
+    tiny_pipeline('pixart').save_pretrained(tmp_path / 'pixart')
+    hub(tmp_path / 'pixart')
+    layers = list(load_backbone('owner/model@v1', 'cpu', local_files_only=True).layers)
+    choice = dict(timestep=7, layers=layers, mass='content')
+    report = dict(verdict='nouns are localised well', proposed=choice, stays=False)
+    keep_choice('owner/model', report, revision='v1')
+    keep_choice('owner/model', report | dict(proposed=choice | dict(timestep=9)))
+    assert steps_of('owner/model@v1', 'owner/model@v2', 'owner/model') == [7, 100, 9]

@@ -33,6 +33,15 @@ from ..progress import waiting
 from ..runs import write_atomic
 
 # %% ../../nbs/73a_check_backbone.ipynb #2cdaaa84
+def _timed(work: Callable, device: torch.device) -> tuple[float, object]:  # seconds, its result
+    "Time of some work, which on a GPU ends after the call."
+    begun = time.perf_counter()
+    result = work()
+    if device.type == 'cuda':
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - begun, result
+
+
 def _peak(work: Callable, device: torch.device) -> dict:  # seconds, gb beside the weights
     "Peak memory of some work, and the time of a second call, or of the first if that is long."
     on_gpu, begun = device.type == 'cuda', time.perf_counter()
@@ -43,11 +52,7 @@ def _peak(work: Callable, device: torch.device) -> dict:  # seconds, gb beside t
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
     if on_gpu or seconds < 10:  # counting weighs, and a GPU has to warm up
-        begun = time.perf_counter()
-        work()
-        if on_gpu:
-            torch.cuda.synchronize(device)
-        seconds = time.perf_counter() - begun
+        seconds, _ = _timed(work, device)
     most = torch.cuda.max_memory_allocated(device) - before if on_gpu else counted.peak
     return dict(seconds=seconds, gb=most / 1e9)
 
@@ -145,14 +150,33 @@ def _room(seconds: float, look: float, timesteps: list, own: int) -> tuple[list,
     return [*others, own], int(min(48, max(_LEAST, seconds / (look * passes))))
 
 
-def _ahead(backbone, size: int, count: int, *, steps: list, look: float) -> str:
-    "Forecast of the work and its time, from the seconds of a look at a picture."
-    seconds = look * (count * (len(steps) + 2) + 20)  # the steps of learning: some 20 looks
+def _forecast(paces: tuple, count: int, steps: list) -> float:  # seconds
+    "Time of all that comes after the paces were taken."
+    text, picture, reading = paces
+    words = min(52, 3 * count // 2)  # as the drawn pictures ask for, as nouns and thrice invented
+    search = count * (picture + (len(steps) + 1) * reading) + 4 * words * text
+    return search + 12 * reading + 1  # learning and corners; counting bytes weighs on small models
+
+
+def _ahead(backbone, size: int, count: int, *, steps: list, look: float, seconds: float) -> str:
+    "The work and its time in words, and the seconds of a look at a picture."
     about = f'{seconds:.0f} s' if seconds < 100 else f'{seconds / 60:.0f} min'
     return (
         f'about {about} on {backbone.device}: {count} drawn pictures of {size} px at '
         f'{len(steps)} timesteps, {look:.2g} s for a look at one'
     )
+
+# %% ../../nbs/73a_check_backbone.ipynb #e2code12
+def _paces(backbone: Backbone | TransformerBackbone, size: int) -> tuple:  # (3,) seconds
+    "Time to encode a text, to encode a picture, and to read one in all layers at a timestep."
+    timed, found, begun = partial(_timed, device=backbone.device), [], time.perf_counter()
+    while not found or time.perf_counter() - begun < 1:
+        picture, question = timed(lambda: Question(backbone, 2, size))
+        texts = [f'a photo of a {w}' for w in question.words]
+        text, _ = timed(partial(backbone.encode_text, texts))
+        reading, _ = timed(partial(question.maps, backbone.timestep))  # encodes its texts again
+        found.append((text / len(texts), picture / 2, max(0, reading - text) / 2))
+    return tuple(np.mean(found[1:] or found, 0).tolist())  # the first may have to warm up
 
 # %% ../../nbs/73a_check_backbone.ipynb #e2code03
 _MASSES = 'competing', 'content'
@@ -247,11 +271,13 @@ def check_backbone(
     progress: bool = False,  # show a bar
 ) -> dict:  # figures, the proposed choice, and `verdict`
     "Measure how a backbone is best read, what it costs and whether its attention follows words."
-    size = size or backbone.image_size
+    size, begun = size or backbone.image_size, time.perf_counter()
     scored = _of_scoring(backbone, size)
     look, steps = scored['seconds'], [t for t in _TIMESTEPS if t <= backbone.last_step]
     steps, count = _room(seconds, look, steps, backbone.timestep)
-    tell(_ahead(backbone, size, count, steps=steps, look=look))
+    left = _forecast(_paces(backbone, size), count, steps)
+    whole = time.perf_counter() - begun + left
+    tell(_ahead(backbone, size, count, steps=steps, look=look, seconds=whole))
     weights = sum(p.nbytes for m in backbone.modules for p in m.parameters())
     costs = dict(weights_gb=weights / 1e9, score=scored)
     for readout in ('replay', 'exact'):
@@ -319,6 +345,8 @@ def _by_time(row: dict) -> int:
 def keep_choice(
     name: str,  # of the backbone, as it was asked for
     report: dict,
+    *,
+    revision: str | None = None,  # as in load_backbone
 ) -> Path:  # the file
     "Write the proposed choice beside the settings that are there; refuses one that is useless."
     if name == 'mini':
@@ -327,7 +355,7 @@ def keep_choice(
         raise ConfigError(
             f"--write keeps nothing for '{name}': no layer localises, see the verdict above"
         )
-    path = settings_file(name)
+    path = settings_file(name, revision)
     there = json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
     path.parent.mkdir(parents=True, exist_ok=True)
     kept = report['proposed'] | there | dict(mass=report['proposed']['mass'])

@@ -154,9 +154,8 @@ def _best_layers(
     "A few layers whose mean map finds the regions best."
     order = np.argsort(-alone[:, rows].mean(1))[:most]
     means = maps[order].cumsum(0)  # ranks do not mind the missing division
-    scores = areas_under(means, truth)
-    count = int(scores[:, rows].mean(1).argmax())
-    return sorted(order[: count + 1].tolist()), scores[count]
+    count = int(areas_under(means[:, rows], truth[rows]).mean(1).argmax())
+    return sorted(order[: count + 1].tolist()), areas_under(means[count], truth)
 
 # %% ../../nbs/73_localise.ipynb #c64115c0
 def choose(

@@ -262,7 +262,9 @@ def _check_backbone(parser: Parser) -> None:
     setting_argument(parser, 'image_size', old='size')
     device_argument(parser)
     setting_argument(parser, 'precision', default='float32')
-    add('--revision', metavar='NAME', help='of a model of the Hub')
+    add(
+        '--revision', metavar='NAME', help='of a model of the Hub, as behind the @ of NAME@REVISION'
+    )
     add('--offline', action='store_true', help='never touch the network')
     limit = 'seconds for the search, about; it reads 12 to 48 drawn pictures'
     add('--seconds', type=Number(float, '(0, inf)'), default=30.0, metavar='X', help=limit)
@@ -282,4 +284,5 @@ def check_backbone(a: Namespace) -> None:
     report = check_backbone(backbone, a.image_size, **how)
     print(f'{a.name} on {backbone.device}, {described(report)}')
     if a.write:
-        print(f'kept for later commands in {keep_choice(a.name, report)}')
+        path = keep_choice(a.name, report, revision=a.revision)
+        print(f'kept for later commands in {path}')

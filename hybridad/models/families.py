@@ -352,4 +352,5 @@ def load_transformer(
         cls = _class_of(source, part, entry)
         parts[part] = load_part(source, part, cls, dtype=dtype, remedy=_remedy(part), **hub)
     length = PIPELINES[index['_class_name']]
-    return TransformerBackbone(name, parts, length, settings=settings_of(name))
+    settings = settings_of(name, hub.get('revision'))
+    return TransformerBackbone(name, parts, length, settings=settings)

@@ -343,21 +343,23 @@ def _check_folder(source: Path) -> None:
 # %% ../../nbs/10e_parts.ipynb #e9ee87f0
 def settings_file(
     name: str,  # as in load_backbone
+    revision: str | None = None,  # as in load_backbone
 ) -> Path:
     "The hybridad.json of a folder, or the file where settings of a Hub model are kept."
     if name == 'mini' or Path(name).is_dir():
         return (MINI if name == 'mini' else Path(name)) / 'hybridad.json'
-    base = plain_name(name).partition('@')[0]
+    base, _, asked = plain_name(name).partition('@')
     home = Path(os.environ.get('XDG_CONFIG_HOME') or Path.home() / '.config')
-    file = HUB.get(base, (base,))[0].replace('/', '--')
-    return home / 'hybridad' / 'backbones' / f'{file}.json'
+    (repository, pin), asked = HUB.get(base, (base, None)), revision or asked
+    file = repository if asked in ('', pin) else f'{repository}@{asked}'  # other weights
+    return home / 'hybridad' / 'backbones' / f'{file.replace("/", "--")}.json'
 
 
 def settings_of(
-    name: str,  # as in load_backbone
+    *asked: str | None,  # as in settings_file
 ) -> dict | None:
     "Settings that are kept for a backbone, if any."
-    path = settings_file(name)
+    path = settings_file(*asked)
     return read_settings(path) if path.is_file() else None
 
 # %% ../../nbs/10e_parts.ipynb #f97ccc94
@@ -395,4 +397,4 @@ def load_parts(
         f'the model as a folder; {READABLE}'
     )
     hub = dict(revision=asked or pin, local_files_only=local_files_only)
-    return _load_parts(str(where), dtype, remedy, **hub), settings_of(name)
+    return _load_parts(str(where), dtype, remedy, **hub), settings_of(name, revision)
