@@ -8,7 +8,7 @@ __all__ = []
 # %% ../../nbs/61c_names.ipynb #57aeb95b
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
@@ -24,13 +24,14 @@ def named_images(
     words: list[str],  # P words
     *,
     thresholds: Iterable,  # N numbers, cells from there up are marked; None or nan: no regions
+    odds: Callable | None = None,  # as in region_names
 ) -> list[list[dict]]:  # for each region of each image {word: probability}, strongest first
     "Names of the regions of all images."
     found = []
     for heat, mass, threshold in zip(maps, masses, thresholds, strict=True):
         known = threshold is not None and math.isfinite(threshold)
         masks = list(region_masks(heat, threshold)) if known else []
-        found += region_names(torch.from_numpy(mass)[None].float(), [masks], words)
+        found += region_names(torch.from_numpy(mass)[None].float(), [masks], words, odds)
     return found
 
 

@@ -300,22 +300,22 @@ FILES = 'config.json', 'images.csv', 'log.jsonl', 'examples.png', 'report.html'
 FILES += 'metrics.csv', 'metrics.json', 'table.md', 'table.tex', 'thumbnails.json'
 
 # %% ../../nbs/86a_testrun.ipynb #82497631
-def _rows(about: dict, truth: EvalSet, found: dict, seconds) -> list[dict]:
+def _rows(about: dict, truth: EvalSet, found: dict, *, namer: RegionNamer | None, seconds):
     "One row for each image, with names of its regions where words are known."
     how = dict(thresholds=about['thresholds'], seconds=seconds)
-    rows, words = image_rows(truth, *found['learned'], **how), about['names']
-    if not words:
+    rows = image_rows(truth, *found['learned'], **how)
+    if not namer:
         return rows
     at = [threshold_of(about['thresholds'], 'pixel', s.category) for s in truth.samples]
-    maps, (masses,) = found['learned'][0], found['names']
-    return named_rows(rows, named_images(maps, masses, words, thresholds=at))
+    maps, (masses,), how = found['learned'][0], found['names'], dict(odds=namer.odds)
+    return named_rows(rows, named_images(maps, masses, namer.words, thresholds=at, **how))
 
 
-def _write(run: Run, a: TestRequest, about: dict, *, truth, found: dict, results, seconds):
+def _write(run: Run, a: TestRequest, about: dict, *, truth, found: dict, results, **how):
     "Everything a test run leaves; the parts go once nothing is missing."
     out = run.folder
     run.write('config.json', about)
-    rows = _rows(about, truth, found, seconds)
+    rows = _rows(about, truth, found, **how)
     write_csv(out / 'images.csv', rows)
     _write_log(out, rows)
     if a.maps:
@@ -395,5 +395,6 @@ def run_test(
     results = _results(a, truth, found, own, seen=seen, since=since)
     thresholds, note = _thresholds(a, about, own, truth, found)
     about = _about(a, detector, thresholds, namer)
-    _write(run, a, about, truth=truth, found=found, results=results, seconds=spent)
+    how = dict(results=results, namer=namer, seconds=spent)
+    _write(run, a, about, truth=truth, found=found, **how)
     _summary(run, samples, results, earlier, note)

@@ -195,7 +195,7 @@ def _regions(scorer, item, heat, masses):
     if masses is None or not found:
         return found
     masks = region_masks(heat, scorer.pixel)
-    named = region_names(masses[None], [masks], scorer.namer.words)[0]
+    named = region_names(masses[None], [masks], scorer.namer.words, scorer.namer.odds)[0]
     return [region | dict(names=best_names(n)) for region, n in zip(found, named, strict=True)]
 
 

@@ -7,6 +7,7 @@ __all__ = ['learn_names']
 
 # %% ../../nbs/49_learned_names.ipynb #49ln0004
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from torch import Tensor
 from ..errors import BackboneError, ConfigError
 from .parts import first_line, settings_file
 from .pipeline import EasonADPipeline
+from .region_shape import ShapeOdds, learn_odds, region_shape
 from ..runs import write_atomic
 
 # %% ../../nbs/49_learned_names.ipynb #49ln0007
@@ -36,11 +38,12 @@ def pooled(
 # %% ../../nbs/49_learned_names.ipynb #49ln0010
 @dataclass
 class LearnedNames:
-    "Prompts that stand for words, in the place of text features."
+    "Prompts that stand for words, in the place of text features, and what shapes say of them."
 
     words: list[str]  # P words
     features: Tensor  # (P, n, D)
     sharpness: float  # gains in log mass are multiplied by it before the softmax over words
+    odds: ShapeOdds | None = None  # log odds of the P words by shape, to be added
 
     def of(self, words: list[str]) -> Tensor | None:  # (P, n, D); None where one is unknown
         "The prompts of some words, in their order."
@@ -48,7 +51,14 @@ class LearnedNames:
             return None
         return self.features[[self.words.index(w) for w in words]]
 
+    def odds_of(self, words: list[str]) -> Callable | None:  # (h, w) bool -> (P,); None: unknown
+        "What shapes say of some words, in their order."
+        if self.odds is None:
+            return None
+        at = [self.words.index(w) for w in words]
+        return lambda region: self.odds(region_shape(region)[None])[0, at]
 
+# %% ../../nbs/49_learned_names.ipynb #49ln0025
 def sharpened(
     masses: Tensor,  # (B, P, ...) log masses
     sharpness: float,
@@ -86,6 +96,18 @@ def _started(pipeline: EasonADPipeline, words: list[str], tokens: int, seed: int
     shape = (len(words), tokens, texts.shape[-1])
     return 0.5 * texts.std() * torch.randn(shape, generator=noise, dtype=torch.float32).to(texts)
 
+# %% ../../nbs/49_learned_names.ipynb #49ln0026
+@torch.no_grad()
+def _with_shapes(pipeline, cells, names: LearnedNames, *, shapes: Tensor, own: Tensor):
+    "Names that know shapes as well."
+    count, parts = len(own), []
+    for first in range(0, count, 256):
+        some = {n: c[first : first + 256] for n, c in cells.items()}
+        parts.append(gains(pipeline, some, names.features, sharpness=names.sharpness).cpu())
+    with torch.enable_grad():
+        odds, trust = learn_odds(shapes, torch.cat(parts), own)
+    return LearnedNames(names.words, names.features, names.sharpness * max(trust, 1e-3), odds)
+
 # %% ../../nbs/49_learned_names.ipynb #49ln0014
 def learn_names(
     pipeline: EasonADPipeline,
@@ -98,6 +120,7 @@ def learn_names(
     lr: float = 0.02,
     batch: int = 64,
     seed: int = 0,
+    shapes: Tensor | None = None,  # (B, 9) from region_shape; None: attention alone gives names
 ) -> LearnedNames:
     "Learn a prompt for each kind that occurs."
     _check_regions(kinds, cells)
@@ -115,7 +138,8 @@ def learn_names(
             F.cross_entropy(logits, own[index].to(logits.device)).backward()
             optimizer.step()
         decay.step()
-    return LearnedNames(words, features.detach(), sharpness)
+    names = LearnedNames(words, features.detach(), sharpness)
+    return names if shapes is None else _with_shapes(pipeline, cells, names, shapes=shapes, own=own)
 
 # %% ../../nbs/49_learned_names.ipynb #49ln0020
 FILE = 'names.safetensors'  # in the folder of a backbone
@@ -131,8 +155,10 @@ def _way(pipeline: EasonADPipeline) -> dict:
 def save_names(names: LearnedNames, pipeline: EasonADPipeline, path: str | Path) -> Path:
     "Write learned names, with the weights and the way of reading that they belong to."
     about = dict(words=names.words, sharpness=names.sharpness, **_way(pipeline))
-    features = names.features.half().cpu().contiguous()
-    return write_atomic(path, save(dict(features=features), {'names': json.dumps(about)}))
+    held = dict(features=names.features.half().cpu().contiguous())
+    if names.odds is not None:
+        held |= {f'odds.{k}': v.contiguous() for k, v in names.odds.state_dict().items()}
+    return write_atomic(path, save(held, {'names': json.dumps(about)}))
 
 # %% ../../nbs/49_learned_names.ipynb #49ln0021
 def _metadata(content: bytes) -> dict:
@@ -141,6 +167,18 @@ def _metadata(content: bytes) -> dict:
     return json.loads(content[8 : 8 + size])['__metadata__']
 
 
+def _odds_in(held: dict, words: list) -> ShapeOdds | None:
+    "What shapes say of words, if a file knows it; an error of any kind if it does not fit."
+    state = {k.removeprefix('odds.'): v for k, v in held.items() if k.startswith('odds.')}
+    if not state:
+        return None
+    if not all(v.isfinite().all() for v in state.values()):
+        raise ValueError('shapes are no numbers')
+    odds = ShapeOdds(len(words), len(state['layers.0.bias']))
+    odds.load_state_dict(state)
+    return odds.eval().requires_grad_(False)
+
+# %% ../../nbs/49_learned_names.ipynb #49ln0027
 def _sound(features: Tensor, about: dict) -> bool:
     "True if names can be used: a finite prompt for each word."
     words = about['words']
@@ -160,14 +198,14 @@ def _read_names_file(
     remedy = 'remove it, or learn names again'
     try:
         content = Path(path).read_bytes()
-        features = load(content)['features'].float()
-        about = json.loads(_metadata(content)['names'])
-        sound = _sound(features, about)
+        held = load(content)
+        features, about = held['features'].float(), json.loads(_metadata(content)['names'])
+        sound, odds = _sound(features, about), _odds_in(held, about['words'])
     except Exception as error:  # of any kind: the file may hold anything
         raise BackboneError(f'{path} holds no names ({first_line(error)}): {remedy}') from None
     if not sound:
         raise BackboneError(f'{path} holds names that do not fit their words: {remedy}')
-    return LearnedNames(about['words'], features, float(about['sharpness'])), about
+    return LearnedNames(about['words'], features, float(about['sharpness']), odds), about
 
 # %% ../../nbs/49_learned_names.ipynb #49ln0022
 def _learned_for(pipeline: EasonADPipeline, about: dict) -> bool:

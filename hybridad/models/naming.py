@@ -8,7 +8,7 @@ __all__ = ['region_names', 'region_masks', 'best_names', 'read_names', 'RegionNa
 # %% ../../nbs/49a_naming.ipynb #22ccb925
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +61,7 @@ def _names(
     regions: Iterable,  # (h, w) boolean masks
     words: list[str],  # P words
     *,
+    odds: Callable | None,  # as in region_names
     image: int = 0,  # its number in errors
 ) -> list[dict]:
     "Probabilities of words for the regions of one image."
@@ -68,6 +69,7 @@ def _names(
     for j, region in enumerate(regions):
         _check_region(region, f'region {j} of image {image}')
         fit = _inside(maps, torch.as_tensor(region)) - everywhere
+        fit = fit if odds is None else fit + odds(region).to(fit)
         pairs = zip(words, fit.softmax(0).tolist())
         named.append(dict(sorted(pairs, key=lambda pair: -pair[1])))
     return named
@@ -77,6 +79,7 @@ def region_names(
     masses: Tensor,  # (B, P, H, W) log masses of P words that compete
     regions: list,  # for each image a list of (h, w) boolean masks, at any resolution
     words: list[str],  # P words
+    odds: Callable | None = None,  # a region's log odds (P,) by its shape; None: shapes say nothing
 ) -> list[list[dict]]:  # for each region of each image {word: probability}, best word first
     "Probabilities of words for regions: softmax of the mean log mass inside minus the image's."
     if len(regions) != len(masses):
@@ -85,7 +88,7 @@ def region_names(
             'list of masks for each image, an empty one where nothing was found'
         )
     pairs = enumerate(zip(masses, regions))
-    return [_names(maps, found, words, image=i) for i, (maps, found) in pairs]
+    return [_names(maps, found, words, odds=odds, image=i) for i, (maps, found) in pairs]
 
 # %% ../../nbs/49a_naming.ipynb #f1d3149a
 def region_masks(
@@ -189,7 +192,9 @@ class _Words:
         self.pipeline, self.words = pipeline, words
         self.features = learned and learned.of(words)
         self.learned = self.features is not None
+        self.odds = learned.odds_of(words) if self.learned else None
         if self.learned:
+            self._shapes = learned.odds
             self.features = self.features.to(pipeline.backbone.device)
             self.sharpness, self.content = learned.sharpness, self.features[..., 0].isfinite()
         else:
@@ -202,7 +207,8 @@ class _Words:
         "The words, and what else masses depend on."
         if not self.learned:
             return self.words
-        values = self.features.half().cpu().numpy().tobytes()
+        known = [self.features, *(self._shapes.state_dict().values() if self._shapes else ())]
+        values = b''.join(t.half().cpu().numpy().tobytes() for t in known)
         return [*self.words, f'learned {hashlib.sha256(values).hexdigest()[:16]}']
 
 # %% ../../nbs/49a_naming.ipynb #49an0001
@@ -239,7 +245,7 @@ class RegionNamer(_Words):
         regions: list,  # for each image a list of (h, w) boolean masks
     ) -> list[list[dict]]:  # for each region of each image {word: probability}, best word first
         "Names of regions."
-        return region_names(self.masses(queries), regions, self.words)
+        return region_names(self.masses(queries), regions, self.words, self.odds)
 
 # %% ../../nbs/49a_naming.ipynb #70de6ff5
 def known_namer(
