@@ -40,22 +40,24 @@ _SDXL = dict(
     addition_time_embed_dim=256,
     projection_class_embeddings_input_dim=2816,
 )
-_SD35 = dict(
-    num_layers=24,
-    num_attention_heads=24,
-    caption_projection_dim=1536,
-    qk_norm='rms_norm',
-    dual_attention_layers=tuple(range(13)),
-)
+_ALPHA = dict(caption_channels=4096)  # XL-2-1024-MS, which is told the size of the image
 _SIGMA = dict(sample_size=64, caption_channels=4096, use_additional_conditions=False)
+_SD3 = dict(num_layers=24, num_attention_heads=24, caption_projection_dim=1536)
+_SD35 = dict(_SD3, qk_norm='rms_norm', dual_attention_layers=tuple(range(13)))
 _UNET = 'UNet2DConditionModel'
 FULL = {
     'SD 1.5': (_UNET, _SD15, (4, 64, 77, 768)),
     'BK-SDM small': (_UNET, _BK, (4, 64, 77, 768)),
     'SD 2.1': (_UNET, SD21['unet'], (4, 64, 77, 1024)),
     'SDXL': (_UNET, _SDXL, (4, 64, 77, 2048)),
+    'PixArt-alpha': ('PixArtTransformer2DModel', _ALPHA, (4, 64, 120, 4096)),
     'PixArt-Sigma': ('PixArtTransformer2DModel', _SIGMA, (4, 64, 300, 4096)),
     'Sana 1.6B': ('SanaTransformer2DModel', {}, (32, 16, 300, 2304)),
+    'SD 3 medium': (
+        'SD3Transformer2DModel',
+        dict(_SD3, pos_embed_max_size=192),
+        (16, 64, 333, 4096),
+    ),
     'SD 3.5 medium': ('SD3Transformer2DModel', _SD35, (16, 64, 333, 4096)),
     'FLUX.1': ('FluxTransformer2DModel', {}, (16, 64, 512, 4096)),
 }  # class, config, and (channels, side of the latents at 512 px, tokens, width of the text)
@@ -96,8 +98,10 @@ _TEXTS = {
     'BK-SDM small': ('L',),
     'SD 2.1': ('H',),
     'SDXL': ('L', 'G'),
+    'PixArt-alpha': ('T5',),
     'PixArt-Sigma': ('T5',),
     'Sana 1.6B': ('Gemma',),
+    'SD 3 medium': ('L', 'G', 'T5'),
     'SD 3.5 medium': ('L', 'G', 'T5'),
     'FLUX.1': ('L', 'T5'),
 }

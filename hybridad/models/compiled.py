@@ -17,8 +17,10 @@ def _blocks(model: nn.Module) -> list[nn.Module]:
     "Residual blocks and feed-forward layers of a UNet or transformer."
     from diffusers.models.attention import FeedForward
     from diffusers.models.resnet import ResnetBlock2D
+    from diffusers.models.transformers.sana_transformer import GLUMBConv  # Sana's feed-forward
 
-    return [m for m in model.modules() if isinstance(m, (ResnetBlock2D, FeedForward))]
+    kinds = ResnetBlock2D, FeedForward, GLUMBConv
+    return [m for m in model.modules() if isinstance(m, kinds)]
 
 
 @contextmanager

@@ -98,4 +98,4 @@ def learn_odds(
             F.cross_entropy(logits, own[index]).backward()
             optimizer.step()
         decay.step()
-    return odds.eval().requires_grad_(False), float(trust.clamp(min=0))
+    return odds.eval().requires_grad_(False), float(trust.detach().clamp(min=0))
