@@ -8,11 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-<<<<<<< HEAD
-from huggingface_hub import constants
-=======
 from diffusers import DDIMScheduler, PixArtAlphaPipeline, PixArtSigmaPipeline
->>>>>>> hf
+from huggingface_hub import constants
 from PIL import Image
 
 from hybridad.bench.check_backbone import keep_choice

@@ -174,12 +174,17 @@ def _seconds(f: Callable) -> float:
     return time.process_time() - begun
 
 # %% ../../nbs/72da_bench_families.ipynb #30b8c160
+_COUNTED = 96  # tokens of a prompt at most: in SD 3 those of T5 begin behind 77 of CLIP
+
+
 def _ways(model: nn.Module, inputs: tuple[Tensor, Text], reduce: Callable) -> dict[str, Callable]:
     "A plain pass, one whose layers are reduced, and one whose queries are compared with prompts."
     (x, text), views = inputs, select_views(model)
     with Recorder(model) as recorder:
         found = recorder.run(x, 10, text)
     keys = {n: s.keys.expand(2, -1, -1, -1) for n, s in found.items()}  # of prompts, known before
+    at = torch.arange(text.features.shape[1], device=text.features.device)
+    content = (at < _COUNTED).expand(2, -1)
 
     def plain():
         family_of(model).call(model, x, 10, text)
@@ -191,7 +196,7 @@ def _ways(model: nn.Module, inputs: tuple[Tensor, Text], reduce: Callable) -> di
     def maps():
         with Recorder(model) as recorder:
             queries = {n: s.queries for n, s in recorder.run(x, 10, text).items()}
-        read_maps(views, queries, keys, mass='competing_all')
+        read_maps(views, queries, keys, content=content)
 
     return dict(plain=plain, masses=masses, maps=maps)
 
