@@ -27,7 +27,7 @@ from hybridad.inference.scoring import SHIPPED
 from hybridad.models.detector import HybridAnomalyDetector
 from hybridad.models.features import read_words
 from hybridad.models.learned_names import FILE, learn_names, pooled, save_names
-from hybridad.models.naming import RegionNamer, region_masks, region_names
+from hybridad.models.naming import RegionNamer, region_masks
 from hybridad.models.region_shape import region_shape
 from hybridad.pretraining.corpus import as_tensor
 from hybridad.synthetic.defects import KINDS
@@ -127,7 +127,7 @@ class Read:
         own = [KINDS[p.kind][0] for p in self.rows]
         at = [i for i, m in enumerate(regions) if m is not None and own[i] in namer.words]
         masses = torch.stack([self.masses[name][i] for i in at])
-        found = region_names(masses, [[regions[i]] for i in at], namer.words, namer.odds)
+        found = namer.named(masses, [[regions[i]] for i in at])
         logs = torch.tensor([[n[0][w] for w in namer.words] for n in found]).log()
         return dict(regions=len(at)) | judged(logs, namer.words, [own[i] for i in at])
 
@@ -153,7 +153,7 @@ def of_photographs(detector, namer, name: str) -> dict:
     for s, mask, mass in zip(samples, masks, masses):
         if (mask := np.asarray(mask) > 0).any():
             mass = torch.from_numpy(mass)[None].float()
-            best = region_names(mass, [[mask]], namer.words, namer.odds)[0][0]
+            best = namer.named(mass, [[mask]])[0][0]
             counts.setdefault(s.defect, Counter())[next(iter(best))] += 1
     return {k: dict(c.most_common(5)) for k, c in sorted(counts.items())}
 

@@ -8,30 +8,31 @@ __all__ = []
 # %% ../../nbs/61c_names.ipynb #57aeb95b
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import numpy as np
 import torch
 from tabulate import tabulate
 
 from ..errors import table_cell
-from ..models.naming import best_names, region_masks, region_names
+from ..models.naming import RegionNamer, best_names, region_masks
 
 # %% ../../nbs/61c_names.ipynb #906383e7
 def named_images(
     maps: np.ndarray,  # (N, h, w) raw maps
     masses: np.ndarray,  # (N, P, S, S) log masses, as of features.read_words
-    words: list[str],  # P words
+    namer: RegionNamer,  # of P words
     *,
     thresholds: Iterable,  # N numbers, cells from there up are marked; None or nan: no regions
-    odds: Callable | None = None,  # as in region_names
+    tiles: Iterable | None = None,  # N areas in tiles, as Grid.area; None: read as a whole
 ) -> list[list[dict]]:  # for each region of each image {word: probability}, strongest first
     "Names of the regions of all images."
     found = []
-    for heat, mass, threshold in zip(maps, masses, thresholds, strict=True):
+    tiles = [1.0] * len(maps) if tiles is None else tiles
+    for heat, mass, threshold, area in zip(maps, masses, thresholds, tiles, strict=True):
         known = threshold is not None and math.isfinite(threshold)
         masks = list(region_masks(heat, threshold)) if known else []
-        found += region_names(torch.from_numpy(mass)[None].float(), [masks], words, odds)
+        found += namer.named(torch.from_numpy(mass)[None].float(), [masks], float(area))
     return found
 
 

@@ -307,8 +307,9 @@ def _rows(about: dict, truth: EvalSet, found: dict, *, namer: RegionNamer | None
     if not namer:
         return rows
     at = [threshold_of(about['thresholds'], 'pixel', s.category) for s in truth.samples]
-    maps, (masses,), how = found['learned'][0], found['names'], dict(odds=namer.odds)
-    return named_rows(rows, named_images(maps, masses, namer.words, thresholds=at, **how))
+    maps, (masses,) = found['learned'][0], found['names']
+    how = dict(thresholds=at, tiles=found.get('tiles', [None])[0])
+    return named_rows(rows, named_images(maps, masses, namer, **how))
 
 
 def _write(run: Run, a: TestRequest, about: dict, *, truth, found: dict, results, **how):
@@ -395,6 +396,5 @@ def run_test(
     results = _results(a, truth, found, own, seen=seen, since=since)
     thresholds, note = _thresholds(a, about, own, truth, found)
     about = _about(a, detector, thresholds, namer)
-    how = dict(results=results, namer=namer, seconds=spent)
-    _write(run, a, about, truth=truth, found=found, **how)
+    _write(run, a, about, truth=truth, found=found, results=results, namer=namer, seconds=spent)
     _summary(run, samples, results, earlier, note)

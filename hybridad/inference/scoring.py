@@ -21,7 +21,7 @@ from ..data.aspect import Fit, by_shape
 from ..models.checkpoint import same_backbone
 from ..models.detector import HybridAnomalyDetector, over_views
 from ..models.latents import smooth
-from ..models.naming import best_names, known_namer, region_masks, region_names
+from ..models.naming import best_names, known_namer, region_masks
 from ..errors import ConfigError, printable
 from ..evaluation.baselines import WordsDetector
 from .beside import apart, check_known, compared_with
@@ -194,8 +194,8 @@ def _regions(scorer, item, heat, masses):
     found = outlined_regions(heat, scorer.pixel, (item['width'], item['height']))
     if masses is None or not found:
         return found
-    masks = region_masks(heat, scorer.pixel)
-    named = region_names(masses[None], [masks], scorer.namer.words, scorer.namer.odds)[0]
+    tiles = item['photo'].grid.area if 'photo' in item else 1.0
+    (named,) = scorer.namer.named(masses[None], [region_masks(heat, scorer.pixel)], tiles)
     return [region | dict(names=best_names(n)) for region, n in zip(found, named, strict=True)]
 
 

@@ -51,12 +51,12 @@ class LearnedNames:
             return None
         return self.features[[self.words.index(w) for w in words]]
 
-    def odds_of(self, words: list[str]) -> Callable | None:  # (h, w) bool -> (P,); None: unknown
-        "What shapes say of some words, in their order."
+    def odds_of(self, words: list[str]) -> Callable | None:  # None: shapes say nothing
+        "A function of a region (h, w) and of the tiles of its image, (P,) log odds of some words."
         if self.odds is None:
             return None
         at = [self.words.index(w) for w in words]
-        return lambda region: self.odds(region_shape(region)[None])[0, at]
+        return lambda region, tiles=1.0: self.odds(region_shape(region, tiles)[None])[0, at]
 
 # %% ../../nbs/49_learned_names.ipynb #49ln0025
 def sharpened(

@@ -9,6 +9,7 @@ __all__ = ['region_names', 'region_masks', 'best_names', 'read_names', 'RegionNa
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -245,7 +246,17 @@ class RegionNamer(_Words):
         regions: list,  # for each image a list of (h, w) boolean masks
     ) -> list[list[dict]]:  # for each region of each image {word: probability}, best word first
         "Names of regions."
-        return region_names(self.masses(queries), regions, self.words, self.odds)
+        return self.named(self.masses(queries), regions)
+
+    def named(
+        self,
+        masses: Tensor,  # (B, P, H, W) from `masses`
+        regions: list,  # for each image a list of (h, w) boolean masks
+        tiles: float = 1.0,  # in which the images were read, as Grid.area
+    ) -> list[list[dict]]:  # for each region of each image {word: probability}, best word first
+        "Names of regions from masses that are known."
+        odds = self.odds and partial(self.odds, tiles=tiles)
+        return region_names(masses, regions, self.words, odds)
 
 # %% ../../nbs/49a_naming.ipynb #70de6ff5
 def known_namer(

@@ -13,12 +13,10 @@ from scipy import ndimage
 from skimage.measure import label, regionprops
 from torch import Tensor, nn
 
-from ..data.aspect import fitted
-
 # %% ../../nbs/48_region_shape.ipynb #48sh0007
 MEASURES = (
-    'area',  # share of the image
-    'length',  # in sides of the image, as width and thickness
+    'area',  # share of the image, or of a tile
+    'length',  # in sides of the image or of a tile, as width and thickness
     'width',
     'thickness',
     'roughness',  # squared perimeter over area
@@ -27,26 +25,30 @@ MEASURES = (
     'parts',
     'border',  # 1 where the region touches the border of the image
 )
-_SIDE = 128  # cells of a square on which regions are measured
+_SIDE = 128  # cells in a side, whatever the size of the mask
 
 
-def _on_cells(region: Tensor) -> np.ndarray:  # (h, w) bool -> bool
-    "A region on as many cells as any other; a cell counts if the region touches it."
-    size = fitted(tuple(region.shape), _SIDE)
-    return F.adaptive_max_pool2d(region[None].float(), size)[0].numpy() > 0
+def _on_cells(region: Tensor, tiles: float) -> np.ndarray:  # (h, w) bool -> bool, its box alone
+    "A region on cells of one size; a cell counts if the region touches it."
+    rows, columns = (region.any(1 - axis).nonzero()[[0, -1], 0].tolist() for axis in (0, 1))
+    box = region[rows[0] : rows[1] + 1, columns[0] : columns[1] + 1]
+    scale = _SIDE * (tiles / region.numel()) ** 0.5
+    size = [max(1, round(s * scale)) for s in box.shape]
+    return F.adaptive_max_pool2d(box[None].float(), size)[0].numpy() > 0
 
 # %% ../../nbs/48_region_shape.ipynb #48sh0009
 def region_shape(
     region: np.ndarray | Tensor,  # (h, w) bool with at least one True
+    tiles: float = 1.0,  # in which the image was read, as Grid.area
 ) -> Tensor:  # (9,) float32, see MEASURES; logarithms but for solidity, extent and border
     "Measures of a region's outline."
-    cells = np.pad(_on_cells(torch.as_tensor(region).cpu()), 1)
+    region = torch.as_tensor(region).cpu()
+    cells = np.pad(_on_cells(region, tiles), 1)
     (r,) = regionprops(cells.astype(np.uint8))
     side, parts = _SIDE, label(cells, connectivity=2).max()
     lengths = [r.axis_major_length + 1, r.axis_minor_length + 1]
     lengths.append(ndimage.distance_transform_edt(cells).max())
-    inner = cells[1:-1, 1:-1]
-    border = inner[[0, -1]].any() or inner[:, [0, -1]].any()
+    border = region[[0, -1]].any() or region[:, [0, -1]].any()
     sizes = [r.area / side**2, *(x / side for x in lengths), (r.perimeter + 1) ** 2 / r.area, parts]
     *logs, parts = np.log(sizes)
     return torch.tensor([*logs, r.solidity, r.extent, parts, border], dtype=torch.float32)
