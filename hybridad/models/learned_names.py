@@ -168,7 +168,7 @@ def _metadata(content: bytes) -> dict:
 
 
 def _odds_in(held: dict, words: list) -> ShapeOdds | None:
-    "What shapes say of words, if a file knows it; an error of any kind if it does not fit."
+    "Log odds by shape, if a file holds them; an error of any kind if they do not fit the words."
     state = {k.removeprefix('odds.'): v for k, v in held.items() if k.startswith('odds.')}
     if not state:
         return None

@@ -80,6 +80,7 @@ def region_names(
     masses: Tensor,  # (B, P, H, W) log masses of P words that compete
     regions: list,  # for each image a list of (h, w) boolean masks, at any resolution
     words: list[str],  # P words
+    *,
     odds: Callable | None = None,  # a region's log odds (P,) by its shape; None: shapes say nothing
 ) -> list[list[dict]]:  # for each region of each image {word: probability}, best word first
     "Probabilities of words for regions: softmax of the mean log mass inside minus the image's."
@@ -212,6 +213,16 @@ class _Words:
         values = b''.join(t.half().cpu().numpy().tobytes() for t in known)
         return [*self.words, f'learned {hashlib.sha256(values).hexdigest()[:16]}']
 
+    def named(
+        self,
+        masses: Tensor,  # (B, P, H, W) from RegionNamer.masses
+        regions: list,  # for each image a list of (h, w) boolean masks
+        tiles: float = 1.0,  # in which the images were read, as Grid.area
+    ) -> list[list[dict]]:  # for each region of each image {word: probability}, best word first
+        "Names of regions from masses that are known."
+        odds = self.odds and partial(self.odds, tiles=tiles)
+        return region_names(masses, regions, self.words, odds=odds)
+
 # %% ../../nbs/49a_naming.ipynb #49an0001
 class RegionNamer(_Words):
     "Names of regions from queries, by the words of a list."
@@ -247,16 +258,6 @@ class RegionNamer(_Words):
     ) -> list[list[dict]]:  # for each region of each image {word: probability}, best word first
         "Names of regions."
         return self.named(self.masses(queries), regions)
-
-    def named(
-        self,
-        masses: Tensor,  # (B, P, H, W) from `masses`
-        regions: list,  # for each image a list of (h, w) boolean masks
-        tiles: float = 1.0,  # in which the images were read, as Grid.area
-    ) -> list[list[dict]]:  # for each region of each image {word: probability}, best word first
-        "Names of regions from masses that are known."
-        odds = self.odds and partial(self.odds, tiles=tiles)
-        return region_names(masses, regions, self.words, odds)
 
 # %% ../../nbs/49a_naming.ipynb #70de6ff5
 def known_namer(
