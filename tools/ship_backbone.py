@@ -70,8 +70,8 @@ Last losses: {final}.
 
 `prompts.safetensors` holds prompts learned on 300 images with generated defects on the texture
 photographs below. Validation photographs chose that mix among six (`results/prompts.json`).
-`names.safetensors` holds a prompt for each kind of defect, learned on 7,000 such regions, with
-which regions are named (`results/names.json`).
+`names.safetensors` holds a prompt for each kind of defect, and what the shape of a region says of
+kinds, learned on regions of 7,000 generated images, to name regions (`results/names.json`).
 
 ## Data
 
