@@ -98,14 +98,14 @@ def _started(pipeline: EasonADPipeline, words: list[str], tokens: int, seed: int
 
 # %% ../../nbs/49_learned_names.ipynb #49ln0026
 @torch.no_grad()
-def _with_shapes(pipeline, cells, names: LearnedNames, *, shapes: Tensor, own: Tensor):
+def _with_shapes(pipeline, cells, names: LearnedNames, *, shapes: Tensor, own: Tensor, **how):
     "Names that know shapes as well."
     count, parts = len(own), []
     for first in range(0, count, 256):
         some = {n: c[first : first + 256] for n, c in cells.items()}
         parts.append(gains(pipeline, some, names.features, sharpness=names.sharpness).cpu())
     with torch.enable_grad():
-        odds, trust = learn_odds(shapes, torch.cat(parts), own)
+        odds, trust = learn_odds(shapes, torch.cat(parts), own, **how)
     return LearnedNames(names.words, names.features, names.sharpness * max(trust, 1e-3), odds)
 
 # %% ../../nbs/49_learned_names.ipynb #49ln0014
@@ -121,6 +121,7 @@ def learn_names(
     batch: int = 64,
     seed: int = 0,
     shapes: Tensor | None = None,  # (B, 9) from region_shape; None: attention alone gives names
+    weights: Tensor | None = None,  # (B,) as in learn_odds
 ) -> LearnedNames:
     "Learn a prompt for each kind that occurs."
     _check_regions(kinds, cells)
@@ -139,7 +140,9 @@ def learn_names(
             optimizer.step()
         decay.step()
     names = LearnedNames(words, features.detach(), sharpness)
-    return names if shapes is None else _with_shapes(pipeline, cells, names, shapes=shapes, own=own)
+    if shapes is None:
+        return names
+    return _with_shapes(pipeline, cells, names, shapes=shapes, own=own, weights=weights)
 
 # %% ../../nbs/49_learned_names.ipynb #49ln0020
 FILE = 'names.safetensors'  # in the folder of a backbone

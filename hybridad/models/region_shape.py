@@ -80,6 +80,7 @@ def learn_odds(
     attention: Tensor,  # (N, P) logits that attention gives to P words
     own: Tensor,  # (N,) int64: the word that is right
     *,
+    weights: Tensor | None = None,  # (N,) how much each region counts; None: all alike
     epochs: int = 60,
     lr: float = 0.02,
     batch: int = 128,
@@ -92,12 +93,14 @@ def learn_odds(
     odds.mean, odds.spread = shapes.mean(0), shapes.std(0).clamp(min=1e-3)
     optimizer = torch.optim.AdamW([*odds.parameters(), trust], lr)
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
+    weights = torch.ones(len(own)) if weights is None else weights / weights.mean()
     order = torch.Generator().manual_seed(seed)
     for _ in range(epochs):
         for index in torch.randperm(len(own), generator=order).split(batch):
             logits = trust * attention[index] + odds(shapes[index])
             optimizer.zero_grad()
-            F.cross_entropy(logits, own[index]).backward()
+            loss = F.cross_entropy(logits, own[index], reduction='none')
+            (loss * weights[index]).mean().backward()
             optimizer.step()
         decay.step()
     return odds.eval().requires_grad_(False), float(trust.detach().clamp(min=0))
