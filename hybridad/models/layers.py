@@ -165,7 +165,8 @@ def text_width(model: nn.Module) -> int:
 def _check_latents(model: nn.Module, latents: torch.Tensor) -> None:
     "Refuse latents of other channels or of sides that do not fit."
     (channels, patch), sides = channels_of(model), latents.shape[2:]
-    least = max(patch, 2 ** (len(getattr(model.config, 'block_out_channels', ' ')) - 1))
+    levels = getattr(model.config, 'block_out_channels', (1,))
+    least = max(patch, 2 ** (len(levels) - 1))
     bad = latents.ndim != 4 or latents.shape[1] != channels
     if bad or min(sides) < least or any(s % patch for s in sides):
         fit = f'of at least {least}' if patch == 1 else f'multiples of its patches of {patch}'
